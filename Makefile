@@ -1,0 +1,53 @@
+# make run, make test; the rest is listed by make help.
+
+PYTHON ?= python3
+PORT ?= 8000
+BIN := .venv/bin
+
+.PHONY: help run test check kafka train evaluate samples bench lock
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run: .venv/.serving ## broker, worker and gateway in one go; PORT=8123 takes another port
+	@exec $(BIN)/mlaas up --port $(PORT)
+
+test: .venv/.development ## every test: unit, brokers (a real Apache Kafka too), end to end
+	$(BIN)/pytest
+
+check: .venv/.development ## style, types, and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+kafka: .venv/.serving ## a real Apache Kafka on port 9092, with its topics' data in .cache; needs Java and Maven
+	$(BIN)/python -m deploy.kafka.local_kafka --port 9092 --data-dir .cache/kafka-data
+
+train: .venv/.development ## train the model and write weights/
+	$(BIN)/mlaas train
+
+evaluate: .venv/.development ## accuracy on the 10,000 test pictures
+	$(BIN)/mlaas evaluate
+
+samples: .venv/.development ## write samples/ anew from the data set
+	$(BIN)/python samples/make_samples.py
+
+lock: ## write the pinned requirements anew; needs uv
+	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt
+	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra gateway -c requirements.txt -o requirements/gateway.txt
+	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra worker -c requirements.txt -o requirements/worker.txt
+
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+# What serving needs: no TensorFlow.
+.venv/.serving: .venv/bin/pip pyproject.toml requirements/gateway.txt requirements/worker.txt
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/gateway.txt -r requirements/worker.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+.venv/.development: .venv/bin/pip pyproject.toml requirements.txt
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@ .venv/.serving

@@ -1,0 +1,181 @@
+"""A real Apache Kafka broker on this machine, without containers: `python -m deploy.kafka.local_kafka`."""
+
+import argparse
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from string import Template
+from typing import Self
+
+from deploy.kafka.jars import java, missing_tools, resolve_jars
+
+CACHE = Path(__file__).parents[2] / ".cache"
+PROPERTIES = Path(__file__).with_name("server.properties")
+HOST = "127.0.0.1"
+READY = b"Kafka Server started"
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 15.0
+
+JVM_OPTIONS = (
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",
+)
+
+
+class LocalKafka:
+    """One broker that is its own controller; a context manager.
+
+    What it writes goes under `folder`. Without one it takes a temporary folder and removes it at the end.
+    """
+
+    def __init__(self, port: int = 0, folder: Path | None = None, cache: Path = CACHE) -> None:
+        self._port = port or _free_port()
+        self._controller_port = _free_port()
+        self._temporary = folder is None
+        self._folder = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="kafka-"))
+        self._cache = cache
+        self._broker: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"{HOST}:{self._port}"
+
+    @property
+    def log(self) -> Path:
+        return self._folder / "kafka.log"
+
+    @property
+    def pid(self) -> int | None:
+        return self._broker.pid if self._broker else None
+
+    def start(self) -> None:
+        """Returns when the broker takes requests. Again after stop() or kill(): same port, same data."""
+        properties = self._write_properties()
+        if not (self._data / "meta.properties").exists():
+            self._format(properties)
+        seen = self.log.stat().st_size if self.log.exists() else 0
+        self._broker = self._java("kafka.Kafka", str(properties))
+        self._guard = _end_with_parent(self._broker)
+        self._wait_until_ready(self._broker, seen)
+
+    def stop(self) -> None:
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Returns when the broker has ended by itself."""
+        if self._broker:
+            self._broker.wait()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        if self._temporary:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _data(self) -> Path:
+        return self._folder / "data"
+
+    def _write_properties(self) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        properties = self._folder / "server.properties"
+        values = {
+            "host": HOST,
+            "port": self._port,
+            "controller_port": self._controller_port,
+            "data": self._data,
+        }
+        properties.write_text(Template(PROPERTIES.read_text()).substitute(values))
+        return properties
+
+    def _format(self, properties: Path) -> None:
+        if self._java("kafka.tools.StorageTool", "format", "-t", "local-kafka", "-c", str(properties)).wait():
+            raise RuntimeError(self._failure("Kafka could not format its storage"))
+
+    def _java(self, *arguments: str) -> subprocess.Popen[bytes]:
+        classpath = resolve_jars(self._cache) / "*"
+        command = [java(), *JVM_OPTIONS, "-cp", str(classpath), *arguments]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def _wait_until_ready(self, broker: subprocess.Popen[bytes], seen: int) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while READY not in self.log.read_bytes()[seen:]:
+            if broker.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(self._failure("Kafka did not start"))
+            time.sleep(0.05)
+
+    def _failure(self, what: str) -> str:
+        return f"{what}. The end of its log:\n{self.log.read_text(errors='replace')[-3000:]}"
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._broker:
+            _end_process(self._broker, how)
+        if self._guard:
+            self._guard.kill()
+            self._guard.communicate()
+        self._broker = self._guard = None
+
+
+def _end_process(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    process.send_signal(how)
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _end_with_parent(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+    """However this process ends, its end of the pipe closes; then the shell behind it kills the broker."""
+    command = ["sh", "-c", 'read -r _; kill -9 "$0"', str(process.pid)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
+def _free_port() -> int:
+    with socket.create_server((HOST, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run one Apache Kafka broker until Ctrl-C.")
+    parser.add_argument("--port", type=int, default=9092)
+    parser.add_argument("--data-dir", type=Path, help="keep the data here (default: a temporary folder)")
+    options = parser.parse_args()
+    if problem := missing_tools():
+        sys.exit(problem)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with LocalKafka(options.port, options.data_dir) as kafka:
+            print(kafka.bootstrap_servers, flush=True)
+            kafka.wait()
+            sys.exit("Kafka has ended by itself")
+    except KeyboardInterrupt:
+        pass
+
+
+if __name__ == "__main__":
+    main()

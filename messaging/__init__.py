@@ -1,0 +1,1 @@
+"""What gateway and worker share: the broker interface, the wire contract, one file per broker."""

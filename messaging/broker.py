@@ -1,0 +1,127 @@
+"""What a broker is to the rest of the system: three verbs and two places to read from.
+
+Errors, named for what the caller does next:
+
+    BrokerError
+    ├── BrokerUnavailable   nobody answers: tell the caller now, try again later
+    ├── TopicMissing        the broker answers, the topic does not exist: create it
+    ├── QueueFull           more is waiting to be sent than may wait: slow down
+    └── MessageTooLarge     it will never be accepted: do not retry
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import urlsplit
+
+
+class BrokerError(Exception):
+    """The broker could not do what was asked. The only exception that leaves a broker."""
+
+
+class BrokerUnavailable(BrokerError):
+    """No broker answers."""
+
+
+class TopicMissing(BrokerError):
+    """The broker answers, and has no such topic."""
+
+
+class QueueFull(BrokerError):
+    """Too much is waiting to be sent."""
+
+
+class MessageTooLarge(BrokerError):
+    """The message is over the broker's limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What every broker can carry: bytes, and text beside them."""
+
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message as a subscription hands it out, with where it came from.
+
+    timestamp_ms is when it was published (epoch, the publisher's clock), 0 where the broker does not say.
+    """
+
+    message: Message
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+
+class Subscription(Protocol):
+    """A share of a topic. One thread receives; any thread may acknowledge."""
+
+    def receive(self, max_messages: int, timeout: float) -> Sequence[Delivery]:
+        """Wait up to timeout seconds for one message, then take what is there, at most max_messages."""
+
+    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        """Never deliver these again to this group. In any order; what is not acknowledged comes again."""
+
+    def close(self) -> None:
+        """Leave the group, so that the others take over at once."""
+
+
+class Inbox(Protocol):
+    """A private place for replies."""
+
+    @property
+    def address(self) -> str:
+        """What to put into reply_to: `topic/detail`, opaque but for the topic before the slash."""
+
+    def receive(self, max_messages: int, timeout: float) -> Sequence[Message]:
+        """As Subscription.receive. Raises BrokerUnavailable when the last connection is lost."""
+
+    def close(self) -> None:
+        """Stop listening."""
+
+
+class Broker(Protocol):
+    """Safe to use from several threads. Make it in the process that uses it: no client survives a fork."""
+
+    def publish(self, address: str, message: Message) -> Future[None]:
+        """Send to a topic or to an inbox's address. Returns at once; the future ends when the broker has it.
+
+        The future fails with BrokerError. Raises QueueFull and MessageTooLarge at once.
+        """
+
+    def subscribe(self, topic: str, group: str) -> Subscription:
+        """Join the group; its members share the topic, from the oldest message nobody acknowledged."""
+
+    def open_inbox(self, topic: str, instance_id: str) -> Inbox:
+        """Open an inbox that gets every message sent to its address from now on."""
+
+    def close(self) -> None:
+        """Send what is still waiting, for a short while, then disconnect."""
+
+
+def connect(url: str, *, max_message_bytes: int = 1_000_000, publish_timeout_ms: int = 15_000) -> Broker:
+    """Choose the broker by the URL's scheme; its client library is imported here and nowhere earlier.
+
+    kafka://host:9092?property=value   Apache Kafka; the query takes any librdkafka property
+    embedded://                        a Kafka-protocol broker inside this process
+    memory://                          a broker in memory, for tests within one process
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "kafka":
+        from messaging.kafka import KafkaBroker
+
+        return KafkaBroker(url, max_message_bytes=max_message_bytes, publish_timeout_ms=publish_timeout_ms)
+    if scheme == "embedded":
+        from messaging.embedded import EmbeddedBroker
+
+        return EmbeddedBroker(max_message_bytes=max_message_bytes, publish_timeout_ms=publish_timeout_ms)
+    if scheme == "memory":
+        from messaging.memory import MemoryBroker
+
+        return MemoryBroker(max_message_bytes=max_message_bytes)
+    raise ValueError(f"{url!r} is not a broker: use kafka://host:9092, embedded:// or memory://")

@@ -1,0 +1,198 @@
+"""The wire contract between gateway and worker, and whoever else speaks to them over the broker.
+
+A request's body is the picture as uploaded. Everything else is a text header:
+
+    schema          version of this contract; none means 1
+    correlation_id  chosen by the requester, returned with the reply
+    reply_to        the inbox's address
+    deadline_ms     epoch; after it nobody waits any more; none means no deadline
+    content_type    of the body; PING asks which model answers, and carries no picture
+    model           name of the model wanted; none means the default
+    traceparent     W3C trace context
+
+A client of Spring for Apache Kafka or of Nest may send kafka_correlationId, kafka_replyTopic and
+kafka_replyPartition instead; it gets its own names back.
+
+A reply's body is JSON: a `Reply`. Its header correlation_id says which request it answers.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from messaging.broker import Message
+
+SCHEMA = "1"
+ACCEPTED_SCHEMAS = frozenset({"1"})
+PING = "application/vnd.mlaas.ping"
+
+_CORRELATION_HEADERS = ("correlation_id", "kafka_correlationId")
+
+
+class ErrorCode(StrEnum):
+    INVALID_PICTURE = "invalid_picture"
+    UNKNOWN_MODEL = "unknown_model"
+    UNSUPPORTED_SCHEMA = "unsupported_schema"
+    INTERNAL = "internal"
+
+
+class ContractError(Exception):
+    """The message does not keep the contract; it never will, so retrying does not help."""
+
+    def __init__(self, detail: str, code: ErrorCode = ErrorCode.INTERNAL) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class ReturnAddress(msgspec.Struct, frozen=True):
+    """Where the reply goes, and the headers that tell the requester which request it answers."""
+
+    reply_to: str
+    correlation: Mapping[str, str]
+
+    @property
+    def correlation_id(self) -> str:
+        return next(iter(self.correlation.values()))
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One picture to classify, or a ping."""
+
+    body: bytes
+    correlation_id: str
+    reply_to: str
+    deadline_ms: int | None = None
+    content_type: str = ""
+    model: str = ""
+    traceparent: str = ""
+
+    @property
+    def is_ping(self) -> bool:
+        return self.content_type == PING
+
+
+Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the worker's time went. batch_ms is the wait for the model, batch_size how many shared it."""
+
+    queue_ms: Milliseconds
+    batch_ms: Milliseconds
+    decode_ms: Milliseconds
+    infer_ms: Milliseconds
+    batch_size: int
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Why there is no prediction; the detail is fit to be shown to the one who asked."""
+
+    code: ErrorCode
+    detail: str
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One answer: probabilities (label to number, summing to 1), or an error.
+
+    sha256 is the digest of the request's body, so that anyone can prove which request this answers.
+    """
+
+    sha256: str
+    model: str = ""
+    version: str = ""
+    probabilities: dict[str, float] = {}
+    timings: Timings | None = None
+    error: Failure | None = None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_reply = msgspec.json.Decoder(Reply).decode
+
+
+def encode_request(request: Request) -> Message:
+    headers = {
+        "schema": SCHEMA,
+        "correlation_id": request.correlation_id,
+        "reply_to": request.reply_to,
+        "deadline_ms": "" if request.deadline_ms is None else str(request.deadline_ms),
+        "content_type": request.content_type,
+        "model": request.model,
+        "traceparent": request.traceparent,
+    }
+    return Message(request.body, {name: value for name, value in headers.items() if value})
+
+
+def return_address(message: Message) -> ReturnAddress:
+    """Read where the reply goes. Raises ContractError: then nobody can be answered."""
+    headers = message.headers
+    correlation = {name: headers[name] for name in _CORRELATION_HEADERS if headers.get(name)}
+    if not correlation:
+        raise ContractError("no correlation_id")
+    reply_to = headers.get("reply_to") or _spring_reply_to(headers)
+    if not reply_to:
+        raise ContractError("no reply_to")
+    return ReturnAddress(reply_to, correlation)
+
+
+def decode_request(message: Message) -> Request:
+    """Raises ContractError, with the code to answer where a return address can be read."""
+    headers = message.headers
+    address = return_address(message)
+    schema = headers.get("schema") or SCHEMA
+    if schema not in ACCEPTED_SCHEMAS:
+        detail = (
+            f"schema {schema[:20]!r} is not understood here; accepted: {', '.join(sorted(ACCEPTED_SCHEMAS))}"
+        )
+        raise ContractError(detail, ErrorCode.UNSUPPORTED_SCHEMA)
+    return Request(
+        body=message.body,
+        correlation_id=address.correlation_id,
+        reply_to=address.reply_to,
+        deadline_ms=_deadline(headers.get("deadline_ms", "")),
+        content_type=headers.get("content_type", ""),
+        model=headers.get("model", ""),
+        traceparent=headers.get("traceparent", ""),
+    )
+
+
+def encode_reply(reply: Reply, address: ReturnAddress) -> Message:
+    return Message(_encode(reply), {"schema": SCHEMA, **address.correlation})
+
+
+def correlation_id(message: Message) -> str:
+    """Which request a reply answers; empty when it does not say."""
+    return message.headers.get("correlation_id", "")
+
+
+def decode_reply(message: Message) -> Reply:
+    """Raises ContractError."""
+    try:
+        reply = _decode_reply(message.body)
+    except msgspec.DecodeError as error:
+        raise ContractError(f"reply: {error}") from error
+    if reply.error is None and not reply.probabilities and not reply.model:
+        raise ContractError("reply: neither an answer nor an error")
+    return reply
+
+
+def _deadline(value: str) -> int | None:
+    if not value:
+        return None
+    if not (value.isascii() and value.isdigit() and len(value) <= 15):
+        raise ContractError("deadline_ms is not a number of milliseconds")
+    return int(value)
+
+
+def _spring_reply_to(headers: Mapping[str, str]) -> str:
+    """Spring writes the partition as four big-endian bytes, Nest as decimal text."""
+    topic, partition = headers.get("kafka_replyTopic", ""), headers.get("kafka_replyPartition", "")
+    if not topic or not partition:
+        return topic
+    if partition.isascii() and partition.isdigit():
+        return f"{topic}/{partition}"
+    raw = partition.encode("utf-8", "surrogateescape")
+    if len(raw) != 4:
+        raise ContractError("kafka_replyPartition is neither decimal text nor four bytes")
+    return f"{topic}/{int.from_bytes(raw, 'big')}"

@@ -1,0 +1,86 @@
+"""librdkafka's properties for request and reply. Its own defaults are made for pipelines.
+
+Everything here can be overridden by the query of the broker's URL.
+Meanings: librdkafka's CONFIGURATION.md.
+"""
+
+from urllib.parse import parse_qsl, urlsplit
+
+Properties = dict[str, str | int | float | bool]
+
+CLIENT: Properties = {
+    "client.id": "mlaas",
+    "socket.keepalive.enable": True,
+    "socket.timeout.ms": 10_000,
+    "reconnect.backoff.ms": 100,
+    "reconnect.backoff.max.ms": 1_000,
+    "log.connection.close": False,
+}
+
+PRODUCER: Properties = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "linger.ms": 0,
+    "queue.buffering.max.kbytes": 128 * 1024,
+    # After a topic's metadata is gone, how long a message may wait for the topic to appear.
+    "topic.metadata.propagation.max.ms": 5_000,
+}
+
+CONSUMER: Properties = {
+    "enable.auto.commit": True,
+    "enable.auto.offset.store": False,
+    "auto.commit.interval.ms": 1_000,
+    "auto.offset.reset": "earliest",
+    "group.protocol": "classic",
+    "partition.assignment.strategy": "cooperative-sticky",
+    "session.timeout.ms": 10_000,
+    "heartbeat.interval.ms": 3_000,
+    "max.poll.interval.ms": 300_000,
+    # What is prefetched here is hidden from the other workers, and comes again late if this one dies.
+    "queued.min.messages": 256,
+    "queued.max.messages.kbytes": 16 * 1024,
+    "fetch.queue.backoff.ms": 10,
+}
+
+INBOX: Properties = {
+    # The client refuses to start without a group, even when partitions are assigned by hand.
+    "group.id": "mlaas-inbox",
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    # Where to go on when the broker lost what was here: nobody waits for old replies.
+    "auto.offset.reset": "latest",
+    "fetch.queue.backoff.ms": 10,
+}
+
+# Not understood together with group.protocol=consumer: there the broker decides.
+_CLASSIC_ONLY = ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms")
+
+
+def parse_url(url: str) -> tuple[str, Properties]:
+    """Split kafka://host:9092,host2:9092?property=value into bootstrap servers and properties.
+
+    User and password in the URL become sasl.username and sasl.password. Raises ValueError.
+    """
+    parts = urlsplit(url)
+    credentials, _, servers = parts.netloc.rpartition("@")
+    if parts.scheme != "kafka" or not servers:
+        raise ValueError(f"{parts.scheme}:// is not a Kafka URL: use kafka://host:9092")
+    properties: Properties = dict(
+        parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    )
+    if credentials:
+        user, _, password = credentials.partition(":")
+        properties = {"sasl.username": user, "sasl.password": password, **properties}
+    return servers, properties
+
+
+def producer(servers: str, given: Properties) -> Properties:
+    return {**CLIENT, "bootstrap.servers": servers, **PRODUCER, **given}
+
+
+def consumer(servers: str, given: Properties, role: Properties) -> Properties:
+    """role is CONSUMER, with its group.id, or INBOX."""
+    merged = {**CLIENT, "bootstrap.servers": servers, **role, **given}
+    if merged.get("group.protocol") == "consumer":
+        return {name: value for name, value in merged.items() if name not in _CLASSIC_ONLY}
+    return merged

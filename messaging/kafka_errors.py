@@ -1,0 +1,39 @@
+"""The seam where librdkafka's errors become the broker's."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from confluent_kafka import KafkaError, KafkaException
+
+from messaging.broker import BrokerError, BrokerUnavailable, MessageTooLarge, QueueFull, TopicMissing
+
+_KINDS: dict[int, type[BrokerError]] = {
+    KafkaError._ALL_BROKERS_DOWN: BrokerUnavailable,
+    KafkaError._TRANSPORT: BrokerUnavailable,
+    KafkaError._RESOLVE: BrokerUnavailable,
+    KafkaError._TIMED_OUT: BrokerUnavailable,
+    KafkaError._MSG_TIMED_OUT: BrokerUnavailable,
+    KafkaError.LEADER_NOT_AVAILABLE: BrokerUnavailable,
+    KafkaError.NOT_LEADER_FOR_PARTITION: BrokerUnavailable,
+    KafkaError.NOT_ENOUGH_REPLICAS: BrokerUnavailable,
+    KafkaError._QUEUE_FULL: QueueFull,
+    KafkaError.MSG_SIZE_TOO_LARGE: MessageTooLarge,
+    KafkaError.RECORD_LIST_TOO_LARGE: MessageTooLarge,
+    KafkaError.UNKNOWN_TOPIC_OR_PART: TopicMissing,
+    KafkaError._UNKNOWN_TOPIC: TopicMissing,
+    KafkaError._UNKNOWN_PARTITION: TopicMissing,
+}
+
+
+def translate(error: KafkaError, what: str) -> BrokerError:
+    kind = _KINDS.get(error.code(), BrokerError)
+    hint = "; `mlaas topics create` makes it" if kind is TopicMissing else ""
+    return kind(f"{what}: {error.str()}{hint}")
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise translate(error.args[0], what) from error

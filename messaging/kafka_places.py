@@ -1,0 +1,81 @@
+"""The two kinds of place to read from: a share of a topic, and an inbox."""
+
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Message as Record
+
+from messaging.broker import Delivery, Message
+from messaging.kafka_reader import Reader, decode
+from messaging.offsets import OffsetTracker
+
+_log = logging.getLogger("mlaas.kafka")
+
+
+class KafkaSubscription:
+    """A member of a consumer group. Commits each partition's finished prefix."""
+
+    def __init__(self, reader: Reader, topic: str) -> None:
+        self._reader = reader
+        self._topic = topic
+        self._lock = threading.Lock()
+        self._trackers: dict[int, OffsetTracker] = defaultdict(OffsetTracker)
+        reader.join(topic, _log_assigned, self._forget)
+
+    def receive(self, max_messages: int, timeout: float) -> Sequence[Delivery]:
+        deliveries = [_delivery(record) for record in self._reader.read(max_messages, timeout)]
+        with self._lock:
+            for delivery in deliveries:
+                self._trackers[delivery.partition].received(delivery.offset)
+        return deliveries
+
+    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        with self._lock:
+            for delivery in deliveries:
+                following = self._trackers[delivery.partition].finished(delivery.offset)
+                if following is not None:
+                    self._reader.store(self._topic, delivery.partition, following)
+
+    def close(self) -> None:
+        self._reader.close()
+
+    def _forget(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        with self._lock:
+            for partition in partitions:
+                self._trackers.pop(partition.partition, None)
+
+
+class KafkaInbox:
+    """One partition of a topic, from now on. No group, so nothing to join, rebalance or lose.
+
+    Two instances on one partition read each other's messages, and must ignore them.
+    """
+
+    def __init__(self, reader: Reader, topic: str, partition: int) -> None:
+        self._reader = reader
+        self.address = f"{topic}/{partition}"
+        reader.read_from_end(topic, partition)
+
+    def receive(self, max_messages: int, timeout: float) -> Sequence[Message]:
+        return [decode(record) for record in self._reader.read(max_messages, timeout)]
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+def _delivery(record: Record) -> Delivery:
+    _, timestamp_ms = record.timestamp()
+    return Delivery(
+        decode(record),
+        record.topic() or "",
+        record.partition() or 0,
+        record.offset() or 0,
+        max(0, timestamp_ms),
+    )
+
+
+def _log_assigned(_: Consumer, partitions: list[TopicPartition]) -> None:
+    _log.info("assigned partitions %s", [partition.partition for partition in partitions])

@@ -1,0 +1,130 @@
+"""One librdkafka consumer: what a group's member and an inbox have in common."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as Record
+
+from messaging.broker import BrokerUnavailable, Message, TopicMissing
+from messaging.kafka_config import Properties
+from messaging.kafka_errors import translate, translated
+from messaging.kafka_log import ClientLog
+
+_log = logging.getLogger("mlaas.kafka")
+
+_ANSWER_TIMEOUT_S = 5.0
+
+Rebalanced = Callable[[Consumer, list[TopicPartition]], None]
+
+
+class Reader:
+    """Owned by one thread, but for store()."""
+
+    def __init__(self, properties: Properties) -> None:
+        self._lost = False
+        with translated(f"broker {properties['bootstrap.servers']}"):
+            self._consumer = Consumer(properties, logger=ClientLog(), error_cb=self._note)
+
+    def partitions(self, topic: str) -> int:
+        """How many the topic has. Asking makes a broker that creates topics by itself create it."""
+
+        def ask() -> int:
+            found = self._consumer.list_topics(topic, timeout=_ANSWER_TIMEOUT_S).topics[topic]
+            if found.error is not None:
+                raise KafkaException(found.error)
+            return len(found.partitions)
+
+        return _patiently(ask, f"topic {topic}")
+
+    def join(self, topic: str, on_assign: Rebalanced, on_revoke: Rebalanced) -> None:
+        with translated(f"subscribe to {topic}"):
+            self._consumer.subscribe([topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_revoke)
+
+    def read_from_end(self, topic: str, partition: int) -> None:
+        """Start at the high watermark, which is asked for beforehand.
+
+        A logical OFFSET_END is looked up late, after the first record may have been written.
+        """
+        place = TopicPartition(topic, partition)
+
+        def ask() -> int:
+            return self._consumer.get_watermark_offsets(place, timeout=_ANSWER_TIMEOUT_S)[1]
+
+        place.offset = _patiently(ask, f"read {topic}/{partition}")
+        self._consumer.assign([place])
+
+    def read(self, max_records: int, timeout: float) -> list[Record]:
+        """Wait for one record, then take what was fetched with it.
+
+        consume(n, timeout) alone would wait the whole timeout unless n records came.
+        Raises BrokerUnavailable once for each loss of the last connection.
+        """
+        with translated("receive"):
+            first = self._consumer.poll(timeout)
+            rest = self._consumer.consume(max_records - 1, timeout=0) if first and max_records > 1 else []
+        if self._lost:
+            self._lost = False
+            if first is None:
+                raise BrokerUnavailable("no broker answers")
+        return [record for record in (first, *rest) if record is not None and _is_sound(record)]
+
+    def store(self, topic: str, partition: int, offset: int) -> None:
+        """Commit with the next automatic commit. A partition that was taken away is not ours to commit."""
+        try:
+            self._consumer.store_offsets(offsets=[TopicPartition(topic, partition, offset)])
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._STATE:
+                raise translate(error.args[0], f"commit {topic}/{partition}") from error
+
+    def close(self, timeout: float = 10.0) -> None:
+        """librdkafka may wait for ever for a coordinator that is away, hence the thread."""
+        closing = threading.Thread(target=self._consumer.close, name="kafka-close", daemon=True)
+        closing.start()
+        closing.join(timeout)
+
+    def _note(self, error: KafkaError) -> None:
+        self._lost = self._lost or error.code() == KafkaError._ALL_BROKERS_DOWN
+
+
+def _patiently(ask: Callable[[], int], what: str) -> int:
+    """A topic that was made a moment ago has no leader yet."""
+    end = time.monotonic() + _ANSWER_TIMEOUT_S
+    while True:
+        try:
+            with translated(what):
+                return ask()
+        except (BrokerUnavailable, TopicMissing):
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.05)
+
+
+def decode(record: Record) -> Message:
+    return Message(record.value() or b"", decode_headers(record.headers()))
+
+
+def decode_headers(headers: object) -> Mapping[str, str]:
+    """As text. Bytes that are not UTF-8 survive the way there and back."""
+    pairs = headers if isinstance(headers, list) else []
+    return {name: value if isinstance(value, str) else _text(value) for name, value in pairs}
+
+
+def encode_headers(headers: Mapping[str, str]) -> list[tuple[str, str | bytes | None]]:
+    return [(name, value.encode("utf-8", "surrogateescape")) for name, value in headers.items()]
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode("utf-8", "surrogateescape")
+
+
+def _is_sound(record: Record) -> bool:
+    error = record.error()
+    if error is None:
+        return True
+    if error.fatal():
+        raise translate(error, "receive")
+    _log.warning("receive: %s", error.str())
+    return False

@@ -1,0 +1,105 @@
+"""A broker inside this process: what the tests of everything above the broker run on."""
+
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from itertools import count
+from typing import TypeVar
+
+from messaging.broker import BrokerUnavailable, Delivery, Message, MessageTooLarge
+
+T = TypeVar("T")
+
+
+class MemoryBroker:
+    """Keeps every message for groups that come later, as Kafka does; nothing outlives the object."""
+
+    def __init__(self, *, max_message_bytes: int = 1_000_000) -> None:
+        self._max_message_bytes = max_message_bytes
+        self._changed = threading.Condition()
+        self._topics: dict[str, list[Delivery]] = defaultdict(list)
+        self._waiting: dict[tuple[str, str], deque[Delivery]] = {}
+        self._inboxes: dict[str, deque[Message]] = {}
+        self._numbers = count()
+        self._closed = False
+
+    def publish(self, address: str, message: Message) -> Future[None]:
+        if self._closed:
+            raise BrokerUnavailable("the broker is closed")
+        if len(message.body) > self._max_message_bytes:
+            raise MessageTooLarge(f"{len(message.body)} bytes is over {self._max_message_bytes}")
+        with self._changed:
+            if "/" in address:
+                self._inboxes.get(address, deque()).append(message)
+            else:
+                self._append(address, message)
+            self._changed.notify_all()
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def subscribe(self, topic: str, group: str) -> "MemorySubscription":
+        with self._changed:
+            waiting = self._waiting.setdefault((topic, group), deque(self._topics[topic]))
+        return MemorySubscription(self._changed, waiting)
+
+    def open_inbox(self, topic: str, instance_id: str) -> "MemoryInbox":
+        address = f"{topic}/{next(self._numbers)}"
+        with self._changed:
+            return MemoryInbox(self._changed, address, self._inboxes.setdefault(address, deque()))
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _append(self, topic: str, message: Message) -> None:
+        log = self._topics[topic]
+        log.append(Delivery(message, topic, 0, len(log), int(time.time() * 1000)))
+        for (its_topic, _), waiting in self._waiting.items():
+            if its_topic == topic:
+                waiting.append(log[-1])
+
+
+class MemorySubscription:
+    def __init__(self, changed: threading.Condition, waiting: deque[Delivery]) -> None:
+        self._changed = changed
+        self._waiting = waiting
+        self._unacknowledged: dict[int, Delivery] = {}
+
+    def receive(self, max_messages: int, timeout: float) -> Sequence[Delivery]:
+        with self._changed:
+            taken = _take(self._changed, self._waiting, max_messages, timeout)
+            self._unacknowledged.update({delivery.offset: delivery for delivery in taken})
+            return taken
+
+    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        with self._changed:
+            for delivery in deliveries:
+                self._unacknowledged.pop(delivery.offset, None)
+
+    def close(self) -> None:
+        with self._changed:
+            self._waiting.extendleft(reversed(self._unacknowledged.values()))
+            self._unacknowledged.clear()
+            self._changed.notify_all()
+
+
+class MemoryInbox:
+    def __init__(self, changed: threading.Condition, address: str, waiting: deque[Message]) -> None:
+        self.address = address
+        self._changed = changed
+        self._waiting = waiting
+
+    def receive(self, max_messages: int, timeout: float) -> Sequence[Message]:
+        with self._changed:
+            return _take(self._changed, self._waiting, max_messages, timeout)
+
+    def close(self) -> None:
+        with self._changed:
+            self._waiting.clear()
+
+
+def _take(changed: threading.Condition, waiting: deque[T], most: int, timeout: float) -> list[T]:
+    changed.wait_for(lambda: waiting, timeout)
+    return [waiting.popleft() for _ in range(min(most, len(waiting)))]

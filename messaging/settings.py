@@ -1,0 +1,25 @@
+"""What gateway and worker must agree on. Values and reasons: configs/config.yaml."""
+
+from typing import Annotated
+
+import msgspec
+
+PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
+TopicName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    url: str
+    max_message_bytes: PositiveInt
+    publish_timeout_ms: PositiveInt
+
+
+class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    requests: TopicName
+    replies: TopicName
+    dead_letters: TopicName
+    partitions: PositiveInt
+    replication_factor: PositiveInt
+    requests_retention_ms: PositiveInt
+    replies_retention_ms: PositiveInt
+    dead_letters_retention_ms: PositiveInt

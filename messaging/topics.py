@@ -1,0 +1,50 @@
+"""Making the three topics on a Kafka cluster."""
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from messaging import kafka_config
+from messaging.kafka_errors import translate
+from messaging.kafka_log import ClientLog
+from messaging.settings import BrokerSettings, TopicSettings
+
+
+def create_topics(broker: BrokerSettings, topics: TopicSettings, timeout: float = 30.0) -> dict[str, bool]:
+    """Create what is missing. Returns for each topic whether it was created now. Raises BrokerError."""
+    servers, given = kafka_config.parse_url(broker.url)
+    admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
+    futures = admin.create_topics(_wanted(broker, topics), operation_timeout=timeout, request_timeout=timeout)
+    return {name: _was_created(name, future.exception(timeout)) for name, future in futures.items()}
+
+
+def _wanted(broker: BrokerSettings, topics: TopicSettings) -> list[NewTopic]:
+    kept = {
+        topics.requests: topics.requests_retention_ms,
+        topics.replies: topics.replies_retention_ms,
+        topics.dead_letters: topics.dead_letters_retention_ms,
+    }
+    return [
+        NewTopic(
+            name,
+            num_partitions=topics.partitions,
+            replication_factor=topics.replication_factor,
+            config={
+                "retention.ms": str(retention_ms),
+                # Retention removes closed segments only.
+                "segment.ms": str(max(10_000, retention_ms // 4)),
+                "max.message.bytes": str(broker.max_message_bytes),
+            },
+        )
+        for name, retention_ms in kept.items()
+    ]
+
+
+def _was_created(name: str, error: BaseException | None) -> bool:
+    if error is None:
+        return True
+    if not isinstance(error, KafkaException):
+        raise error
+    if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+        return False
+    raise translate(error.args[0], f"create topic {name}") from error

@@ -1,0 +1,61 @@
+"""The same tests over every broker."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from deploy.kafka.local_kafka import LocalKafka
+from messaging.broker import Broker, connect
+from messaging.embedded import EmbeddedBroker
+
+MAX_MESSAGE_BYTES = 200_000
+
+
+@dataclass(frozen=True)
+class Bench:
+    """connect() is another client of the same broker, as another process would be."""
+
+    kind: str
+    connect: Callable[[], Broker]
+    topic: str
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[EmbeddedBroker]:
+    broker = EmbeddedBroker()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(params=["memory", "embedded", "kafka"])
+def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
+    topic = f"t-{uuid.uuid4().hex[:8]}"
+    made: list[Broker] = []
+
+    def client(url: str) -> Callable[[], Broker]:
+        def connect_one() -> Broker:
+            made.append(connect(url, max_message_bytes=MAX_MESSAGE_BYTES, publish_timeout_ms=10_000))
+            return made[-1]
+
+        return connect_one
+
+    if request.param == "memory":
+        only = connect("memory://", max_message_bytes=MAX_MESSAGE_BYTES)
+        yield Bench("memory", lambda: only, topic)
+    elif request.param == "embedded":
+        yield Bench("embedded", client(request.getfixturevalue("embedded").url), topic)
+    else:
+        kafka: LocalKafka = request.getfixturevalue("apache_kafka")
+        create_topic(kafka.bootstrap_servers, topic)
+        yield Bench("kafka", client(f"kafka://{kafka.bootstrap_servers}"), topic)
+    for broker in made:
+        broker.close()
+
+
+def create_topic(servers: str, name: str, partitions: int = 4) -> None:
+    admin = AdminClient({"bootstrap.servers": servers})
+    admin.create_topics([NewTopic(name, num_partitions=partitions, replication_factor=1)])[name].result(20)

@@ -1,0 +1,96 @@
+"""What only a real Kafka shows."""
+
+import time
+import uuid
+
+import pytest
+
+from deploy.kafka.local_kafka import LocalKafka
+from messaging.broker import BrokerUnavailable, Message, TopicMissing, connect
+from messaging.settings import BrokerSettings, TopicSettings
+from messaging.topics import create_topics
+from tests.brokers.conftest import create_topic
+
+PATIENCE_S = 30.0
+
+
+def settings(kafka: LocalKafka) -> tuple[BrokerSettings, TopicSettings]:
+    prefix = uuid.uuid4().hex[:8]
+    broker = BrokerSettings(
+        url=f"kafka://{kafka.bootstrap_servers}", max_message_bytes=1_000_000, publish_timeout_ms=5_000
+    )
+    topics = TopicSettings(
+        requests=f"{prefix}.requests",
+        replies=f"{prefix}.replies",
+        dead_letters=f"{prefix}.dead-letters",
+        partitions=12,
+        replication_factor=1,
+        requests_retention_ms=300_000,
+        replies_retention_ms=60_000,
+        dead_letters_retention_ms=600_000,
+    )
+    return broker, topics
+
+
+def test_topics_are_created_once_and_then_found(apache_kafka: LocalKafka) -> None:
+    broker, topics = settings(apache_kafka)
+    assert set(create_topics(broker, topics).values()) == {True}
+    assert set(create_topics(broker, topics).values()) == {False}
+    inbox = connect(broker.url).open_inbox(topics.replies, "i")
+    assert 0 <= int(inbox.address.partition("/")[2]) < 12
+    inbox.close()
+
+
+def test_a_missing_topic_is_named_with_the_command_that_makes_it(apache_kafka: LocalKafka) -> None:
+    broker = connect(f"kafka://{apache_kafka.bootstrap_servers}")
+    with pytest.raises(TopicMissing, match="mlaas topics create"):
+        broker.open_inbox("nowhere", "i")
+    with pytest.raises(TopicMissing, match="mlaas topics create"):
+        broker.subscribe("nowhere", "g")
+    published = broker.publish("nowhere", Message(b""))
+    assert isinstance(published.exception(PATIENCE_S), TopicMissing)
+    broker.close()
+
+
+def test_a_member_of_the_new_group_protocol_is_served(apache_kafka: LocalKafka) -> None:
+    topic = f"t-{uuid.uuid4().hex[:8]}"
+    create_topic(apache_kafka.bootstrap_servers, topic)
+    broker = connect(f"kafka://{apache_kafka.bootstrap_servers}?group.protocol=consumer")
+    broker.publish(topic, Message(b"1")).result(PATIENCE_S)
+    subscription = broker.subscribe(topic, topic)
+    end = time.monotonic() + PATIENCE_S
+    while not (taken := subscription.receive(1, 0.5)):
+        assert time.monotonic() < end
+    assert taken[0].message.body == b"1"
+    subscription.close()
+    broker.close()
+
+
+def test_a_lost_broker_is_reported_and_its_return_goes_unnoticed() -> None:
+    """A broker of its own: it is killed, and started again with its data."""
+    with LocalKafka() as kafka:
+        create_topic(kafka.bootstrap_servers, "replies")
+        broker = connect(f"kafka://{kafka.bootstrap_servers}", publish_timeout_ms=60_000)
+        inbox = broker.open_inbox("replies", "i")
+        kafka.kill()
+        with pytest.raises(BrokerUnavailable):
+            wait_for_loss(inbox.receive)
+        while_away = broker.publish(inbox.address, Message(b"sent while away"))
+        kafka.start()
+        while_away.result(PATIENCE_S)
+        end = time.monotonic() + PATIENCE_S
+        received: list[Message] = []
+        while not received and time.monotonic() < end:
+            try:
+                received += inbox.receive(1, 0.5)
+            except BrokerUnavailable:
+                continue
+        assert [message.body for message in received] == [b"sent while away"]
+        inbox.close()
+        broker.close()
+
+
+def wait_for_loss(receive) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        receive(1, 0.2)

@@ -1,0 +1,173 @@
+"""What messaging.broker promises, held by every implementation."""
+
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from messaging.broker import BrokerUnavailable, Delivery, Inbox, Message, MessageTooLarge, Subscription
+from tests.brokers.conftest import MAX_MESSAGE_BYTES, Bench
+
+PATIENCE_S = 30.0
+
+
+def numbered(count: int) -> list[Message]:
+    return [Message(str(number).encode()) for number in range(count)]
+
+
+def bodies(deliveries: Sequence[Delivery]) -> list[int]:
+    return sorted(int(delivery.message.body) for delivery in deliveries)
+
+
+def receive(subscription: Subscription, count: int) -> list[Delivery]:
+    """Waits until so many have come."""
+    end = time.monotonic() + PATIENCE_S
+    received: list[Delivery] = []
+    while len(received) < count:
+        assert time.monotonic() < end, f"{len(received)} of {count} came"
+        received += subscription.receive(count - len(received), 0.5)
+    return received
+
+
+def receive_reply(inbox: Inbox) -> Message:
+    end = time.monotonic() + PATIENCE_S
+    while not (messages := inbox.receive(1, 0.5)):
+        assert time.monotonic() < end, "no reply came"
+    return messages[0]
+
+
+def publish(bench: Bench, messages: list[Message]) -> None:
+    broker = bench.connect()
+    for published in [broker.publish(bench.topic, message) for message in messages]:
+        published.result(PATIENCE_S)
+
+
+def test_a_message_arrives_as_it_was_sent(bench: Bench) -> None:
+    headers = {
+        "plain": "text",
+        "umlaut": "grün",
+        "empty": "",
+        "bytes": b"\x80\xff".decode("utf-8", "surrogateescape"),
+    }
+    before_ms = time.time() * 1000
+    publish(bench, [Message(bytes(range(256)), headers)])
+    subscription = bench.connect().subscribe(bench.topic, "g")
+    (delivery,) = receive(subscription, 1)
+    assert delivery.message == Message(bytes(range(256)), headers)
+    assert delivery.topic == bench.topic
+    assert before_ms - 1000 < delivery.timestamp_ms < time.time() * 1000 + 1000
+    subscription.close()
+
+
+def test_an_empty_body_arrives_empty(bench: Bench) -> None:
+    publish(bench, [Message(b"")])
+    subscription = bench.connect().subscribe(bench.topic, "g")
+    assert receive(subscription, 1)[0].message.body == b""
+    subscription.close()
+
+
+def test_the_members_of_a_group_share_and_another_group_gets_all(bench: Bench) -> None:
+    members = [bench.connect().subscribe(bench.topic, "shared") for _ in range(2)]
+    other = bench.connect().subscribe(bench.topic, "other")
+    publish(bench, numbered(40))
+    received: list[Delivery] = []
+    end = time.monotonic() + PATIENCE_S
+    while len(received) < 40 and time.monotonic() < end:
+        for member in members:
+            taken = member.receive(10, 0.1)
+            member.acknowledge(taken)
+            received += taken
+    assert bodies(received) == list(range(40))
+    assert bodies(receive(other, 40)) == list(range(40))
+    for subscription in (*members, other):
+        subscription.close()
+
+
+def test_what_was_not_acknowledged_comes_again(bench: Bench) -> None:
+    publish(bench, numbered(10))
+    first = bench.connect().subscribe(bench.topic, "g")
+    taken = receive(first, 10)
+    kept = [delivery for delivery in taken if int(delivery.message.body) not in (3, 8)]
+    first.acknowledge(kept)
+    first.close()
+    second = bench.connect().subscribe(bench.topic, "g")
+    again: set[int] = set()
+    end = time.monotonic() + PATIENCE_S
+    while not {3, 8} <= again:
+        assert time.monotonic() < end, f"only {again} came again"
+        again |= set(bodies(second.receive(10, 0.5)))
+    second.close()
+
+
+def test_what_was_acknowledged_does_not_come_again(bench: Bench) -> None:
+    publish(bench, numbered(10))
+    first = bench.connect().subscribe(bench.topic, "g")
+    taken = receive(first, 10)
+    first.acknowledge(reversed(taken))
+    first.close()
+    publish(bench, [Message(b"10")])
+    second = bench.connect().subscribe(bench.topic, "g")
+    assert bodies(receive(second, 1)) == [10]
+    assert second.receive(10, 0.3) == []
+    second.close()
+
+
+def test_a_group_that_comes_late_gets_what_was_there_before(bench: Bench) -> None:
+    publish(bench, numbered(5))
+    subscription = bench.connect().subscribe(bench.topic, "late")
+    assert bodies(receive(subscription, 5)) == list(range(5))
+    subscription.close()
+
+
+def test_receive_takes_no_more_than_asked_and_comes_back_with_nothing_in_time(bench: Bench) -> None:
+    publish(bench, numbered(5))
+    subscription = bench.connect().subscribe(bench.topic, "g")
+    receive(subscription, 1)
+    taken = []
+    while len(taken) < 4:
+        some = subscription.receive(2, 1.0)
+        assert len(some) <= 2
+        taken += some
+    started = time.monotonic()
+    assert subscription.receive(10, 0.3) == []
+    assert time.monotonic() - started < 5
+    subscription.close()
+
+
+def test_the_first_reply_is_never_missed(bench: Bench) -> None:
+    """Published the moment the inbox is open, fifteen times."""
+    broker = bench.connect()
+    for number in range(15):
+        inbox = bench.connect().open_inbox(bench.topic, f"gateway-{number}")
+        broker.publish(inbox.address, Message(str(number).encode())).result(PATIENCE_S)
+        assert receive_reply(inbox).body == str(number).encode()
+        inbox.close()
+
+
+def test_an_inbox_gets_nothing_from_before_it_was_opened(bench: Bench) -> None:
+    broker = bench.connect()
+    address = bench.connect().open_inbox(bench.topic, "same").address
+    broker.publish(address, Message(b"old")).result(PATIENCE_S)
+    inbox = bench.connect().open_inbox(bench.topic, "same")
+    broker.publish(inbox.address, Message(b"new")).result(PATIENCE_S)
+    assert receive_reply(inbox).body == b"new"
+    inbox.close()
+
+
+def test_the_address_names_the_topic(bench: Bench) -> None:
+    inbox = bench.connect().open_inbox(bench.topic, "i")
+    topic, slash, _ = inbox.address.partition("/")
+    assert (topic, slash) == (bench.topic, "/")
+    inbox.close()
+
+
+def test_a_message_over_the_limit_is_refused_at_once(bench: Bench) -> None:
+    with pytest.raises(MessageTooLarge):
+        bench.connect().publish(bench.topic, Message(bytes(MAX_MESSAGE_BYTES + 1)))
+
+
+def test_a_closed_broker_takes_nothing(bench: Bench) -> None:
+    broker = bench.connect()
+    broker.close()
+    with pytest.raises(BrokerUnavailable):
+        broker.publish(bench.topic, Message(b""))

@@ -1,0 +1,23 @@
+import time
+
+import pytest
+
+from messaging.broker import BrokerUnavailable, Message, connect
+
+NOBODY = "kafka://127.0.0.1:1"
+
+
+def test_publishing_into_nothing_returns_at_once_and_fails_in_time() -> None:
+    broker = connect(NOBODY, publish_timeout_ms=1_000)
+    started = time.monotonic()
+    published = broker.publish("t", Message(b""))
+    assert time.monotonic() - started < 1
+    assert isinstance(published.exception(10), BrokerUnavailable)
+    broker.close()
+
+
+def test_opening_an_inbox_on_nothing_says_so() -> None:
+    broker = connect(NOBODY)
+    with pytest.raises(BrokerUnavailable):
+        broker.open_inbox("t", "i")
+    broker.close()

@@ -1,0 +1,120 @@
+"""The golden messages are literal: whoever changes the wire must change them, and sees what it means."""
+
+import pytest
+
+from messaging import contract
+from messaging.broker import Message
+from messaging.contract import ContractError, ErrorCode, Failure, Reply, Request, ReturnAddress, Timings
+
+GOLDEN_REQUEST_1 = Message(
+    b"\x89PNG...",
+    {
+        "schema": "1",
+        "correlation_id": "c0ffee",
+        "reply_to": "predict.replies/7",
+        "deadline_ms": "1795000000000",
+        "content_type": "image/png",
+        "model": "fashion-mnist",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    },
+)
+REQUEST_1 = Request(
+    body=b"\x89PNG...",
+    correlation_id="c0ffee",
+    reply_to="predict.replies/7",
+    deadline_ms=1795000000000,
+    content_type="image/png",
+    model="fashion-mnist",
+    traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+)
+
+GOLDEN_REPLY_1 = Message(
+    b'{"sha256":"ab12","model":"fashion-mnist","version":"1.0.0",'
+    b'"probabilities":{"Sandal":0.75,"Sneaker":0.25},'
+    b'"timings":{"queue_ms":1.5,"batch_ms":0.25,"decode_ms":0.125,"infer_ms":0.5,"batch_size":2}}',
+    {"schema": "1", "correlation_id": "c0ffee"},
+)
+REPLY_1 = Reply(
+    sha256="ab12",
+    model="fashion-mnist",
+    version="1.0.0",
+    probabilities={"Sandal": 0.75, "Sneaker": 0.25},
+    timings=Timings(queue_ms=1.5, batch_ms=0.25, decode_ms=0.125, infer_ms=0.5, batch_size=2),
+)
+
+GOLDEN_ERROR_1 = Message(
+    b'{"sha256":"ab12","error":{"code":"invalid_picture","detail":"the PNG ends too early"}}',
+    {"schema": "1", "correlation_id": "c0ffee"},
+)
+ERROR_1 = Reply(sha256="ab12", error=Failure(ErrorCode.INVALID_PICTURE, "the PNG ends too early"))
+
+ADDRESS = ReturnAddress("predict.replies/7", {"correlation_id": "c0ffee"})
+
+
+def test_a_request_is_written_as_the_golden_bytes_and_read_back() -> None:
+    assert contract.encode_request(REQUEST_1) == GOLDEN_REQUEST_1
+    assert contract.decode_request(GOLDEN_REQUEST_1) == REQUEST_1
+
+
+@pytest.mark.parametrize(("reply", "golden"), [(REPLY_1, GOLDEN_REPLY_1), (ERROR_1, GOLDEN_ERROR_1)])
+def test_a_reply_is_written_as_the_golden_bytes_and_read_back(reply: Reply, golden: Message) -> None:
+    assert contract.encode_reply(reply, ADDRESS) == golden
+    assert contract.decode_reply(golden) == reply
+    assert contract.correlation_id(golden) == "c0ffee"
+
+
+def test_only_id_and_address_are_required() -> None:
+    request = contract.decode_request(Message(b"x", {"correlation_id": "1", "reply_to": "r"}))
+    assert request == Request(body=b"x", correlation_id="1", reply_to="r")
+    assert request.deadline_ms is None
+
+
+@pytest.mark.parametrize("missing", ["correlation_id", "reply_to"])
+def test_without_id_or_address_nobody_can_be_answered(missing: str) -> None:
+    headers = {"correlation_id": "1", "reply_to": "r"}
+    del headers[missing]
+    with pytest.raises(ContractError, match=missing):
+        contract.return_address(Message(b"", headers))
+
+
+def test_an_unknown_schema_is_refused_with_a_code_that_says_so() -> None:
+    headers = {**GOLDEN_REQUEST_1.headers, "schema": "99"}
+    with pytest.raises(ContractError, match=r"'99'.*accepted: 1") as raised:
+        contract.decode_request(Message(b"", headers))
+    assert raised.value.code is ErrorCode.UNSUPPORTED_SCHEMA
+
+
+@pytest.mark.parametrize("deadline", ["soon", "-1", "1e9", "٣", "9" * 16])
+def test_a_deadline_that_is_no_number_is_refused(deadline: str) -> None:
+    headers = {**GOLDEN_REQUEST_1.headers, "deadline_ms": deadline}
+    with pytest.raises(ContractError, match="deadline_ms"):
+        contract.decode_request(Message(b"", headers))
+
+
+@pytest.mark.parametrize(
+    "partition",
+    ["3", b"\x00\x00\x00\x03".decode("utf-8", "surrogateescape")],
+    ids=["Nest: decimal text", "Spring: four bytes"],
+)
+def test_other_clients_names_are_understood_and_given_back(partition: str) -> None:
+    spring_id = bytes(range(0x80, 0x90)).decode("utf-8", "surrogateescape")
+    headers = {
+        "kafka_correlationId": spring_id,
+        "kafka_replyTopic": "predict.replies",
+        "kafka_replyPartition": partition,
+    }
+    address = contract.return_address(Message(b"", headers))
+    assert address.reply_to == "predict.replies/3"
+    assert contract.encode_reply(REPLY_1, address).headers == {
+        "schema": "1",
+        "kafka_correlationId": spring_id,
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"{}", b'{"sha256":1}', b'{"sha256":"","error":{"code":"odd","detail":""}}', b"\xff"],
+)
+def test_a_broken_reply_is_an_error_not_a_crash(body: bytes) -> None:
+    with pytest.raises(ContractError):
+        contract.decode_reply(Message(body, {}))

@@ -1,0 +1,70 @@
+import logging
+
+import pytest
+
+from messaging import kafka_config
+from messaging.broker import BrokerError, connect
+from messaging.kafka import split_address
+from messaging.kafka_log import REPEAT_AFTER_S, ClientLog
+
+
+def test_the_query_overrides_any_property() -> None:
+    servers, given = kafka_config.parse_url("kafka://a:1,b:2?linger.ms=7&security.protocol=SASL_SSL")
+    made = kafka_config.producer(servers, given)
+    assert made["bootstrap.servers"] == "a:1,b:2"
+    assert made["linger.ms"] == "7"
+    assert made["security.protocol"] == "SASL_SSL"
+    assert made["acks"] == "all"
+
+
+def test_user_and_password_in_the_url_are_sasl_credentials() -> None:
+    _, given = kafka_config.parse_url("kafka://ann:secret@host:9092")
+    assert given == {"sasl.username": "ann", "sasl.password": "secret"}
+
+
+@pytest.mark.parametrize("url", ["kafka://", "http://host", "kafka://host?novalue"])
+def test_what_is_no_kafka_url_is_refused(url: str) -> None:
+    with pytest.raises(ValueError):
+        kafka_config.parse_url(url)
+
+
+def test_the_consumer_protocol_leaves_out_what_the_broker_decides() -> None:
+    made = kafka_config.consumer("a:1", {"group.protocol": "consumer"}, kafka_config.CONSUMER)
+    assert "session.timeout.ms" not in made
+    assert "partition.assignment.strategy" not in made
+    assert made["max.poll.interval.ms"] == 300_000
+
+
+def test_a_property_that_does_not_exist_is_named_in_the_error() -> None:
+    with pytest.raises(BrokerError, match=r"no\.such\.property"):
+        connect("kafka://127.0.0.1:1?no.such.property=1")
+
+
+def test_an_unknown_scheme_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="kafka://host:9092"):
+        connect("amqp://host")
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"), [("t", ("t", -1)), ("t/0", ("t", 0)), ("a.b-c_d/11", ("a.b-c_d", 11))]
+)
+def test_an_address_is_a_topic_and_perhaps_a_partition(address: str, parts: tuple[str, int]) -> None:
+    assert split_address(address) == parts
+
+
+@pytest.mark.parametrize("address", ["t/", "t/x", "t/-1", "t/1/2", "t/²", "t/9999999999"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(BrokerError):
+        split_address(address)
+
+
+def test_a_repeated_log_line_comes_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    log = ClientLog(clock=lambda: now)
+    with caplog.at_level(logging.DEBUG, "mlaas.kafka"):
+        log.log(logging.ERROR, "%s %s", "FAIL", "refused")
+        log.log(logging.ERROR, "%s %s", "FAIL", "refused")
+        log.log(logging.ERROR, "%s %s", "CONFWARN", "a producer's property")
+        now = REPEAT_AFTER_S
+        log.log(logging.ERROR, "%s %s", "FAIL", "refused again")
+    assert [record.getMessage() for record in caplog.records] == ["FAIL refused", "FAIL refused again"]
