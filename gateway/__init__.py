@@ -1,0 +1,1 @@
+"""Turns HTTP into a message and a reply into HTTP."""

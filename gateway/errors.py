@@ -1,0 +1,86 @@
+"""What can go wrong on the way to an answer, named for what the caller does next.
+
+GatewayError
+├── Rejected            the picture is at fault
+│   ├── NotAPicture         422
+│   ├── UnacceptedMedia     415
+│   └── TooLarge            413
+├── UnknownModel        404  no worker serves a model of that name
+├── TooManyInFlight     429  come back in retry_after_s
+├── Unavailable         503  broker away, no worker, or closing: come back in retry_after_s
+├── ReplyTimeout        504  nobody answered in time
+└── WorkerFailed        500  the worker could not; no detail
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """Becomes a problem document (RFC 9457)."""
+
+    status: ClassVar[int] = 500
+    kind: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+    retry_after_s: int | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+
+
+class Rejected(GatewayError):
+    """The request cannot be served as it is."""
+
+
+class NotAPicture(Rejected):
+    status = 422
+    kind = "not-a-picture"
+    title = "Not a picture that can be read"
+
+
+class UnacceptedMedia(Rejected):
+    status = 415
+    kind = "unaccepted-media-type"
+    title = "Media type not accepted"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Accept": "multipart/form-data, image/png, image/jpeg, image/webp"}
+
+
+class TooLarge(Rejected):
+    status = 413
+    kind = "too-large"
+    title = "Picture too large"
+
+
+class UnknownModel(Rejected):
+    status = 404
+    kind = "unknown-model"
+    title = "Unknown model"
+
+
+class TooManyInFlight(GatewayError):
+    status = 429
+    kind = "too-many-in-flight"
+    title = "Too many requests in flight"
+    retry_after_s = 1
+
+
+class Unavailable(GatewayError):
+    status = 503
+    kind = "unavailable"
+    title = "No answer can be had at the moment"
+    retry_after_s = 2
+
+
+class ReplyTimeout(GatewayError):
+    status = 504
+    kind = "reply-timeout"
+    title = "No answer in time"
+
+
+class WorkerFailed(GatewayError):
+    title = "The worker failed"
+    kind = "worker-failed"

@@ -1,0 +1,51 @@
+"""What can be told of a picture without decoding it."""
+
+import io
+
+import imagesize
+
+from gateway.errors import NotAPicture, TooLarge, UnacceptedMedia
+
+ACCEPTED = ("image/png", "image/jpeg", "image/webp")
+_UNDECLARED = ("", "application/octet-stream")
+
+
+def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> str:
+    """Return the media type that the first bytes show. Raises Rejected.
+
+    declared is the client's word. It must be an accepted type, or say nothing; the bytes decide.
+    Pixels are those that the header names; what is behind it, the worker judges.
+    """
+    media_type = declared.partition(";")[0].strip().lower()
+    if media_type not in ACCEPTED and media_type not in _UNDECLARED:
+        raise UnacceptedMedia(f"{media_type[:100]} is not accepted; send one of {', '.join(ACCEPTED)}")
+    if not body:
+        raise NotAPicture("the picture is empty: 0 bytes")
+    if len(body) > max_bytes:
+        raise TooLarge(f"the picture has {len(body)} bytes; at most {max_bytes} are accepted")
+    shown = media_type_of(body)
+    if shown is None:
+        raise NotAPicture("the bytes are neither PNG, JPEG nor WebP")
+    pixels = pixels_of(body)
+    if pixels > max_pixels:
+        raise TooLarge(f"the picture has {pixels} pixels; at most {max_pixels} are accepted")
+    return shown
+
+
+def media_type_of(body: bytes) -> str | None:
+    if body.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if body.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if body[:4] == b"RIFF" and body[8:12] == b"WEBP":
+        return "image/webp"
+    return None
+
+
+def pixels_of(body: bytes) -> int:
+    """Width times height as the header names them; 0 where it cannot be read."""
+    try:
+        width, height = imagesize.get(io.BytesIO(body), exif_rotation=False)
+    except Exception:  # a broken header shows in many ways; the worker will say what is wrong
+        return 0
+    return max(0, int(width)) * max(0, int(height))

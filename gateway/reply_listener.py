@@ -1,0 +1,81 @@
+"""The thread that reads the gateway's inbox."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from messaging.broker import Broker, BrokerError, Inbox, Message
+
+_log = logging.getLogger("mlaas.gateway")
+
+_MOST_AT_ONCE = 500
+_RETRY_S = 0.25
+
+
+class ReplyListener:
+    """Opens the inbox, as often as it takes, and hands on what arrives. Calls back from its own thread."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        topic: str,
+        instance_id: str,
+        *,
+        on_open: Callable[[str], None],
+        on_replies: Callable[[Sequence[Message]], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._broker = broker
+        self._topic = topic
+        self._instance_id = instance_id
+        self._on_open = on_open
+        self._on_replies = on_replies
+        self._on_lost = on_lost
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reply-listener", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Blocks until the inbox is closed."""
+        self._stopping.set()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        inbox = self._open()
+        if inbox is None:
+            return
+        try:
+            while not self._stopping.is_set():
+                self._listen(inbox)
+        finally:
+            inbox.close()
+
+    def _open(self) -> Inbox | None:
+        while not self._stopping.is_set():
+            try:
+                inbox = self._broker.open_inbox(self._topic, self._instance_id)
+            except BrokerError as error:
+                self._on_lost(str(error))
+                self._stopping.wait(_RETRY_S)
+            else:
+                _log.info("replies come to %s", inbox.address)
+                self._on_open(inbox.address)
+                return inbox
+        return None
+
+    def _listen(self, inbox: Inbox) -> None:
+        try:
+            messages = inbox.receive(_MOST_AT_ONCE, 0.2)
+        except BrokerError as error:
+            _log.warning("reading replies: %s", error)
+            self._on_lost(str(error))
+            self._stopping.wait(_RETRY_S)
+        else:
+            if messages:
+                self._on_replies(messages)

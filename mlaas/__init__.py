@@ -1,0 +1,1 @@
+"""The front door: settings, the mlaas command, the one-command start."""

@@ -1,0 +1,54 @@
+"""The command `mlaas`. Each part imports what it runs only when it runs."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from mlaas.chosen import Chosen
+from mlaas.commands import broker, config, model, serve
+from mlaas.errors import USERS_ERRORS
+from mlaas.supervisor import end_with_parent
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path), help="Your own settings, over the defaults."
+)
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="One setting, as gateway.port=8123.")
+@click.option("--supervised", is_flag=True, hidden=True, help="End when standard input ends.")
+@click.version_option(package_name="mlaas")
+@click.pass_context
+def command(context: click.Context, file: Path | None, pairs: tuple[str, ...], supervised: bool) -> None:
+    """Machine Learning as a Service: a picture in over HTTP, through Kafka to a Keras model, the answer out.
+
+    Try it:  mlaas up    then    curl -F file=@samples/sandal.png localhost:8000/predict
+    """
+    if supervised:
+        end_with_parent()
+    context.obj = Chosen(file, [_pair(pair) for pair in pairs])
+
+
+def _pair(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--set")
+    return name, value
+
+
+for part in (*serve.COMMANDS, *model.COMMANDS, *broker.COMMANDS, *config.COMMANDS):
+    command.add_command(part)
+
+
+def main() -> None:
+    """What is the user's to mend ends in one line, not in a traceback."""
+    try:
+        command(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(130)
+    except USERS_ERRORS as error:
+        click.echo(f"mlaas: {error}", err=True)
+        sys.exit(1)

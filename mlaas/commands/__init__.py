@@ -1,0 +1,1 @@
+"""The command's parts, by what they are about."""

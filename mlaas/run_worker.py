@@ -1,0 +1,38 @@
+"""From settings to a running worker, or several."""
+
+import signal
+
+from mlaas.connect import connect
+from mlaas.settings import Settings, as_environment
+from mlaas.supervisor import Supervisor
+from mlaas.up import start_workers, stop_on_signals, watch
+from worker.consumer import Consumer
+from worker.isolation import IsolatedModel
+from worker.model_process import ModelProcess
+
+
+def run(settings: Settings) -> None:
+    """One consumer with its model process, until SIGTERM or SIGINT. Raises ModelUnavailable."""
+
+    def start() -> ModelProcess:
+        return ModelProcess(
+            settings.model,
+            timeout_s=settings.worker.model_timeout_ms / 1000,
+            start_timeout_s=settings.worker.model_start_timeout_ms / 1000,
+        )
+
+    model = IsolatedModel(start)
+    consumer = Consumer(connect(settings.broker), settings.topics, settings.worker, model)
+    signal.signal(signal.SIGTERM, lambda *_: consumer.stop())
+    signal.signal(signal.SIGINT, lambda *_: consumer.stop())
+    consumer.run()
+
+
+def run_several(settings: Settings) -> None:
+    stopping = stop_on_signals()
+    supervisor = Supervisor(as_environment(settings))
+    try:
+        start_workers(supervisor, settings.worker.processes)
+        watch(supervisor, stopping)
+    finally:
+        supervisor.stop("worker", settings.worker.model_timeout_ms / 1000 + 15)

@@ -1,0 +1,144 @@
+"""Reading the settings: configs/config.yaml < your file < environment < command line."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+from msgspec.structs import replace
+
+from gateway.settings import GatewaySettings
+from messaging.settings import BrokerSettings, TopicSettings
+from model.settings import ModelSettings, TrainSettings
+from worker.settings import WorkerSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULTS = ROOT / "configs" / "config.yaml"
+PREFIX = "MLAAS_"
+FILE_VARIABLE = "MLAAS_CONFIG"
+
+Tree = dict[str, Any]
+
+
+class SettingsError(Exception):
+    """A setting that is unknown or cannot be; says which, and what would be right."""
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    level: Literal["debug", "info", "warning", "error"]
+    format: Literal["text", "json"]
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    broker: BrokerSettings
+    topics: TopicSettings
+    gateway: GatewaySettings
+    worker: WorkerSettings
+    model: ModelSettings
+    train: TrainSettings
+    log: LogSettings
+
+
+def load(
+    file: Path | None, environment: Mapping[str, str], overrides: Iterable[tuple[str, Any]] = ()
+) -> Settings:
+    """overrides are dotted paths with values, as ("gateway.port", 8123). Raises SettingsError."""
+    tree = _read(DEFAULTS)
+    chosen = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
+    if chosen is not None:
+        tree = _merged(tree, _read(chosen), str(chosen), ())
+    for path, value, source in [*_from_environment(environment), *_from_command_line(overrides)]:
+        tree = _merged(tree, _nested(path, value), source, ())
+    return _absolute(_converted(tree))
+
+
+def as_environment(settings: Settings) -> dict[str, str]:
+    """What load() reads back as these settings: how a child process is told."""
+    variables: dict[str, str] = {}
+
+    def add(path: tuple[str, ...], value: Any) -> None:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                add((*path, name), inner)
+        else:
+            text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            variables[PREFIX + "__".join(path).upper()] = text
+
+    add((), msgspec.to_builtins(settings))
+    return variables
+
+
+def _read(file: Path) -> Tree:
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{file}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{file}: {error}") from error
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{file}: not a mapping of settings")
+    return tree
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[list[str], Any, str]]:
+    return [
+        (name.removeprefix(PREFIX).lower().split("__"), _value(text), name)
+        for name, text in sorted(environment.items())
+        if name.startswith(PREFIX) and name != FILE_VARIABLE
+    ]
+
+
+def _from_command_line(overrides: Iterable[tuple[str, Any]]) -> list[tuple[list[str], Any, str]]:
+    return [(path.split("."), value, "command line") for path, value in overrides]
+
+
+def _value(text: str) -> Any:
+    """Numbers and booleans are read by the type they must have; a list is written as in YAML."""
+    return yaml.safe_load(text) if text.startswith("[") else text
+
+
+def _nested(path: list[str], value: Any) -> Tree:
+    for name in reversed(path):
+        value = {name: value}
+    return value  # type: ignore[no-any-return]
+
+
+def _merged(base: Tree, over: Tree, source: str, path: tuple[str, ...]) -> Tree:
+    merged = dict(base)
+    for name, value in over.items():
+        where = (*path, str(name))
+        if name not in base:
+            raise SettingsError(f"{source}: no setting {'.'.join(where)}{_nearest(str(name), base, path)}")
+        if isinstance(base[name], dict):
+            if not isinstance(value, dict):
+                raise SettingsError(f"{source}: {'.'.join(where)} is a section, not a value")
+            merged[name] = _merged(base[name], value, source, where)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _nearest(name: str, known: Iterable[str], path: tuple[str, ...]) -> str:
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {'.'.join((*path, found[0]))}?" if found else ""
+
+
+def _converted(tree: Tree) -> Settings:
+    try:
+        return msgspec.convert(tree, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `$.")
+        raise SettingsError(f"{where.rstrip('`')}: {what}" if where else what) from error
+
+
+def _absolute(settings: Settings) -> Settings:
+    """Folders are relative to the project's root, wherever the command is run."""
+    model = replace(settings.model, weights_dir=str(ROOT / settings.model.weights_dir))
+    train = replace(
+        settings.train,
+        data_dir=str(ROOT / settings.train.data_dir),
+        checkpoint_dir=str(ROOT / settings.train.checkpoint_dir),
+    )
+    return replace(settings, model=model, train=train)

@@ -1,0 +1,115 @@
+"""The one-command start: a broker if there is none, workers, a gateway; and an end that leaves nothing."""
+
+import http.client
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from msgspec.structs import replace
+
+from gateway.server import listen
+from mlaas.settings import Settings, as_environment
+from mlaas.supervisor import Supervisor
+
+_log = logging.getLogger("mlaas")
+
+_TURN_S = 0.05
+
+
+class StartFailed(Exception):
+    """What was to be started is not ready and will not be."""
+
+
+def up(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Run until SIGINT or SIGTERM. announce is told the URL when a picture would be answered.
+
+    Raises OSError when the address is taken, StartFailed, BrokerError.
+    """
+    stopping = stop_on_signals()
+    with listen(settings.gateway) as listener, _with_broker(settings) as theirs:
+        supervisor = Supervisor(as_environment(theirs))
+        port = listener.getsockname()[1]
+        try:
+            gateway = ["gateway", "--fd", str(listener.fileno())]
+            supervisor.start("gateway", gateway, pass_fds=[listener.fileno()])
+            start_workers(supervisor, settings.worker.processes)
+            host = _reachable(settings.gateway.host)
+            _wait_until_ready(supervisor, host, port, stopping)
+            if not stopping.is_set():
+                announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            watch(supervisor, stopping)
+        finally:
+            supervisor.stop("gateway", settings.gateway.drain_timeout_ms / 1000 + 10)
+            supervisor.stop("worker", settings.worker.model_timeout_ms / 1000 + 15)
+
+
+def start_workers(supervisor: Supervisor, processes: int) -> None:
+    for number in range(processes):
+        supervisor.start(f"worker-{number + 1}", ["worker", "--workers", "1"])
+
+
+def watch(supervisor: Supervisor, stopping: threading.Event) -> None:
+    while not stopping.is_set():
+        supervisor.watch(time.monotonic())
+        stopping.wait(_TURN_S)
+
+
+def stop_on_signals() -> threading.Event:
+    stopping = threading.Event()
+
+    def stop(_: int, __: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    return stopping
+
+
+@contextmanager
+def _with_broker(settings: Settings) -> Iterator[Settings]:
+    """The children's settings. The embedded broker lives in this process; a real one gets its topics."""
+    if not settings.broker.url.startswith("embedded:"):
+        from messaging.topics import create_topics
+
+        create_topics(settings.broker, settings.topics)
+        yield settings
+        return
+    from messaging.embedded import MAX_BYTES_IN_FLIGHT, EmbeddedBroker
+
+    broker = EmbeddedBroker()
+    _log.info("embedded broker at %s", broker.url)
+    most = min(settings.gateway.max_in_flight_bytes, MAX_BYTES_IN_FLIGHT)
+    try:
+        yield replace(
+            settings,
+            broker=replace(settings.broker, url=broker.url),
+            gateway=replace(settings.gateway, max_in_flight_bytes=most),
+        )
+    finally:
+        broker.close()
+
+
+def _wait_until_ready(supervisor: Supervisor, host: str, port: int, stopping: threading.Event) -> None:
+    while not stopping.is_set() and not _is_ready(host, port):
+        if dead := supervisor.dead():
+            raise StartFailed(f"{dead[0].name} did not start; its last lines say why")
+        stopping.wait(_TURN_S)
+
+
+def _is_ready(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=2)
+    try:
+        connection.request("GET", "/health/ready")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)

@@ -1,0 +1,298 @@
+"""The gateway over a broker in memory, with workers that behave as each test says."""
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from gateway.app import create_app
+from gateway.request_reply import Requester
+from gateway.settings import GatewaySettings
+from messaging import contract
+from messaging.broker import Message
+from messaging.contract import ErrorCode, Failure, Reply, Request, ReturnAddress, Timings
+from messaging.memory import MemoryBroker
+from mlaas.settings import load
+
+pytestmark = pytest.mark.anyio
+
+SANDAL = (Path(__file__).parents[2] / "samples" / "sandal.png").read_bytes()
+PNG = {"Content-Type": "image/png"}
+TIMINGS = Timings(queue_ms=1, batch_ms=1, decode_ms=1, infer_ms=1, batch_size=1)
+
+Worker = Callable[[Request], Reply | None]
+
+
+def sandal(request: Request) -> Reply:
+    return Reply(
+        sha256=hashlib.sha256(request.body).hexdigest(),
+        model="fashion-mnist",
+        version="1",
+        probabilities={"Sneaker": 0.2, "Sandal": 0.8},
+        timings=TIMINGS,
+    )
+
+
+def failing(code: ErrorCode) -> Worker:
+    return lambda request: Reply(sha256="", error=Failure(code, "what happened"))
+
+
+def silent(request: Request) -> None:
+    return None
+
+
+@contextmanager
+def working(broker: MemoryBroker, worker: Worker) -> Iterator[None]:
+    """Answers pings at once, and pictures as the worker says."""
+    stop = threading.Event()
+
+    def serve() -> None:
+        subscription = broker.subscribe("predict.requests", "g")
+        while not stop.is_set():
+            for delivery in subscription.receive(10, 0.01):
+                request = contract.decode_request(delivery.message)
+                reply = Reply(sha256="", model="m", version="1") if request.is_ping else worker(request)
+                if reply is not None:
+                    address = contract.return_address(delivery.message)
+                    broker.publish(address.reply_to, contract.encode_reply(reply, address))
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield
+    stop.set()
+    thread.join()
+
+
+def gateway_settings(**changes: object) -> GatewaySettings:
+    changes = {"reply_timeout_ms": 2_000, "ping_interval_ms": 10, "drain_timeout_ms": 200, **changes}
+    return msgspec.structs.replace(load(None, {}).gateway, **changes)
+
+
+@asynccontextmanager
+async def gateway(
+    worker: Worker | None, broker: MemoryBroker | None = None, **changes: object
+) -> AsyncIterator[httpx.AsyncClient]:
+    broker = broker or MemoryBroker()
+    settings = gateway_settings(**changes)
+    requester = Requester(broker, load(None, {}).topics, settings)
+    app = create_app(requester, settings)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    with working(broker, worker) if worker else contextmanager(lambda: iter([None]))():
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://g") as http,
+        ):
+            while worker and (await http.get("/health/ready")).status_code != 200:
+                await asyncio.sleep(0.005)
+            yield http
+
+
+def problem(response: httpx.Response, status: int) -> dict[str, object]:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    document = response.json()
+    assert document["status"] == status
+    assert document["title"]
+    assert document["request_id"] == response.headers["x-request-id"]
+    return document
+
+
+async def test_a_picture_in_the_body_is_answered() -> None:
+    async with gateway(sandal) as http:
+        response = await http.post("/predict", content=SANDAL, headers=PNG)
+    answer = response.json()
+    assert response.status_code == 200
+    assert answer["label"] == "Sandal"
+    assert answer["confidence"] == 0.8
+    assert answer["probabilities"] == {"Sneaker": 0.2, "Sandal": 0.8}
+    assert (answer["model"], answer["version"]) == ("fashion-mnist", "1")
+    assert answer["sha256"] == hashlib.sha256(SANDAL).hexdigest()
+    assert answer["request_id"] == response.headers["x-request-id"]
+    assert answer["timings"]["total_ms"] >= answer["timings"]["broker_ms"] >= 0
+    assert "infer;dur=1" in response.headers["server-timing"]
+
+
+async def test_a_picture_in_a_form_is_answered() -> None:
+    async with gateway(sandal) as http:
+        response = await http.post("/predict", files={"file": ("sandal.png", SANDAL, "image/png")})
+    assert response.json()["label"] == "Sandal"
+
+
+async def test_the_callers_request_id_comes_back_unless_it_could_not_be_logged() -> None:
+    async with gateway(sandal) as http:
+        kept = await http.post("/predict", content=SANDAL, headers={**PNG, "X-Request-ID": "abc-1.2_3"})
+        odd = await http.post("/predict", content=SANDAL, headers={**PNG, "X-Request-ID": "a b\tc"})
+    assert kept.headers["x-request-id"] == kept.json()["request_id"] == "abc-1.2_3"
+    assert odd.headers["x-request-id"] not in ("", "a b\tc")
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "says"),
+    [
+        (b"", PNG, 422, "empty"),
+        (b"text", PNG, 422, "neither PNG"),
+        (b"<html>", {"Content-Type": "text/html"}, 415, "image/png"),
+        (SANDAL, {"Content-Type": "application/x-www-form-urlencoded"}, 415, "curl -F"),
+        (b"{", {"Content-Type": "multipart/form-data; boundary=x"}, 400, ""),
+    ],
+)
+async def test_what_is_no_picture_is_a_problem_that_says_so(
+    body: bytes, headers: dict[str, str], status: int, says: str
+) -> None:
+    async with gateway(sandal) as http:
+        document = problem(await http.post("/predict", content=body, headers=headers), status)
+    assert says in str(document["detail"])
+
+
+async def test_a_form_without_a_file_says_which_field_is_missing() -> None:
+    async with gateway(sandal) as http:
+        document = problem(await http.post("/predict", data={"file": "text"}, files={"other": b"x"}), 422)
+    assert "'file'" in str(document["detail"])
+
+
+async def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 65_536
+            yield bytes(65_536)
+
+    async with gateway(sandal, max_upload_bytes=1_000_000) as http:
+        declared = await http.post("/predict", content=bytes(2_000_000), headers=PNG)
+        chunked = await http.post("/predict", content=endless(), headers=PNG)
+    problem(declared, 413)
+    problem(chunked, 413)
+    assert read < 2_000_000
+
+
+async def test_without_a_worker_it_is_live_but_not_ready_and_refuses_at_once() -> None:
+    async with gateway(None) as http:
+        assert (await http.get("/health/live")).status_code == 200
+        assert (await http.get("/health/ready")).status_code == 503
+        response = await http.post("/predict", content=SANDAL, headers=PNG)
+    problem(response, 503)
+    assert int(response.headers["retry-after"]) > 0
+
+
+async def test_no_answer_in_time_is_a_504() -> None:
+    async with gateway(silent, reply_timeout_ms=50) as http:
+        document = problem(await http.post("/predict", content=SANDAL, headers=PNG), 504)
+    assert "0.05 s" in str(document["detail"])
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "detail"),
+    [
+        (ErrorCode.INVALID_PICTURE, 422, "what happened"),
+        (ErrorCode.UNKNOWN_MODEL, 404, "what happened"),
+        (ErrorCode.INTERNAL, 500, "The worker failed"),
+        (ErrorCode.UNSUPPORTED_SCHEMA, 500, "The worker failed"),
+    ],
+)
+async def test_the_workers_error_becomes_a_status_and_our_own_faults_say_no_more(
+    code: ErrorCode, status: int, detail: str
+) -> None:
+    async with gateway(failing(code)) as http:
+        document = problem(await http.post("/predict", content=SANDAL, headers=PNG), status)
+    assert document["detail"] == detail
+
+
+async def test_each_of_many_gets_its_own_answer() -> None:
+    pictures = [SANDAL + bytes([number]) for number in range(100)]
+    async with gateway(sandal) as http:
+        responses = await asyncio.gather(
+            *(http.post("/predict", content=picture, headers=PNG) for picture in pictures)
+        )
+    assert [response.json()["sha256"] for response in responses] == [
+        hashlib.sha256(picture).hexdigest() for picture in pictures
+    ]
+
+
+async def test_a_foreign_reply_a_broken_one_and_a_double_one_harm_nobody() -> None:
+    broker = MemoryBroker()
+
+    def answer_thrice(request: Request) -> Reply:
+        address = ReturnAddress(request.reply_to, {"correlation_id": request.correlation_id})
+        broker.publish(request.reply_to, Message(b"garbage", {}))
+        broker.publish(request.reply_to, Message(b"garbage", {"correlation_id": "unknown"}))
+        broker.publish(request.reply_to, contract.encode_reply(sandal(request), address))
+        return msgspec.structs.replace(sandal(request), version="second")
+
+    async with gateway(answer_thrice, broker) as http:
+        for _ in range(3):
+            response = await http.post("/predict", content=SANDAL, headers=PNG)
+            assert response.json()["version"] == "1"
+
+
+async def test_a_reply_that_breaks_the_contract_is_a_500_without_detail() -> None:
+    broker = MemoryBroker()
+
+    def garbage(request: Request) -> None:
+        broker.publish(request.reply_to, Message(b"{", {"correlation_id": request.correlation_id}))
+
+    async with gateway(garbage, broker) as http:
+        document = problem(await http.post("/predict", content=SANDAL, headers=PNG), 500)
+    assert document["detail"] == "The worker failed"
+
+
+async def test_over_capacity_is_a_429_that_says_when_to_come_back() -> None:
+    async with gateway(silent, max_in_flight=2, reply_timeout_ms=300) as http:
+        responses = await asyncio.gather(
+            *(http.post("/predict", content=SANDAL, headers=PNG) for _ in range(6))
+        )
+    refused = [response for response in responses if response.status_code == 429]
+    assert len(refused) >= 4
+    assert all(int(response.headers["retry-after"]) > 0 for response in refused)
+
+
+async def test_at_the_end_those_who_wait_are_told_and_nobody_new_is_taken() -> None:
+    broker = MemoryBroker()
+    settings = gateway_settings(drain_timeout_ms=50, reply_timeout_ms=20_000)
+    requester = Requester(broker, load(None, {}).topics, settings)
+    with working(broker, silent):
+        await requester.start()
+        while requester.why_not_ready():
+            await asyncio.sleep(0.005)
+        waiting = asyncio.create_task(requester.request(SANDAL, content_type="image/png", timeout_s=20))
+        await asyncio.sleep(0.02)
+        await requester.close()
+        with pytest.raises(Exception, match="shutting down"):
+            await waiting
+        with pytest.raises(Exception, match="shutting down"):
+            await requester.request(SANDAL, content_type="image/png", timeout_s=20)
+
+
+async def test_unknown_paths_and_methods_are_problems_too() -> None:
+    async with gateway(None) as http:
+        problem(await http.get("/nothing"), 404)
+        response = await http.get("/predict")
+    problem(response, 405)
+    assert response.headers["allow"] == "POST"
+
+
+async def test_the_documentation_needs_nothing_from_elsewhere() -> None:
+    async with gateway(None) as http:
+        page = await http.get("/docs")
+        assert page.status_code == 200
+        assert "http" not in page.text.replace('lang="en"', "")
+        for path in ("/docs/docs.js", "/docs/swagger/swagger-ui.css", "/docs/swagger/swagger-ui-bundle.js"):
+            assert path in page.text
+            assert (await http.get(path)).status_code == 200
+        schema = (await http.get("/openapi.json")).json()
+    assert set(schema["paths"]["/predict"]["post"]["responses"]) >= {
+        "200",
+        "413",
+        "415",
+        "422",
+        "429",
+        "503",
+        "504",
+    }

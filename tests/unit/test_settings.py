@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlaas.commands.config import without_secrets
+from mlaas.settings import DEFAULTS, ROOT, SettingsError, as_environment, load
+
+
+def test_the_later_wins_file_environment_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("gateway: {port: 1, host: from-file, max_in_flight: 7}")
+    environment = {"MLAAS_GATEWAY__PORT": "2", "MLAAS_GATEWAY__HOST": "from-environment"}
+    gateway = load(file, environment, [("gateway.port", 3)]).gateway
+    assert (gateway.port, gateway.host, gateway.max_in_flight) == (3, "from-environment", 7)
+    assert gateway.reply_timeout_ms == yaml.safe_load(DEFAULTS.read_text())["gateway"]["reply_timeout_ms"]
+
+
+def test_the_environment_names_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("gateway: {port: 4242}")
+    assert load(None, {"MLAAS_CONFIG": str(file)}).gateway.port == 4242
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"MLAAS_GATEWAY__PROT": "1"}, r"MLAAS_GATEWAY__PROT: no setting gateway\.prot; .*gateway\.port\?"),
+        ({"MLAAS_GATEWY__PORT": "1"}, r"no setting gatewy; did you mean gateway\?"),
+        ({"MLAAS_GATEWAY": "1"}, "gateway is a section"),
+        ({"MLAAS_GATEWAY__PORT": "many"}, r"gateway\.port: Expected `int`"),
+        ({"MLAAS_GATEWAY__PORT": "70000"}, r"gateway\.port: Expected `int` <= 65535"),
+        ({"MLAAS_TOPICS__REPLIES": "no spaces"}, r"topics\.replies"),
+        ({"MLAAS_CONFIG": "/no/such/file"}, "/no/such/file: No such file"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named_with_what_would_be_right(
+    environment: dict[str, str], says: str
+) -> None:
+    with pytest.raises(SettingsError, match=says):
+        load(None, environment)
+
+
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("gateway: [")
+    with pytest.raises(SettingsError, match="mine.yaml"):
+        load(file, {})
+
+
+def test_children_read_back_the_same_settings() -> None:
+    settings = load(
+        None, {}, [("gateway.port", 8123), ("broker.url", "kafka://a:1?b=c"), ("worker.processes", 3)]
+    )
+    assert load(None, as_environment(settings)) == settings
+
+
+def test_folders_are_relative_to_the_project() -> None:
+    assert load(None, {}).model.weights_dir == str(ROOT / "weights")
+    assert load(None, {"MLAAS_MODEL__WEIGHTS_DIR": "/elsewhere"}).model.weights_dir == "/elsewhere"
+
+
+def test_every_setting_has_a_reason_beside_it() -> None:
+    for line in DEFAULTS.read_text().splitlines():
+        name, colon, rest = line.partition(":")
+        if colon and rest.strip() and not rest.strip().startswith("#") and not name.strip().startswith("#"):
+            assert "#" in rest or name.strip() in SELF_EXPLANATORY, line
+
+
+SELF_EXPLANATORY = {"requests", "replies", "dead_letters", "port", "level"}
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "kafka://ann:hush@h:1",
+        "kafka://h:1?sasl.password=hush&x=1",
+        "kafka://h?ssl.key.password=hush",
+        "api_token=hush",
+    ],
+)
+def test_secrets_are_masked(secret: str) -> None:
+    assert "hush" not in without_secrets(secret)
+    assert "***" in without_secrets(secret)

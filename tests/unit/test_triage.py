@@ -1,0 +1,52 @@
+from messaging.broker import Delivery, Message
+from messaging.contract import PING, ErrorCode
+from worker.triage import Triage, triage
+
+NOW_MS = 1_000_000.0
+
+
+def sort(**changes: str) -> Triage:
+    headers = {"correlation_id": "1", "reply_to": "predict.replies/3", **changes}
+    message = Message(b"x", {name: value for name, value in headers.items() if value})
+    return triage(
+        [Delivery(message, "t", 0, 0, 0)],
+        now_ms=NOW_MS,
+        model="fashion-mnist",
+        reply_topics=["predict.replies"],
+    )
+
+
+def test_a_picture_is_work() -> None:
+    for model in ("", "fashion-mnist"):
+        found = sort(model=model, deadline_ms=str(int(NOW_MS)))
+        assert [task.request.body for task in found.work] == [b"x"]
+
+
+def test_a_ping_is_answered_without_the_model() -> None:
+    found = sort(content_type=PING)
+    assert len(found.pings) == 1
+    assert not found.work
+
+
+def test_what_is_past_its_deadline_is_dropped_ping_or_picture() -> None:
+    for content_type in ("image/png", PING):
+        found = sort(deadline_ms=str(int(NOW_MS) - 1), content_type=content_type)
+        assert len(found.expired) == 1
+        assert not found.work
+        assert not found.pings
+
+
+def test_nobody_can_be_answered_without_id_or_address() -> None:
+    assert sort(correlation_id="").unusable[0][1] == "no correlation_id"
+    assert sort(reply_to="").unusable[0][1] == "no reply_to"
+
+
+def test_replies_go_to_allowed_topics_only() -> None:
+    for stranger in ("orders", "orders/1", "predict.repliesx/1", "predict.requests/0", "/predict.replies"):
+        assert "not allowed" in sort(reply_to=stranger).unusable[0][1]
+
+
+def test_what_can_be_answered_but_not_served_is_refused_with_a_code() -> None:
+    assert sort(schema="99").refused[0][2].code is ErrorCode.UNSUPPORTED_SCHEMA
+    assert sort(model="other").refused[0][2].code is ErrorCode.UNKNOWN_MODEL
+    assert sort(deadline_ms="soon").refused[0][2].code is ErrorCode.INTERNAL

@@ -1,0 +1,1 @@
+"""Turns micro-batches of messages into replies."""

@@ -1,0 +1,109 @@
+"""The consumer process: one thread collects the next batch while the other has the model work on this one."""
+
+import logging
+import queue
+import threading
+import time
+from pathlib import Path
+
+from messaging.broker import Broker, BrokerError, Subscription
+from messaging.settings import TopicSettings
+from worker.answering import Answerer
+from worker.batching import Batch, collect
+from worker.isolation import IsolatedModel
+from worker.outbox import Outbox
+from worker.settings import WorkerSettings
+
+_log = logging.getLogger("mlaas.worker")
+
+_PATIENCE_S = 0.2
+_RETRY_S = 0.5
+
+
+class Consumer:
+    """Serves until told to stop, or until its model cannot be had any more."""
+
+    def __init__(
+        self, broker: Broker, topics: TopicSettings, settings: WorkerSettings, model: IsolatedModel
+    ) -> None:
+        self._broker = broker
+        self._topics = topics
+        self._settings = settings
+        self._model = model
+        self._stopping = threading.Event()
+        self._ready_to_think: queue.Queue[Batch | None] = queue.Queue(maxsize=1)
+        self._failure: BaseException | None = None
+
+    def stop(self) -> None:
+        """Finish the batches in hand. Safe in a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        """Load and warm the model, join the group, serve. Raises ModelUnavailable."""
+        try:
+            loaded = self._model.load()
+            _log.info("%s %s (%s) is warm", loaded.model, loaded.version, loaded.runtime)
+            subscription = self._subscribe()
+            if subscription is not None:
+                self._serve(subscription)
+        finally:
+            self._broker.close()
+            self._model.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def _subscribe(self) -> Subscription | None:
+        """As soon as the broker and the topic are there; None if stopped before."""
+        while not self._stopping.is_set():
+            try:
+                return self._broker.subscribe(self._topics.requests, self._settings.group)
+            except BrokerError as error:
+                _log.warning("%s; trying again", error)
+                self._beat()
+                self._stopping.wait(_RETRY_S)
+        return None
+
+    def _serve(self, subscription: Subscription) -> None:
+        outbox = Outbox(self._broker, subscription, self._topics.dead_letters)
+        answerer = Answerer(self._model, outbox, self._settings.reply_topics)
+        thinker = threading.Thread(target=self._think, args=[answerer], name="thinker")
+        thinker.start()
+        while not self._stopping.is_set():
+            self._beat()
+            batch = self._collect(subscription)
+            if batch is not None:
+                self._ready_to_think.put(batch)
+        self._ready_to_think.put(None)
+        thinker.join()
+        self._broker.close()  # sends what is waiting, so that it is acknowledged before leaving the group
+        subscription.close()
+
+    def _collect(self, subscription: Subscription) -> Batch | None:
+        try:
+            return collect(
+                subscription.receive,
+                max_size=self._settings.max_batch_size,
+                max_wait_s=self._settings.max_batch_wait_ms / 1000,
+                patience_s=_PATIENCE_S,
+                clock=time.monotonic,
+            )
+        except BrokerError as error:
+            _log.warning("receiving: %s", error)
+            self._stopping.wait(_RETRY_S)
+            return None
+
+    def _think(self, answerer: Answerer) -> None:
+        """A thread's whole life. Whatever ends it early ends the process: a dead loop is not healthy."""
+        try:
+            while (batch := self._ready_to_think.get()) is not None:
+                answerer.answer(batch)
+        except BaseException as error:
+            self._failure = error
+            self._stopping.set()
+            while self._ready_to_think.get() is not None:
+                pass
+
+    def _beat(self) -> None:
+        """A probe looks at the age of this file: the loop turns several times a second."""
+        if self._settings.heartbeat_file:
+            Path(self._settings.heartbeat_file).touch()

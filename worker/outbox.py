@@ -1,0 +1,81 @@
+"""Publishing what a message led to, and acknowledging the message once that is safe."""
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from messaging import contract
+from messaging.broker import Broker, BrokerError, BrokerUnavailable, Delivery, Message, Subscription
+from messaging.contract import Reply, ReturnAddress
+
+_log = logging.getLogger("mlaas.worker")
+
+
+class Outbox:
+    """Nothing is acknowledged before the broker has its reply or its dead letter."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        subscription: Subscription,
+        dead_letters_topic: str,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._broker = broker
+        self._subscription = subscription
+        self._dead_letters_topic = dead_letters_topic
+        self._wall_clock = wall_clock
+
+    def reply(
+        self, delivery: Delivery, address: ReturnAddress, reply: Reply, deadline_ms: int | None = None
+    ) -> None:
+        message = contract.encode_reply(reply, address)
+        self._publish(address.reply_to, message, deadline_ms, lambda: self.drop([delivery]))
+
+    def reply_and_bury(self, delivery: Delivery, address: ReturnAddress, reply: Reply, reason: str) -> None:
+        """For a message that could be read, and cannot be processed."""
+        message = contract.encode_reply(reply, address)
+        self._publish(address.reply_to, message, None, lambda: self.bury(delivery, reason))
+
+    def bury(self, delivery: Delivery, reason: str) -> None:
+        """Keep a message nobody could process, with the reason and where it was, under Spring's names."""
+        _log.error("%s/%d@%d: %s", delivery.topic, delivery.partition, delivery.offset, reason)
+        headers = {
+            **delivery.message.headers,
+            "kafka_dlt-original-topic": delivery.topic,
+            "kafka_dlt-original-partition": str(delivery.partition),
+            "kafka_dlt-original-offset": str(delivery.offset),
+            "kafka_dlt-original-timestamp": str(delivery.timestamp_ms),
+            "kafka_dlt-exception-message": reason,
+        }
+        letter = Message(delivery.message.body, headers)
+        self._publish(self._dead_letters_topic, letter, None, lambda: self.drop([delivery]))
+
+    def drop(self, deliveries: list[Delivery]) -> None:
+        """Nobody waits for these any more."""
+        self._subscription.acknowledge(deliveries)
+
+    def _publish(
+        self, address: str, message: Message, deadline_ms: int | None, then: Callable[[], None]
+    ) -> None:
+        """Again until the broker has it or the deadline is past; in the end, then()."""
+
+        def finished(published: Future[None]) -> None:
+            error = published.exception()
+            if isinstance(error, BrokerUnavailable) and not self._is_past(deadline_ms):
+                return self._publish(address, message, deadline_ms, then)
+            if error is not None:
+                _log.error("could not reach %s: %s", address, error)
+            then()
+
+        try:
+            self._broker.publish(address, message).add_done_callback(finished)
+        except BrokerUnavailable:
+            _log.warning("closing before %s was reached; the message comes again", address)
+        except BrokerError as error:
+            _log.error("could not reach %s: %s", address, error)
+            then()
+
+    def _is_past(self, deadline_ms: int | None) -> bool:
+        return deadline_ms is not None and deadline_ms < self._wall_clock() * 1000

@@ -1,0 +1,63 @@
+"""What each message of a batch is: work, a ping, or nothing that can be worked on. Pure."""
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
+
+from messaging import contract
+from messaging.broker import Delivery
+from messaging.contract import ContractError, ErrorCode, Failure, Request, ReturnAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A message that gets a reply."""
+
+    delivery: Delivery
+    address: ReturnAddress
+    request: Request
+
+
+@dataclass(slots=True)
+class Triage:
+    """unusable: nobody can be answered. refused: somebody can, with an error. expired: nobody waits."""
+
+    work: list[Task] = field(default_factory=list)
+    pings: list[Task] = field(default_factory=list)
+    expired: list[Delivery] = field(default_factory=list)
+    refused: list[tuple[Delivery, ReturnAddress, Failure]] = field(default_factory=list)
+    unusable: list[tuple[Delivery, str]] = field(default_factory=list)
+
+
+def triage(
+    deliveries: Iterable[Delivery], *, now_ms: float, model: str, reply_topics: Container[str]
+) -> Triage:
+    """Headers are a stranger's word: only reply topics that are allowed are written to."""
+    sorted_out = Triage()
+    for delivery in deliveries:
+        try:
+            address = contract.return_address(delivery.message)
+        except ContractError as error:
+            sorted_out.unusable.append((delivery, str(error)))
+            continue
+        if address.reply_to.partition("/")[0] not in reply_topics:
+            sorted_out.unusable.append((delivery, f"reply_to {address.reply_to[:100]!r} is not allowed"))
+            continue
+        _sort(sorted_out, delivery, address, now_ms, model)
+    return sorted_out
+
+
+def _sort(into: Triage, delivery: Delivery, address: ReturnAddress, now_ms: float, model: str) -> None:
+    try:
+        request = contract.decode_request(delivery.message)
+    except ContractError as error:
+        into.refused.append((delivery, address, Failure(error.code, str(error))))
+        return
+    if request.deadline_ms is not None and request.deadline_ms < now_ms:
+        into.expired.append(delivery)
+    elif request.is_ping:
+        into.pings.append(Task(delivery, address, request))
+    elif request.model not in ("", model):
+        failure = Failure(ErrorCode.UNKNOWN_MODEL, f"the model served here is {model}")
+        into.refused.append((delivery, address, failure))
+    else:
+        into.work.append(Task(delivery, address, request))
