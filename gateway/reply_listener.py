@@ -32,6 +32,7 @@ class ReplyListener:
         self._on_replies = on_replies
         self._on_lost = on_lost
         self._stopping = threading.Event()
+        self._lost = False
         self._thread = threading.Thread(target=self._run, name="reply-listener", daemon=True)
 
     def start(self) -> None:
@@ -73,9 +74,12 @@ class ReplyListener:
         try:
             messages = inbox.receive(_MOST_AT_ONCE, 0.2)
         except BrokerError as error:
-            _log.warning("reading replies: %s", error)
+            if not self._lost:
+                _log.warning("reading replies: %s", error)
+            self._lost = True
             self._on_lost(str(error))
             self._stopping.wait(_RETRY_S)
         else:
             if messages:
+                self._lost = False
                 self._on_replies(messages)

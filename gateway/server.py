@@ -1,7 +1,10 @@
 """Running the application: one process, one event loop, a graceful end."""
 
 import asyncio
+import logging
+import signal
 import socket
+from types import FrameType
 
 import uvicorn
 
@@ -12,6 +15,10 @@ from messaging.broker import Broker
 from messaging.settings import TopicSettings
 
 _AFTER_DRAIN_S = 5
+# Longer than clients and proxies keep an idle connection, so that none is closed just as it is used again.
+_KEEP_ALIVE_S = 75
+
+_log = logging.getLogger("mlaas.gateway")
 
 
 class _Server(uvicorn.Server):
@@ -43,11 +50,22 @@ def listen(settings: GatewaySettings) -> socket.socket:
 def serve(listener: socket.socket, broker: Broker, topics: TopicSettings, settings: GatewaySettings) -> None:
     """Until SIGTERM or SIGINT; then the requests in flight are answered first."""
     requester = Requester(broker, topics, settings)
+    host, port = listener.getsockname()[:2]
+    _log.info("listening on %s:%s", host, port)
     config = uvicorn.Config(
         create_app(requester, settings),
         log_config=None,
         access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout_ms // 1000 + _AFTER_DRAIN_S,
         server_header=False,
     )
-    _Server(config, requester).run(sockets=[listener])
+    server = _Server(config, requester)
+
+    def stop(_: int, __: FrameType | None) -> None:
+        server.should_exit = True
+
+    # uvicorn takes the signals while it runs, and afterwards raises them again for who had them before.
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    server.run(sockets=[listener])

@@ -33,8 +33,10 @@ CONSUMER: Properties = {
     "auto.offset.reset": "earliest",
     "group.protocol": "classic",
     "partition.assignment.strategy": "cooperative-sticky",
-    "session.timeout.ms": 10_000,
-    "heartbeat.interval.ms": 3_000,
+    # The least that brokers allow: how long a killed worker's share of the work stands still.
+    # docs/decisions/0001-group-protocol.md
+    "session.timeout.ms": 6_000,
+    "heartbeat.interval.ms": 2_000,
     "max.poll.interval.ms": 300_000,
     # What is prefetched here is hidden from the other workers, and comes again late if this one dies.
     "queued.min.messages": 256,

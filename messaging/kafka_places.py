@@ -16,16 +16,22 @@ _log = logging.getLogger("mlaas.kafka")
 
 
 class KafkaSubscription:
-    """A member of a consumer group. Commits each partition's finished prefix."""
+    """A member of a consumer group. Commits each partition's finished prefix.
+
+    Only the receiving thread calls the client: calls from another one wait until a poll has ended, and one
+    that holds a lock meanwhile stands still for ever when the poll calls back.
+    """
 
     def __init__(self, reader: Reader, topic: str) -> None:
         self._reader = reader
         self._topic = topic
         self._lock = threading.Lock()
         self._trackers: dict[int, OffsetTracker] = defaultdict(OffsetTracker)
-        reader.join(topic, _log_assigned, self._forget)
+        self._to_commit: dict[int, int] = {}
+        reader.join(topic, _log_assigned, self._hand_back)
 
     def receive(self, max_messages: int, timeout: float) -> Sequence[Delivery]:
+        self._commit()
         deliveries = [_delivery(record) for record in self._reader.read(max_messages, timeout)]
         with self._lock:
             for delivery in deliveries:
@@ -37,15 +43,24 @@ class KafkaSubscription:
             for delivery in deliveries:
                 following = self._trackers[delivery.partition].finished(delivery.offset)
                 if following is not None:
-                    self._reader.store(self._topic, delivery.partition, following)
+                    self._to_commit[delivery.partition] = following
 
     def close(self) -> None:
+        self._commit()
         self._reader.close()
 
-    def _forget(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+    def _commit(self) -> None:
+        with self._lock:
+            offsets, self._to_commit = self._to_commit, {}
+        for partition, offset in offsets.items():
+            self._reader.store(self._topic, partition, offset)
+
+    def _hand_back(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        self._commit()
         with self._lock:
             for partition in partitions:
                 self._trackers.pop(partition.partition, None)
+                self._to_commit.pop(partition.partition, None)
 
 
 class KafkaInbox:

@@ -21,7 +21,7 @@ Rebalanced = Callable[[Consumer, list[TopicPartition]], None]
 
 
 class Reader:
-    """Owned by one thread, but for store()."""
+    """Owned by one thread."""
 
     def __init__(self, properties: Properties) -> None:
         self._lost = False

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
+from mlaas import __version__
 from mlaas.chosen import Chosen
 from mlaas.commands import broker, config, model, serve
-from mlaas.errors import USERS_ERRORS
+from mlaas.errors import users_errors
 from mlaas.supervisor import end_with_parent
 
 
@@ -17,7 +18,7 @@ from mlaas.supervisor import end_with_parent
 )
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="One setting, as gateway.port=8123.")
 @click.option("--supervised", is_flag=True, hidden=True, help="End when standard input ends.")
-@click.version_option(package_name="mlaas")
+@click.version_option(__version__)
 @click.pass_context
 def command(context: click.Context, file: Path | None, pairs: tuple[str, ...], supervised: bool) -> None:
     """Machine Learning as a Service: a picture in over HTTP, through Kafka to a Keras model, the answer out.
@@ -49,6 +50,6 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(130)
-    except USERS_ERRORS as error:
+    except users_errors() as error:
         click.echo(f"mlaas: {error}", err=True)
         sys.exit(1)

@@ -1,10 +1,17 @@
 """The errors that are the user's to mend; the command shows them in one line."""
 
-from messaging.broker import BrokerError
-from mlaas.settings import SettingsError
-from mlaas.up import StartFailed
-from model.dataset import DatasetError
-from model.manifest import ModelError
-from worker.model_process import ModelUnavailable
+import sys
 
-USERS_ERRORS = (BrokerError, DatasetError, ModelError, ModelUnavailable, SettingsError, StartFailed)
+_NAMES = (
+    ("messaging.broker", "BrokerError"),
+    ("mlaas.settings", "SettingsError"),
+    ("mlaas.up", "StartFailed"),
+    ("model.dataset", "DatasetError"),
+    ("model.manifest", "ModelError"),
+    ("worker.model_process", "ModelUnavailable"),
+)
+
+
+def users_errors() -> tuple[type[Exception], ...]:
+    """Those of the parts that are loaded: one that is not cannot have raised, and need not be there."""
+    return tuple(getattr(sys.modules[module], name) for module, name in _NAMES if module in sys.modules)

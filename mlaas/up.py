@@ -11,7 +11,6 @@ from types import FrameType
 
 from msgspec.structs import replace
 
-from gateway.server import listen
 from mlaas.settings import Settings, as_environment
 from mlaas.supervisor import Supervisor
 
@@ -29,6 +28,8 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
 
     Raises OSError when the address is taken, StartFailed, BrokerError.
     """
+    from gateway.server import listen
+
     stopping = stop_on_signals()
     with listen(settings.gateway) as listener, _with_broker(settings) as theirs:
         supervisor = Supervisor(as_environment(theirs))

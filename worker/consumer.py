@@ -33,6 +33,7 @@ class Consumer:
         self._stopping = threading.Event()
         self._ready_to_think: queue.Queue[Batch | None] = queue.Queue(maxsize=1)
         self._failure: BaseException | None = None
+        self._lost = False
 
     def stop(self) -> None:
         """Finish the batches in hand. Safe in a signal handler."""
@@ -58,7 +59,9 @@ class Consumer:
             try:
                 return self._broker.subscribe(self._topics.requests, self._settings.group)
             except BrokerError as error:
-                _log.warning("%s; trying again", error)
+                if not self._lost:
+                    _log.warning("%s; trying until it is there", error)
+                self._lost = True
                 self._beat()
                 self._stopping.wait(_RETRY_S)
         return None
@@ -72,6 +75,7 @@ class Consumer:
             self._beat()
             batch = self._collect(subscription)
             if batch is not None:
+                self._lost = False
                 self._ready_to_think.put(batch)
         self._ready_to_think.put(None)
         thinker.join()
@@ -88,7 +92,9 @@ class Consumer:
                 clock=time.monotonic,
             )
         except BrokerError as error:
-            _log.warning("receiving: %s", error)
+            if not self._lost:
+                _log.warning("receiving: %s", error)
+            self._lost = True
             self._stopping.wait(_RETRY_S)
             return None
 

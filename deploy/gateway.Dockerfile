@@ -1,0 +1,23 @@
+FROM python:3.11-slim AS packages
+COPY requirements/gateway.txt .
+RUN pip install --no-cache-dir --only-binary=:all: --require-hashes --prefix=/packages -r gateway.txt
+
+FROM python:3.11-slim
+COPY --from=packages /packages /usr/local
+WORKDIR /app
+COPY configs configs
+COPY messaging messaging
+COPY gateway gateway
+COPY mlaas mlaas
+# mlaas checks the settings of all parts.
+COPY model/__init__.py model/settings.py model/
+COPY worker/__init__.py worker/settings.py worker/
+
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    MLAAS_GATEWAY__HOST=0.0.0.0 MLAAS_LOG__FORMAT=json
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \
+    CMD ["python", "-c", "from urllib.request import urlopen; urlopen('http://127.0.0.1:8000/health/live', timeout=4)"]
+ENTRYPOINT ["python", "-m", "mlaas"]
+CMD ["gateway"]

@@ -1,0 +1,101 @@
+"""What compose.yaml and the Dockerfiles promise, as far as it can be read off them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILES = sorted((ROOT / "deploy").glob("*.Dockerfile"))
+each_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
+each_dockerfile = pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda file: file.stem)
+
+
+@each_service
+def test_a_service_can_do_no_more_than_it_must(service: dict[str, Any]) -> None:
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert "container_name" not in service
+
+
+def test_only_the_gateway_is_reached_and_only_from_this_machine() -> None:
+    ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert ports == {"gateway": ["127.0.0.1:8000:8000"]}
+
+
+def test_the_worker_has_no_way_out() -> None:
+    assert all(COMPOSE["networks"][name]["internal"] for name in SERVICES["worker"]["networks"])
+
+
+def test_kafka_is_the_version_that_the_tests_run() -> None:
+    version = re.search(r"<kafka.version>(.+?)<", (ROOT / "deploy/kafka/pom.xml").read_text())
+    assert version
+    assert SERVICES["kafka"]["image"] == f"apache/kafka:{version[1]}"
+
+
+def test_the_gateway_has_time_to_drain() -> None:
+    settings = yaml.safe_load((ROOT / "configs/config.yaml").read_text())
+    seconds = int(SERVICES["gateway"]["stop_grace_period"].removesuffix("s"))
+    assert seconds * 1000 > settings["gateway"]["drain_timeout_ms"]
+
+
+@each_dockerfile
+def test_an_image_is_pinned_watched_and_not_root(dockerfile: Path) -> None:
+    text = dockerfile.read_text()
+    assert set(re.findall(r"^FROM (\S+)", text, re.M)) == {"python:3.11-slim"}
+    assert "--require-hashes" in text
+    assert re.search(r"^USER 10001:10001$", text, re.M)
+    assert re.search(r"^HEALTHCHECK ", text, re.M)
+    assert re.search(r"^ENTRYPOINT \[", text, re.M)
+
+
+@pytest.mark.parametrize(
+    ("image", "modules"),
+    [
+        ("gateway", "mlaas.cli, mlaas.connect, gateway.server, messaging.kafka, messaging.topics"),
+        ("worker", "mlaas.cli, mlaas.run_worker, messaging.kafka, worker.model_main, model.classifier"),
+    ],
+)
+def test_an_image_has_every_module_that_it_loads(image: str, modules: str, tmp_path: Path) -> None:
+    for line in re.findall(r"^COPY (?!--from)(.+)", (ROOT / f"deploy/{image}.Dockerfile").read_text(), re.M):
+        *sources, target = line.split()
+        for source in sources:
+            _copy(
+                ROOT / source,
+                tmp_path / target / Path(source).name if len(sources) > 1 else tmp_path / target,
+            )
+    # -S: an editable installation would lend the modules that the image lacks.
+    command = [sys.executable, "-S", "-c", f"import {modules}"]
+    libraries = {"PYTHONPATH": sysconfig.get_path("purelib")}
+    subprocess.run(command, cwd=tmp_path, env=os.environ | libraries, check=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(source, target)
+
+
+def test_images_carry_no_more_of_the_model_than_they_run() -> None:
+    gateway, worker = (_locked(f"requirements/{name}.txt") for name in ("gateway", "worker"))
+    assert not gateway & {"keras", "numpy", "onnx", "onnxruntime", "pillow", "tensorflow", "tensorflow-cpu"}
+    assert "onnxruntime" in worker
+    assert not worker & {"fastapi", "keras", "tensorflow", "tensorflow-cpu", "uvicorn"}
+
+
+def _locked(file: str) -> set[str]:
+    return set(re.findall(r"^([a-z0-9-]+)==", (ROOT / file).read_text(), re.M))

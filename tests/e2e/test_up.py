@@ -1,0 +1,156 @@
+"""The one-command start, with everything in it: embedded broker, worker, gateway."""
+
+import io
+import os
+import signal
+import socket
+import struct
+import zlib
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.e2e.services import (
+    ROOT,
+    SAMPLES,
+    Service,
+    descendants,
+    is_alive,
+    is_ready,
+    label_of,
+    predict,
+    service,
+    until,
+    up,
+)
+
+SANDAL = (ROOT / "samples" / "sandal.png").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[Service, str]]:
+    with up() as started:
+        yield started
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_every_sample_comes_back_with_its_own_label(running: tuple[Service, str], sample) -> None:
+    _, url = running
+    as_body = predict(url, sample.read_bytes()).json()
+    as_form = httpx.post(f"{url}/predict", files={"file": sample.open("rb")}, timeout=30).json()
+    assert as_body["label"] == as_form["label"] == label_of(sample)
+    assert sum(as_body["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+    assert set(as_body) == {
+        "label", "confidence", "probabilities", "model", "version", "request_id", "sha256", "timings",
+    }  # fmt: skip
+
+
+def test_there_are_ten_samples() -> None:
+    assert len(SAMPLES) == 10
+
+
+def huge_png() -> bytes:
+    """100 megapixels in a hundred kilobytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + chunk(b"IDAT", zlib.compress(bytes(10_001) * 10_000, 9))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "media_type", "status"),
+    [
+        ("an HTML file", b"<!doctype html><title>x</title>", "text/html", 415),
+        ("an HTML file called a picture", b"<!doctype html><title>x</title>", "image/png", 422),
+        ("an empty body", b"", "image/png", 422),
+        ("a truncated PNG", SANDAL[: len(SANDAL) // 2], "image/png", 422),
+        ("a 100-megapixel PNG", huge_png(), "image/png", 413),
+        ("a 50 MB body", bytes(50_000_000), "image/png", 413),
+        ("text", b"hello" * 100, "image/png", 422),
+        ("a GIF", b"GIF89a" + bytes(100), "image/gif", 415),
+    ],
+)
+@pytest.mark.parametrize("as_form", [False, True], ids=["body", "form"])
+def test_rubbish_is_a_4xx_problem_and_harms_no_process(
+    running: tuple[Service, str], name: str, body: bytes, media_type: str, status: int, as_form: bool
+) -> None:
+    service_, url = running
+    before = descendants(service_.process.pid)
+    with httpx.Client(timeout=30) as http:
+        if as_form:
+            response = http.post(
+                f"{url}/predict", files={"file": ("picture.png", io.BytesIO(body), media_type)}
+            )
+        else:
+            response = http.post(f"{url}/predict", content=body, headers={"Content-Type": media_type})
+    assert response.status_code == status, name
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"]
+    assert descendants(service_.process.pid) == before
+
+
+def test_the_broker_can_be_spoken_to_directly(running: tuple[Service, str]) -> None:
+    service_, _ = running
+    url = service_.wait_for(r"embedded broker at (kafka://\S+)")[1]
+    with service("receive", "--broker", url, "--count", "2") as receiving:
+        receiving.wait_for("listening on")
+        with service("send", "--broker", url, "samples/sandal.png", "samples/bag.png") as sending:
+            assert sending.wait() == 0
+            ids = [line.split()[0] for line in sending.lines if "samples/" in line]
+        assert receiving.wait() == 0
+    for correlation_id in ids:
+        assert correlation_id in receiving.output
+    assert '"Sandal": 0.9' in receiving.output or '"Sandal": 1.0' in receiving.output
+
+
+def test_a_killed_worker_is_replaced(running: tuple[Service, str]) -> None:
+    service_, url = running
+    (worker,) = [pid for pid, line in descendants(service_.process.pid).items() if " worker " in line]
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: not is_ready(url), "the gateway noticing")
+    until(lambda: is_ready(url), "the worker's return")
+    assert predict(url, SANDAL).json()["label"] == "Sandal"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_its_end_leaves_no_process_behind(how: signal.Signals) -> None:
+    with up("--workers", "2") as (service_, _):
+        below = descendants(service_.process.pid)
+        assert len(below) == 5, below  # a gateway, two workers, two model processes
+        code = service_.stop(how)
+        until(lambda: not any(is_alive(pid) for pid in below), "the end of all processes")
+    assert code == (0 if how != signal.SIGKILL else -signal.SIGKILL)
+    assert "Traceback" not in service_.output
+
+
+def test_a_taken_port_is_said_in_one_line() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        with service("up", "--port", port) as running_:
+            assert running_.wait() == 1
+    assert (
+        f"cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port"
+        in running_.output
+    )
+    assert "Traceback" not in running_.output
+
+
+def test_weights_that_do_not_match_their_digest_are_said_and_nothing_stays(tmp_path) -> None:
+    for file in (ROOT / "weights").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with (tmp_path / "fashion-mnist.onnx").open("ab") as file:
+        file.write(b"!")
+    with service("up", "--port", "0", MLAAS_MODEL__WEIGHTS_DIR=str(tmp_path)) as running_:
+        assert running_.wait() == 1
+    assert "fashion-mnist.onnx" in running_.output
+    assert "Traceback" not in running_.output
