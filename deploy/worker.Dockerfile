@@ -14,8 +14,7 @@ COPY mlaas mlaas
 # mlaas checks the settings of all parts.
 COPY gateway/__init__.py gateway/settings.py gateway/
 
-# From 1.29 on, ONNX Runtime reports to its maker from Linux, too, unless told not to.
-ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 \
+ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     MLAAS_LOG__FORMAT=json MLAAS_WORKER__HEARTBEAT_FILE=/tmp/heartbeat
 USER 10001:10001
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s \

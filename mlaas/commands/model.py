@@ -1,6 +1,7 @@
 """train, evaluate, predict."""
 
 import json
+import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from mlaas.chosen import Chosen
+    from model.settings import ModelSettings
 
 FILES = click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -21,6 +23,7 @@ FILES = click.argument(
 @click.pass_obj
 def train(chosen: "Chosen", epochs: int | None) -> None:
     """Train the model and write it to weights/. Ctrl-C stops; the same command goes on where it was."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on the processor go to every terminal
     from model.train import train as run
 
     settings = chosen.load("train", train__epochs=epochs)
@@ -61,29 +64,31 @@ def evaluate(chosen: "Chosen", runtime: str | None, as_json: bool) -> None:
 @click.pass_obj
 def predict(chosen: "Chosen", files: tuple[Path, ...], local: bool, url: str) -> None:
     """Say what is on each picture."""
-    ask = _local(chosen) if local else _Gateway(url)
+    ask = _Local(chosen.load("predict").model) if local else _Gateway(url)
     for file in files:
         label, confidence = ask(file)
         click.echo(f"{file}: {label} ({confidence:.1%})")
 
 
-def _local(chosen: "Chosen"):  # type: ignore[no-untyped-def]
-    from model.classifier import load
-    from model.preprocessing import PictureError, decode
+class _Local:
+    """Asks the model in this process."""
 
-    its = chosen.load("predict").model
-    classifier = load(Path(its.weights_dir), its.name, its.runtime, its.threads)
+    def __init__(self, settings: "ModelSettings") -> None:
+        from model.classifier import load
 
-    def ask(file: Path) -> tuple[str, float]:
+        self._settings = settings
+        weights_dir = Path(settings.weights_dir)
+        self._classifier = load(weights_dir, settings.name, settings.runtime, settings.threads)
+
+    def __call__(self, file: Path) -> tuple[str, float]:
+        from model.predict import predict_picture
+        from model.preprocessing import PictureError
+
         try:
-            pixels = decode(file.read_bytes(), max_pixels=its.max_pixels)
+            ranked = predict_picture(file.read_bytes(), self._classifier, self._settings.max_pixels)
         except PictureError as error:
             raise click.ClickException(f"{file}: {error}") from error
-        probabilities = classifier.predict(pixels[None])[0]
-        best = int(probabilities.argmax())
-        return classifier.manifest.labels[best], float(probabilities[best])
-
-    return ask
+        return next(iter(ranked.items()))
 
 
 class _Gateway:

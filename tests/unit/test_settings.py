@@ -44,7 +44,7 @@ def test_a_setting_that_cannot_be_is_named_with_what_would_be_right(
 def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("gateway: [")
-    with pytest.raises(SettingsError, match="mine.yaml"):
+    with pytest.raises(SettingsError, match=r"mine\.yaml"):
         load(file, {})
 
 

@@ -1,0 +1,78 @@
+"""What an interrupted training needs to go on: one folder, valid at every moment.
+
+progress.json names the files that belong together and is replaced last, in one step.
+"""
+
+from pathlib import Path
+
+import keras
+import msgspec
+
+from model.manifest import replace, sha256
+from model.settings import TrainSettings, recipe
+
+
+class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far training has come. Epochs count from 1; accuracy is on the held-out pictures."""
+
+    epochs_done: int = 0
+    best_epoch: int = 0
+    best_accuracy: float = -1.0
+    wall_seconds: float = 0.0
+
+    def after(self, accuracy: float, seconds: float) -> "Progress":
+        """The progress after one more epoch."""
+        epoch = self.epochs_done + 1
+        best = (epoch, accuracy) if accuracy >= self.best_accuracy else (self.best_epoch, self.best_accuracy)
+        return Progress(epoch, *best, self.wall_seconds + seconds)
+
+
+class Checkpoints:
+    """The folder for one model and one set of training settings: other settings start afresh, elsewhere."""
+
+    def __init__(self, settings: TrainSettings, name: str) -> None:
+        self._folder = Path(settings.checkpoint_dir, f"{name}-{fingerprint(settings)}")
+
+    def progress(self) -> Progress:
+        """How far the training in this folder has come."""
+        path = self._folder / "progress.json"
+        return msgspec.json.decode(path.read_bytes(), type=Progress) if path.exists() else Progress()
+
+    def restore(self, learner: keras.Model, averaged: keras.Model) -> Progress:
+        """Puts the weights of the last whole epoch into both networks, and its state into the optimizer."""
+        progress = self.progress()
+        if progress.epochs_done:
+            learner.load_weights(self._learner(progress.epochs_done))
+            averaged.load_weights(self._averaged(progress.epochs_done))
+        return progress
+
+    def save(self, learner: keras.Model, averaged: keras.Model, progress: Progress) -> None:
+        """Keeps the epoch that just ended, and the best so far."""
+        learner_file, averaged_file = (
+            self._learner(progress.epochs_done),
+            self._averaged(progress.epochs_done),
+        )
+        self._folder.mkdir(parents=True, exist_ok=True)
+        learner.save_weights(learner_file)
+        averaged.save(averaged_file)
+        replace(self._folder / "progress.json", msgspec.json.encode(progress))
+        self._forget_all_but(learner_file, averaged_file, self.best(progress))
+
+    def best(self, progress: Progress) -> Path:
+        """The .keras file of the best epoch."""
+        return self._averaged(progress.best_epoch)
+
+    def _learner(self, epoch: int) -> Path:
+        return self._folder / f"epoch-{epoch:03}.weights.h5"
+
+    def _averaged(self, epoch: int) -> Path:
+        return self._folder / f"epoch-{epoch:03}.keras"
+
+    def _forget_all_but(self, *keep: Path) -> None:
+        for path in set(self._folder.glob("epoch-*")) - set(keep):
+            path.unlink()
+
+
+def fingerprint(settings: TrainSettings) -> str:
+    """Eight characters that change with any setting that changes the weights."""
+    return sha256(msgspec.json.encode(recipe(settings)))[:8]

@@ -1,0 +1,110 @@
+"""What is known of a trained model, and the proof that its files are the ones that were trained.
+
+ModelError    the model cannot be served; the message says which file is wrong, and how
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from model.settings import TrainSettings
+
+FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ModelError(Exception):
+    """The model cannot be served."""
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How often the most probable class was right, as a fraction: over all pictures, and for each class."""
+
+    accuracy: float
+    per_class: dict[str, float]
+    count: int
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One model, as weights/<name>.json has it.
+
+    input_shape is that of one picture, uint8. onnx_from_sha256 is the digest of the .keras file that the
+    .onnx file was made from. best_epoch counts from 1. Digests are SHA-256; those of the data are of the
+    unpacked arrays.
+    """
+
+    name: FileName
+    version: str
+    labels: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    keras_file: FileName
+    keras_sha256: Digest
+    onnx_file: FileName
+    onnx_sha256: Digest
+    onnx_from_sha256: Digest
+    metrics: Metrics
+    validation_accuracy: float
+    parameters: int
+    epochs: int
+    best_epoch: int
+    wall_seconds: float
+    seed: int
+    settings: TrainSettings
+    data_sha256: dict[str, str]
+    software: dict[str, str]
+
+    def has_current_export(self) -> bool:
+        """Whether the .onnx file was made from this .keras file."""
+        return self.onnx_from_sha256 == self.keras_sha256
+
+
+def path(weights_dir: Path, name: str) -> Path:
+    """Where the manifest of the model of this name is."""
+    return weights_dir / f"{name}.json"
+
+
+def read(weights_dir: Path, name: str) -> Manifest:
+    """The manifest of the model of this name. Raises ModelError."""
+    place = path(weights_dir, name)
+    try:
+        return msgspec.json.decode(place.read_bytes(), type=Manifest)
+    except OSError as error:
+        raise ModelError(f"{place} cannot be read ({error.strerror}). Run: mlaas train") from error
+    except msgspec.DecodeError as error:
+        raise ModelError(f"{place} is not a model's manifest: {error}") from error
+
+
+def write(weights_dir: Path, manifest: Manifest) -> None:
+    """Writes weights/<name>.json in one step."""
+    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    replace(path(weights_dir, manifest.name), encoded + b"\n")
+
+
+def verify(path: Path, digest: str) -> bytes:
+    """The bytes of the file, once they have this SHA-256. Raises ModelError.
+
+    To be called before anything looks into the file.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror})") from error
+    if sha256(content) != digest:
+        raise ModelError(
+            f"{path} is not the file that was trained: its SHA-256 is not the manifest's {digest}"
+        )
+    return content
+
+
+def sha256(content: bytes) -> str:
+    """The digest as the manifest has it: 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Writes the file in one step: a reader sees the old content or the new."""
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_bytes(content)
+    temporary.replace(path)

@@ -1,0 +1,85 @@
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.preprocessing import PictureError, decode
+
+MAX_PIXELS = 1_000_000
+
+
+def encode(image, kind="PNG", **options):
+    file = BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(width, height):
+    pixels = np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def refused(picture):
+    with pytest.raises(PictureError) as caught:
+        decode(picture, max_pixels=MAX_PIXELS)
+    return str(caught.value)
+
+
+def with_png_size(width, height):
+    """A PNG whose header says so."""
+    picture = bytearray(encode(noise(28, 28)))
+    picture[16:24] = width.to_bytes(4) + height.to_bytes(4)
+    picture[29:33] = zlib.crc32(picture[12:29]).to_bytes(4)
+    return bytes(picture)
+
+
+@pytest.mark.parametrize(
+    "picture", [b"", b"\x89PNG\r\n\x1a\n", b"<!doctype html><html></html>", b"\xff\xd8\xff", b"\0" * 99]
+)
+def test_what_is_not_a_picture_is_refused(picture):
+    assert refused(picture)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
+def test_other_formats_are_refused(kind):
+    assert refused(encode(noise(300, 400), kind)) == "This is not a PNG, JPEG or WebP picture."
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}])
+def test_a_jpeg_cut_in_half_is_refused(options):
+    picture = encode(noise(300, 400), "JPEG", **options)
+    assert "damaged or incomplete" in refused(picture[: len(picture) // 2])
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_a_picture_cut_anywhere_is_refused(kind):
+    picture = encode(noise(28, 28), kind)
+    for end in range(len(picture)):
+        assert refused(picture[:end])
+
+
+def test_a_picture_with_a_flipped_bit_is_read_or_refused_and_nothing_else():
+    random = np.random.default_rng(3)
+    for kind in ("PNG", "JPEG", "WEBP"):
+        picture = np.frombuffer(encode(noise(60, 80), kind), np.uint8)
+        for place in random.integers(0, len(picture), 200):
+            damaged = picture.copy()
+            damaged[place] ^= 1 << random.integers(0, 8)
+            try:
+                decode(damaged.tobytes(), max_pixels=MAX_PIXELS)
+            except PictureError:
+                continue
+
+
+def test_a_hundred_megapixels_are_refused_by_the_header_alone():
+    message = refused(with_png_size(10_000, 10_000))
+    assert message == "The picture has 10000 x 10000 pixels; at most 1000000 are allowed."
+
+
+def test_the_limit_itself_is_allowed():
+    picture = encode(noise(300, 400))
+    assert decode(picture, max_pixels=300 * 400).shape == (28, 28)
+    with pytest.raises(PictureError):
+        decode(picture, max_pixels=300 * 400 - 1)

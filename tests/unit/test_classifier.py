@@ -1,0 +1,150 @@
+import os
+import shutil
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from model import dataset
+from model import manifest as manifests
+from model.classifier import choose, load
+from model.evaluate import evaluate, predict_all
+from model.manifest import ModelError
+from model.predict import predict_picture
+from model.preprocessing import decode
+
+WEIGHTS = Path("weights")
+NAME = "fashion-mnist"
+SAMPLES = Path("samples")
+
+# TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+needs_data_set = pytest.mark.skipif(
+    dataset.find(Path("data"), dataset.DEBIAN_DIR) is None and "REQUIRE_FASHION_MNIST" not in os.environ,
+    reason="the data set is missing: apt install dataset-fashion-mnist, or put its four files into data/",
+)
+
+
+@pytest.fixture(scope="module")
+def classifiers():
+    return [load(WEIGHTS, NAME, runtime, 1) for runtime in ("onnx", "keras")]
+
+
+@pytest.fixture(scope="module")
+def some():
+    """500 test pictures and their labels."""
+    with np.load(Path(__file__).parents[1] / "data" / "fashion-mnist-test-500.npz") as arrays:
+        return arrays["images"], arrays["labels"]
+
+
+@pytest.fixture(scope="module")
+def every():
+    """The 10,000 test pictures and their labels."""
+    data = dataset.load(Path("data"))
+    return data.test_images, data.test_labels
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A copy of the shipped model that a test may damage."""
+    for kind in ("keras", "onnx", "json"):
+        shutil.copy(WEIGHTS / f"{NAME}.{kind}", tmp_path)
+    return tmp_path
+
+
+def assert_alike(classifiers, images):
+    onnx, reference = (predict_all(classifier, images) for classifier in classifiers)
+    assert np.array_equal(onnx.argmax(axis=1), reference.argmax(axis=1))
+    assert np.abs(onnx - reference).max() < 1e-4
+
+
+def test_both_runtimes_give_the_same_answers(classifiers, some):
+    assert [classifier.runtime for classifier in classifiers] == ["onnx", "keras"]
+    assert_alike(classifiers, some[0])
+
+
+@needs_data_set
+def test_both_runtimes_give_the_same_answers_on_every_test_picture(classifiers, every):
+    assert_alike(classifiers, every[0])
+
+
+def test_the_shipped_model_is_right_nine_times_in_ten(classifiers, some):
+    assert evaluate(classifiers[0], *some).accuracy >= 0.90
+
+
+@needs_data_set
+def test_the_shipped_model_is_as_accurate_as_its_manifest_says(classifiers, every):
+    metrics = evaluate(classifiers[0], *every)
+    assert metrics.accuracy >= 0.93
+    assert metrics.accuracy == pytest.approx(classifiers[0].manifest.metrics.accuracy, abs=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 64])
+def test_every_picture_gets_a_row_of_probabilities(classifiers, some, count):
+    for classifier in classifiers:
+        rows = classifier.predict(some[0][:count])
+        assert (rows.shape, rows.dtype) == ((count, 10), np.float32)
+        assert np.allclose(rows.sum(axis=1), 1, atol=1e-5)
+
+
+def test_a_picture_gets_the_same_answer_alone_and_among_others(classifiers, some):
+    for classifier in classifiers:
+        alone = np.concatenate([classifier.predict(some[0][i : i + 1]) for i in range(8)])
+        assert np.allclose(alone, classifier.predict(some[0][:8]), atol=1e-5)
+
+
+def test_auto_takes_the_export_where_there_is_one(weights):
+    assert load(weights, NAME, "auto", 1).runtime == "onnx"
+
+
+def test_auto_takes_keras_when_there_is_no_export(weights):
+    (weights / f"{NAME}.onnx").unlink()
+    assert load(weights, NAME, "auto", 1).runtime == "keras"
+
+
+def test_auto_takes_keras_when_the_export_is_of_another_model(weights):
+    stale = msgspec.structs.replace(manifests.read(weights, NAME), onnx_from_sha256="0" * 64)
+    manifests.write(weights, stale)
+    assert load(weights, NAME, "auto", 1).runtime == "keras"
+    with pytest.raises(ModelError, match="has no ONNX export made from"):
+        load(weights, NAME, "onnx", 1)
+
+
+def test_an_unknown_runtime_is_refused_with_the_known_ones():
+    with pytest.raises(ModelError, match="Choose auto, onnx or keras"):
+        choose("torch", has_export=True)
+
+
+def test_a_runtime_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "model.onnx_runtime", None)
+    with pytest.raises(ModelError, match="The runtime onnx is not installed"):
+        load(WEIGHTS, NAME, "onnx", 1)
+
+
+def as_a_shop_shows_it(picture):
+    """The picture as a PNG of 600x800: dark on white, off the centre."""
+    page = Image.new("L", (600, 800), 253)
+    page.paste(Image.fromarray(255 - picture).resize((420, 420), Image.Resampling.BICUBIC), (90, 250))
+    file = BytesIO()
+    page.save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def test_a_product_photo_is_recognised_like_the_picture_it_was_made_from(classifiers, some):
+    pictures = some[0][::5]
+    photos = np.stack([decode(as_a_shop_shows_it(picture), max_pixels=1_000_000) for picture in pictures])
+    expected, answered = (classifiers[0].predict(batch).argmax(axis=1) for batch in (pictures, photos))
+    assert (expected == answered).mean() >= 0.90
+
+
+@pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.png")), ids=lambda path: path.stem)
+def test_the_sample_pictures_are_recognised(sample):
+    classifier = load(WEIGHTS, NAME, "onnx", 1)
+    label, probability = next(iter(predict_picture(sample.read_bytes(), classifier, 1000).items()))
+    assert label.lower().replace("/", "-").replace(" ", "-") == sample.stem
+    assert probability > 0.9
