@@ -1,0 +1,102 @@
+"""What the README says is what happens."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.services import ROOT, Service, up
+
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [line for block in blocks("sh") for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[Service, str]]:
+    with up() as started:
+        yield started
+
+
+def run(command: str, url: str, broker: str = "") -> str:
+    """As a reader would type it, but for the port and the place of the environment."""
+    command = command.replace(".venv/bin/mlaas", f"{sys.executable} -m mlaas")
+    command = command.replace("localhost:8000", url.removeprefix("http://"))
+    if " predict " in command and "--local" not in command and "curl" not in command:
+        command += f" --url {url}"
+    environment = {**os.environ, **({"MLAAS_BROKER__URL": broker} if broker else {})}
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_curl_lines_answer_with_the_label(running: tuple[Service, str]) -> None:
+    curls = [command for command in COMMANDS if command.startswith("curl")]
+    assert len(curls) == 2
+    for command in curls:
+        (name,) = re.findall(r"samples/(\w+)\.png", command)
+        assert f'"label":"{name.capitalize()}"' in run(command, running[1])
+
+
+def test_the_answer_has_the_fields_that_are_shown(running: tuple[Service, str]) -> None:
+    (shown,) = blocks("json")
+    answer = run(next(command for command in COMMANDS if command.startswith("curl")), running[1])
+    for field in re.findall(r'"(\w+)":', shown):
+        assert f'"{field}":' in answer
+
+
+def test_the_python_lines_print_the_label(running: tuple[Service, str]) -> None:
+    (code,) = blocks("python")
+    code = code.replace("http://localhost:8000", running[1])
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("Dress 0.9") or done.stdout.startswith("Dress 1.0")
+
+
+def test_the_predict_lines_name_every_sample(running: tuple[Service, str]) -> None:
+    predicts = [command for command in COMMANDS if "mlaas predict" in command]
+    assert len(predicts) == 2
+    printed = "".join(run(command, running[1]) for command in predicts)
+    assert len(printed.splitlines()) == 11
+    assert "samples/ankle-boot.png: Ankle boot" in printed
+
+
+def test_send_and_receive_work_as_shown(running: tuple[Service, str]) -> None:
+    broker = running[0].wait_for(r"embedded broker at (kafka://\S+)")[1]
+    receive, send = (next(c for c in COMMANDS if f"mlaas {verb}" in c) for verb in ("receive", "send"))
+    listening = "until grep -q listening $LOG; do sleep 0.1; done"
+    script = f"LOG=$(mktemp); {receive.removesuffix('&')} 2>$LOG & {listening}; {send} >/dev/null; wait %1"
+    assert '"probabilities"' in run(script, running[1], broker)
+
+
+def test_config_show_prints_the_settings(running: tuple[Service, str]) -> None:
+    assert "reply_timeout_ms: 30000" in run(".venv/bin/mlaas config show", running[1])
+    assert ".venv/bin/mlaas config show" in COMMANDS
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make (\w+)", README))))
+def test_every_make_target_exists(target: str) -> None:
+    subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_every_setting_named_in_the_readme_exists(running: tuple[Service, str]) -> None:
+    for variable in set(re.findall(r"MLAAS_\w+__\w+=", README)):
+        value = {"MLAAS_BROKER__URL=": "kafka://h:1"}.get(variable, "8123")
+        run(f"{variable}{value} .venv/bin/mlaas config show", running[1])
