@@ -4,7 +4,7 @@ Errors, named for what the caller does next:
 
     BrokerError
     ├── BrokerUnavailable   nobody answers: tell the caller now, try again later
-    ├── TopicMissing        the broker answers, the topic does not exist: create it
+    ├── TopicMissing        the broker answers, there is no such topic or partition: create it
     ├── QueueFull           more is waiting to be sent than may wait: slow down
     └── MessageTooLarge     it will never be accepted: do not retry
 """
@@ -25,7 +25,7 @@ class BrokerUnavailable(BrokerError):
 
 
 class TopicMissing(BrokerError):
-    """The broker answers, and has no such topic."""
+    """The broker answers, and has no such topic or partition."""
 
 
 class QueueFull(BrokerError):

@@ -7,7 +7,7 @@ from zlib import crc32
 from confluent_kafka import KafkaError, Producer
 
 from messaging import kafka_config
-from messaging.broker import BrokerError, BrokerUnavailable, Message, QueueFull
+from messaging.broker import BrokerError, BrokerUnavailable, Message, QueueFull, TopicMissing
 from messaging.kafka_errors import translate, translated
 from messaging.kafka_log import ClientLog
 from messaging.kafka_places import KafkaInbox, KafkaSubscription
@@ -98,12 +98,12 @@ class KafkaBroker:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """topic/partition, or a topic alone: then -1, and the client spreads. Raises BrokerError."""
+    """topic/partition, or a topic alone: then -1, and the client spreads. Raises TopicMissing."""
     topic, slash, partition = address.partition("/")
     if not slash:
         return topic, -1
     if not (partition.isascii() and partition.isdigit() and len(partition) < 10):
-        raise BrokerError(f"{address[:100]!r} is not an address")
+        raise TopicMissing(f"{address[:100]!r} is not an address")
     return topic, int(partition)
 
 

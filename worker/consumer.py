@@ -68,7 +68,8 @@ class Consumer:
 
     def _serve(self, subscription: Subscription) -> None:
         outbox = Outbox(self._broker, subscription, self._topics.dead_letters)
-        answerer = Answerer(self._model, outbox, self._settings.reply_topics)
+        reply_topics = {self._topics.replies, *self._settings.more_reply_topics}
+        answerer = Answerer(self._model, outbox, reply_topics)
         thinker = threading.Thread(target=self._think, args=[answerer], name="thinker")
         thinker.start()
         while not self._stopping.is_set():

@@ -6,10 +6,21 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from messaging import contract
-from messaging.broker import Broker, BrokerError, BrokerUnavailable, Delivery, Message, Subscription
+from messaging.broker import (
+    Broker,
+    BrokerUnavailable,
+    Delivery,
+    Message,
+    MessageTooLarge,
+    Subscription,
+    TopicMissing,
+)
 from messaging.contract import Reply, ReturnAddress
 
 _log = logging.getLogger("mlaas.worker")
+
+# Trying again will not help, and keeping the message would hold up its partition.
+_HOPELESS = (TopicMissing, MessageTooLarge)
 
 
 class Outbox:
@@ -59,23 +70,32 @@ class Outbox:
     def _publish(
         self, address: str, message: Message, deadline_ms: int | None, then: Callable[[], None]
     ) -> None:
-        """Again until the broker has it or the deadline is past; in the end, then()."""
+        """Again until the broker has it, the deadline is past, or there is no hope; in the end, then().
+
+        Raises BrokerError when the client itself cannot go on.
+        """
 
         def finished(published: Future[None]) -> None:
             error = published.exception()
-            if isinstance(error, BrokerUnavailable) and not self._is_past(deadline_ms):
-                return self._publish(address, message, deadline_ms, then)
-            if error is not None:
-                _log.error("could not reach %s: %s", address, error)
+            if error is None:
+                then()
+            elif isinstance(error, _HOPELESS) or self._is_past(deadline_ms):
+                give_up(error)
+            elif isinstance(error, BrokerUnavailable):
+                self._publish(address, message, deadline_ms, then)
+            else:
+                _log.error("%s was not reached, its message comes again: %s", address, error)
+
+        def give_up(error: BaseException) -> None:
+            _log.error("%s cannot be reached: %s", address, error)
             then()
 
         try:
             self._broker.publish(address, message).add_done_callback(finished)
+        except _HOPELESS as error:
+            give_up(error)
         except BrokerUnavailable:
-            _log.warning("closing before %s was reached; the message comes again", address)
-        except BrokerError as error:
-            _log.error("could not reach %s: %s", address, error)
-            then()
+            _log.warning("closing before %s was reached; its message comes again", address)
 
     def _is_past(self, deadline_ms: int | None) -> bool:
         return deadline_ms is not None and deadline_ms < self._wall_clock() * 1000

@@ -40,7 +40,6 @@ def environment(kafka: LocalKafka) -> dict[str, str]:
         "MLAAS_TOPICS__REQUESTS": f"{prefix}.requests",
         "MLAAS_TOPICS__REPLIES": f"{prefix}.replies",
         "MLAAS_TOPICS__DEAD_LETTERS": f"{prefix}.dead-letters",
-        "MLAAS_WORKER__REPLY_TOPICS": f"[{prefix}.replies]",
         "MLAAS_WORKER__GROUP": f"{prefix}.workers",
     }
 

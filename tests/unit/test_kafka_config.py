@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from messaging import kafka_config
-from messaging.broker import BrokerError, connect
+from messaging.broker import BrokerError, TopicMissing, connect
 from messaging.kafka import split_address
 from messaging.kafka_log import REPEAT_AFTER_S, ClientLog
 
@@ -54,7 +54,7 @@ def test_an_address_is_a_topic_and_perhaps_a_partition(address: str, parts: tupl
 
 @pytest.mark.parametrize("address", ["t/", "t/x", "t/-1", "t/1/2", "t/²", "t/9999999999"])
 def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(BrokerError):
+    with pytest.raises(TopicMissing):
         split_address(address)
 
 

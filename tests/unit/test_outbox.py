@@ -2,7 +2,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from messaging.broker import BrokerError, BrokerUnavailable, Delivery, Message
+from messaging.broker import BrokerError, BrokerUnavailable, Delivery, Message, TopicMissing
 from messaging.contract import Reply, ReturnAddress
 from worker.outbox import Outbox
 
@@ -62,8 +62,24 @@ def test_a_reply_nobody_waits_for_any_more_is_given_up(ledger: Ledger, outbox: O
 
 def test_an_address_that_cannot_be_reached_does_not_hold_up_the_rest(ledger: Ledger, outbox: Outbox) -> None:
     outbox.reply(DELIVERY, ADDRESS, REPLY, deadline_ms=99_999)
-    ledger.futures[0].set_exception(BrokerError("unknown partition"))
+    ledger.futures[0].set_exception(TopicMissing("unknown partition"))
     assert ledger.events == ["publish predict.replies/3", "acknowledge 42"]
+
+
+def test_a_client_that_cannot_go_on_ends_the_worker_and_acknowledges_nothing(
+    ledger: Ledger, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.reply(DELIVERY, ADDRESS, REPLY, deadline_ms=99_999)
+    ledger.futures[0].set_exception(BrokerError("fatal"))
+    assert ledger.events == ["publish predict.replies/3"]
+
+    def broken(address: str, message: Message) -> Future[None]:
+        raise BrokerError("fatal")
+
+    monkeypatch.setattr(ledger, "publish", broken)
+    with pytest.raises(BrokerError, match="fatal"):
+        outbox.reply(DELIVERY, ADDRESS, REPLY)
+    assert ledger.events == ["publish predict.replies/3"]
 
 
 def test_a_dead_letter_says_why_and_where_it_was(ledger: Ledger, outbox: Outbox) -> None:
