@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
-from urllib.parse import urlsplit
 
 
 class BrokerError(Exception):
@@ -102,26 +101,3 @@ class Broker(Protocol):
 
     def close(self) -> None:
         """Send what is still waiting, for a short while, then disconnect."""
-
-
-def connect(url: str, *, max_message_bytes: int = 1_000_000, publish_timeout_ms: int = 15_000) -> Broker:
-    """Choose the broker by the URL's scheme; its client library is imported here and nowhere earlier.
-
-    kafka://host:9092?property=value   Apache Kafka; the query takes any librdkafka property
-    embedded://                        a Kafka-protocol broker inside this process
-    memory://                          a broker in memory, for tests within one process
-    """
-    scheme = urlsplit(url).scheme
-    if scheme == "kafka":
-        from messaging.kafka import KafkaBroker
-
-        return KafkaBroker(url, max_message_bytes=max_message_bytes, publish_timeout_ms=publish_timeout_ms)
-    if scheme == "embedded":
-        from messaging.embedded import EmbeddedBroker
-
-        return EmbeddedBroker(max_message_bytes=max_message_bytes, publish_timeout_ms=publish_timeout_ms)
-    if scheme == "memory":
-        from messaging.memory import MemoryBroker
-
-        return MemoryBroker(max_message_bytes=max_message_bytes)
-    raise ValueError(f"{url!r} is not a broker: use kafka://host:9092, embedded:// or memory://")

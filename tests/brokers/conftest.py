@@ -9,7 +9,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from deploy.kafka.local_kafka import LocalKafka
-from messaging.broker import Broker, connect
+from messaging.broker import Broker
+from messaging.connect import connect
 from messaging.embedded import EmbeddedBroker
 
 MAX_MESSAGE_BYTES = 200_000

@@ -6,7 +6,8 @@ import uuid
 import pytest
 
 from deploy.kafka.local_kafka import LocalKafka
-from messaging.broker import BrokerUnavailable, Message, TopicMissing, connect
+from messaging.broker import BrokerUnavailable, Message, TopicMissing
+from messaging.connect import connect
 from messaging.settings import BrokerSettings, TopicSettings
 from messaging.topics import create_topics
 from tests.brokers.conftest import create_topic

@@ -2,7 +2,8 @@ import time
 
 import pytest
 
-from messaging.broker import BrokerUnavailable, Message, connect
+from messaging.broker import BrokerUnavailable, Message
+from messaging.connect import connect
 
 NOBODY = "kafka://127.0.0.1:1"
 

@@ -3,7 +3,8 @@ import logging
 import pytest
 
 from messaging import kafka_config
-from messaging.broker import BrokerError, TopicMissing, connect
+from messaging.broker import BrokerError, TopicMissing
+from messaging.connect import connect
 from messaging.kafka import split_address
 from messaging.kafka_log import REPEAT_AFTER_S, ClientLog
 

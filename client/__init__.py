@@ -1,1 +1,0 @@
-"""A typed client for the HTTP interface."""
