@@ -1,5 +1,6 @@
 """What the README says is what happens."""
 
+import json
 import os
 import re
 import subprocess
@@ -83,6 +84,11 @@ def test_send_and_receive_work_as_shown(running: tuple[Service, str]) -> None:
 def test_config_show_prints_the_settings(running: tuple[Service, str]) -> None:
     assert "reply_timeout_ms: 30000" in run(".venv/bin/mlaas config show", running[1])
     assert ".venv/bin/mlaas config show" in COMMANDS
+
+
+def test_the_accuracy_is_the_shipped_models() -> None:
+    manifest = json.loads((ROOT / "weights" / "fashion-mnist.json").read_bytes())
+    assert f"test pictures: {manifest['metrics']['accuracy']:.2%}".replace("%", " %") in README
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make (\w+)", README))))
