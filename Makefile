@@ -33,6 +33,9 @@ evaluate: .venv/.development ## accuracy on the 10,000 test pictures
 samples: .venv/.development ## write samples/ anew from the data set
 	$(BIN)/python samples/make_samples.py
 
+bench: .venv/.development ## measure it over a real Kafka and the embedded broker, write bench/results/bench.json
+	$(BIN)/python -m bench.run
+
 lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra gateway -c requirements.txt -o requirements/gateway.txt

@@ -77,7 +77,8 @@ def test_send_and_receive_work_as_shown(running: tuple[Service, str]) -> None:
     broker = running[0].wait_for(r"embedded broker at (kafka://\S+)")[1]
     receive, send = (next(c for c in COMMANDS if f"mlaas {verb}" in c) for verb in ("receive", "send"))
     listening = "until grep -q listening $LOG; do sleep 0.1; done"
-    script = f"LOG=$(mktemp); {receive.removesuffix('&')} 2>$LOG & {listening}; {send} >/dev/null; wait %1"
+    received = f"{receive.removesuffix('&')} 2>$LOG &"
+    script = f"LOG=$(mktemp); {received} {listening}; {send} >/dev/null; wait $!"
     assert '"probabilities"' in run(script, running[1], broker)
 
 

@@ -38,7 +38,7 @@ def running() -> Iterator[tuple[Service, str]]:
 def test_every_sample_comes_back_with_its_own_label(running: tuple[Service, str], sample) -> None:
     _, url = running
     as_body = predict(url, sample.read_bytes()).json()
-    as_form = httpx.post(f"{url}/predict", files={"file": sample.open("rb")}, timeout=30).json()
+    as_form = httpx.post(f"{url}/predict", files={"file": sample.read_bytes()}, timeout=30).json()
     assert as_body["label"] == as_form["label"] == label_of(sample)
     assert sum(as_body["probabilities"].values()) == pytest.approx(1, abs=1e-4)
     assert set(as_body) == {

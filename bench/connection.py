@@ -1,0 +1,85 @@
+"""One keep-alive HTTP/1.1 connection that asks, waits for the answer, and asks again."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import cast
+
+import httptools
+
+from bench.exchange import Exchange
+from bench.tally import Tally
+
+
+class Connection(asyncio.Protocol):
+    """Takes from the supply, which it shares with others, until that ends or the connection does."""
+
+    def __init__(self, supply: Iterator[Exchange], tally: Tally) -> None:
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._supply = supply
+        self._tally = tally
+        self._parser = httptools.HttpResponseParser(self)
+        self._asked: Exchange | None = None
+        self._asked_at = 0.0
+        self._body = b""
+        self._complete = False
+
+    async def ended(self) -> None:
+        """Wait until it is closed. Cancelling this gives the request under way up."""
+        try:
+            await self._closed
+        except asyncio.CancelledError:
+            self._give_up("no answer")
+            raise
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._ask()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        if self._asked is not None:
+            self._tally.failed("closed")
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self._give_up("not HTTP")
+        else:
+            if self._complete:
+                self._answered()
+
+    def on_body(self, body: bytes) -> None:
+        self._body += body
+
+    def on_message_complete(self) -> None:
+        self._complete = True
+
+    def _answered(self) -> None:
+        asked = self._asked
+        if asked is None:
+            return self._transport.abort()
+        latency_ms = (time.perf_counter() - self._asked_at) * 1000
+        self._tally.came(self._parser.get_status_code(), self._body, asked.expected, latency_ms)
+        self._asked = None
+        if self._parser.should_keep_alive():
+            self._ask()
+        else:
+            self._transport.close()
+
+    def _ask(self) -> None:
+        self._asked = next(self._supply, None)
+        if self._asked is None:
+            return self._transport.close()
+        self._body = b""
+        self._complete = False
+        self._asked_at = time.perf_counter()
+        self._transport.write(self._asked.request)
+
+    def _give_up(self, why: str) -> None:
+        if self._asked is not None:
+            self._tally.failed(why)
+            self._asked = None
+        self._transport.abort()

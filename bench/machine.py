@@ -1,0 +1,49 @@
+"""What the numbers were measured on, and with."""
+
+import os
+import platform
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+from deploy.kafka.jars import POM
+from mlaas import __version__
+
+
+def machine() -> dict[str, str | int | float]:
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count() or 0,
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "os": _operating_system(),
+        "load_average_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions() -> dict[str, str]:
+    packages = ("confluent-kafka", "onnxruntime", "uvicorn", "fastapi", "uvloop", "httptools")
+    return {
+        "python": platform.python_version(),
+        "mlaas": __version__,
+        "apache-kafka": _first(r"<kafka.version>(.+?)<", POM) or "unknown",
+        **{name: version(name) for name in packages},
+    }
+
+
+def _cpu() -> str:
+    return _first(r"model name\s*: (.+)", Path("/proc/cpuinfo")) or platform.processor() or platform.machine()
+
+
+def _operating_system() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        return platform.platform()
+
+
+def _first(pattern: str, file: Path) -> str | None:
+    try:
+        found = re.search(pattern, file.read_text())
+    except OSError:
+        return None
+    return found[1] if found else None

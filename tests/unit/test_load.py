@@ -1,0 +1,149 @@
+"""The load generator against a small server that does not always answer."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from bench.exchange import Exchange, exchanges
+from bench.load import load
+from bench.tally import Result, Tally, percentile
+from tests.e2e.services import ROOT
+
+pytestmark = pytest.mark.anyio
+
+SANDAL = ROOT / "samples" / "sandal.png"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer"
+BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 6\r\n\r\nanswer"
+ENDING = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nans\r\n3\r\nwer\r\n0\r\n\r\n"
+HANG_UP = b""
+NOTHING = b"wait for ever"
+
+
+@asynccontextmanager
+async def server(answer: Callable[[int, bytes], bytes]) -> AsyncIterator[str]:
+    """answer(n, body) is what goes back for the nth request."""
+    seen = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal seen
+        try:
+            while head := await _head(reader):
+                body = await reader.readexactly(_length(head))
+                seen += 1
+                raw = answer(seen, body)
+                if raw == HANG_UP:
+                    return
+                if raw != NOTHING:
+                    writer.write(raw)
+        finally:
+            writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with listening:
+        host, port = listening.sockets[0].getsockname()
+        yield f"http://{host}:{port}/predict"
+
+
+async def _head(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return b""
+
+
+def _length(head: bytes) -> int:
+    return int(head.lower().partition(b"content-length:")[2].split()[0])
+
+
+async def send(url: str, count: int, expected: bytes = b"answer") -> Result:
+    given = [Exchange(exchange.request, expected) for exchange in exchanges(url, [SANDAL])]
+    return await load(url, given, clients=4, seconds=30, count=count, patience_s=30)
+
+
+async def test_every_answer_is_counted_once() -> None:
+    bodies = []
+    async with server(lambda _, body: bodies.append(body) or OK) as url:
+        result = await send(url, 100)
+    assert (result.answers, result.errors) == (100, {})
+    assert bodies == [SANDAL.read_bytes()] * 100
+    assert 0 < result.p50_ms <= result.p90_ms <= result.p99_ms <= result.max_ms
+
+
+async def test_a_503_is_no_answer() -> None:
+    async with server(lambda number, _: BUSY if number % 5 == 0 else OK) as url:
+        result = await send(url, 100)
+    assert (result.answers, result.errors) == (80, {"503": 20})
+
+
+async def test_a_connection_that_is_closed_instead_of_answered_is_an_error_and_is_replaced() -> None:
+    async with server(lambda number, _: HANG_UP if number % 10 == 0 else OK) as url:
+        result = await send(url, 100)
+    assert (result.answers, result.errors) == (90, {"closed": 10})
+
+
+async def test_a_connection_that_is_closed_after_its_answer_is_no_error() -> None:
+    async with server(lambda *_: ENDING) as url:
+        result = await send(url, 20)
+    assert (result.answers, result.errors) == (20, {})
+
+
+async def test_an_answer_in_pieces_is_put_together() -> None:
+    async with server(lambda *_: CHUNKED) as url:
+        result = await send(url, 20)
+    assert (result.answers, result.errors) == (20, {})
+
+
+async def test_an_answer_to_another_request_is_an_error() -> None:
+    async with server(lambda *_: OK) as url:
+        result = await send(url, 10, expected=b"another")
+    assert (result.answers, result.errors) == (0, {"not the answer to this request": 10})
+    assert math.isnan(result.p50_ms)
+
+
+async def test_what_is_not_http_is_an_error() -> None:
+    async with server(lambda *_: b"220 ready for mail\r\n") as url:
+        result = await send(url, 3)
+    assert (result.answers, result.errors) == (0, {"not HTTP": 3})
+
+
+async def test_a_request_that_is_never_answered_is_an_error() -> None:
+    async with server(lambda number, _: NOTHING if number == 2 else OK) as url:
+        given = exchanges(url, [SANDAL], proof=False)
+        result = await load(url, given, clients=2, seconds=0.2, patience_s=0.2)
+    assert result.errors == {"no answer": 1}
+    assert result.answers > 0
+
+
+async def test_nobody_listening_is_an_error_for_each_request() -> None:
+    async with server(lambda *_: OK) as url:
+        pass
+    result = await send(url, 3)
+    assert (result.answers, result.errors) == (0, {"no connection": 3})
+
+
+async def test_a_form_carries_the_picture_in_its_field() -> None:
+    bodies = []
+    async with server(lambda _, body: bodies.append(body) or OK) as url:
+        await load(url, exchanges(url, [SANDAL], form=True, proof=False), clients=1, seconds=30, count=1)
+    assert b'name="file"' in bodies[0]
+    assert SANDAL.read_bytes() in bodies[0]
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    hundred = [float(number) for number in range(1, 101)]
+    assert [percentile(hundred, share) for share in (0.5, 0.9, 0.99, 1.0)] == [50, 90, 99, 100]
+    assert percentile([7.0], 0.5) == percentile([7.0], 0.99) == 7
+    assert percentile([1.0, 2.0], 0.99) == 2
+
+
+def test_requests_per_second_count_answers_alone() -> None:
+    tally = Tally()
+    for status, body in ((200, b"mine"), (200, b"mine"), (200, b"yours"), (429, b"mine")):
+        tally.came(status, body, b"mine", 5.0)
+    tally.failed("closed")
+    result = tally.result(seconds=2)
+    assert (result.requests_per_s, result.p50_ms, sum(result.errors.values())) == (1.0, 5.0, 3)
