@@ -23,6 +23,7 @@ class Connection(asyncio.Protocol):
         self._asked_at = 0.0
         self._body = b""
         self._complete = False
+        self._stays_open = False
 
     async def ended(self) -> None:
         """Wait until it is closed. Cancelling this gives the request under way up."""
@@ -55,7 +56,9 @@ class Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
+        """Afterwards, the parser has forgotten whether the connection stays open."""
         self._complete = True
+        self._stays_open = self._parser.should_keep_alive()
 
     def _answered(self) -> None:
         asked = self._asked
@@ -64,7 +67,7 @@ class Connection(asyncio.Protocol):
         latency_ms = (time.perf_counter() - self._asked_at) * 1000
         self._tally.came(self._parser.get_status_code(), self._body, asked.expected, latency_ms)
         self._asked = None
-        if self._parser.should_keep_alive():
+        if self._stays_open:
             self._ask()
         else:
             self._transport.close()

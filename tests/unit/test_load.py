@@ -1,6 +1,7 @@
 """The load generator against a small server that does not always answer."""
 
 import asyncio
+import itertools
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,12 +25,15 @@ NOTHING = b"wait for ever"
 
 
 @asynccontextmanager
-async def server(answer: Callable[[int, bytes], bytes]) -> AsyncIterator[str]:
+async def server(
+    answer: Callable[[int, bytes], bytes], connected: Callable[[], object] = lambda: None
+) -> AsyncIterator[str]:
     """answer(n, body) is what goes back for the nth request."""
     seen = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal seen
+        connected()
         try:
             while head := await _head(reader):
                 body = await reader.readexactly(_length(head))
@@ -71,6 +75,13 @@ async def test_every_answer_is_counted_once() -> None:
     assert (result.answers, result.errors) == (100, {})
     assert bodies == [SANDAL.read_bytes()] * 100
     assert 0 < result.p50_ms <= result.p90_ms <= result.p99_ms <= result.max_ms
+
+
+async def test_each_client_keeps_its_connection() -> None:
+    connections = itertools.count()
+    async with server(lambda *_: OK, lambda: next(connections)) as url:
+        result = await send(url, 100)
+    assert (result.answers, next(connections)) == (100, 4)
 
 
 async def test_a_503_is_no_answer() -> None:
