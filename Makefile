@@ -24,7 +24,8 @@ check: .venv/.development ## style, types, and the direction of imports
 kafka: .venv/.serving ## a real Apache Kafka on port 9092, with its topics' data in .cache; needs Java and Maven
 	$(BIN)/python -m deploy.kafka.local_kafka --port 9092 --data-dir .cache/kafka-data
 
-train: .venv/.development ## train the model and write weights/
+train: .venv/.development ## train both models and write weights/; the large one first, it teaches the other
+	$(BIN)/mlaas train --config configs/fashion-mnist-large.yaml
 	$(BIN)/mlaas train
 
 evaluate: .venv/.development ## accuracy on the 10,000 test pictures

@@ -1,7 +1,8 @@
 """What can go wrong on the way to an answer, named for what the caller does next.
 
 GatewayError
-├── Rejected            the picture is at fault
+├── Rejected            the request is at fault
+│   ├── InvalidRequest      422
 │   ├── NotAPicture         422
 │   ├── UnacceptedMedia     415
 │   └── TooLarge            413
@@ -31,6 +32,12 @@ class GatewayError(Exception):
 
 class Rejected(GatewayError):
     """The request cannot be served as it is."""
+
+
+class InvalidRequest(Rejected):
+    status = 422
+    kind = "invalid-request"
+    title = "Request that is not understood"
 
 
 class NotAPicture(Rejected):

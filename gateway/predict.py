@@ -9,9 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import schemas
-from gateway.errors import GatewayError, NotAPicture, UnknownModel, WorkerFailed
+from gateway.errors import GatewayError, InvalidRequest, NotAPicture, UnknownModel, WorkerFailed
 from gateway.middleware import request_id
 from gateway.picture import check
+from gateway.png import data_uri
+from gateway.query import PARAMETERS, read_query
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from gateway.upload import read_picture
@@ -19,6 +21,7 @@ from messaging.contract import ErrorCode, Failure, Reply
 
 _ERRORS: dict[ErrorCode, type[GatewayError]] = {
     ErrorCode.INVALID_PICTURE: NotAPicture,
+    ErrorCode.INVALID_REQUEST: InvalidRequest,
     ErrorCode.UNKNOWN_MODEL: UnknownModel,
 }
 
@@ -33,11 +36,12 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
         summary="What is on the picture?",
         response_model=schemas.Prediction,
         responses=schemas.PREDICT_ERRORS,
-        openapi_extra=schemas.PICTURE_BODY,
+        openapi_extra={"parameters": PARAMETERS, **schemas.PICTURE_BODY},
     )
-    async def predict(request: Request, model: str = "") -> Response:
+    async def predict(request: Request) -> Response:
         """Send one picture, as form field `file` or as the body itself (PNG, JPEG or WebP)."""
         started = time.perf_counter()
+        asked = read_query(request)
         picture, declared = await read_picture(request)
         media_type = check(
             picture, declared, max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels
@@ -45,7 +49,9 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
         reply = await requester.request(
             picture,
             content_type=media_type,
-            model=model,
+            model=asked.model,
+            mode=asked.mode,
+            explain=asked.explain,
             traceparent=request.headers.get("traceparent", "")[:100],
             timeout_s=settings.reply_timeout_ms / 1000,
         )
@@ -63,16 +69,22 @@ def _raise(failure: Failure) -> NoReturn:
 def _respond(reply: Reply, its_request_id: str, total_ms: float) -> Response:
     label, confidence = max(reply.probabilities.items(), key=lambda item: item[1])
     timings = timings_of(reply, total_ms)
-    body = {
+    body: dict[str, object] = {
         "label": label,
         "confidence": confidence,
         "probabilities": reply.probabilities,
+        "in_distribution": reply.in_distribution,
+        "ood_score": reply.ood_score,
+        "mode": reply.mode,
+        "warnings": reply.warnings,
         "model": reply.model,
         "version": reply.version,
         "request_id": its_request_id,
         "sha256": reply.sha256,
         "timings": timings,
     }
+    if reply.input is not None:
+        body["input"] = data_uri(reply.input)
     server_timing = ", ".join(f"{name};dur={timings[name + '_ms']}" for name in _SERVER_TIMING)
     return Response(
         msgspec.json.encode(body), headers={"Server-Timing": server_timing}, media_type="application/json"

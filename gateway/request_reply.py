@@ -15,7 +15,7 @@ from gateway.reply_listener import ReplyListener
 from gateway.settings import GatewaySettings
 from messaging import contract
 from messaging.broker import Broker, BrokerError, Message, MessageTooLarge, QueueFull
-from messaging.contract import PING, Reply, Request
+from messaging.contract import PING, Explain, Mode, Reply, Request
 from messaging.settings import TopicSettings
 
 _log = logging.getLogger("mlaas.gateway")
@@ -74,7 +74,15 @@ class Requester:
         return self._liveness.why_not_ready(time.monotonic())
 
     async def request(
-        self, picture: bytes, *, content_type: str, model: str = "", traceparent: str = "", timeout_s: float
+        self,
+        picture: bytes,
+        *,
+        content_type: str,
+        model: str = "",
+        mode: Mode = "auto",
+        explain: Explain = "",
+        traceparent: str = "",
+        timeout_s: float,
     ) -> Reply:
         """Raises GatewayError. Publishing has a bound: the answer or an error comes within timeout_s."""
         reason = self.why_not_ready()
@@ -88,6 +96,8 @@ class Requester:
                 deadline_ms=int((time.time() + timeout_s) * 1000),
                 content_type=content_type,
                 model=model,
+                mode=mode,
+                explain=explain,
                 traceparent=traceparent,
             ),
             timeout_s,

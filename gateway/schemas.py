@@ -41,11 +41,21 @@ class Timings(BaseModel):
 
 
 class Prediction(BaseModel):
-    """probabilities has every label of the model and sums to 1; sha256 is of the picture that was sent."""
+    """probabilities has every label of the model and sums to 1; sha256 is of the picture that was sent.
+
+    ood_score is above 1, and in_distribution false, where the picture is unlike what the model was trained
+    on; both are null while a worker of an older version answers. mode is the one that auto chose. warnings
+    say why the answer may be wrong. input, a data URI of a PNG, is there if explain asked for it.
+    """
 
     label: str
     confidence: float
     probabilities: dict[str, float]
+    in_distribution: bool | None
+    ood_score: float | None
+    mode: str
+    warnings: list[str]
+    input: str | None = None
     model: str
     version: str
     request_id: str
@@ -68,22 +78,23 @@ class Health(BaseModel):
     reason: str | None = None
 
 
-def problem(error: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
+def problems(*kinds: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
+    """By status; of several with the same, each one's title."""
     content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
-    return {error.status: {"description": error.title, "content": content}}
+    titles: dict[int | str, list[str]] = {}
+    for kind in kinds:
+        titles.setdefault(kind.status, []).append(kind.title)
+    return {status: {"description": "; ".join(its), "content": content} for status, its in titles.items()}
 
 
-PREDICT_ERRORS: dict[int | str, dict[str, Any]] = {
-    status: described
-    for error in (
-        errors.UnknownModel,
-        errors.TooLarge,
-        errors.UnacceptedMedia,
-        errors.NotAPicture,
-        errors.TooManyInFlight,
-        errors.GatewayError,
-        errors.Unavailable,
-        errors.ReplyTimeout,
-    )
-    for status, described in problem(error).items()
-}
+PREDICT_ERRORS = problems(
+    errors.UnknownModel,
+    errors.TooLarge,
+    errors.UnacceptedMedia,
+    errors.InvalidRequest,
+    errors.NotAPicture,
+    errors.TooManyInFlight,
+    errors.GatewayError,
+    errors.Unavailable,
+    errors.ReplyTimeout,
+)

@@ -8,6 +8,8 @@ A request's body is the picture as uploaded. Everything else is a text header:
     deadline_ms     epoch; after it nobody waits any more; none means no deadline
     content_type    of the body; PING asks which model answers, and carries no picture
     model           name of the model wanted; none means the default
+    mode            how the picture is made into the model's input, one of MODES; none means auto
+    explain         input: return what the model saw, too
     traceparent     W3C trace context
 
 A client of Spring for Apache Kafka or of Nest may send kafka_correlationId, kafka_replyTopic and
@@ -18,21 +20,26 @@ A reply's body is JSON: a `Reply`. Its header correlation_id says which request 
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
+from messaging import headers as reading
 from messaging.broker import Message
 
-SCHEMA = "1"
-ACCEPTED_SCHEMAS = frozenset({"1"})
-PING = "application/vnd.mlaas.ping"
+Mode = Literal["auto", "raw28", "product", "photo"]
+Explain = Literal["", "input"]
 
-_CORRELATION_HEADERS = ("correlation_id", "kafka_correlationId")
+SCHEMA = "1"
+ACCEPTED_SCHEMAS = ("1",)
+PING = "application/vnd.mlaas.ping"
+MODES: tuple[Mode, ...] = get_args(Mode)
+EXPLAINS: tuple[Explain, ...] = get_args(Explain)
 
 
 class ErrorCode(StrEnum):
     INVALID_PICTURE = "invalid_picture"
+    INVALID_REQUEST = "invalid_request"
     UNKNOWN_MODEL = "unknown_model"
     UNSUPPORTED_SCHEMA = "unsupported_schema"
     INTERNAL = "internal"
@@ -41,7 +48,7 @@ class ErrorCode(StrEnum):
 class ContractError(Exception):
     """The message does not keep the contract; it never will, so retrying does not help."""
 
-    def __init__(self, detail: str, code: ErrorCode = ErrorCode.INTERNAL) -> None:
+    def __init__(self, detail: str, code: ErrorCode = ErrorCode.INVALID_REQUEST) -> None:
         super().__init__(detail)
         self.code = code
 
@@ -66,6 +73,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int | None = None
     content_type: str = ""
     model: str = ""
+    mode: Mode = "auto"
+    explain: Explain = ""
     traceparent: str = ""
 
     @property
@@ -74,6 +83,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
+Pixels = Annotated[bytes, msgspec.Meta(min_length=28 * 28, max_length=28 * 28)]
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,12 +107,19 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One answer: probabilities (label to number, summing to 1), or an error.
 
     sha256 is the digest of the request's body, so that anyone can prove which request this answers.
+    ood_score is above 1 where the picture is not in the distribution that the model knows; mode is the one
+    that auto chose; input the 28 x 28 grey values that the model saw, row by row, in base64.
     """
 
     sha256: str
     model: str = ""
     version: str = ""
     probabilities: dict[str, float] = {}
+    in_distribution: bool | None = None
+    ood_score: float | None = None
+    mode: str = ""
+    warnings: list[str] = []
+    input: Pixels | None = None
     timings: Timings | None = None
     error: Failure | None = None
 
@@ -119,6 +136,8 @@ def encode_request(request: Request) -> Message:
         "deadline_ms": "" if request.deadline_ms is None else str(request.deadline_ms),
         "content_type": request.content_type,
         "model": request.model,
+        "mode": "" if request.mode == "auto" else request.mode,
+        "explain": request.explain,
         "traceparent": request.traceparent,
     }
     return Message(request.body, {name: value for name, value in headers.items() if value})
@@ -127,34 +146,34 @@ def encode_request(request: Request) -> Message:
 def return_address(message: Message) -> ReturnAddress:
     """Read where the reply goes. Raises ContractError: then nobody can be answered."""
     headers = message.headers
-    correlation = {name: headers[name] for name in _CORRELATION_HEADERS if headers.get(name)}
-    if not correlation:
-        raise ContractError("no correlation_id")
-    reply_to = headers.get("reply_to") or _spring_reply_to(headers)
-    if not reply_to:
-        raise ContractError("no reply_to")
-    return ReturnAddress(reply_to, correlation)
+    try:
+        return ReturnAddress(correlation=reading.correlation(headers), reply_to=reading.reply_to(headers))
+    except ValueError as error:
+        raise ContractError(str(error)) from error
 
 
 def decode_request(message: Message) -> Request:
     """Raises ContractError, with the code to answer where a return address can be read."""
     headers = message.headers
     address = return_address(message)
-    schema = headers.get("schema") or SCHEMA
-    if schema not in ACCEPTED_SCHEMAS:
-        detail = (
-            f"schema {schema[:20]!r} is not understood here; accepted: {', '.join(sorted(ACCEPTED_SCHEMAS))}"
+    try:
+        reading.one_of(headers, "schema", ACCEPTED_SCHEMAS, SCHEMA)
+    except ValueError as error:
+        raise ContractError(str(error), ErrorCode.UNSUPPORTED_SCHEMA) from error
+    try:
+        return Request(
+            body=message.body,
+            correlation_id=address.correlation_id,
+            reply_to=address.reply_to,
+            deadline_ms=reading.milliseconds(headers, "deadline_ms"),
+            content_type=headers.get("content_type", ""),
+            model=headers.get("model", ""),
+            mode=reading.one_of(headers, "mode", MODES, "auto"),
+            explain=reading.one_of(headers, "explain", EXPLAINS, ""),
+            traceparent=headers.get("traceparent", ""),
         )
-        raise ContractError(detail, ErrorCode.UNSUPPORTED_SCHEMA)
-    return Request(
-        body=message.body,
-        correlation_id=address.correlation_id,
-        reply_to=address.reply_to,
-        deadline_ms=_deadline(headers.get("deadline_ms", "")),
-        content_type=headers.get("content_type", ""),
-        model=headers.get("model", ""),
-        traceparent=headers.get("traceparent", ""),
-    )
+    except ValueError as error:
+        raise ContractError(str(error)) from error
 
 
 def encode_reply(reply: Reply, address: ReturnAddress) -> Message:
@@ -175,24 +194,3 @@ def decode_reply(message: Message) -> Reply:
     if reply.error is None and not reply.probabilities and not reply.model:
         raise ContractError("reply: neither an answer nor an error")
     return reply
-
-
-def _deadline(value: str) -> int | None:
-    if not value:
-        return None
-    if not (value.isascii() and value.isdigit() and len(value) <= 15):
-        raise ContractError("deadline_ms is not a number of milliseconds")
-    return int(value)
-
-
-def _spring_reply_to(headers: Mapping[str, str]) -> str:
-    """Spring writes the partition as four big-endian bytes, Nest as decimal text."""
-    topic, partition = headers.get("kafka_replyTopic", ""), headers.get("kafka_replyPartition", "")
-    if not topic or not partition:
-        return topic
-    if partition.isascii() and partition.isdigit():
-        return f"{topic}/{partition}"
-    raw = partition.encode("utf-8", "surrogateescape")
-    if len(raw) != 4:
-        raise ContractError("kafka_replyPartition is neither decimal text nor four bytes")
-    return f"{topic}/{int.from_bytes(raw, 'big')}"

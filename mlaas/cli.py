@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 
 from mlaas import __version__
-from mlaas.chosen import Chosen
-from mlaas.commands import broker, config, model, serve
+from mlaas.chosen import Chosen, config_option
+from mlaas.commands import broker, config, evaluate, model, serve
 from mlaas.errors import users_errors
 from mlaas.supervisor import end_with_parent
 
@@ -37,7 +37,8 @@ def _pair(text: str) -> tuple[str, object]:
     return name, value
 
 
-for part in (*serve.COMMANDS, *model.COMMANDS, *broker.COMMANDS, *config.COMMANDS):
+for part in (*serve.COMMANDS, *model.COMMANDS, *evaluate.COMMANDS, *broker.COMMANDS, *config.COMMANDS):
+    part.params.append(config_option())
     command.add_command(part)
 
 

@@ -7,7 +7,9 @@ _NAMES = (
     ("mlaas.settings", "SettingsError"),
     ("mlaas.up", "StartFailed"),
     ("model.dataset", "DatasetError"),
+    ("model.learning", "TrainingError"),
     ("model.manifest", "ModelError"),
+    ("model.ood_sets", "OodSetsError"),
     ("worker.model_process", "ModelUnavailable"),
 )
 

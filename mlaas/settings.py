@@ -84,19 +84,24 @@ def _read(file: Path) -> Tree:
 
 def _from_environment(environment: Mapping[str, str]) -> list[tuple[list[str], Any, str]]:
     return [
-        (name.removeprefix(PREFIX).lower().split("__"), _value(text), name)
+        (name.removeprefix(PREFIX).lower().split("__"), _value(text, name), name)
         for name, text in sorted(environment.items())
         if name.startswith(PREFIX) and name != FILE_VARIABLE
     ]
 
 
 def _from_command_line(overrides: Iterable[tuple[str, Any]]) -> list[tuple[list[str], Any, str]]:
-    return [(path.split("."), value, "command line") for path, value in overrides]
+    return [(path.split("."), _value(value, path), "command line") for path, value in overrides]
 
 
-def _value(text: str) -> Any:
+def _value(value: Any, source: str) -> Any:
     """Numbers and booleans are read by the type they must have; a list is written as in YAML."""
-    return yaml.safe_load(text) if text.startswith("[") else text
+    if not (isinstance(value, str) and value.startswith("[")):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{source}: {value!r} is not a list as [a, b]") from error
 
 
 def _nested(path: list[str], value: Any) -> Tree:
@@ -140,5 +145,6 @@ def _absolute(settings: Settings) -> Settings:
         settings.train,
         data_dir=str(ROOT / settings.train.data_dir),
         checkpoint_dir=str(ROOT / settings.train.checkpoint_dir),
+        reports_dir=str(ROOT / settings.train.reports_dir),
     )
     return replace(settings, model=model, train=train)

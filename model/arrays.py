@@ -11,3 +11,9 @@ Labels = NDArray[np.uint8]
 
 Probabilities = NDArray[np.float32]
 """(n, classes): every row a distribution over the labels."""
+
+Features = NDArray[np.float32]
+"""(n, d): what the network has made of each picture before its last layer."""
+
+Scores = NDArray[np.float32]
+"""(n,): how unlike the training pictures each one is; above 1 it is taken for something else."""

@@ -3,18 +3,29 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from model.arrays import Pictures
+from model.arrays import Labels, Pictures
+from model.photo_like import COMMON, photo_like
 from model.settings import AugmentationSettings
 
 
 def augment(
-    pictures: Pictures, settings: AugmentationSettings, random: np.random.Generator, *, erase: bool
+    pictures: Pictures,
+    labels: Labels,
+    settings: AugmentationSettings,
+    random: np.random.Generator,
+    *,
+    erase: bool,
 ) -> Pictures:
-    """A varied copy of every picture."""
+    """A varied copy of every picture, in the same order."""
     varied = shift(pictures, settings.shift_pixels, random)
     if settings.flip:
         varied = flip(varied, random)
-    return erase_boxes(varied, settings, random) if erase else varied
+    if erase:
+        varied = erase_boxes(varied, settings, random)
+    chosen = random.random(len(pictures)) < settings.photo_share * COMMON[labels]
+    if chosen.any():
+        varied[chosen] = photo_like(pictures[chosen], labels[chosen], random)
+    return varied
 
 
 def shift(pictures: Pictures, pixels: int, random: np.random.Generator) -> Pictures:

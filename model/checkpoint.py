@@ -12,26 +12,52 @@ from model.manifest import replace, sha256
 from model.settings import TrainSettings, recipe
 
 
+class Epoch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One pass over the training pictures. Held-out figures are of the averaged network."""
+
+    loss: float
+    accuracy: float
+    held_out_loss: float
+    held_out_accuracy: float
+    seconds: float
+
+
 class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far training has come. Epochs count from 1; accuracy is on the held-out pictures."""
+    """How far training has come. Epochs count from 1."""
 
-    epochs_done: int = 0
-    best_epoch: int = 0
-    best_accuracy: float = -1.0
-    wall_seconds: float = 0.0
+    history: tuple[Epoch, ...] = ()
 
-    def after(self, accuracy: float, seconds: float) -> "Progress":
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs have ended."""
+        return len(self.history)
+
+    @property
+    def best_epoch(self) -> int:
+        """The last of those with the highest held-out accuracy; 0 before the first has ended."""
+        ranked = [(epoch.held_out_accuracy, number) for number, epoch in enumerate(self.history, 1)]
+        return max(ranked)[1] if ranked else 0
+
+    @property
+    def best(self) -> Epoch:
+        """What was measured at the end of the best epoch."""
+        return self.history[self.best_epoch - 1]
+
+    @property
+    def wall_seconds(self) -> float:
+        """All epochs together."""
+        return sum(epoch.seconds for epoch in self.history)
+
+    def after(self, epoch: Epoch) -> "Progress":
         """The progress after one more epoch."""
-        epoch = self.epochs_done + 1
-        best = (epoch, accuracy) if accuracy >= self.best_accuracy else (self.best_epoch, self.best_accuracy)
-        return Progress(epoch, *best, self.wall_seconds + seconds)
+        return Progress((*self.history, epoch))
 
 
 class Checkpoints:
     """The folder for one model and one set of training settings: other settings start afresh, elsewhere."""
 
-    def __init__(self, settings: TrainSettings, name: str) -> None:
-        self._folder = Path(settings.checkpoint_dir, f"{name}-{fingerprint(settings)}")
+    def __init__(self, settings: TrainSettings) -> None:
+        self._folder = Path(settings.checkpoint_dir, f"{settings.name}-{fingerprint(settings)}")
 
     def progress(self) -> Progress:
         """How far the training in this folder has come."""
@@ -54,19 +80,19 @@ class Checkpoints:
         )
         self._folder.mkdir(parents=True, exist_ok=True)
         learner.save_weights(learner_file)
-        averaged.save(averaged_file)
+        averaged.save_weights(averaged_file)
         replace(self._folder / "progress.json", msgspec.json.encode(progress))
         self._forget_all_but(learner_file, averaged_file, self.best(progress))
 
     def best(self, progress: Progress) -> Path:
-        """The .keras file of the best epoch."""
+        """The averaged weights of the best epoch."""
         return self._averaged(progress.best_epoch)
 
     def _learner(self, epoch: int) -> Path:
-        return self._folder / f"epoch-{epoch:03}.weights.h5"
+        return self._folder / f"epoch-{epoch:03}.learner.weights.h5"
 
     def _averaged(self, epoch: int) -> Path:
-        return self._folder / f"epoch-{epoch:03}.keras"
+        return self._folder / f"epoch-{epoch:03}.averaged.weights.h5"
 
     def _forget_all_but(self, *keep: Path) -> None:
         for path in set(self._folder.glob("epoch-*")) - set(keep):

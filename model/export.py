@@ -3,7 +3,7 @@
 Keras's own exporter needs tf2onnx; the network has so few kinds of layers that writing them down is less.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -20,108 +20,119 @@ Floats = NDArray[np.float32]
 
 
 class Graph:
-    """A chain of ONNX nodes, each reading what the one before it wrote."""
+    """ONNX nodes, written in the order of the network's layers."""
 
-    def __init__(self, source: str) -> None:
-        self.output = source
+    def __init__(self, network: keras.Model) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self._names = {id(network.input): "pixels"}
+        self._unfolded: dict[int, keras.Layer] = {}
 
-    def add(self, operator: str, *constants: NDArray[Any], **attributes: Any) -> None:
-        """Appends one operator; the constants are its inputs after the first."""
+    def add(self, layer: keras.Layer) -> None:
+        """Writes one layer; a convolution waits for its normalisation. Raises KeyError for a kind unknown."""
+        if isinstance(layer, layers.Conv2D):
+            self._unfolded[id(layer.output)] = layer
+        elif isinstance(layer, layers.BatchNormalization):
+            convolution = self._unfolded[id(layer.input)]
+            kernel, bias = folded(convolution, layer)
+            name = self.write("Conv", [convolution.input], kernel, bias, pads=[1, 1, 1, 1])
+            self._names[id(layer.output)] = name
+        else:
+            inputs = layer.input if isinstance(layer.input, list) else [layer.input]
+            self._names[id(layer.output)] = ADD[type(layer)](self, layer, inputs)
+
+    def write(self, operator: str, inputs: list[Any], *constants: NDArray[Any], **attributes: Any) -> str:
+        """Appends one operator over Keras tensors, or names, and constants; returns its output's name."""
         name = f"{len(self.nodes)}_{operator}"
-        inputs = [self.output, *(f"{name}_{index}" for index in range(len(constants)))]
-        self.constants += [
-            numpy_helper.from_array(constant, key)
-            for constant, key in zip(constants, inputs[1:], strict=True)
-        ]
-        self.nodes.append(helper.make_node(operator, inputs, [name], name, **attributes))
-        self.output = name
+        names = [x if isinstance(x, str) else self._names[id(x)] for x in inputs]
+        keys = [f"{name}_{index}" for index in range(len(constants))]
+        self.constants += map(numpy_helper.from_array, constants, keys)
+        self.nodes.append(helper.make_node(operator, names + keys, [name], name, **attributes))
+        return name
+
+    def rename(self, tensor: Any, new: str) -> None:
+        """Gives the output that holds this Keras tensor a name of its own."""
+        old = self._names[id(tensor)]
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                names[:] = [new if name == old else name for name in names]
+        self._names[id(tensor)] = new
 
 
-class FoldedConvolution:
-    """A convolution without bias and the batch normalisation after it, as one convolution with bias.
+def folded(convolution: keras.Layer, normalization: keras.Layer) -> tuple[Floats, Floats]:
+    """A convolution without bias and the normalisation after it, as the kernel and bias of one convolution.
 
-    kernel is (out, in, height, width), as ONNX has it; Keras has (height, width, in, out).
+    The kernel is (out, in, height, width), as ONNX has it; Keras has (height, width, in, out).
     """
-
-    def __init__(self, convolution: keras.Layer, normalization: keras.Layer) -> None:
-        gamma, beta, mean, variance = (weight.astype(np.float64) for weight in normalization.get_weights())
-        (kernel,) = convolution.get_weights()
-        scale = gamma / np.sqrt(variance + normalization.epsilon)
-        self.kernel: Floats = (kernel * scale).transpose(3, 2, 0, 1).astype(np.float32)
-        self.bias: Floats = (beta - mean * scale).astype(np.float32)
+    gamma, beta, mean, variance = (weight.astype(np.float64) for weight in normalization.get_weights())
+    (kernel,) = convolution.get_weights()
+    scale = gamma / np.sqrt(variance + normalization.epsilon)
+    return (kernel * scale).transpose(3, 2, 0, 1).astype(np.float32), (beta - mean * scale).astype(np.float32)
 
 
 def to_onnx(network: keras.Model) -> bytes:
-    """The network of model.network as an ONNX file.
+    """The network of model.network.to_serve as an ONNX file.
 
-    Input "pixels": uint8 (n, 28, 28). Output "probabilities": float32 (n, classes).
+    Input "pixels": uint8 (n, 28, 28). Outputs, float32: "probabilities" (n, classes), "features" (n, d).
     """
-    graph = Graph("pixels")
-    for layer in fold(network.layers):
-        ADD[type(layer)](graph, layer)
-    graph.nodes[-1].output[0] = "probabilities"
+    graph = Graph(network)
+    for layer in network.layers:
+        if not isinstance(layer, layers.InputLayer):
+            graph.add(layer)
+    outputs = {"probabilities": network.output, "features": network.get_layer("features").output}
+    for name, tensor in outputs.items():
+        graph.rename(tensor, name)
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", *network.input_shape[1:]])
-    probabilities = helper.make_tensor_value_info(
-        "probabilities", TensorProto.FLOAT, ["n", network.output_shape[1]]
-    )
-    body = helper.make_graph(graph.nodes, "network", [pixels], [probabilities], graph.constants)
+    described = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", tensor.shape[1]])
+        for name, tensor in outputs.items()
+    ]
+    body = helper.make_graph(graph.nodes, "network", [pixels], described, graph.constants)
     exported = helper.make_model(body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(exported, full_check=True)
     serialized: bytes = exported.SerializeToString()
     return serialized
 
 
-def fold(network_layers: Sequence[keras.Layer]) -> Iterator[keras.Layer | FoldedConvolution]:
-    """The layers to write: a convolution and its batch normalisation are one, the input is none."""
-    convolution = None
-    for layer in network_layers:
-        if isinstance(layer, layers.Conv2D):
-            convolution = layer
-        elif isinstance(layer, layers.BatchNormalization):
-            yield FoldedConvolution(convolution, layer)
-        elif not isinstance(layer, layers.InputLayer):
-            yield layer
+def add_reshape(graph: Graph, _: keras.Layer, inputs: list[Any]) -> str:
+    return graph.write("Unsqueeze", [graph.write("Cast", inputs, to=TensorProto.FLOAT)], np.array([1]))
 
 
-def add_reshape(graph: Graph, _: keras.Layer) -> None:
-    graph.add("Cast", to=TensorProto.FLOAT)
-    graph.add("Unsqueeze", np.array([1], np.int64))
+def add_rescaling(graph: Graph, layer: keras.Layer, inputs: list[Any]) -> str:
+    return graph.write("Mul", inputs, np.array(layer.scale, np.float32))
 
 
-def add_rescaling(graph: Graph, layer: keras.Layer) -> None:
-    graph.add("Mul", np.array(layer.scale, np.float32))
+def add_relu(graph: Graph, _: keras.Layer, inputs: list[Any]) -> str:
+    return graph.write("Relu", inputs)
 
 
-def add_convolution(graph: Graph, layer: FoldedConvolution) -> None:
-    graph.add("Conv", layer.kernel, layer.bias, pads=[1, 1, 1, 1])
+def add_sum(graph: Graph, _: keras.Layer, inputs: list[Any]) -> str:
+    return graph.write("Add", inputs)
 
 
-def add_relu(graph: Graph, _: keras.Layer) -> None:
-    graph.add("Relu")
+def add_max_pooling(graph: Graph, layer: keras.Layer, inputs: list[Any]) -> str:
+    return graph.write("MaxPool", inputs, kernel_shape=[*layer.pool_size], strides=[*layer.strides])
 
 
-def add_max_pooling(graph: Graph, layer: keras.Layer) -> None:
-    graph.add("MaxPool", kernel_shape=list(layer.pool_size), strides=list(layer.strides))
+def add_global_average(graph: Graph, _: keras.Layer, inputs: list[Any]) -> str:
+    return graph.write("Flatten", [graph.write("GlobalAveragePool", inputs)])
 
 
-def add_global_average(graph: Graph, _: keras.Layer) -> None:
-    graph.add("GlobalAveragePool")
-    graph.add("Flatten")
+def add_concatenation(graph: Graph, layer: keras.Layer, inputs: list[Any]) -> str:
+    return graph.write("Concat", inputs, axis=layer.axis)
 
 
-def add_dense_softmax(graph: Graph, layer: keras.Layer) -> None:
-    graph.add("Gemm", *layer.get_weights())
-    graph.add("Softmax", axis=1)
+def add_dense_softmax(graph: Graph, layer: keras.Layer, inputs: list[Any]) -> str:
+    return graph.write("Softmax", [graph.write("Gemm", inputs, *layer.get_weights())], axis=1)
 
 
-ADD: dict[type, Callable[[Graph, Any], None]] = {
+ADD: dict[type, Callable[[Graph, keras.Layer, list[Any]], str]] = {
     layers.Reshape: add_reshape,
     layers.Rescaling: add_rescaling,
-    FoldedConvolution: add_convolution,
     layers.ReLU: add_relu,
+    layers.Add: add_sum,
     layers.MaxPooling2D: add_max_pooling,
     layers.GlobalAveragePooling2D: add_global_average,
+    layers.Concatenate: add_concatenation,
     layers.Dense: add_dense_softmax,
 }

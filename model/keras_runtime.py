@@ -1,4 +1,4 @@
-"""A classifier on Keras and TensorFlow: the reference that the export is compared with."""
+"""A network on Keras and TensorFlow: the reference that the export is compared with."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -6,26 +6,25 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from model.arrays import Pictures, Probabilities
+from model.arrays import Features, Pictures, Probabilities
 from model.manifest import Manifest, ModelError, verify
 
 
-class KerasClassifier:
+class KerasRuntime:
     """The .keras file of a model."""
 
-    runtime = "keras"
+    name = "keras"
 
     def __init__(self, weights_dir: Path, manifest: Manifest, threads: int) -> None:
         path = weights_dir / manifest.keras_file
         verify(path, manifest.keras_sha256)
         _use(threads)
-        self.manifest = manifest
         self._forward = _forward(_open(path), manifest)
 
-    def predict(self, pictures: Pictures) -> Probabilities:
-        """See Classifier."""
-        probabilities: Probabilities = self._forward(pictures).numpy()
-        return probabilities
+    def run(self, pictures: Pictures) -> tuple[Probabilities, Features]:
+        """See classifier.Runtime."""
+        probabilities, features = self._forward(pictures)
+        return probabilities.numpy(), features.numpy()
 
 
 def _use(threads: int) -> None:
@@ -45,4 +44,5 @@ def _open(path: Path) -> keras.Model:
 def _forward(network: keras.Model, manifest: Manifest) -> tf.types.experimental.PolymorphicFunction:
     """The network as one graph for every batch size: without the signature each size is traced anew."""
     signature = tf.TensorSpec([None, *manifest.input_shape], tf.uint8)
-    return tf.function(lambda pictures: network(pictures, training=False), input_signature=[signature])
+    both = keras.Model(network.input, [network.output, network.get_layer("features").output])
+    return tf.function(lambda pictures: both(pictures, training=False), input_signature=[signature])

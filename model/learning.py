@@ -2,20 +2,30 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
-from model.arrays import Labels, Pictures
-from model.augmentation import augment
-from model.checkpoint import Checkpoints, Progress
+from model.arrays import Pictures
+from model.checkpoint import Checkpoints, Epoch, Progress
 from model.dataset import LABELS
-from model.evaluate import measure
-from model.network import build
+from model.lessons import Lessons, Split
+from model.network import to_train
+from model.normalization import FusedBatchNormalization
+from model.objective import Objective, accuracy, softmax
+from model.precision import precision
 from model.settings import TrainSettings
+from model.teaching import Teacher
 
 Report = Callable[[str], None]
+
+STATISTICS_MOMENTUM = 0.95
+"""Of the running mean and variance; Keras's 0.99 lags too far behind where an epoch has 400 steps."""
+
+
+class TrainingError(Exception):
+    """Training cannot go on; the message says what to change."""
 
 
 class Averaging(keras.callbacks.Callback):  # type: ignore[misc]
@@ -23,6 +33,8 @@ class Averaging(keras.callbacks.Callback):  # type: ignore[misc]
 
     The optimizer's own average would not do: fit() ends by putting it into the learner.
     """
+
+    EVERY_STEPS = 4
 
     def __init__(self, averaged: keras.Model, decay: float) -> None:
         super().__init__()
@@ -32,43 +44,58 @@ class Averaging(keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: object = None) -> None:
         """Moves the average towards the learner: fast at first, so that it forgets the first weights."""
         step = int(self.model.optimizer.iterations)
-        decay = min(self._decay, step / (step + 10))
+        if step % self.EVERY_STEPS:
+            return
+        decay = min(self._decay, step / (step + 10)) ** self.EVERY_STEPS
         for average, weight in zip(self._averaged.weights, self.model.weights, strict=True):
             average.assign(decay * average + (1 - decay) * weight)
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Pictures to train on, and pictures held out to choose the epoch."""
-
-    images: Pictures
-    labels: Labels
-    held_out_images: Pictures
-    held_out_labels: Labels
-
-
 def learn(
-    settings: TrainSettings, data: Split, checkpoints: Checkpoints, report: Report, *, progress_bar: bool
+    settings: TrainSettings,
+    data: Split,
+    checkpoints: Checkpoints,
+    report: Report,
+    teacher: Teacher | None,
+    *,
+    progress_bar: bool,
 ) -> Progress:
-    """Runs the epochs that are left."""
+    """Runs the epochs that are left. Raises TrainingError."""
     keras.utils.set_random_seed(settings.seed)
-    learner = prepare(build(settings.widths, len(LABELS)), settings, len(data.images))
-    averaged = keras.models.clone_model(learner)
+    learner = prepare(settings, len(data.images))
+    averaged = untrained(settings)
     averaged.set_weights(learner.get_weights())
     averaging = Averaging(averaged, settings.ema_decay)
+    lessons = Lessons(data, settings, teacher)
     progress = checkpoints.restore(learner, averaged)
     for epoch in range(progress.epochs_done, settings.epochs):
         started = time.monotonic()
-        run_epoch(learner, data, settings, epoch, averaging, progress_bar)
-        accuracy = held_out_accuracy(averaged, data)
-        progress = progress.after(accuracy, time.monotonic() - started)
+        loss, hits = run_epoch(learner, lessons, settings, epoch, averaging, progress_bar)
+        held_out = judge(averaged, data)
+        ended = Epoch(loss, hits, *held_out, round(time.monotonic() - started, 1))
+        if not np.isfinite((loss, held_out[0])).all():
+            raise TrainingError(
+                f"the loss is not a number any more in epoch {epoch + 1}; lower train.learning_rate"
+            )
+        progress = progress.after(ended)
         checkpoints.save(learner, averaged, progress)
-        report(f"epoch {epoch + 1} of {settings.epochs}: held-out accuracy {accuracy:.2%}")
+        report(describe(progress, settings.epochs))
     return progress
 
 
-def prepare(network: keras.Model, settings: TrainSettings, pictures: int) -> keras.Model:
+def untrained(settings: TrainSettings) -> keras.Model:
+    """The network of these settings, in the precision that it is trained in."""
+
+    def normalize() -> keras.Layer:
+        return FusedBatchNormalization(momentum=STATISTICS_MOMENTUM)
+
+    with precision(settings.precision):
+        return to_train(settings.network, len(LABELS), normalize)
+
+
+def prepare(settings: TrainSettings, pictures: int) -> keras.Model:
     """The network with its loss and its optimizer: SGD with Nesterov momentum."""
+    network = untrained(settings)
     optimizer = keras.optimizers.SGD(
         schedule(settings, steps_per_epoch=-(-pictures // settings.batch_size)),
         settings.momentum,
@@ -77,7 +104,7 @@ def prepare(network: keras.Model, settings: TrainSettings, pictures: int) -> ker
     )
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     optimizer.build(network.trainable_variables)
-    network.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+    network.compile(optimizer, Objective(settings.teacher), metrics=[accuracy], jit_compile=False)
     return network
 
 
@@ -96,30 +123,47 @@ def schedule(
 
 def run_epoch(
     learner: keras.Model,
-    data: Split,
+    lessons: Lessons,
     settings: TrainSettings,
     epoch: int,
     averaging: Averaging,
     progress_bar: bool,
-) -> None:
-    """One pass over the pictures. Order and augmentation follow from the seed and the epoch alone."""
-    random = np.random.default_rng((settings.seed, epoch))
-    order = random.permutation(len(data.images))
-    erase = epoch < settings.epochs - settings.augmentation.plain_epochs
-    images = augment(data.images[order], settings.augmentation, random, erase=erase)
-    learner.fit(
-        images,
-        data.labels[order],
+) -> tuple[float, float]:
+    """One pass over the pictures: mean loss and accuracy. It follows from the seeds and the epoch alone."""
+    images, taught = lessons.of(epoch)
+    order = np.random.default_rng((settings.seed, epoch)).permutation(len(images))
+    history = learner.fit(
+        images[order],
+        taught[order],
         batch_size=settings.batch_size,
         initial_epoch=epoch,
         epochs=epoch + 1,
         shuffle=False,
         callbacks=[averaging],
         verbose=int(progress_bar),
+    ).history
+    return history["loss"][0], history["accuracy"][0]
+
+
+def judge(averaged: keras.Model, data: Split) -> tuple[float, float]:
+    """Loss and accuracy of the averaged network on the held-out pictures."""
+    rows = softmax(mean_logits(averaged, data.held_out_images))
+    truth = data.held_out_labels.astype(np.intp)
+    loss = -np.log(np.maximum(rows[np.arange(len(rows)), truth], 1e-12)).mean()
+    return round(float(loss), 5), float((rows.argmax(axis=1) == truth).mean())
+
+
+def mean_logits(network: keras.Model, images: Pictures) -> NDArray[np.float32]:
+    """The mean over the members: float32 (n, classes)."""
+    logits: NDArray[np.float32] = network.predict(images, batch_size=256, verbose=0).mean(axis=1)
+    return logits
+
+
+def describe(progress: Progress, epochs: int) -> str:
+    """The last epoch, and about how long the rest will take."""
+    last, done = progress.history[-1], progress.epochs_done
+    left = sum(epoch.seconds for epoch in progress.history) / done * (epochs - done) / 60
+    return (
+        f"epoch {done} of {epochs}: loss {last.loss:.4f}, accuracy {last.accuracy:.2%}, "
+        f"held-out {last.held_out_accuracy:.2%}, {last.seconds:.0f} s, about {left:.0f} min left"
     )
-
-
-def held_out_accuracy(averaged: keras.Model, data: Split) -> float:
-    """The accuracy on the held-out pictures."""
-    probabilities = averaged.predict(data.held_out_images, batch_size=256, verbose=0)
-    return measure(probabilities, data.held_out_labels, LABELS).accuracy

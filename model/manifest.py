@@ -19,20 +19,31 @@ class ModelError(Exception):
     """The model cannot be served."""
 
 
-class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How often the most probable class was right, as a fraction: over all pictures, and for each class."""
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How good probabilities are, over count pictures.
+
+    accuracy: how often the most probable class was right, as a fraction; per_class: of each class's pictures.
+    ece: expected calibration error over 15 bins of equal width; classwise_ece: the same for each class's
+    probability, averaged. nll: mean negative log likelihood, in nats. brier: mean squared error, summed over
+    the classes.
+    """
 
     accuracy: float
     per_class: dict[str, float]
     count: int
+    ece: float
+    classwise_ece: float
+    nll: float
+    brier: float
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One model, as weights/<name>.json has it.
 
     input_shape is that of one picture, uint8. onnx_from_sha256 is the digest of the .keras file that the
-    .onnx file was made from. best_epoch counts from 1. Digests are SHA-256; those of the data are of the
-    unpacked arrays.
+    .onnx file was made from. ood_file has what model.ood needs. metrics are over the test pictures.
+    temperature is the one that the logits were divided by. best_epoch counts from 1. Digests are SHA-256;
+    those of the data are of the unpacked arrays.
     """
 
     name: FileName
@@ -44,13 +55,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     onnx_file: FileName
     onnx_sha256: Digest
     onnx_from_sha256: Digest
+    ood_file: FileName
+    ood_sha256: Digest
     metrics: Metrics
-    validation_accuracy: float
+    temperature: float
+    held_out_accuracy: float
     parameters: int
+    multiply_adds: int
     epochs: int
     best_epoch: int
     wall_seconds: float
-    seed: int
     settings: TrainSettings
     data_sha256: dict[str, str]
     software: dict[str, str]

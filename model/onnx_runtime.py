@@ -1,27 +1,26 @@
-"""A classifier on ONNX Runtime. The only place that imports it."""
+"""A network on ONNX Runtime. The only place that imports it."""
 
 from pathlib import Path
 
 import onnxruntime
 
-from model.arrays import Pictures, Probabilities
+from model.arrays import Features, Pictures, Probabilities
 from model.manifest import Manifest, ModelError, verify
 
 
-class OnnxClassifier:
+class OnnxRuntime:
     """The .onnx export of a model."""
 
-    runtime = "onnx"
+    name = "onnx"
 
     def __init__(self, weights_dir: Path, manifest: Manifest, threads: int) -> None:
         content = verify(weights_dir / manifest.onnx_file, manifest.onnx_sha256)
-        self.manifest = manifest
         self._session = _open(content, threads, manifest.onnx_file)
 
-    def predict(self, pictures: Pictures) -> Probabilities:
-        """See Classifier."""
-        probabilities: Probabilities = self._session.run(None, {"pixels": pictures})[0]
-        return probabilities
+    def run(self, pictures: Pictures) -> tuple[Probabilities, Features]:
+        """See classifier.Runtime."""
+        probabilities, features = self._session.run(("probabilities", "features"), {"pixels": pictures})
+        return probabilities, features
 
 
 def _open(content: bytes, threads: int, name: str) -> onnxruntime.InferenceSession:

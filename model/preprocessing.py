@@ -1,119 +1,112 @@
 """From a picture file to what the network sees: uint8 (28, 28), grey, bright clothing on black.
 
-Pictures of any other size go the way of the data set's authors (arXiv 1708.07747, section 2): trim, longest
-edge to 28, sharpen, centre, negate, grey.
+The one way in, for training, evaluation and serving alike. What the modes do is in product.py and photo.py.
 """
 
-import warnings
-from io import BytesIO
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
+from PIL import Image
 
 from model.arrays import Pictures
+from model.decoding import PictureError, open_upright
+from model.photo import cut_out
+from model.product import SIDE, as_the_authors_did, border, fit, on_plain_ground, trim_box
 
-SIDE = 28
-WORKING_SIDE = 256
-TRIM_DISTANCE = 0.05 * 255 * 3**0.5
-SHARPEN = ImageFilter.Kernel(
-    (3, 3), (-0.062, -0.103, -0.062, -0.103, 1.662, -0.103, -0.062, -0.103, -0.062), scale=1.002
-)
-PNG_END = b"IEND\xaeB`\x82"
+__all__ = ["MODES", "Mode", "PictureError", "Prepared", "prepare"]
+
+Mode = Literal["auto", "raw28", "product", "photo"]
+"""raw28: as in the data set, at most resized and negated. product: the seven steps of the data set's authors.
+photo: the garment is cut out of whatever is behind it. auto: whichever of them suits the picture."""
+
+MODES: tuple[Mode, ...] = get_args(Mode)
+
+WORKING_EDGE = 256
+SMALL_EDGE = 2 * SIDE
+DARK_MEAN = 40
+BLACK = 8
 
 
-class PictureError(ValueError):
-    """Not a picture that can be used; the message is fit to show to whoever sent it."""
+class Prepared(NamedTuple):
+    """What the network sees of a picture."""
+
+    pixels: Pictures
+    """uint8 (28, 28)."""
+    mode: str
+    """Which one was used: raw28, product or photo."""
+    warnings: tuple[str, ...]
+    """Why the prediction may be wrong, in a few words each."""
 
 
-def decode(picture: bytes, *, max_pixels: int) -> Pictures:
-    """The picture in a PNG, JPEG or WebP file, ready for the network: uint8 (28, 28). Raises PictureError.
-
-    A 28x28 picture is taken as it is, or negated if its border is bright.
-    """
+def prepare(picture: bytes, *, mode: Mode = "auto", max_pixels: int) -> Prepared:
+    """The picture in a PNG, JPEG or WebP file, ready for the network. Raises PictureError."""
     try:
-        with warnings.catch_warnings(action="ignore"):
-            return prepare(open_whole(picture, max_pixels))
+        image = open_upright(picture, max_pixels=max_pixels, longest_edge=WORKING_EDGE)
+        return PREPARATIONS[suitable_mode(image) if mode == "auto" else mode](image)
     except PictureError:
         raise
     except Exception as error:
         raise PictureError("The picture is damaged or incomplete.") from error
 
 
-def open_whole(picture: bytes, max_pixels: int) -> ImageFile:
-    """The picture, loaded; its size is checked before. Raises PictureError, and whatever Pillow raises."""
-    image = reader(picture)(BytesIO(picture))
-    width, height = image.size
-    if width * height > max_pixels:
-        raise PictureError(f"The picture has {width} x {height} pixels; at most {max_pixels} are allowed.")
-    image.draft("RGB", (WORKING_SIDE, WORKING_SIDE))
-    image.load()
-    return image
+def suitable_mode(image: Image.Image) -> Mode:
+    """The mode for a picture in L or RGB."""
+    if image.size == (SIDE, SIDE) or is_enlarged_raw28(image):
+        return "raw28"
+    return "product" if on_plain_ground(rgb(image)) else "photo"
 
 
-def reader(picture: bytes) -> type[ImageFile]:
-    """What reads this file, by its first bytes. Raises PictureError.
-
-    Image.open would try other formats, and warn of large pictures in its own way.
-    """
-    if picture.startswith(b"\x89PNG\r\n\x1a\n") and PNG_END in picture:
-        return PngImageFile
-    if picture.startswith(b"\xff\xd8\xff"):
-        return JpegImageFile
-    if picture[:4] == b"RIFF" and picture[8:12] == b"WEBP":
-        return WebPImageFile
-    raise PictureError("This is not a PNG, JPEG or WebP picture.")
+def is_enlarged_raw28(image: Image.Image) -> bool:
+    """Whether it looks like a picture of the data set made larger: square, grey, black around."""
+    if image.width != image.height or np.median(border(grey(image))) > BLACK:
+        return False
+    return image.mode == "L" or bool(np.ptp(np.asarray(image), axis=2).max() <= BLACK)
 
 
-def prepare(image: Image.Image) -> Pictures:
-    """What the network sees of an open picture."""
-    upright = ImageOps.exif_transpose(image) if image.info else image
-    if upright.size == (SIDE, SIDE):
-        return bright_on_black(np.asarray(over_white(upright).convert("L")))
-    return as_the_authors_did(over_white(upright).convert("RGB"))
-
-
-def over_white(image: Image.Image) -> Image.Image:
-    """The picture in 8 bits a channel, with white behind what is transparent."""
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut at 255
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image
-    colours = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
-
-
-def bright_on_black(grey: Pictures) -> Pictures:
-    """The picture, negated if its border is bright. On all 70,000 pictures of the data set this is right."""
-    border = np.concatenate((grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]))
-    return 255 - grey if border.mean() > 127 else grey
-
-
-def as_the_authors_did(image: Image.Image) -> Pictures:
-    """Trim, fit into 28x28, sharpen, grey, negate."""
-    image.thumbnail((WORKING_SIDE, WORKING_SIDE), Image.Resampling.BOX)
-    fitted = fit(image.crop(trim_box(np.asarray(image))))
-    return 255 - np.asarray(fitted.filter(SHARPEN).convert("L"))
-
-
-def trim_box(colours: Pictures) -> tuple[int, int, int, int]:
-    """The box (left, top, right, bottom) around what differs from the corners; all, if nothing does."""
-    corners = colours[[0, 0, -1, -1], [0, -1, 0, -1]]
-    distance = np.linalg.norm(colours - np.median(corners, axis=0), axis=2)
-    rows, columns = np.nonzero(distance > TRIM_DISTANCE)
-    if not len(rows):
-        return 0, 0, colours.shape[1], colours.shape[0]
-    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
-
-
-def fit(image: Image.Image) -> Image.Image:
-    """The picture in the middle of 28x28 white, its longest edge 28."""
+def as_raw28(image: Image.Image) -> Prepared:
+    """As it is, or negated if its border is bright; another size is fitted into 28x28, nothing trimmed."""
+    if image.size == (SIDE, SIDE):
+        return Prepared(bright_on_black(grey(image)), "raw28", ())
     scale = SIDE / max(image.size)
     width, height = (max(1, round(edge * scale)) for edge in image.size)
-    canvas = Image.new("RGB", (SIDE, SIDE), "white")
-    small = image.resize((width, height), Image.Resampling.BOX)
-    canvas.paste(small, ((SIDE - width) // 2, (SIDE - height) // 2))
-    return canvas
+    small = image.convert("L").resize((width, height), Image.Resampling.BOX)
+    bright = Image.fromarray(bright_on_black(np.asarray(small)))
+    return Prepared(np.asarray(fit(bright, "black")), "raw28", doubts(image))
+
+
+def as_product(image: Image.Image) -> Prepared:
+    """The way of the data set's authors."""
+    blank = () if trim_box(rgb(image)) else ("nothing but background",)
+    return Prepared(as_the_authors_did(image.convert("RGB")), "product", doubts(image) + blank)
+
+
+def as_photo(image: Image.Image) -> Prepared:
+    """Cut out of what is behind it."""
+    pixels, separable = cut_out(image.convert("RGB"))
+    lost = () if separable else ("background not separable",)
+    return Prepared(pixels, "photo", doubts(image) + lost)
+
+
+PREPARATIONS = {"raw28": as_raw28, "product": as_product, "photo": as_photo}
+
+
+def doubts(image: Image.Image) -> tuple[str, ...]:
+    """What is wrong with the picture itself."""
+    small = ("picture very small",) if max(image.size) < SMALL_EDGE else ()
+    dark = ("picture too dark",) if grey(image).mean() < DARK_MEAN else ()
+    return small + dark
+
+
+def grey(image: Image.Image) -> Pictures:
+    """Its lightness, (h, w), by the weights of ITU-R 601."""
+    return np.asarray(image if image.mode == "L" else image.convert("L"))
+
+
+def rgb(image: Image.Image) -> Pictures:
+    """Its colours, (h, w, 3)."""
+    return np.asarray(image.convert("RGB"))
+
+
+def bright_on_black(picture: Pictures) -> Pictures:
+    """The picture, negated if its border is bright. On all 70,000 pictures of the data set this is right."""
+    return 255 - picture if border(picture).mean() > 127 else picture

@@ -1,48 +1,81 @@
-"""What can be set. The values, with a reason for each, are in configs/config.yaml; there are none in code."""
+"""What can be set. The values, with a reason for each, are in configs/; there are none in code."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
-Runtime = Literal["auto", "onnx", "keras"]
+RuntimeName = Literal["auto", "onnx", "keras"]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+ModelName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which model is served, and how.
+    """Which models are served, and how. The first answers where none is asked for by name.
 
     runtime auto means: the ONNX export when it belongs to this .keras file, else Keras.
     """
 
-    name: str
+    names: Annotated[tuple[ModelName, ...], msgspec.Meta(min_length=1)]
     weights_dir: str
-    runtime: Runtime
+    runtime: RuntimeName
     threads: int
     max_pixels: int
 
 
-class AugmentationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How training pictures are varied. Areas are fractions of the picture; plain_epochs have no erasing."""
+class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The network: see model.network. members are trained side by side and answer together."""
 
+    kind: Literal["vgg", "resnet"]
+    widths: tuple[int, ...]
+    members: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class AugmentationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How training pictures are varied. Areas are fractions of the picture; plain_epochs have no erasing.
+
+    editions is how many variations there are of the whole training set, epochs taking them in turn; 0: as
+    many as epochs. photo_share is how many pictures become like what is cut out of a phone's photo.
+    """
+
+    editions: Annotated[int, msgspec.Meta(ge=0)]
     shift_pixels: int
     flip: bool
-    erase_probability: float
-    erase_area_min: float
-    erase_area_max: float
+    erase_probability: Fraction
+    erase_area_min: Fraction
+    erase_area_max: Fraction
     plain_epochs: int
+    photo_share: Fraction
+
+
+class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Another model whose answers are learned beside the labels (Hinton et al., arXiv 1503.02531).
+
+    weight is the share of its part in the loss; temperature softens its answers; no name, no teacher.
+    """
+
+    name: str
+    weight: Fraction
+    temperature: float
 
 
 class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the model is trained.
+    """How a model is trained.
 
-    limit_pictures cuts the training and test sets (0: all of them); validation_pictures are held out of the
-    training set to choose the epoch.
+    seed decides first weights and order; data_seed which pictures are held out, and how the others vary.
+    runs is how many seeds are tried, from this one on. limit_pictures cuts the training and test sets (0: all
+    of them).
     """
 
+    name: ModelName
     version: str
     data_dir: str
     checkpoint_dir: str
+    reports_dir: str
     seed: int
-    widths: tuple[int, ...]
+    runs: Annotated[int, msgspec.Meta(ge=1)]
+    data_seed: int
+    network: NetworkSettings
+    precision: Literal["float32", "mixed_bfloat16"]
     epochs: int
     warmup_epochs: int
     batch_size: int
@@ -53,8 +86,11 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     validation_pictures: int
     limit_pictures: int
     augmentation: AugmentationSettings
+    teacher: TeacherSettings
 
 
 def recipe(settings: TrainSettings) -> TrainSettings:
-    """The settings without those that do not change the weights: the version, and where files are."""
-    return msgspec.structs.replace(settings, version="", data_dir="", checkpoint_dir="")
+    """The settings without those that do not change the weights: names, and where files are."""
+    return msgspec.structs.replace(
+        settings, name="recipe", version="", data_dir="", checkpoint_dir="", reports_dir=""
+    )

@@ -1,38 +1,109 @@
 """From data to weights: `mlaas train`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import msgspec
 import numpy as np
-import onnx
-import tensorflow as tf
+from msgspec.structs import replace
 
-from model import dataset, export
+from model import dataset, ood_fit
+from model.arrays import Features, Pictures
+from model.calibration import fit_temperature
 from model.checkpoint import Checkpoints, Progress
 from model.dataset import LABELS, Dataset
 from model.evaluate import measure
-from model.learning import Report, Split, learn
-from model.manifest import Manifest, Metrics, replace, sha256, write
-from model.settings import ModelSettings, TrainSettings, recipe
+from model.learning import Report, learn, mean_logits, untrained
+from model.lessons import Split, varied
+from model.manifest import Manifest, Metrics
+from model.manifest import replace as write_file
+from model.network import to_serve
+from model.ood import Detector
+from model.settings import TrainSettings
+from model.ship import ship
+from model.teaching import Teacher, teacher
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training from one seed: its best epoch, calibrated, and measured on the test pictures."""
+
+    settings: TrainSettings
+    progress: Progress
+    network: keras.Model
+    temperature: float
+    metrics: Metrics
 
 
 def train(
-    settings: TrainSettings, model: ModelSettings, report: Report, *, progress_bar: bool = True
+    settings: TrainSettings, weights_dir: Path, report: Report, *, progress_bar: bool = True
 ) -> Manifest:
-    """Trains, or goes on with a training that was interrupted, and writes .keras, .onnx and .json.
+    """Trains, or goes on with a training that was interrupted; writes weights and records.
 
-    report gets one line of text at a time; the progress bar goes to standard output. The test pictures are
-    used once, at the end. Raises DatasetError.
+    Of several runs the best on the held-out pictures is shipped. The test pictures are used once in each, at
+    its end. report gets one line of text at a time; the progress bar goes to standard output.
+    Raises DatasetError, TrainingError, and ModelError if there is no such teacher.
     """
     data = limited(dataset.load(Path(settings.data_dir)), settings.limit_pictures)
-    checkpoints = Checkpoints(settings, model.name)
+    parts = split(data, settings)
+    taught_by = teacher(settings, weights_dir)
+    seeds = range(settings.seed, settings.seed + settings.runs)
+    runs = [
+        run(replace(settings, seed=seed, runs=1), data, parts, taught_by, report, progress_bar=progress_bar)
+        for seed in seeds
+    ]
+    best = max(runs, key=lambda run: run.progress.best.held_out_accuracy)
+    detector = fit_detector(best.network, parts, settings)
+    manifest = ship(
+        best.network, detector, best.metrics, best.temperature, best.progress, best.settings, weights_dir
+    )
+    keep_records(best, runs, Path(settings.reports_dir, settings.name))
+    return manifest
+
+
+def keep_records(best: Run, runs: list[Run], folder: Path) -> None:
+    """Writes history.json, the epochs of the run that is shipped, and seeds.json, the result of every run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results = [
+        {
+            "seed": run.settings.seed,
+            "accuracy": run.metrics.accuracy,
+            "held_out_accuracy": run.progress.best.held_out_accuracy,
+            "seconds": round(run.progress.wall_seconds, 1),
+        }
+        for run in runs
+    ]
+    for name, content in (("history", best.progress), ("seeds", results)):
+        write_file(
+            folder / f"{name}.json", msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+        )
+
+
+def run(
+    settings: TrainSettings,
+    data: Dataset,
+    parts: Split,
+    taught_by: Teacher | None,
+    report: Report,
+    *,
+    progress_bar: bool,
+) -> Run:
+    """All epochs from one seed. Raises TrainingError."""
+    checkpoints = Checkpoints(settings)
     if done := checkpoints.progress().epochs_done:
-        report(f"going on after epoch {done} of {settings.epochs}")
-    progress = learn(settings, split(data, settings), checkpoints, report, progress_bar=progress_bar)
-    best = keras.saving.load_model(checkpoints.best(progress), compile=False)
-    metrics = measure(best.predict(data.test_images, batch_size=256, verbose=0), data.test_labels, LABELS)
-    report(f"test accuracy {metrics.accuracy:.2%} on {metrics.count} pictures, epoch {progress.best_epoch}")
-    return ship(best, metrics, progress, settings, model)
+        report(f"seed {settings.seed}: going on after epoch {done} of {settings.epochs}")
+    progress = learn(settings, parts, checkpoints, report, taught_by, progress_bar=progress_bar)
+    trained = untrained(settings)
+    trained.load_weights(checkpoints.best(progress))
+    temperature = fit_temperature(mean_logits(trained, parts.held_out_images), parts.held_out_labels)
+    network = to_serve(settings.network, len(LABELS), trained, temperature)
+    metrics = measure(network.predict(data.test_images, batch_size=256, verbose=0), data.test_labels, LABELS)
+    report(
+        f"seed {settings.seed}: test accuracy {metrics.accuracy:.2%} on {metrics.count} pictures, "
+        f"epoch {progress.best_epoch}, held-out {progress.best.held_out_accuracy:.2%}"
+    )
+    return Run(settings, progress, network, temperature, metrics)
 
 
 def limited(data: Dataset, pictures: int) -> Dataset:
@@ -44,52 +115,20 @@ def limited(data: Dataset, pictures: int) -> Dataset:
 
 
 def split(data: Dataset, settings: TrainSettings) -> Split:
-    """The training set in two, the same way for the same seed."""
-    out = dataset.held_out(data.train_labels, settings.validation_pictures, settings.seed)
+    """The training set in two, the same way for the same data_seed."""
+    out = dataset.held_out(data.train_labels, settings.validation_pictures, settings.data_seed)
     images, labels = data.train_images, data.train_labels
     return Split(images[~out], labels[~out], images[out], labels[out])
 
 
-def ship(
-    best: keras.Model, metrics: Metrics, progress: Progress, settings: TrainSettings, model: ModelSettings
-) -> Manifest:
-    """Writes the three files of the model, the manifest last."""
-    folder = Path(model.weights_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    keras_path, onnx_path = folder / f"{model.name}.keras", folder / f"{model.name}.onnx"
-    best.save(keras_path)
-    replace(onnx_path, export.to_onnx(best))
-    keras_sha256 = sha256(keras_path.read_bytes())
-    manifest = Manifest(
-        name=model.name,
-        version=settings.version,
-        labels=LABELS,
-        input_shape=best.input_shape[1:],
-        keras_file=keras_path.name,
-        keras_sha256=keras_sha256,
-        onnx_file=onnx_path.name,
-        onnx_sha256=sha256(onnx_path.read_bytes()),
-        onnx_from_sha256=keras_sha256,
-        metrics=metrics,
-        validation_accuracy=progress.best_accuracy,
-        parameters=best.count_params(),
-        epochs=progress.epochs_done,
-        best_epoch=progress.best_epoch,
-        wall_seconds=round(progress.wall_seconds, 1),
-        seed=settings.seed,
-        settings=recipe(settings),
-        data_sha256=dataset.DIGESTS,
-        software=software(),
-    )
-    write(folder, manifest)
-    return manifest
+def fit_detector(network: keras.Model, parts: Split, settings: TrainSettings) -> Detector:
+    """What knows the features of training pictures, plain and varied as in the first epoch."""
+    reader = keras.Model(network.input, network.get_layer("features").output)
 
+    def features(images: Pictures) -> Features:
+        found: Features = reader.predict(images, batch_size=256, verbose=0)
+        return found
 
-def software() -> dict[str, str]:
-    """The versions that the weights may depend on."""
-    return {
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-        "onnx": onnx.__version__,
-    }
+    pictures = np.concatenate((parts.images, varied(parts, settings, 0, erase=True)))
+    labels = np.concatenate((parts.labels, parts.labels))
+    return ood_fit.fit(features, pictures, labels, parts.held_out_images)

@@ -7,6 +7,7 @@ from messaging.contract import ErrorCode, Reply
 from worker.batching import Batch
 from worker.isolation import IsolatedModel
 from worker.outbox import Outbox
+from worker.pipe import Picture
 from worker.replies import reply_to, reply_to_ping
 from worker.triage import Task, triage
 
@@ -34,11 +35,10 @@ class Answerer:
 
         Raises ModelUnavailable.
         """
-        loaded = self._model.load()
         found = triage(
             batch.deliveries,
             now_ms=self._wall_clock() * 1000,
-            model=loaded.model,
+            loaded=self._model.load(),
             reply_topics=self._reply_topics,
         )
         self._outbox.drop(found.expired)
@@ -47,18 +47,24 @@ class Answerer:
         for delivery, address, failure in found.refused:
             self._outbox.reply(delivery, address, Reply(sha256="", error=failure))
         for ping in found.pings:
-            self._outbox.reply(ping.delivery, ping.address, reply_to_ping(loaded), ping.request.deadline_ms)
+            self._outbox.reply(
+                ping.delivery, ping.address, reply_to_ping(ping.model), ping.request.deadline_ms
+            )
         if found.work:
             self._predict(found.work, batch.received_at)
 
     def _predict(self, work: list[Task], received_at: float) -> None:
-        predicted = self._model.predict([task.request.body for task in work])
+        outcomes = self._model.predict([_picture(task) for task in work]).outcomes
         at_worker_ms = (self._clock() - received_at) * 1000
         received_ms = self._wall_clock() * 1000 - at_worker_ms
-        loaded = self._model.load()
-        for task, outcome in zip(work, predicted.outcomes, strict=True):
-            reply = reply_to(task, outcome, predicted, loaded, received_ms, at_worker_ms)
+        for task, outcome in zip(work, outcomes, strict=True):
+            reply = reply_to(task, outcome, len(outcomes), received_ms, at_worker_ms)
             if outcome.error is ErrorCode.INTERNAL:
                 self._outbox.reply_and_bury(task.delivery, task.address, reply, outcome.detail)
             else:
                 self._outbox.reply(task.delivery, task.address, reply, task.request.deadline_ms)
+
+
+def _picture(task: Task) -> Picture:
+    request = task.request
+    return Picture(request.body, task.model.name, request.mode, request.explain == "input")

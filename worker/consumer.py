@@ -40,10 +40,11 @@ class Consumer:
         self._stopping.set()
 
     def run(self) -> None:
-        """Load and warm the model, join the group, serve. Raises ModelUnavailable."""
+        """Load and warm the models, join the group, serve. Raises ModelUnavailable."""
         try:
             loaded = self._model.load()
-            _log.info("%s %s (%s) is warm", loaded.model, loaded.version, loaded.runtime)
+            for model in loaded.models:
+                _log.info("%s %s (%s) is warm", model.name, model.version, model.runtime)
             subscription = self._subscribe()
             if subscription is not None:
                 self._serve(subscription)

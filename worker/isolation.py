@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from messaging.contract import ErrorCode
 from worker.model_process import ModelDied, ModelProcess
-from worker.pipe import Loaded, Outcome, Predicted
+from worker.pipe import Loaded, Outcome, Picture, Predicted
 
 _log = logging.getLogger("mlaas.worker")
 
@@ -21,7 +21,7 @@ class IsolatedModel:
         """Raises ModelUnavailable."""
         return self._running().loaded
 
-    def predict(self, pictures: list[bytes]) -> Predicted:
+    def predict(self, pictures: list[Picture]) -> Predicted:
         """Outcome i is picture i's. If the batch costs the process its life, it runs again one by one.
 
         A picture that kills it alone, too, gets the error `internal`, with what happened as its detail.
@@ -32,21 +32,20 @@ class IsolatedModel:
         except ModelDied as error:
             _log.warning("%s, over a batch of %d; running it one by one", error, len(pictures))
             self.close()
-        singly = [self._predict_alone(picture) for picture in pictures]
-        return Predicted([one.outcomes[0] for one in singly], sum(one.infer_ms for one in singly))
+        return Predicted([self._predict_alone(picture) for picture in pictures])
 
     def close(self) -> None:
         if self._process is not None:
             self._process.close()
             self._process = None
 
-    def _predict_alone(self, picture: bytes) -> Predicted:
+    def _predict_alone(self, picture: Picture) -> Outcome:
         try:
-            return self._running().predict([picture])
+            return self._running().predict([picture]).outcomes[0]
         except ModelDied as error:
-            _log.error("%s, over one picture of %d bytes", error, len(picture))
+            _log.error("%s, over one picture of %d bytes", error, len(picture.content))
             self.close()
-            return Predicted([Outcome(error=ErrorCode.INTERNAL, detail=str(error))], 0.0)
+            return Outcome(error=ErrorCode.INTERNAL, detail=str(error))
 
     def _running(self) -> ModelProcess:
         if self._process is None:

@@ -9,13 +9,13 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from model.settings import ModelSettings
-from worker.pipe import Answer, Loaded, LoadFailed, Predicted, receive_answer, send_pictures
+from worker.pipe import Answer, Loaded, LoadFailed, Picture, Predicted, receive_answer, send_pictures
 
 MODULE = "worker.model_main"
 
 
 class ModelUnavailable(Exception):
-    """The model cannot be loaded; trying again will not help."""
+    """A model cannot be loaded; trying again will not help."""
 
 
 class ModelDied(Exception):
@@ -23,7 +23,7 @@ class ModelDied(Exception):
 
 
 class ModelProcess:
-    """Made when the model is loaded, its digest checked, and warm. Used by one thread at a time."""
+    """Made when every model is loaded, its digest checked, and warm. Used by one thread at a time."""
 
     def __init__(
         self, settings: ModelSettings, *, timeout_s: float, start_timeout_s: float, module: str = MODULE
@@ -44,7 +44,7 @@ class ModelProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def predict(self, pictures: list[bytes]) -> Predicted:
+    def predict(self, pictures: list[Picture]) -> Predicted:
         """Raises ModelDied."""
         try:
             send_pictures(self._connection, pictures)

@@ -3,41 +3,44 @@
 import hashlib
 
 from messaging.contract import ErrorCode, Failure, Reply, Timings
-from worker.pipe import Loaded, Outcome, Predicted
+from worker.pipe import LoadedModel, Outcome
 from worker.triage import Task
 
 
-def reply_to_ping(loaded: Loaded) -> Reply:
-    return Reply(sha256="", model=loaded.model, version=loaded.version)
+def reply_to_ping(model: LoadedModel) -> Reply:
+    return Reply(sha256="", model=model.name, version=model.version)
 
 
-def reply_to(
-    task: Task,
-    outcome: Outcome,
-    predicted: Predicted,
-    loaded: Loaded,
-    received_ms: float,
-    at_worker_ms: float,
-) -> Reply:
-    """received_ms: epoch, when the batch was in hand. at_worker_ms: from then until the model was done."""
-    sha256 = hashlib.sha256(task.request.body).hexdigest()
+def reply_to(task: Task, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float) -> Reply:
+    """received_ms: epoch, when the batch was in hand. at_worker_ms: from then until the models were done."""
+    sha256, model = hashlib.sha256(task.request.body).hexdigest(), task.model
     if outcome.error is not None:
         detail = "" if outcome.error is ErrorCode.INTERNAL else outcome.detail
-        return Reply(
-            sha256=sha256, model=loaded.model, version=loaded.version, error=Failure(outcome.error, detail)
-        )
-    timings = Timings(
-        queue_ms=max(0.0, received_ms - task.delivery.timestamp_ms) if task.delivery.timestamp_ms else 0.0,
-        batch_ms=max(0.0, at_worker_ms - outcome.decode_ms - predicted.infer_ms),
-        decode_ms=outcome.decode_ms,
-        infer_ms=predicted.infer_ms,
-        batch_size=len(predicted.outcomes),
-    )
+        failure = Failure(outcome.error, detail)
+        return Reply(sha256=sha256, model=model.name, version=model.version, error=failure)
     rounded = (round(probability, 6) for probability in outcome.probabilities)
     return Reply(
         sha256=sha256,
-        model=loaded.model,
-        version=loaded.version,
-        probabilities=dict(zip(loaded.labels, rounded, strict=True)),
-        timings=timings,
+        model=model.name,
+        version=model.version,
+        probabilities=dict(zip(model.labels, rounded, strict=True)),
+        in_distribution=outcome.in_distribution,
+        ood_score=round(outcome.ood_score, 6),
+        mode=outcome.mode,
+        warnings=outcome.warnings,
+        input=outcome.input,
+        timings=_timings(task, outcome, batch_size, received_ms, at_worker_ms),
+    )
+
+
+def _timings(
+    task: Task, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float
+) -> Timings:
+    sent_ms = task.delivery.timestamp_ms
+    return Timings(
+        queue_ms=max(0.0, received_ms - sent_ms) if sent_ms else 0.0,
+        batch_ms=max(0.0, at_worker_ms - outcome.decode_ms - outcome.infer_ms),
+        decode_ms=outcome.decode_ms,
+        infer_ms=outcome.infer_ms,
+        batch_size=batch_size,
     )

@@ -6,15 +6,17 @@ from dataclasses import dataclass, field
 from messaging import contract
 from messaging.broker import Delivery
 from messaging.contract import ContractError, ErrorCode, Failure, Request, ReturnAddress
+from worker.pipe import Loaded, LoadedModel
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A message that gets a reply."""
+    """A message that gets a reply, and the model that it is for."""
 
     delivery: Delivery
     address: ReturnAddress
     request: Request
+    model: LoadedModel
 
 
 @dataclass(slots=True)
@@ -29,7 +31,7 @@ class Triage:
 
 
 def triage(
-    deliveries: Iterable[Delivery], *, now_ms: float, model: str, reply_topics: Container[str]
+    deliveries: Iterable[Delivery], *, now_ms: float, loaded: Loaded, reply_topics: Container[str]
 ) -> Triage:
     """Headers are a stranger's word: only reply topics that are allowed are written to."""
     sorted_out = Triage()
@@ -42,11 +44,11 @@ def triage(
         if address.reply_to.partition("/")[0] not in reply_topics:
             sorted_out.unusable.append((delivery, f"reply_to {address.reply_to[:100]!r} is not allowed"))
             continue
-        _sort(sorted_out, delivery, address, now_ms, model)
+        _sort(sorted_out, delivery, address, now_ms, loaded)
     return sorted_out
 
 
-def _sort(into: Triage, delivery: Delivery, address: ReturnAddress, now_ms: float, model: str) -> None:
+def _sort(into: Triage, delivery: Delivery, address: ReturnAddress, now_ms: float, loaded: Loaded) -> None:
     try:
         request = contract.decode_request(delivery.message)
     except ContractError as error:
@@ -55,9 +57,10 @@ def _sort(into: Triage, delivery: Delivery, address: ReturnAddress, now_ms: floa
     if request.deadline_ms is not None and request.deadline_ms < now_ms:
         into.expired.append(delivery)
     elif request.is_ping:
-        into.pings.append(Task(delivery, address, request))
-    elif request.model not in ("", model):
-        failure = Failure(ErrorCode.UNKNOWN_MODEL, f"the model served here is {model}")
+        into.pings.append(Task(delivery, address, request, loaded.default))
+    elif (model := loaded.named(request.model)) is None:
+        known = ", ".join(model.name for model in loaded.models)
+        failure = Failure(ErrorCode.UNKNOWN_MODEL, f"no model {request.model[:100]!r} here; known: {known}")
         into.refused.append((delivery, address, failure))
     else:
-        into.work.append(Task(delivery, address, request))
+        into.work.append(Task(delivery, address, request, model))

@@ -99,8 +99,8 @@ def up(*arguments: str, **environment: str) -> Iterator[tuple[Service, str]]:
         yield running, running.wait_for(r"Ready: (http://\S+)")[1]
 
 
-def predict(url: str, picture: bytes) -> httpx.Response:
-    return httpx.post(f"{url}/predict", content=picture, headers=PNG, timeout=PATIENCE_S)
+def predict(url: str, picture: bytes, **query: str) -> httpx.Response:
+    return httpx.post(f"{url}/predict", params=query, content=picture, headers=PNG, timeout=PATIENCE_S)
 
 
 def until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:

@@ -50,7 +50,7 @@ def run(command: str, url: str, broker: str = "") -> str:
 
 def test_the_curl_lines_answer_with_the_label(running: tuple[Service, str]) -> None:
     curls = [command for command in COMMANDS if command.startswith("curl")]
-    assert len(curls) == 2
+    assert len(curls) == 3
     for command in curls:
         (name,) = re.findall(r"samples/(\w+)\.png", command)
         assert f'"label":"{name.capitalize()}"' in run(command, running[1])
@@ -92,9 +92,11 @@ def test_config_show_prints_the_settings(running: tuple[Service, str]) -> None:
     assert ".venv/bin/mlaas config show" in COMMANDS
 
 
-def test_the_accuracy_is_the_shipped_models() -> None:
-    manifest = json.loads((ROOT / "weights" / "fashion-mnist.json").read_bytes())
-    assert f"test pictures: {manifest['metrics']['accuracy']:.2%}".replace("%", " %") in README
+@pytest.mark.parametrize("name", ["fashion-mnist", "fashion-mnist-large"])
+def test_the_accuracy_is_the_shipped_models(name: str) -> None:
+    manifest = json.loads((ROOT / "weights" / f"{name}.json").read_bytes())
+    accuracy = f"{manifest['metrics']['accuracy']:.2%}".replace("%", " %")
+    assert re.search(rf"`{name}`[^`]* {accuracy}", README)
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"`?make (\w+)", README))))

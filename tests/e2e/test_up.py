@@ -1,5 +1,6 @@
 """The one-command start, with everything in it: embedded broker, worker, gateway."""
 
+import base64
 import io
 import os
 import signal
@@ -7,10 +8,16 @@ import socket
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
+from messaging.contract import MODES, Mode
+from model.preprocessing import prepare
+from tests import second_model
 from tests.e2e.services import (
     ROOT,
     SAMPLES,
@@ -30,7 +37,8 @@ SANDAL = (ROOT / "samples" / "sandal.png").read_bytes()
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[Service, str]]:
-    with up() as started:
+    """Its gateway reads the partition that `mlaas receive` reads, as one of twelve does by chance."""
+    with up(MLAAS_GATEWAY__INSTANCE_ID="cli") as started:
         yield started
 
 
@@ -42,12 +50,60 @@ def test_every_sample_comes_back_with_its_own_label(running: tuple[Service, str]
     assert as_body["label"] == as_form["label"] == label_of(sample)
     assert sum(as_body["probabilities"].values()) == pytest.approx(1, abs=1e-4)
     assert set(as_body) == {
-        "label", "confidence", "probabilities", "model", "version", "request_id", "sha256", "timings",
+        "label", "confidence", "probabilities", "in_distribution", "ood_score", "mode", "warnings",
+        "model", "version", "request_id", "sha256", "timings",
     }  # fmt: skip
+    assert (as_body["mode"], as_body["model"]) == ("raw28", "fashion-mnist")
 
 
 def test_there_are_ten_samples() -> None:
     assert len(SAMPLES) == 10
+
+
+@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "auto"])
+def test_what_the_model_saw_is_what_preparing_the_picture_gives(
+    running: tuple[Service, str], mode: Mode
+) -> None:
+    _, url = running
+    answer = predict(url, SANDAL, mode=mode, explain="input").json()
+    assert answer["mode"] == mode
+    data = base64.b64decode(answer["input"].removeprefix("data:image/png;base64,"), validate=True)
+    with Image.open(io.BytesIO(data)) as picture:
+        saw = np.asarray(picture)
+    assert np.array_equal(saw, prepare(SANDAL, mode=mode, max_pixels=1000).pixels)
+
+
+def test_what_is_not_served_is_a_problem_that_says_what_is(running: tuple[Service, str]) -> None:
+    _, url = running
+    unknown_mode, unknown_model = predict(url, SANDAL, mode="sketch"), predict(url, SANDAL, model="none")
+    assert (unknown_mode.status_code, unknown_model.status_code) == (422, 404)
+    assert all(mode in unknown_mode.json()["detail"] for mode in MODES)
+    assert "known: fashion-mnist" in unknown_model.json()["detail"]
+
+
+def test_each_of_two_models_answers_who_asks_for_it(tmp_path: Path) -> None:
+    second_model.copy_shipped(tmp_path)
+    second_model.add_mirrored(tmp_path, "mirrored")
+    environment = {
+        "MLAAS_MODEL__NAMES": "[fashion-mnist, mirrored]",
+        "MLAAS_MODEL__WEIGHTS_DIR": str(tmp_path),
+    }
+    with up(**environment) as (_, url):
+        answers = {name: predict(url, SANDAL, model=name).json() for name in ("fashion-mnist", "mirrored")}
+        default = predict(url, SANDAL).json()
+        asking = ["predict", "--url", url, "--model", "mirrored", "samples/sandal.png"]
+        with service(*asking) as command:
+            assert command.wait() == 0
+    assert {name: answer["label"] for name, answer in answers.items()} == {
+        "fashion-mnist": "Sandal",
+        "mirrored": "Coat",
+    }
+    assert {answer["model"] for answer in answers.values()} == set(answers)
+    assert (default["model"], default["probabilities"]) == (
+        "fashion-mnist",
+        answers["fashion-mnist"]["probabilities"],
+    )
+    assert command.output.startswith("samples/sandal.png: Coat (")
 
 
 def huge_png() -> bytes:
@@ -108,6 +164,7 @@ def test_the_broker_can_be_spoken_to_directly(running: tuple[Service, str]) -> N
         assert receiving.wait() == 0
     for correlation_id in ids:
         assert correlation_id in receiving.output
+    assert all('"probabilities"' in line for line in receiving.lines if line.startswith("{"))
     assert '"Sandal": 0.9' in receiving.output or '"Sandal": 1.0' in receiving.output
 
 

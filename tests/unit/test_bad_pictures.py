@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.preprocessing import PictureError, decode
+from model.preprocessing import MODES, PictureError, prepare
 
 MAX_PIXELS = 1_000_000
 
@@ -23,7 +23,7 @@ def noise(width, height):
 
 def refused(picture):
     with pytest.raises(PictureError) as caught:
-        decode(picture, max_pixels=MAX_PIXELS)
+        prepare(picture, max_pixels=MAX_PIXELS)
     return str(caught.value)
 
 
@@ -40,6 +40,12 @@ def with_png_size(width, height):
 )
 def test_what_is_not_a_picture_is_refused(picture):
     assert refused(picture)
+
+
+def test_what_is_wrong_is_said():
+    assert refused(b"hello") == "This is not a PNG, JPEG or WebP picture."
+    assert "its end is missing" in refused(encode(noise(28, 28))[:-12])
+    assert refused(encode(noise(28, 28), "JPEG")[:300]) == "The picture is damaged or incomplete."
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
@@ -68,9 +74,21 @@ def test_a_picture_with_a_flipped_bit_is_read_or_refused_and_nothing_else():
             damaged = picture.copy()
             damaged[place] ^= 1 << random.integers(0, 8)
             try:
-                decode(damaged.tobytes(), max_pixels=MAX_PIXELS)
+                prepare(damaged.tobytes(), mode="raw28", max_pixels=MAX_PIXELS)
             except PictureError:
                 continue
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_refuses_what_is_damaged(mode):
+    with pytest.raises(PictureError):
+        prepare(encode(noise(60, 80), "JPEG")[:-200], mode=mode, max_pixels=MAX_PIXELS)
+
+
+def test_the_first_frame_of_a_damaged_animation_is_refused_when_it_is_cut():
+    frames = [noise(40, 40), noise(40, 40).rotate(90)]
+    picture = encode(frames[0], save_all=True, append_images=frames[1:])
+    assert refused(picture[:2000])
 
 
 def test_a_hundred_megapixels_are_refused_by_the_header_alone():
@@ -80,6 +98,6 @@ def test_a_hundred_megapixels_are_refused_by_the_header_alone():
 
 def test_the_limit_itself_is_allowed():
     picture = encode(noise(300, 400))
-    assert decode(picture, max_pixels=300 * 400).shape == (28, 28)
+    assert prepare(picture, max_pixels=300 * 400).pixels.shape == (28, 28)
     with pytest.raises(PictureError):
-        decode(picture, max_pixels=300 * 400 - 1)
+        prepare(picture, max_pixels=300 * 400 - 1)

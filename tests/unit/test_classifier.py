@@ -15,7 +15,7 @@ from model.classifier import choose, load
 from model.evaluate import evaluate, predict_all
 from model.manifest import ModelError
 from model.predict import predict_picture
-from model.preprocessing import decode
+from model.preprocessing import prepare
 
 WEIGHTS = Path("weights")
 NAME = "fashion-mnist"
@@ -52,7 +52,7 @@ def every():
 @pytest.fixture
 def weights(tmp_path):
     """A copy of the shipped model that a test may damage."""
-    for kind in ("keras", "onnx", "json"):
+    for kind in ("keras", "onnx", "npz", "json"):
         shutil.copy(WEIGHTS / f"{NAME}.{kind}", tmp_path)
     return tmp_path
 
@@ -87,15 +87,15 @@ def test_the_shipped_model_is_as_accurate_as_its_manifest_says(classifiers, ever
 @pytest.mark.parametrize("count", [1, 2, 7, 64])
 def test_every_picture_gets_a_row_of_probabilities(classifiers, some, count):
     for classifier in classifiers:
-        rows = classifier.predict(some[0][:count])
+        rows = classifier.predict(some[0][:count]).probabilities
         assert (rows.shape, rows.dtype) == ((count, 10), np.float32)
         assert np.allclose(rows.sum(axis=1), 1, atol=1e-5)
 
 
 def test_a_picture_gets_the_same_answer_alone_and_among_others(classifiers, some):
     for classifier in classifiers:
-        alone = np.concatenate([classifier.predict(some[0][i : i + 1]) for i in range(8)])
-        assert np.allclose(alone, classifier.predict(some[0][:8]), atol=1e-5)
+        alone = np.concatenate([classifier.predict(some[0][i : i + 1]).probabilities for i in range(8)])
+        assert np.allclose(alone, classifier.predict(some[0][:8]).probabilities, atol=1e-5)
 
 
 def test_auto_takes_the_export_where_there_is_one(weights):
@@ -137,14 +137,15 @@ def as_a_shop_shows_it(picture):
 
 def test_a_product_photo_is_recognised_like_the_picture_it_was_made_from(classifiers, some):
     pictures = some[0][::5]
-    photos = np.stack([decode(as_a_shop_shows_it(picture), max_pixels=1_000_000) for picture in pictures])
-    expected, answered = (classifiers[0].predict(batch).argmax(axis=1) for batch in (pictures, photos))
+    photos = np.stack([prepare(as_a_shop_shows_it(each), max_pixels=1_000_000).pixels for each in pictures])
+    expected, answered = (predict_all(classifiers[0], batch).argmax(axis=1) for batch in (pictures, photos))
     assert (expected == answered).mean() >= 0.90
 
 
 @pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.png")), ids=lambda path: path.stem)
 def test_the_sample_pictures_are_recognised(sample):
     classifier = load(WEIGHTS, NAME, "onnx", 1)
-    label, probability = next(iter(predict_picture(sample.read_bytes(), classifier, 1000).items()))
+    answer = predict_picture(sample.read_bytes(), classifier, mode="auto", max_pixels=1000)
+    label, probability = next(iter(answer.probabilities.items()))
     assert label.lower().replace("/", "-").replace(" ", "-") == sample.stem
     assert probability > 0.9

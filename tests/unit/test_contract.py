@@ -1,5 +1,8 @@
 """The golden messages are literal: whoever changes the wire must change them, and sees what it means."""
 
+import base64
+
+import msgspec
 import pytest
 
 from messaging import contract
@@ -42,6 +45,30 @@ REPLY_1 = Reply(
     timings=Timings(queue_ms=1.5, batch_ms=0.25, decode_ms=0.125, infer_ms=0.5, batch_size=2),
 )
 
+# Added to version 1 later: who does not know these headers and fields ignores them.
+GOLDEN_REQUEST_1_EXPLAIN = Message(
+    b"\x89PNG...", {**GOLDEN_REQUEST_1.headers, "mode": "photo", "explain": "input"}
+)
+REQUEST_1_EXPLAIN = msgspec.structs.replace(REQUEST_1, mode="photo", explain="input")
+
+PIXELS = bytes(783) + b"\xff"
+GOLDEN_REPLY_1_EXPLAIN = Message(
+    b'{"sha256":"ab12","model":"fashion-mnist","version":"1.0.0",'
+    b'"probabilities":{"Sandal":0.75,"Sneaker":0.25},'
+    b'"in_distribution":false,"ood_score":1.5,"mode":"photo","warnings":["unlike clothing"],'
+    b'"input":"' + 261 * b"AAAA" + b'/w==",'
+    b'"timings":{"queue_ms":1.5,"batch_ms":0.25,"decode_ms":0.125,"infer_ms":0.5,"batch_size":2}}',
+    {"schema": "1", "correlation_id": "c0ffee"},
+)
+REPLY_1_EXPLAIN = msgspec.structs.replace(
+    REPLY_1,
+    in_distribution=False,
+    ood_score=1.5,
+    mode="photo",
+    warnings=["unlike clothing"],
+    input=PIXELS,
+)
+
 GOLDEN_ERROR_1 = Message(
     b'{"sha256":"ab12","error":{"code":"invalid_picture","detail":"the PNG ends too early"}}',
     {"schema": "1", "correlation_id": "c0ffee"},
@@ -51,12 +78,21 @@ ERROR_1 = Reply(sha256="ab12", error=Failure(ErrorCode.INVALID_PICTURE, "the PNG
 ADDRESS = ReturnAddress("predict.replies/7", {"correlation_id": "c0ffee"})
 
 
-def test_a_request_is_written_as_the_golden_bytes_and_read_back() -> None:
-    assert contract.encode_request(REQUEST_1) == GOLDEN_REQUEST_1
-    assert contract.decode_request(GOLDEN_REQUEST_1) == REQUEST_1
+@pytest.mark.parametrize(
+    ("request_", "golden"),
+    [(REQUEST_1, GOLDEN_REQUEST_1), (REQUEST_1_EXPLAIN, GOLDEN_REQUEST_1_EXPLAIN)],
+    ids=["as first", "explain"],
+)
+def test_a_request_is_written_as_the_golden_bytes_and_read_back(request_: Request, golden: Message) -> None:
+    assert contract.encode_request(request_) == golden
+    assert contract.decode_request(golden) == request_
 
 
-@pytest.mark.parametrize(("reply", "golden"), [(REPLY_1, GOLDEN_REPLY_1), (ERROR_1, GOLDEN_ERROR_1)])
+@pytest.mark.parametrize(
+    ("reply", "golden"),
+    [(REPLY_1, GOLDEN_REPLY_1), (REPLY_1_EXPLAIN, GOLDEN_REPLY_1_EXPLAIN), (ERROR_1, GOLDEN_ERROR_1)],
+    ids=["as first", "explain", "error"],
+)
 def test_a_reply_is_written_as_the_golden_bytes_and_read_back(reply: Reply, golden: Message) -> None:
     assert contract.encode_reply(reply, ADDRESS) == golden
     assert contract.decode_reply(golden) == reply
@@ -67,6 +103,12 @@ def test_only_id_and_address_are_required() -> None:
     request = contract.decode_request(Message(b"x", {"correlation_id": "1", "reply_to": "r"}))
     assert request == Request(body=b"x", correlation_id="1", reply_to="r")
     assert request.deadline_ms is None
+    assert (request.mode, request.explain) == ("auto", "")
+
+
+def test_being_in_the_distribution_is_said_not_left_out() -> None:
+    body = contract.encode_reply(msgspec.structs.replace(REPLY_1, in_distribution=True), ADDRESS).body
+    assert b'"in_distribution":true' in body
 
 
 @pytest.mark.parametrize("missing", ["correlation_id", "reply_to"])
@@ -79,7 +121,7 @@ def test_without_id_or_address_nobody_can_be_answered(missing: str) -> None:
 
 def test_an_unknown_schema_is_refused_with_a_code_that_says_so() -> None:
     headers = {**GOLDEN_REQUEST_1.headers, "schema": "99"}
-    with pytest.raises(ContractError, match=r"'99'.*accepted: 1") as raised:
+    with pytest.raises(ContractError, match=r"'99'.*accepted: 1$") as raised:
         contract.decode_request(Message(b"", headers))
     assert raised.value.code is ErrorCode.UNSUPPORTED_SCHEMA
 
@@ -87,8 +129,25 @@ def test_an_unknown_schema_is_refused_with_a_code_that_says_so() -> None:
 @pytest.mark.parametrize("deadline", ["soon", "-1", "1e9", "٣", "9" * 16])
 def test_a_deadline_that_is_no_number_is_refused(deadline: str) -> None:
     headers = {**GOLDEN_REQUEST_1.headers, "deadline_ms": deadline}
-    with pytest.raises(ContractError, match="deadline_ms"):
+    with pytest.raises(ContractError, match="deadline_ms") as raised:
         contract.decode_request(Message(b"", headers))
+    assert raised.value.code is ErrorCode.INVALID_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "accepted"),
+    [
+        ("mode", "sketch", "auto, raw28, product, photo"),
+        ("mode", "AUTO", "auto, raw28, product, photo"),
+        ("explain", "everything", "input"),
+    ],
+)
+def test_a_choice_that_there_is_not_is_refused_with_those_that_there_are(
+    header: str, value: str, accepted: str
+) -> None:
+    with pytest.raises(ContractError, match=f"{header} '{value}' .*accepted: {accepted}$") as raised:
+        contract.decode_request(Message(b"", {**GOLDEN_REQUEST_1.headers, header: value}))
+    assert raised.value.code is ErrorCode.INVALID_REQUEST
 
 
 @pytest.mark.parametrize(
@@ -113,7 +172,16 @@ def test_other_clients_names_are_understood_and_given_back(partition: str) -> No
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"{}", b'{"sha256":1}', b'{"sha256":"","error":{"code":"odd","detail":""}}', b"\xff"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"sha256":1}',
+        b'{"sha256":"","error":{"code":"odd","detail":""}}',
+        b'{"sha256":"","model":"m","input":"' + base64.b64encode(bytes(783)) + b'"}',
+        b"\xff",
+    ],
 )
 def test_a_broken_reply_is_an_error_not_a_crash(body: bytes) -> None:
     with pytest.raises(ContractError):

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import keras
 import msgspec
+import numpy as np
 import pytest
 
 from model import manifest as manifests
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 @pytest.fixture
 def weights(tmp_path):
     """A copy of the shipped model that a test may damage."""
-    for kind in ("keras", "onnx", "json"):
+    for kind in ("keras", "onnx", "npz", "json"):
         shutil.copy(WEIGHTS / f"{NAME}.{kind}", tmp_path)
     return tmp_path
 
@@ -66,6 +67,48 @@ def test_a_damaged_export_is_refused_and_not_replaced_by_keras(weights):
     flip_a_bit(weights / f"{NAME}.onnx")
     with pytest.raises(ModelError, match="is not the file that was trained"):
         load(weights, NAME, "auto", 1)
+
+
+def with_other_weights(weights, change):
+    """The model with a .keras file that change() has made from the network, and a manifest that fits."""
+    path = weights / f"{NAME}.keras"
+    change(keras.saving.load_model(path, compile=False)).save(path)
+    digest = manifests.sha256(path.read_bytes())
+    manifests.write(weights, msgspec.structs.replace(manifests.read(weights, NAME), keras_sha256=digest))
+
+
+def not_a_number(network):
+    network.get_layer("probabilities").bias.assign(np.full(10, np.nan, np.float32))
+    return network
+
+
+def with_code_in_it(network):
+    return keras.Model(network.input, keras.layers.Lambda(lambda x: x)(network.output))
+
+
+def one_class_less(network):
+    features = network.get_layer("features").output
+    return keras.Model(network.input, keras.layers.Dense(9, "softmax")(features))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (not_a_number, r"fashion-mnist\.keras does not give probabilities"),
+        (with_code_in_it, r"Keras cannot open .*fashion-mnist\.keras"),
+        (one_class_less, r"fashion-mnist\.keras gives 9 numbers for 10 labels"),
+    ],
+)
+def test_a_model_that_cannot_be_served_is_refused_by_name(weights, change, complaint):
+    with_other_weights(weights, change)
+    with pytest.raises(ModelError, match=complaint):
+        load(weights, NAME, "keras", 1)
+
+
+def test_a_damaged_detector_is_refused(weights):
+    flip_a_bit(weights / f"{NAME}.npz")
+    with pytest.raises(ModelError, match=r"fashion-mnist\.npz is not the file that was trained"):
+        load(weights, NAME, "onnx", 1)
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "keras"])

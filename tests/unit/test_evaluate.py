@@ -1,15 +1,37 @@
+import json
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
-from model.evaluate import BATCH, evaluate, measure, predict_all
+from mlaas.chosen import Chosen
+from mlaas.commands.evaluate import evaluate as command
+from model import classifier as classifiers
+from model import dataset, ood_sets
+from model.classifier import Predictions
+from model.evaluate import (
+    BATCH,
+    calibration_error,
+    confusion,
+    evaluate,
+    evaluate_answers,
+    in_bins,
+    measure,
+    predict_all,
+    robustness,
+    top_accuracy,
+)
+from model.ood_sets import OodFigures, OodSetsError
+from tests.unit.measured_model import NearestMean, manifest
+from tests.unit.measured_model import pictures as committed
 
 
 class FirstPixel:
     """Says that a picture's class is the number in its first pixel."""
 
-    manifest = SimpleNamespace(labels=("a", "b", "c"))
+    manifest = manifest(labels=("a", "b", "c"))
     runtime = "none"
 
     def __init__(self):
@@ -17,13 +39,28 @@ class FirstPixel:
 
     def predict(self, pictures):
         self.batches.append(len(pictures))
-        return np.eye(3, dtype=np.float32)[pictures[:, 0, 0]]
+        return Predictions(np.eye(3, dtype=np.float32)[pictures[:, 0, 0]], np.zeros(len(pictures)))
+
+
+class BrighterSide:
+    """Class 1 if the right half is brighter, else 0."""
+
+    def predict(self, pictures):
+        right = pictures[:, :, 14:].sum(axis=(1, 2), dtype=int) > pictures[:, :, :14].sum(
+            axis=(1, 2), dtype=int
+        )
+        return Predictions(np.eye(2, dtype=np.float32)[right.astype(int)], np.zeros(len(pictures)))
 
 
 def pictures(*classes):
     images = np.zeros((len(classes), 28, 28), np.uint8)
     images[:, 0, 0] = classes
     return images
+
+
+def softmax(logits):
+    powers = np.exp(logits)
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def test_accuracy_is_the_share_of_right_answers():
@@ -46,3 +83,100 @@ def test_many_pictures_are_predicted_a_batch_at_a_time_in_order():
     classes = np.arange(BATCH + 5) % 3
     assert predict_all(classifier, pictures(*classes)).argmax(axis=1) == pytest.approx(classes)
     assert classifier.batches == [BATCH, 5]
+
+
+def test_the_figures_before_the_temperature_are_those_of_the_plain_softmax():
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(0, 3, (200, 3)), random.integers(0, 3, 200).astype(np.uint8)
+    classifier = SimpleNamespace(manifest=manifest(labels=("a", "b", "c"), temperature=2.5), runtime="none")
+    found = evaluate_answers(classifier, softmax(logits / 2.5), labels)
+    plain = measure(softmax(logits), labels, ("a", "b", "c"))
+    for name, value in msgspec.structs.asdict(found.before_temperature).items():
+        assert value == pytest.approx(getattr(plain, name), abs=1e-5), name
+    assert found.nll != pytest.approx(plain.nll, abs=0.01)
+
+
+def test_calibration_error_is_the_mean_distance_of_confidence_and_hits():
+    confidence, hits = np.array([0.9, 0.9, 0.9, 0.9, 0.5, 0.5]), np.array([1, 1, 1, 0, 1, 0])
+    assert calibration_error(confidence, hits) == pytest.approx(4 / 6 * 0.15)
+
+
+def test_answers_of_full_confidence_are_in_the_last_bin():
+    bins = in_bins(np.array([1.0, 0.97, 0.0]), np.array([1, 0, 0]))
+    assert (bins.counts[-1], bins.counts[0], bins.hits[-1], bins.confidence[-1]) == (2, 1, 1, 1.97)
+
+
+def test_the_second_answer_counts_for_top_two():
+    rows = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]], np.float32)
+    assert top_accuracy(rows, np.array([0, 1, 2], np.uint8), 2) == pytest.approx(2 / 3)
+
+
+def test_confusion_has_a_row_for_each_label_and_a_column_for_each_answer():
+    rows = np.eye(3, dtype=np.float32)[[0, 2, 2]]
+    assert confusion(rows, np.array([0, 1, 2], np.uint8)) == ((1, 0, 0), (0, 0, 1), (0, 0, 1))
+
+
+def test_robustness_is_the_accuracy_under_each_corruption_and_level():
+    labels = np.array([0, 1, 1], np.uint8)
+    images = np.zeros((3, 28, 28), np.uint8)
+    images[0, 10:18, 2:8] = images[1:, 10:18, 20:26] = 200
+    found = robustness(BrighterSide(), images, labels)
+    assert (found.clean, found.count) == (1.0, 3)
+    assert found.corruptions["mirror"] == (0.0,)
+    assert found.corruptions["upside down"] == (1.0,)
+    assert found.corruptions["scale"] == (1.0, 1.0, 1.0)
+    assert found.mean == pytest.approx(np.mean([np.mean(levels) for levels in found.corruptions.values()]))
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The command measures this model, on the committed pictures."""
+    data = committed()
+    asked = []
+
+    def load(weights_dir, name, runtime, threads):
+        asked.append(name)
+        return NearestMean(data, name=name)
+
+    monkeypatch.setattr(classifiers, "load", load)
+    monkeypatch.setattr(dataset, "load", lambda _: data)
+    return asked
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(command, arguments, obj=Chosen(None, []))
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_the_command_prints_the_figures_of_the_model_asked_for(tiny):
+    found = json.loads(run("--model", "other", "--json"))
+    assert tiny == ["other"]
+    assert (found["model"], found["version"], found["runtime"]) == ("other", "7.1", "none")
+    assert (found["macs"], found["parameters"], found["count"]) == (56789, 1234, 100)
+    assert 0.5 < found["accuracy"] <= found["top2_accuracy"] <= 1
+    assert {"ece", "classwise_ece", "nll", "brier"} <= set(found) & set(found["before_temperature"])
+    assert "robustness" not in found and "ood" not in found
+
+
+def test_the_command_measures_what_is_asked_for_besides(tiny, monkeypatch):
+    figures = {"fog": OodFigures(auroc=0.875, false_positive_rate=0.25, count=8)}
+    monkeypatch.setattr(ood_sets, "measure", lambda *_: figures)
+    found = json.loads(run("--ood", "--robustness", "--json"))
+    assert found["ood"]["fog"]["auroc"] == 0.875
+    assert found["robustness"]["count"] == 100
+    printed = run("--ood", "--robustness")
+    for text in ("T-shirt/top", "expected calibration error", "glass blur", "fog", "0.875", "56,789"):
+        assert text in printed
+
+
+def test_sets_of_strangers_that_cannot_be_built_end_in_one_line(tiny, monkeypatch):
+    def fail(*_):
+        raise OodSetsError("install them")
+
+    monkeypatch.setattr(ood_sets, "measure", fail)
+    assert run("--ood", code=1) == "Error: install them\n"
+
+
+def test_photos_are_not_corrupted(tiny, tmp_path):
+    assert "leave out --photos" in run("--photos", str(tmp_path), "--robustness", code=2)

@@ -5,22 +5,39 @@ import onnxruntime
 import pytest
 
 from model.export import to_onnx
-from model.network import build
+from model.network import multiply_adds, serving, to_serve, to_train
+from model.objective import softmax
+from model.settings import NetworkSettings
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
+VGG = NetworkSettings(kind="vgg", widths=(8, 16), members=1)
+RESNETS = NetworkSettings(kind="resnet", widths=(8, 16, 24), members=3)
 
-@pytest.fixture(scope="module")
-def network():
-    """Untrained, but with every weight another than a new network has: folding must use them all."""
+
+@pytest.fixture(scope="module", params=[VGG, RESNETS], ids=["one vgg", "three resnets"])
+def trained(request):
+    """Untrained, but with every weight another than a new network has: folding must use them all.
+
+    The last layer's are small, so that no probability is 0 or 1.
+    """
     keras.utils.set_random_seed(1)
-    network = build((8, 16), 10)
+    network = to_train(request.param, 10)
     random = np.random.default_rng(1)
     network.set_weights(
-        [random.uniform(0.5, 1.5, weight.shape) * (weight + 0.1) for weight in network.get_weights()]
+        [random.uniform(0.7, 1.3, weight.shape) * (weight + 0.02) for weight in network.get_weights()]
     )
-    return network
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Dense):
+            logits = keras.Model(network.input, layer.output).predict(pictures(5), verbose=0)
+            layer.set_weights([weight / logits.std() for weight in layer.get_weights()])
+    return request.param, network
+
+
+@pytest.fixture(scope="module")
+def network(trained):
+    return to_serve(trained[0], 10, trained[1], temperature=1.7)
 
 
 @pytest.fixture(scope="module")
@@ -33,30 +50,35 @@ def pictures(count):
 
 
 def run(exported, images):
-    return onnxruntime.InferenceSession(exported).run(None, {"pixels": images})[0]
+    return onnxruntime.InferenceSession(exported).run(["probabilities", "features"], {"pixels": images})
+
+
+def test_what_is_served_is_the_mean_of_the_members_logits_over_the_temperature(trained, network):
+    images = pictures(5)
+    expected = softmax(trained[1].predict(images, verbose=0).mean(axis=1) / 1.7)
+    assert np.abs(network.predict(images, verbose=0) - expected).max() < 1e-5
+    assert 0.01 < expected.std() < 0.29
 
 
 @pytest.mark.parametrize("count", [1, 2, 33])
 def test_the_export_gives_the_answers_of_the_network_for_any_number_of_pictures(network, exported, count):
-    expected = network.predict(pictures(count), verbose=0)
-    assert np.abs(run(exported, pictures(count)) - expected).max() < 1e-5
-    assert expected.std() > 0.01
+    features = keras.Model(network.input, network.get_layer("features").output)
+    probabilities, found = run(exported, pictures(count))
+    assert np.abs(probabilities - network.predict(pictures(count), verbose=0)).max() < 1e-5
+    np.testing.assert_allclose(found, features.predict(pictures(count), verbose=0), rtol=1e-3, atol=1e-4)
 
 
-def test_batch_normalisation_is_folded_away(exported):
+def test_batch_normalisation_is_folded_away(trained, exported):
     operators = [node.op_type for node in onnx.load_from_string(exported).graph.node]
-    assert operators.count("Conv") == 4
+    assert operators.count("Conv") == {"vgg": 4, "resnet": 3 * 7}[trained[0].kind]
     assert "BatchNormalization" not in operators
 
 
 def test_what_goes_in_and_comes_out_has_a_name_and_a_type(exported):
     graph = onnx.load_from_string(exported).graph
-    (pixels,), (probabilities,) = graph.input, graph.output
-    assert (pixels.name, pixels.type.tensor_type.elem_type) == ("pixels", onnx.TensorProto.UINT8)
-    assert (probabilities.name, probabilities.type.tensor_type.elem_type) == (
-        "probabilities",
-        onnx.TensorProto.FLOAT,
-    )
+    kinds = {each.name: each.type.tensor_type.elem_type for each in [*graph.input, *graph.output]}
+    floats = onnx.TensorProto.FLOAT
+    assert kinds == {"pixels": onnx.TensorProto.UINT8, "probabilities": floats, "features": floats}
 
 
 def test_a_layer_that_cannot_be_written_stops_the_export():
@@ -64,3 +86,8 @@ def test_a_layer_that_cannot_be_written_stops_the_export():
     outputs = keras.layers.Dense(10)(keras.layers.Flatten()(inputs))
     with pytest.raises(KeyError, match="Flatten"):
         to_onnx(keras.Model(inputs, outputs))
+
+
+def test_multiply_adds_are_counted_by_hand():
+    expected = 28 * 28 * 9 * (1 * 8 + 8 * 8) + 14 * 14 * 9 * (8 * 16 + 16 * 16) + 16 * 10
+    assert multiply_adds(serving(VGG, 10)) == expected

@@ -2,105 +2,34 @@
 
 import asyncio
 import hashlib
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
 
-import httpx
 import msgspec
 import pytest
 
-from gateway.app import create_app
 from gateway.request_reply import Requester
-from gateway.settings import GatewaySettings
 from messaging import contract
 from messaging.broker import Message
-from messaging.contract import ErrorCode, Failure, Reply, Request, ReturnAddress, Timings
+from messaging.contract import ErrorCode, Failure, Reply, Request, ReturnAddress
 from messaging.memory import MemoryBroker
 from mlaas.settings import load
+from tests.unit.gateways import (
+    PNG,
+    SANDAL,
+    Worker,
+    gateway,
+    gateway_settings,
+    problem,
+    sandal,
+    silent,
+    working,
+)
 
 pytestmark = pytest.mark.anyio
-
-SANDAL = (Path(__file__).parents[2] / "samples" / "sandal.png").read_bytes()
-PNG = {"Content-Type": "image/png"}
-TIMINGS = Timings(queue_ms=1, batch_ms=1, decode_ms=1, infer_ms=1, batch_size=1)
-
-Worker = Callable[[Request], Reply | None]
-
-
-def sandal(request: Request) -> Reply:
-    return Reply(
-        sha256=hashlib.sha256(request.body).hexdigest(),
-        model="fashion-mnist",
-        version="1",
-        probabilities={"Sneaker": 0.2, "Sandal": 0.8},
-        timings=TIMINGS,
-    )
 
 
 def failing(code: ErrorCode) -> Worker:
     return lambda request: Reply(sha256="", error=Failure(code, "what happened"))
-
-
-def silent(request: Request) -> None:
-    return None
-
-
-@contextmanager
-def working(broker: MemoryBroker, worker: Worker) -> Iterator[None]:
-    """Answers pings at once, and pictures as the worker says."""
-    stop = threading.Event()
-
-    def serve() -> None:
-        subscription = broker.subscribe("predict.requests", "g")
-        while not stop.is_set():
-            for delivery in subscription.receive(10, 0.01):
-                request = contract.decode_request(delivery.message)
-                reply = Reply(sha256="", model="m", version="1") if request.is_ping else worker(request)
-                if reply is not None:
-                    address = contract.return_address(delivery.message)
-                    broker.publish(address.reply_to, contract.encode_reply(reply, address))
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield
-    stop.set()
-    thread.join()
-
-
-def gateway_settings(**changes: object) -> GatewaySettings:
-    changes = {"reply_timeout_ms": 2_000, "ping_interval_ms": 10, "drain_timeout_ms": 200, **changes}
-    return msgspec.structs.replace(load(None, {}).gateway, **changes)
-
-
-@asynccontextmanager
-async def gateway(
-    worker: Worker | None, broker: MemoryBroker | None = None, **changes: object
-) -> AsyncIterator[httpx.AsyncClient]:
-    broker = broker or MemoryBroker()
-    settings = gateway_settings(**changes)
-    requester = Requester(broker, load(None, {}).topics, settings)
-    app = create_app(requester, settings)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    with working(broker, worker) if worker else contextmanager(lambda: iter([None]))():
-        async with (
-            app.router.lifespan_context(app),
-            httpx.AsyncClient(transport=transport, base_url="http://g") as http,
-        ):
-            while worker and (await http.get("/health/ready")).status_code != 200:
-                await asyncio.sleep(0.005)
-            yield http
-
-
-def problem(response: httpx.Response, status: int) -> dict[str, object]:
-    assert response.status_code == status, response.text
-    assert response.headers["content-type"] == "application/problem+json"
-    document = response.json()
-    assert document["status"] == status
-    assert document["title"]
-    assert document["request_id"] == response.headers["x-request-id"]
-    return document
 
 
 async def test_a_picture_in_the_body_is_answered() -> None:
@@ -192,6 +121,7 @@ async def test_no_answer_in_time_is_a_504() -> None:
     ("code", "status", "detail"),
     [
         (ErrorCode.INVALID_PICTURE, 422, "what happened"),
+        (ErrorCode.INVALID_REQUEST, 422, "what happened"),
         (ErrorCode.UNKNOWN_MODEL, 404, "what happened"),
         (ErrorCode.INTERNAL, 500, "The worker failed"),
         (ErrorCode.UNSUPPORTED_SCHEMA, 500, "The worker failed"),
@@ -289,6 +219,7 @@ async def test_the_documentation_needs_nothing_from_elsewhere() -> None:
         schema = (await http.get("/openapi.json")).json()
     assert set(schema["paths"]["/predict"]["post"]["responses"]) >= {
         "200",
+        "404",
         "413",
         "415",
         "422",

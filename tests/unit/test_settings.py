@@ -31,6 +31,11 @@ def test_the_environment_names_a_file(tmp_path: Path) -> None:
         ({"MLAAS_GATEWAY__PORT": "many"}, r"gateway\.port: Expected `int`"),
         ({"MLAAS_GATEWAY__PORT": "70000"}, r"gateway\.port: Expected `int` <= 65535"),
         ({"MLAAS_TOPICS__REPLIES": "no spaces"}, r"topics\.replies"),
+        ({"MLAAS_TRAIN__NETWORK__WIDTHS": "[16, many]"}, r"train\.network\.widths\[1\]: Expected `int`"),
+        ({"MLAAS_TRAIN__NETWORK__WIDTHS": "[16"}, r"WIDTHS: '\[16' is not a list"),
+        ({"MLAAS_TRAIN__NETWORK__DEPTHS": "[16]"}, r"no setting train\.network\.depths"),
+        ({"MLAAS_MODEL__NAMES": "[]"}, r"model\.names: Expected `array` of length >= 1"),
+        ({"MLAAS_MODEL__NAMES": "['../etc']"}, r"model\.names"),
         ({"MLAAS_CONFIG": "/no/such/file"}, "/no/such/file: No such file"),
     ],
 )
@@ -41,6 +46,16 @@ def test_a_setting_that_cannot_be_is_named_with_what_would_be_right(
         load(None, environment)
 
 
+def test_lists_and_what_is_nested_can_be_set_by_environment_and_command_line() -> None:
+    environment = {"MLAAS_TRAIN__NETWORK__WIDTHS": "[16, 32]", "MLAAS_TRAIN__TEACHER__NAME": ""}
+    overrides = [("model.names", "[a, b]"), ("train.augmentation.flip", "false")]
+    settings = load(None, environment, overrides)
+    assert settings.train.network.widths == (16, 32)
+    assert settings.train.teacher.name == ""
+    assert settings.model.names == ("a", "b")
+    assert settings.train.augmentation.flip is False
+
+
 def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("gateway: [")
@@ -49,14 +64,23 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
 
 
 def test_children_read_back_the_same_settings() -> None:
-    settings = load(
-        None, {}, [("gateway.port", 8123), ("broker.url", "kafka://a:1?b=c"), ("worker.processes", 3)]
-    )
+    overrides = [
+        ("gateway.port", 8123),
+        ("broker.url", "kafka://a:1?b=c"),
+        ("worker.processes", 3),
+        ("model.names", ["a", "b"]),
+        ("train.network.widths", "[8, 16]"),
+        ("train.teacher.name", ""),
+    ]
+    settings = load(None, {}, overrides)
     assert load(None, as_environment(settings)) == settings
 
 
 def test_folders_are_relative_to_the_project() -> None:
-    assert load(None, {}).model.weights_dir == str(ROOT / "weights")
+    settings = load(None, {})
+    assert settings.model.weights_dir == str(ROOT / "weights")
+    for folder in (settings.train.data_dir, settings.train.checkpoint_dir, settings.train.reports_dir):
+        assert Path(folder).parent == ROOT
     assert load(None, {"MLAAS_MODEL__WEIGHTS_DIR": "/elsewhere"}).model.weights_dir == "/elsewhere"
 
 
@@ -67,7 +91,7 @@ def test_every_setting_has_a_reason_beside_it() -> None:
             assert "#" in rest or name.strip() in SELF_EXPLANATORY, line
 
 
-SELF_EXPLANATORY = {"requests", "replies", "dead_letters", "port", "level"}
+SELF_EXPLANATORY = {"name", "requests", "replies", "dead_letters", "port", "level"}
 
 
 @pytest.mark.parametrize(

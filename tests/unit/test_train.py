@@ -1,35 +1,48 @@
+import json
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from model import dataset, learning
 from model import train as training
-from model.checkpoint import Checkpoints, Progress, fingerprint
+from model.checkpoint import Checkpoints, Epoch, Progress, fingerprint
 from model.classifier import load
 from model.dataset import Dataset
-from model.manifest import verify
-from model.network import build
-from model.settings import AugmentationSettings, ModelSettings, TrainSettings
+from model.learning import TrainingError
+from model.manifest import ModelError, verify
+from model.settings import AugmentationSettings, NetworkSettings, TeacherSettings, TrainSettings
 from model.train import train
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 AUGMENTATION = AugmentationSettings(
-    shift_pixels=2, flip=True, erase_probability=0.5, erase_area_min=0.02, erase_area_max=0.25, plain_epochs=1
+    editions=0,
+    shift_pixels=2,
+    flip=True,
+    erase_probability=0.5,
+    erase_area_min=0.02,
+    erase_area_max=0.25,
+    plain_epochs=1,
+    photo_share=0.2,
 )
 
 
 @pytest.fixture
 def settings(tmp_path):
     return TrainSettings(
+        name="tiny",
         version="0",
         data_dir="data",
         checkpoint_dir=str(tmp_path / "checkpoints"),
+        reports_dir=str(tmp_path / "reports"),
         seed=1,
-        widths=(4,),
+        runs=1,
+        data_seed=1,
+        network=NetworkSettings(kind="vgg", widths=(4,), members=1),
+        precision="float32",
         epochs=2,
         warmup_epochs=1,
         batch_size=32,
@@ -40,14 +53,13 @@ def settings(tmp_path):
         validation_pictures=50,
         limit_pictures=150,
         augmentation=AUGMENTATION,
+        teacher=TeacherSettings(name="", weight=0.5, temperature=2.0),
     )
 
 
 @pytest.fixture
-def model(tmp_path):
-    return ModelSettings(
-        name="tiny", weights_dir=str(tmp_path / "weights"), runtime="auto", threads=1, max_pixels=1_000_000
-    )
+def weights_dir(tmp_path):
+    return tmp_path / "weights"
 
 
 @pytest.fixture(autouse=True)
@@ -60,11 +72,11 @@ def data(monkeypatch):
     return data
 
 
-def state(settings, name):
+def state(settings):
     """All that the last epoch left: weights, averages, momentum, number of steps."""
-    learner = learning.prepare(build(settings.widths, len(dataset.LABELS)), settings, pictures=100)
-    averaged = build(settings.widths, len(dataset.LABELS))
-    Checkpoints(settings, name).restore(learner, averaged)
+    learner = learning.prepare(settings, pictures=100)
+    averaged = learning.untrained(settings)
+    Checkpoints(settings).restore(learner, averaged)
     optimizer = [np.asarray(variable) for variable in learner.optimizer.variables]
     return [*learner.get_weights(), *averaged.get_weights(), *optimizer]
 
@@ -72,56 +84,109 @@ def state(settings, name):
 def interrupt_after(monkeypatch, epochs):
     run_epoch = learning.run_epoch
 
-    def run_or_interrupt(learner, data, settings, epoch, *rest):
+    def run_or_interrupt(learner, lessons, settings, epoch, *rest):
         if epoch == epochs:
             raise KeyboardInterrupt
-        run_epoch(learner, data, settings, epoch, *rest)
+        return run_epoch(learner, lessons, settings, epoch, *rest)
 
     monkeypatch.setattr(learning, "run_epoch", run_or_interrupt)
 
 
-def quiet(settings, model):
+def quiet(settings, weights_dir):
     lines = []
-    return train(settings, model, lines.append, progress_bar=False), lines
+    return train(settings, weights_dir, lines.append, progress_bar=False), lines
 
 
-def test_training_writes_a_model_that_can_be_served(settings, model):
-    manifest, lines = quiet(settings, model)
-    assert load(Path(model.weights_dir), "tiny", "auto", 1).manifest == manifest
+def test_training_writes_a_model_that_can_be_served(settings, weights_dir):
+    manifest, lines = quiet(settings, weights_dir)
+    assert load(weights_dir, "tiny", "auto", 1).manifest == manifest
     assert (manifest.labels, manifest.metrics.count, manifest.epochs) == (dataset.LABELS, 100, 2)
-    assert verify(Path(model.weights_dir, manifest.keras_file), manifest.onnx_from_sha256)
-    assert sum("held-out accuracy" in line for line in lines) == 2
+    assert verify(weights_dir / manifest.keras_file, manifest.onnx_from_sha256)
+    assert sum("held-out" in line and "min left" in line for line in lines) == 2
 
 
-def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(settings, model, monkeypatch):
-    quiet(settings, msgspec.structs.replace(model, name="whole"))
+@pytest.mark.parametrize("editions", [0, 1])
+def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
+    settings, weights_dir, monkeypatch, editions
+):
+    settings = replace(settings, augmentation=replace(AUGMENTATION, editions=editions))
+    quiet(replace(settings, name="whole"), weights_dir)
     with monkeypatch.context() as interrupted:
         interrupt_after(interrupted, 1)
         with pytest.raises(KeyboardInterrupt):
-            quiet(settings, model)
-    _, lines = quiet(settings, model)
-    assert lines[0] == "going on after epoch 1 of 2"
-    for resumed, whole in zip(state(settings, "tiny"), state(settings, "whole"), strict=True):
+            quiet(settings, weights_dir)
+    _, lines = quiet(settings, weights_dir)
+    assert lines[0] == "seed 1: going on after epoch 1 of 2"
+    for resumed, whole in zip(state(settings), state(replace(settings, name="whole")), strict=True):
         np.testing.assert_allclose(resumed, whole, atol=1e-6)
 
 
-def test_a_finished_training_is_not_run_again(settings, model, monkeypatch):
-    first, _ = quiet(settings, model)
+def test_a_finished_training_is_not_run_again(settings, weights_dir, monkeypatch):
+    first, _ = quiet(settings, weights_dir)
     interrupt_after(monkeypatch, 0)
-    again, _ = quiet(settings, model)
+    again, _ = quiet(settings, weights_dir)
     assert again.metrics == first.metrics
 
 
+def test_of_several_runs_the_best_on_held_out_pictures_is_shipped(settings, weights_dir):
+    manifest, _ = quiet(replace(settings, runs=2), weights_dir)
+    results = json.loads(Path(settings.reports_dir, "tiny", "seeds.json").read_text())
+    best = max(results, key=lambda result: result["held_out_accuracy"])
+    assert [result["seed"] for result in results] == [1, 2]
+    assert manifest.settings.seed == best["seed"]
+    assert manifest.metrics.accuracy == best["accuracy"]
+
+
+def test_the_history_has_every_epoch(settings, weights_dir):
+    quiet(settings, weights_dir)
+    history = json.loads(Path(settings.reports_dir, "tiny", "history.json").read_text())["history"]
+    assert [sorted(epoch) for epoch in history] == [
+        ["accuracy", "held_out_accuracy", "held_out_loss", "loss", "seconds"]
+    ] * 2
+
+
+def test_members_learn_and_answer_together(settings, weights_dir):
+    three = NetworkSettings(kind="resnet", widths=(4, 8), members=3)
+    manifest, _ = quiet(replace(settings, network=three), weights_dir)
+    classifier = load(weights_dir, "tiny", "onnx", 1)
+    assert classifier.features(np.zeros((2, 28, 28), np.uint8)).shape == (2, 3 * 8)
+    assert manifest.settings.network == three
+
+
+def test_a_teacher_is_asked_once_for_every_edition(settings, weights_dir, monkeypatch):
+    quiet(settings, weights_dir)
+    taught = replace(
+        settings,
+        name="student",
+        teacher=replace(settings.teacher, name="tiny"),
+        augmentation=replace(AUGMENTATION, editions=1, plain_epochs=0),
+    )
+    manifest, _ = quiet(taught, weights_dir)
+    assert manifest.settings.teacher.name == "tiny"
+    assert len(list(Path(settings.checkpoint_dir).glob("tiny-*/*.npy"))) == 1
+
+
+def test_a_teacher_that_is_not_there_is_named(settings, weights_dir):
+    with pytest.raises(ModelError, match=r"other\.json cannot be read"):
+        quiet(replace(settings, teacher=replace(settings.teacher, name="other")), weights_dir)
+
+
+def test_a_loss_that_is_not_a_number_ends_the_training_with_a_hint(settings, weights_dir):
+    with pytest.raises(TrainingError, match=r"lower train\.learning_rate"):
+        quiet(replace(settings, learning_rate=1e30, warmup_epochs=0), weights_dir)
+    assert Checkpoints(settings).progress().epochs_done == 0
+
+
 def test_other_settings_start_afresh(settings):
-    assert fingerprint(settings) != fingerprint(msgspec.structs.replace(settings, learning_rate=0.2))
-    assert fingerprint(settings) == fingerprint(msgspec.structs.replace(settings, data_dir="elsewhere"))
+    assert fingerprint(settings) != fingerprint(replace(settings, learning_rate=0.2))
+    assert fingerprint(settings) == fingerprint(replace(settings, data_dir="elsewhere"))
 
 
 def test_the_best_epoch_is_the_last_of_the_most_accurate():
     progress = Progress()
     for accuracy in (0.5, 0.9, 0.9, 0.8):
-        progress = progress.after(accuracy, seconds=1.0)
-    assert progress == Progress(epochs_done=4, best_epoch=3, best_accuracy=0.9, wall_seconds=4.0)
+        progress = progress.after(Epoch(1.0, 0.5, 1.0, accuracy, seconds=2.0))
+    assert (progress.epochs_done, progress.best_epoch, progress.wall_seconds) == (4, 3, 8.0)
 
 
 def test_held_out_pictures_are_not_trained_on(settings, data):

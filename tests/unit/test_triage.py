@@ -1,8 +1,10 @@
 from messaging.broker import Delivery, Message
 from messaging.contract import PING, ErrorCode
+from worker.pipe import Loaded, LoadedModel
 from worker.triage import Triage, triage
 
 NOW_MS = 1_000_000.0
+LOADED = Loaded([LoadedModel(name, "1.0.0", "onnx", ["a", "b"]) for name in ("fashion-mnist", "large")])
 
 
 def sort(**changes: str) -> Triage:
@@ -11,15 +13,19 @@ def sort(**changes: str) -> Triage:
     return triage(
         [Delivery(message, "t", 0, 0, 0)],
         now_ms=NOW_MS,
-        model="fashion-mnist",
+        loaded=LOADED,
         reply_topics=["predict.replies"],
     )
 
 
 def test_a_picture_is_work() -> None:
-    for model in ("", "fashion-mnist"):
-        found = sort(model=model, deadline_ms=str(int(NOW_MS)))
-        assert [task.request.body for task in found.work] == [b"x"]
+    found = sort(deadline_ms=str(int(NOW_MS)))
+    assert [task.request.body for task in found.work] == [b"x"]
+
+
+def test_work_is_for_the_model_that_is_named_or_the_first() -> None:
+    for asked, served in (("", "fashion-mnist"), ("fashion-mnist", "fashion-mnist"), ("large", "large")):
+        assert [task.model.name for task in sort(model=asked).work] == [served]
 
 
 def test_a_ping_is_answered_without_the_model() -> None:
@@ -49,4 +55,9 @@ def test_replies_go_to_allowed_topics_only() -> None:
 def test_what_can_be_answered_but_not_served_is_refused_with_a_code() -> None:
     assert sort(schema="99").refused[0][2].code is ErrorCode.UNSUPPORTED_SCHEMA
     assert sort(model="other").refused[0][2].code is ErrorCode.UNKNOWN_MODEL
-    assert sort(deadline_ms="soon").refused[0][2].code is ErrorCode.INTERNAL
+    assert sort(deadline_ms="soon").refused[0][2].code is ErrorCode.INVALID_REQUEST
+    assert sort(mode="sketch").refused[0][2].code is ErrorCode.INVALID_REQUEST
+
+
+def test_who_asks_for_an_unknown_model_is_told_the_known_ones() -> None:
+    assert sort(model="other").refused[0][2].detail == "no model 'other' here; known: fashion-mnist, large"

@@ -1,10 +1,7 @@
 """A whole worker, its model process included, over a broker in memory."""
 
 import hashlib
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -12,86 +9,25 @@ import pytest
 
 from messaging import contract
 from messaging.broker import Message
-from messaging.contract import PING, ErrorCode, Reply, Request
+from messaging.contract import ErrorCode
 from messaging.memory import MemoryBroker
-from mlaas.settings import load
-from tests import fragile_model
+from tests import fragile_model, second_model
+from tests.unit.workers import SANDAL, SETTINGS, Running, label, worker
 from worker.consumer import Consumer
 from worker.isolation import IsolatedModel
 from worker.model_process import ModelProcess, ModelUnavailable
-
-SANDAL = (Path(__file__).parents[2] / "samples" / "sandal.png").read_bytes()
-SETTINGS = load(None, {})
-
-
-class Running:
-    """The worker's surroundings: requests go in, replies come out."""
-
-    def __init__(self, module: str) -> None:
-        self.broker = MemoryBroker(max_message_bytes=SETTINGS.broker.max_message_bytes)
-        self.inbox = self.broker.open_inbox(SETTINGS.topics.replies, "test")
-        self.starts = 0
-        self._module = module
-        self.consumer = Consumer(
-            self.broker, SETTINGS.topics, SETTINGS.worker, IsolatedModel(self.start_model)
-        )
-
-    def start_model(self) -> ModelProcess:
-        self.starts += 1
-        return ModelProcess(SETTINGS.model, timeout_s=2.0, start_timeout_s=60, module=self._module)
-
-    def send(self, name: str, body: bytes, **fields: object) -> None:
-        request = Request(body=body, correlation_id=name, reply_to=self.inbox.address, **fields)  # type: ignore[arg-type]
-        self.broker.publish(SETTINGS.topics.requests, contract.encode_request(request)).result()
-
-    def replies(self, count: int) -> dict[str, Reply]:
-        found: dict[str, Reply] = {}
-        end = time.monotonic() + 60
-        while len(found) < count:
-            assert time.monotonic() < end, f"only {sorted(found)} answered"
-            for message in self.inbox.receive(100, 0.2):
-                assert contract.correlation_id(message) not in found, "answered twice"
-                found[contract.correlation_id(message)] = contract.decode_reply(message)
-        return found
-
-    def dead_letters(self) -> list[Message]:
-        subscription = self.broker.subscribe(SETTINGS.topics.dead_letters, "test")
-        return [delivery.message for delivery in subscription.receive(100, 5)]
-
-
-@contextmanager
-def worker(
-    module: str = "worker.model_main", before: Callable[[Running], None] | None = None
-) -> Iterator[Running]:
-    """before is called with the broker there and the worker not yet: what it sends is one batch."""
-    running = Running(module)
-    if before is not None:
-        before(running)
-    thread = threading.Thread(target=running.consumer.run)
-    thread.start()
-    yield running
-    running.consumer.stop()
-    thread.join(30)
-    assert not thread.is_alive()
 
 
 def test_a_picture_is_answered_with_its_label_and_its_digest() -> None:
     with worker() as running:
         running.send("1", SANDAL)
         reply = running.replies(1)["1"]
-    assert max(reply.probabilities, key=reply.probabilities.__getitem__) == "Sandal"
+    assert label(reply) == "Sandal"
     assert sum(reply.probabilities.values()) == pytest.approx(1, abs=1e-4)
     assert reply.sha256 == hashlib.sha256(SANDAL).hexdigest()
     assert reply.model == "fashion-mnist"
     assert reply.timings is not None
     assert reply.timings.batch_size == 1
-
-
-def test_a_ping_is_answered_with_the_model() -> None:
-    with worker() as running:
-        running.send("1", b"", content_type=PING)
-        reply = running.replies(1)["1"]
-    assert (reply.model, reply.error, reply.probabilities) == ("fashion-mnist", None, {})
 
 
 def test_one_bad_picture_fails_alone() -> None:
@@ -157,11 +93,15 @@ def test_stopping_finishes_what_was_taken() -> None:
     assert len(answered) + len(untouched) == 200
 
 
-def test_without_sound_weights_it_never_joins_the_group(tmp_path: Path) -> None:
-    broken = msgspec.structs.replace(SETTINGS.model, weights_dir=str(tmp_path))
+@pytest.mark.parametrize("missing", ["fashion-mnist", "second"])
+def test_without_sound_weights_of_every_model_it_never_joins_the_group(tmp_path: Path, missing: str) -> None:
+    if missing != "fashion-mnist":
+        second_model.copy_shipped(tmp_path)
+    names = ("fashion-mnist", "second")
+    broken = msgspec.structs.replace(SETTINGS.model, names=names, weights_dir=str(tmp_path))
     broker = MemoryBroker()
     model = IsolatedModel(lambda: ModelProcess(broken, timeout_s=2, start_timeout_s=60))
-    with pytest.raises(ModelUnavailable, match=r"fashion-mnist\.json"):
+    with pytest.raises(ModelUnavailable, match=rf"{missing}\.json"):
         Consumer(broker, SETTINGS.topics, SETTINGS.worker, model).run()
     waiting = MemoryBroker.subscribe(broker, SETTINGS.topics.requests, SETTINGS.worker.group)
     assert waiting.receive(1, 0) == []

@@ -1,0 +1,38 @@
+"""Probabilities that can be believed: temperature scaling (Guo et al., arXiv 1706.04599)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.arrays import Labels, Probabilities
+
+COLDEST, HOTTEST = 0.2, 5.0
+
+
+def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
+    """What to divide the logits (n, classes) by, so that the labels are most likely.
+
+    The likelihood has one maximum in the temperature, so a golden section search finds it.
+    """
+    low, high = np.log(COLDEST), np.log(HOTTEST)
+    golden = (5**0.5 - 1) / 2
+    while high - low > 1e-4:
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        if nll(logits / np.exp(left), labels) < nll(logits / np.exp(right), labels):
+            high = right
+        else:
+            low = left
+    return round(float(np.exp((low + high) / 2)), 4)
+
+
+def nll(logits: NDArray[np.float32], labels: Labels) -> float:
+    """The mean negative log likelihood of the labels, in nats."""
+    top = logits.max(axis=1, keepdims=True)
+    total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
+    return float((total - logits[np.arange(len(logits)), labels]).mean())
+
+
+def with_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
+    """The probabilities that the same logits would give at this temperature; 1 changes nothing."""
+    powers = np.exp(np.log(np.maximum(probabilities, 1e-30)) / temperature)
+    rows: Probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    return rows

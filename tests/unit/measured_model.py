@@ -1,0 +1,68 @@
+"""A model small enough to be measured in a test, and the description that it would be shipped with."""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from mlaas import settings
+from model.classifier import Predictions
+from model.dataset import DIGESTS, LABELS, Dataset
+from model.manifest import Manifest, Metrics
+from model.settings import recipe
+
+METRICS = Metrics(accuracy=0.5, per_class={}, count=1, ece=0.1, classwise_ece=0.1, nll=1.0, brier=0.5)
+
+
+def manifest(**changes) -> Manifest:
+    """Of the settings in configs/config.yaml, which no test looks at."""
+    complete = Manifest(
+        name="tiny",
+        version="7.1",
+        labels=LABELS,
+        input_shape=(28, 28),
+        keras_file="tiny.keras",
+        keras_sha256="a" * 64,
+        onnx_file="tiny.onnx",
+        onnx_sha256="b" * 64,
+        onnx_from_sha256="a" * 64,
+        ood_file="tiny.npz",
+        ood_sha256="c" * 64,
+        metrics=METRICS,
+        temperature=1.6,
+        held_out_accuracy=0.8123,
+        parameters=1234,
+        multiply_adds=56789,
+        epochs=9,
+        best_epoch=8,
+        wall_seconds=720.0,
+        settings=recipe(settings.load(None, {}).train),
+        data_sha256=DIGESTS,
+        software={"keras": "3.99"},
+    )
+    return msgspec.structs.replace(complete, **changes)
+
+
+def pictures() -> Dataset:
+    """The committed test pictures, as both parts."""
+    with np.load(Path(__file__).parents[1] / "data" / "fashion-mnist-test-500.npz") as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    return Dataset(images, labels, images[::5], labels[::5])
+
+
+class NearestMean:
+    """Answers by the distance to the mean picture of each class; the darker, the stranger."""
+
+    runtime = "none"
+
+    def __init__(self, data: Dataset, **changes):
+        self.manifest = manifest(**changes)
+        means = [data.train_images[data.train_labels == label].mean(axis=0) for label in range(10)]
+        self._means = np.stack(means).reshape(10, -1)
+
+    def predict(self, images):
+        flat = images.reshape(len(images), -1).astype(np.float64)
+        logits = (2 * flat @ self._means.T - (self._means**2).sum(axis=1)) / 4e5
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        rows = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+        return Predictions(rows, (1.2 - flat.mean(axis=1) / 255).astype(np.float32))

@@ -1,0 +1,99 @@
+"""What POST /predict can be asked besides the picture, and what it then says."""
+
+import base64
+import io
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+from messaging.contract import MODES, Reply, Request
+from model import preprocessing
+from model.preprocessing import prepare
+from tests.unit.gateways import PNG, SAMPLES, SANDAL, gateway, problem, sandal
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_what_is_known_of_the_picture_comes_with_the_answer() -> None:
+    def doubtful(request: Request) -> Reply:
+        return msgspec.structs.replace(
+            sandal(request), in_distribution=False, ood_score=1.5, mode="product", warnings=["very small"]
+        )
+
+    async with gateway(doubtful) as http:
+        answer = (await http.post("/predict", content=SANDAL, headers=PNG)).json()
+    assert (answer["in_distribution"], answer["ood_score"]) == (False, 1.5)
+    assert (answer["mode"], answer["warnings"]) == ("product", ["very small"])
+    assert "input" not in answer
+
+
+async def test_the_query_reaches_the_worker() -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    def noting(request: Request) -> Reply:
+        asked.append((request.model, request.mode, request.explain))
+        return sandal(request)
+
+    async with gateway(noting) as http:
+        for query in ({}, {"mode": ""}, {"model": "large", "mode": "photo", "explain": "input"}):
+            response = await http.post("/predict", params=query, content=SANDAL, headers=PNG)
+            assert response.status_code == 200
+    assert asked == [("", "auto", ""), ("", "auto", ""), ("large", "photo", "input")]
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ({"mode": "sketch"}, ["mode", *MODES]),
+        ({"mode": "RAW28"}, ["mode", *MODES]),
+        ({"explain": "everything", "mode": "auto"}, ["explain 'everything'", "accepted: input"]),
+    ],
+)
+async def test_a_query_that_cannot_be_is_a_problem_that_lists_what_can(
+    query: dict[str, str], says: list[str]
+) -> None:
+    async with gateway(sandal) as http:
+        response = await http.post("/predict", params=query, content=SANDAL, headers=PNG)
+    detail = str(problem(response, 422)["detail"])
+    assert all(word in detail for word in says), detail
+
+
+@pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.png")), ids=lambda path: path.stem)
+async def test_what_the_model_saw_comes_back_as_a_picture_of_exactly_that(sample: Path) -> None:
+    saw = prepare(sample.read_bytes(), mode="product", max_pixels=1000).pixels
+
+    def explaining(request: Request) -> Reply:
+        return msgspec.structs.replace(sandal(request), input=saw.tobytes())
+
+    async with gateway(explaining) as http:
+        query = {"explain": "input"}
+        response = await http.post("/predict", params=query, content=sample.read_bytes(), headers=PNG)
+    kind, _, data = response.json()["input"].partition(",")
+    assert kind == "data:image/png;base64"
+    with Image.open(io.BytesIO(base64.b64decode(data, validate=True))) as picture:
+        assert (picture.format, picture.mode) == ("PNG", "L")
+        assert np.array_equal(np.asarray(picture), saw)
+
+
+async def test_the_documentation_lists_every_mode_that_there_is() -> None:
+    async with gateway(None) as http:
+        schema = (await http.get("/openapi.json")).json()
+    parameters = {
+        found["name"]: found["schema"] for found in schema["paths"]["/predict"]["post"]["parameters"]
+    }
+    assert set(parameters) == {"model", "mode", "explain"}
+    assert tuple(parameters["mode"]["enum"]) == MODES == preprocessing.MODES
+    assert parameters["mode"]["default"] == "auto"
+
+
+async def test_the_answer_has_the_fields_that_the_documentation_says() -> None:
+    def explaining(request: Request) -> Reply:
+        return msgspec.structs.replace(sandal(request), input=bytes(784))
+
+    async with gateway(explaining) as http:
+        response = await http.post("/predict?explain=input", content=SANDAL, headers=PNG)
+        schema = (await http.get("/openapi.json")).json()
+    assert set(response.json()) == set(schema["components"]["schemas"]["Prediction"]["properties"])

@@ -1,0 +1,207 @@
+import json
+from io import BytesIO
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from mlaas.chosen import Chosen
+from mlaas.commands.evaluate import evaluate as command
+from model import classifier as classifiers
+from model import dataset, ood_sets, plots, report
+from model import evaluate as evaluation
+from model.evaluate import evaluate, in_bins
+from model.figures import Epoch, Evaluation, Flagged, PhotoFigures
+from model.manifest import ModelError
+from model.ood_sets import OodFigures
+from model.photo_figures import measure as measure_photos
+from model.photo_figures import strangers
+from model.photo_set import PhotoSetError
+from tests.unit.measured_model import NearestMean, pictures
+
+FOG = {"fog": OodFigures(auroc=0.875, false_positive_rate=0.25, count=8)}
+HISTORY = {
+    "history": [
+        {"loss": 1.5, "accuracy": 0.5, "held_out_loss": 1.2, "held_out_accuracy": 0.6, "seconds": 3.0},
+        {"loss": 0.5, "accuracy": 0.8, "held_out_loss": 0.4, "held_out_accuracy": 0.9, "seconds": 3.0},
+    ]
+}
+
+
+@pytest.fixture(scope="module")
+def data():
+    return pictures()
+
+
+@pytest.fixture(scope="module")
+def classifier(data):
+    return NearestMean(data)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """The sets of strangers have tests of their own; a few pictures are enough to corrupt."""
+    monkeypatch.setattr(ood_sets, "measure", lambda *_: FOG)
+    monkeypatch.setattr(evaluation, "ROBUSTNESS_PICTURES", 10)
+
+
+@pytest.fixture
+def write(classifier, data, tmp_path):
+    """Writes a report; returns what it measured, its folder, and what it said."""
+
+    def run(history=None):
+        folder, lines = tmp_path / "reports" / "tiny", []
+        folder.mkdir(parents=True, exist_ok=True)
+        if history:
+            (folder / "history.json").write_text(json.dumps(history))
+        found = report.write(classifier, data, tmp_path / "reports", tmp_path / "docs", lines.append)
+        return found, folder, lines
+
+    return run
+
+
+def test_the_figures_are_in_a_file_as_they_were_measured(write, classifier, data):
+    found, folder, _ = write()
+    assert msgspec.json.decode((folder / "metrics.json").read_bytes(), type=Evaluation) == found
+    plain = evaluate(classifier, data.test_images, data.test_labels)
+    assert msgspec.structs.replace(found, robustness=None, ood=None) == plain
+    assert found.ood == FOG
+    assert len(found.robustness.corruptions) == 15
+
+
+def test_every_plot_is_a_small_picture(write):
+    _, folder, _ = write(HISTORY)
+    found = sorted(path.name for path in folder.glob("*.png"))
+    assert found == ["confusion-matrix.png", "learning-curves.png", "mistakes.png", "reliability.png"]
+    for path in folder.glob("*.png"):
+        assert path.stat().st_size < 150_000
+        with Image.open(path) as image:
+            assert (image.format, image.mode) == ("PNG", "P")
+            assert min(image.size) > 300
+
+
+def test_without_a_history_the_curves_are_left_out_and_that_is_said(write):
+    _, folder, lines = write()
+    assert not (folder / "learning-curves.png").exists()
+    assert any("history.json is missing" in line for line in lines)
+    assert "learning-curves" not in (folder.parents[1] / "docs" / "model-card-tiny.md").read_text()
+
+
+def test_a_damaged_history_is_named(write):
+    with pytest.raises(ModelError, match=r"history\.json"):
+        write({"history": [{"loss": "low"}]})
+
+
+def test_the_surest_mistakes_come_first():
+    rows = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.3, 0.7]], np.float32)
+    assert plots.surest_mistakes(rows, np.array([0, 1, 0, 0], np.uint8)) == [2, 3, 1]
+
+
+def test_plots_show_their_figures():
+    same = plots.learning_curves([Epoch(1.0, 0.5, 1.0, 0.5, 1.0)] * 2)
+    assert same == plots.learning_curves([Epoch(1.0, 0.5, 1.0, 0.5, 1.0)] * 2)
+    assert same != plots.learning_curves([Epoch(1.0, 0.5, 1.0, 0.9, 1.0)] * 2)
+    assert plots.confusion_matrix([[3, 0], [0, 3]], "ab") != plots.confusion_matrix([[3, 0], [1, 2]], "ab")
+    half, sure = in_bins(np.array([0.5]), np.array([1])), in_bins(np.array([0.9]), np.array([1]))
+    assert plots.reliability(half, sure) != plots.reliability(half, half)
+
+
+def test_a_model_without_mistakes_has_an_empty_plot_of_them():
+    drawn = plots.mistakes(
+        np.zeros((1, 28, 28), np.uint8), np.eye(1, 2, dtype=np.float32), np.array([0]), "ab"
+    )
+    assert np.ptp(np.asarray(Image.open(BytesIO(drawn)).convert("L"))) == 0
+
+
+@pytest.fixture
+def photos(data, tmp_path):
+    """Test pictures enlarged on white, in folders as photos are: two of a bag among the trousers."""
+    of = {"pants": [1, 1, 8, 8], "shoes": [5, 7, 9], "hat": [8, 8]}
+    for kind, classes in of.items():
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for number, label in enumerate(classes):
+            picture = 255 - data.train_images[data.train_labels == label][number]
+            canvas = Image.new("L", (600, 600), "white")
+            canvas.paste(Image.fromarray(picture).resize((280, 280)), (100, 200))
+            canvas.save(tmp_path / "photos" / kind / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def test_photos_are_counted_by_kind_and_those_of_unknown_kinds_apart(classifier, photos):
+    found = measure_photos(classifier, photos, 1_000_000)
+    assert found.total == 7
+    assert found.per_kind["pants"].total == 4
+    assert found.right == sum(its.right for its in found.per_kind.values())
+    assert found.accuracy == found.right / 7
+    assert set(found.per_kind) == {"pants", "shoes"}
+    assert found.ood["hat"].total == 2
+    assert sum(found.modes.values()) == 9
+    assert set(found.baseline) == {"plain inverted resize", "authors' steps"}
+
+
+def test_strangers_are_those_that_score_above_one():
+    kinds = np.array(["hat", "hat", "pants", "pants", "pants", "pants"])
+    found = strangers(kinds, np.array([1.5, 0.9, 0.2, 0.3, 1.2, 0.95], np.float32))
+    assert found["hat"] == Flagged(flagged=1, total=2)
+    assert found["auroc"] == pytest.approx(6 / 8)
+    assert found["known_flagged"] == 0.25
+
+
+def test_without_unknown_kinds_there_is_no_auroc():
+    assert strangers(np.array(["pants"]), np.array([0.5], np.float32)) == {"known_flagged": 0.0}
+
+
+def test_a_folder_of_unknown_kinds_alone_is_refused(classifier, photos):
+    for path in [*photos.glob("pants/*"), *photos.glob("shoes/*")]:
+        path.unlink()
+    for kind in ("pants", "shoes"):
+        (photos / kind).rmdir()
+    with pytest.raises(PhotoSetError, match="no photos of a kind that the model knows"):
+        measure_photos(classifier, photos, 1_000_000)
+
+
+def test_a_photo_that_cannot_be_read_is_named(classifier, photos):
+    (photos / "pants" / "9.png").write_bytes(b"not a picture")
+    with pytest.raises(PhotoSetError, match=r"pants/9\.png: This is not"):
+        measure_photos(classifier, photos, 1_000_000)
+
+
+@pytest.fixture
+def run(monkeypatch, classifier, data, tmp_path):
+    """The command, on this model; reports go to a folder of the test's own."""
+    monkeypatch.setattr(classifiers, "load", lambda *_: classifier)
+    monkeypatch.setattr(dataset, "load", lambda _: data)
+    chosen = Chosen(None, [("train.reports_dir", str(tmp_path / "reports"))])
+
+    def invoke(*arguments, code=0):
+        done = CliRunner().invoke(command, arguments, obj=chosen)
+        assert done.exit_code == code, done.output
+        return done.stdout if code == 0 else done.stderr
+
+    return invoke
+
+
+def test_the_command_writes_the_report_and_the_card(run, tmp_path):
+    found = json.loads(run("--report", "--json"))
+    assert json.loads((tmp_path / "reports" / "tiny" / "metrics.json").read_bytes()) == found
+    assert (tmp_path / "docs" / "model-card-tiny.md").exists()
+
+
+def test_photos_measured_for_the_report_get_into_the_card(run, photos, tmp_path):
+    run("--report")
+    assert "## Photos" not in (tmp_path / "docs" / "model-card-tiny.md").read_text()
+    found = msgspec.json.decode(run("--photos", str(photos), "--report", "--json"), type=PhotoFigures)
+    assert f"{found.right} of 7" in (tmp_path / "docs" / "model-card-tiny.md").read_text()
+
+
+def test_photos_are_only_printed_without_a_report(run, photos, tmp_path):
+    assert "prepared by plain inverted resize" in run("--photos", str(photos))
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_wrong_folder_of_photos_ends_in_one_line_that_says_the_layout(run, tmp_path):
+    said = run("--photos", str(tmp_path / "nowhere"), code=1)
+    assert said.count("\n") == 1
+    assert "one folder for each kind" in said

@@ -1,0 +1,79 @@
+"""A whole worker, its model process included, over a broker in memory."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from messaging import contract
+from messaging.broker import Message
+from messaging.contract import Reply, Request
+from messaging.memory import MemoryBroker
+from mlaas.settings import load
+from model.settings import ModelSettings
+from worker.consumer import Consumer
+from worker.isolation import IsolatedModel
+from worker.model_process import ModelProcess
+
+SANDAL = (Path(__file__).parents[2] / "samples" / "sandal.png").read_bytes()
+SETTINGS = load(None, {})
+
+
+class Running:
+    """The worker's surroundings: requests go in, replies come out."""
+
+    def __init__(self, module: str, model: ModelSettings) -> None:
+        self.broker = MemoryBroker(max_message_bytes=SETTINGS.broker.max_message_bytes)
+        self.inbox = self.broker.open_inbox(SETTINGS.topics.replies, "test")
+        self.starts = 0
+        self._module = module
+        self._model = model
+        self.consumer = Consumer(
+            self.broker, SETTINGS.topics, SETTINGS.worker, IsolatedModel(self.start_model)
+        )
+        self.thread = threading.Thread(target=self.consumer.run)
+
+    def start_model(self) -> ModelProcess:
+        self.starts += 1
+        return ModelProcess(self._model, timeout_s=2.0, start_timeout_s=60, module=self._module)
+
+    def send(self, name: str, body: bytes, **fields: object) -> None:
+        request = Request(body=body, correlation_id=name, reply_to=self.inbox.address, **fields)  # type: ignore[arg-type]
+        self.broker.publish(SETTINGS.topics.requests, contract.encode_request(request)).result()
+
+    def replies(self, count: int) -> dict[str, Reply]:
+        found: dict[str, Reply] = {}
+        end = time.monotonic() + 60
+        while len(found) < count:
+            assert time.monotonic() < end, f"only {sorted(found)} answered"
+            assert self.thread.is_alive(), "the worker has ended"
+            for message in self.inbox.receive(100, 0.2):
+                assert contract.correlation_id(message) not in found, "answered twice"
+                found[contract.correlation_id(message)] = contract.decode_reply(message)
+        return found
+
+    def dead_letters(self) -> list[Message]:
+        subscription = self.broker.subscribe(SETTINGS.topics.dead_letters, "test")
+        return [delivery.message for delivery in subscription.receive(100, 5)]
+
+
+@contextmanager
+def worker(
+    module: str = "worker.model_main",
+    before: Callable[[Running], None] | None = None,
+    model: ModelSettings = SETTINGS.model,
+) -> Iterator[Running]:
+    """before is called with the broker there and the worker not yet: what it sends is one batch."""
+    running = Running(module, model)
+    if before is not None:
+        before(running)
+    running.thread.start()
+    yield running
+    running.consumer.stop()
+    running.thread.join(30)
+    assert not running.thread.is_alive()
+
+
+def label(reply: Reply) -> str:
+    return max(reply.probabilities, key=reply.probabilities.__getitem__)

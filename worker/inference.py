@@ -1,0 +1,69 @@
+"""From a batch to outcomes: each picture is prepared on its own, each model predicts on all of its own."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from messaging.contract import ErrorCode
+from model.classifier import Classifier
+from model.predict import is_in_distribution, warnings_of
+from model.preprocessing import PictureError, Prepared, prepare
+from worker.pipe import Outcome, Picture, Predicted
+
+
+class _Ready(NamedTuple):
+    """A picture that could be read. row is its place in the batch."""
+
+    row: int
+    prepared: Prepared
+    with_input: bool
+    decode_ms: float
+
+
+def predict(models: Mapping[str, Classifier], pictures: Sequence[Picture], max_pixels: int) -> Predicted:
+    """Outcomes in the order of the pictures. One that cannot be read fails alone."""
+    outcomes: dict[int, Outcome] = {}
+    ready: dict[str, list[_Ready]] = {}
+    for row, picture in enumerate(pictures):
+        try:
+            one = _prepare(row, picture, max_pixels)
+        except PictureError as error:
+            outcomes[row] = Outcome(error=ErrorCode.INVALID_PICTURE, detail=str(error))
+        else:
+            ready.setdefault(picture.model, []).append(one)
+    for name, its_own in ready.items():
+        outcomes |= _infer(models[name], its_own)
+    return Predicted([outcomes[row] for row in range(len(pictures))])
+
+
+def _prepare(row: int, picture: Picture, max_pixels: int) -> _Ready:
+    """Raises PictureError."""
+    started = time.perf_counter()
+    prepared = prepare(picture.content, mode=picture.mode, max_pixels=max_pixels)
+    return _Ready(row, prepared, picture.with_input, (time.perf_counter() - started) * 1000)
+
+
+def _infer(classifier: Classifier, ready: list[_Ready]) -> dict[int, Outcome]:
+    started = time.perf_counter()
+    predictions = classifier.predict(np.stack([one.prepared.pixels for one in ready]))
+    infer_ms = (time.perf_counter() - started) * 1000
+    probabilities, scores = predictions.probabilities.tolist(), predictions.ood_scores.tolist()
+    return {
+        one.row: _outcome(one, its_probabilities, score, infer_ms)
+        for one, its_probabilities, score in zip(ready, probabilities, scores, strict=True)
+    }
+
+
+def _outcome(one: _Ready, probabilities: list[float], ood_score: float, infer_ms: float) -> Outcome:
+    return Outcome(
+        probabilities=probabilities,
+        in_distribution=is_in_distribution(ood_score),
+        ood_score=ood_score,
+        mode=one.prepared.mode,
+        warnings=warnings_of(one.prepared, ood_score),
+        input=one.prepared.pixels.tobytes() if one.with_input else None,
+        decode_ms=one.decode_ms,
+        infer_ms=infer_ms,
+    )
