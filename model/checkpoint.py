@@ -8,18 +8,9 @@ from pathlib import Path
 import keras
 import msgspec
 
+from model.figures import Epoch
 from model.manifest import replace, sha256
 from model.settings import TrainSettings, recipe
-
-
-class Epoch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One pass over the training pictures. Held-out figures are of the averaged network."""
-
-    loss: float
-    accuracy: float
-    held_out_loss: float
-    held_out_accuracy: float
-    seconds: float
 
 
 class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.arrays import Pictures
-from model.checkpoint import Checkpoints, Epoch, Progress
+from model.checkpoint import Checkpoints, Progress
 from model.dataset import LABELS
+from model.figures import Epoch
 from model.lessons import Lessons, Split
 from model.network import to_train
 from model.normalization import FusedBatchNormalization

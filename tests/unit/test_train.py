@@ -7,9 +7,10 @@ from msgspec.structs import replace
 
 from model import dataset, learning
 from model import train as training
-from model.checkpoint import Checkpoints, Epoch, Progress, fingerprint
+from model.checkpoint import Checkpoints, Progress, fingerprint
 from model.classifier import load
 from model.dataset import Dataset
+from model.figures import Epoch
 from model.learning import TrainingError
 from model.manifest import ModelError, verify
 from model.settings import AugmentationSettings, NetworkSettings, TeacherSettings, TrainSettings
