@@ -1,5 +1,7 @@
 """Probabilities that can be believed: temperature scaling (Guo et al., arXiv 1706.04599)."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +35,10 @@ def nll(logits: NDArray[np.float32], labels: Labels) -> float:
 
 def with_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
     """The probabilities that the same logits would give at this temperature; 1 changes nothing."""
-    powers = np.exp(np.log(np.maximum(probabilities, 1e-30)) / temperature)
-    rows: Probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
-    return rows
+    return softmax(np.log(np.maximum(probabilities, 1e-30)) / temperature).astype(np.float32)
+
+
+def softmax(logits: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    """Over the last axis, in the precision of the logits."""
+    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True))

@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from model import corruptions
 from model.arrays import Labels, Pictures, Probabilities
 from model.calibration import with_temperature
-from model.classifier import Classifier
+from model.classifier import Classifier, in_batches
 from model.figures import Calibration, Evaluation, Robustness
 from model.manifest import Metrics
 
-BATCH = 256
 BINS = 15
 ROBUSTNESS_PICTURES = 2000
 """Of each corruption and level: there are 35 of them, and the standard error is at most 1.1 points."""
@@ -55,11 +54,8 @@ def evaluate_answers(classifier: Classifier, probabilities: Probabilities, label
 
 
 def predict_all(classifier: Classifier, images: Pictures) -> Probabilities:
-    """The probabilities for any number of pictures, so many at a time that memory stays small."""
-    starts = range(0, len(images), BATCH)
-    return np.concatenate(
-        [classifier.predict(images[start : start + BATCH]).probabilities for start in starts]
-    )
+    """The probabilities for any number of pictures."""
+    return in_batches(classifier, images).probabilities
 
 
 def measure(probabilities: Probabilities, labels: Labels, names: Sequence[str]) -> Metrics:

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.arrays import Pictures
+from model.calibration import nll
 from model.checkpoint import Checkpoints, Progress
 from model.dataset import LABELS
 from model.figures import Epoch
 from model.lessons import Lessons, Split
 from model.network import to_train
 from model.normalization import FusedBatchNormalization
-from model.objective import Objective, accuracy, softmax
+from model.objective import Objective, accuracy
 from model.precision import precision
 from model.settings import TrainSettings
 from model.teaching import Teacher
@@ -148,10 +149,9 @@ def run_epoch(
 
 def judge(averaged: keras.Model, data: Split) -> tuple[float, float]:
     """Loss and accuracy of the averaged network on the held-out pictures."""
-    rows = softmax(mean_logits(averaged, data.held_out_images))
-    truth = data.held_out_labels.astype(np.intp)
-    loss = -np.log(np.maximum(rows[np.arange(len(rows)), truth], 1e-12)).mean()
-    return round(float(loss), 5), float((rows.argmax(axis=1) == truth).mean())
+    logits = mean_logits(averaged, data.held_out_images)
+    hits = logits.argmax(axis=1) == data.held_out_labels
+    return round(nll(logits, data.held_out_labels), 5), float(hits.mean())
 
 
 def mean_logits(network: keras.Model, images: Pictures) -> NDArray[np.float32]:

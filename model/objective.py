@@ -45,12 +45,5 @@ def targets(labels: Labels, classes: int, teacher: Probabilities | None) -> Floa
     return np.stack((truth, truth if teacher is None else teacher), axis=1)
 
 
-def softmax(logits: Floats) -> Floats:
-    """Over the last axis."""
-    raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    rows: Floats = raised / raised.sum(axis=-1, keepdims=True)
-    return rows
-
-
 def _cross_entropy(truth: keras.KerasTensor, logits: keras.KerasTensor) -> keras.KerasTensor:
     return -ops.sum(truth * ops.log_softmax(logits, axis=-1), axis=-1)

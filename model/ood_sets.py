@@ -1,7 +1,7 @@
 """Pictures of things that the model was never shown, and how well its detector tells them from clothing.
 
 Every set is built with a seed of its own, from formulas and from what scikit-image and scikit-learn bring
-with them; nothing is downloaded. model.ood.fit() learns from none of them.
+with them; nothing is downloaded. model.ood_fit learns from none of them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from model.arrays import Pictures, Scores
-from model.classifier import Classifier, Predictions
+from model.classifier import Classifier, in_batches
 from model.photo_like import SHOES, SIDE
 from model.preprocessing import PictureError, bright_on_black, prepare
 
 EACH = 250
-BATCH = 256
 TEXTURES = ("brick", "grass", "gravel")
 PHOTOS = (
     "astronaut", "camera", "cat", "cell", "clock", "coffee", "coins", "hubble_deep_field",
@@ -51,11 +50,11 @@ def measure(classifier: Classifier, in_distribution: Pictures) -> dict[str, OodF
 
     Raises OodSetsError where scikit-image or scikit-learn is missing.
     """
-    found = predict(classifier, in_distribution)
+    found = in_batches(classifier, in_distribution)
     is_shoe = np.isin(found.probabilities.argmax(axis=1), SHOES)
     sets = strangers() | turned(in_distribution, is_shoe)
     return {
-        name: figures(predict(classifier, pictures).ood_scores, found.ood_scores)
+        name: figures(in_batches(classifier, pictures).ood_scores, found.ood_scores)
         for name, pictures in sets.items()
     }
 
@@ -74,12 +73,6 @@ def auroc(positives: Scores, negatives: Scores) -> float:
     ordered = np.sort(negatives)
     below = np.searchsorted(ordered, positives, "left") + np.searchsorted(ordered, positives, "right")
     return float(below.mean() / (2 * len(negatives)))
-
-
-def predict(classifier: Classifier, pictures: Pictures) -> Predictions:
-    """For any number of pictures, so many at a time that memory stays small."""
-    parts = [classifier.predict(pictures[at : at + BATCH]) for at in range(0, len(pictures), BATCH)]
-    return Predictions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def strangers() -> dict[str, Pictures]:

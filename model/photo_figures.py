@@ -9,13 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.arrays import Pictures, Scores
-from model.classifier import Classifier, Predictions
+from model.classifier import Classifier, Predictions, in_batches
 from model.figures import Flagged, PhotoFigures, Right
-from model.ood_sets import auroc, predict
-from model.photo_set import ACCEPTED, WAYS, Photo, PhotoSetError, read_photo_set, score
+from model.ood_sets import auroc
+from model.photo_set import ACCEPTED, SIMPLER_WAYS, Photo, PhotoSetError, read_photo_set, score
 from model.preprocessing import PictureError, Prepared, prepare
-
-SERVED = "as served"
 
 
 class Answers(NamedTuple):
@@ -38,18 +36,18 @@ def measure(classifier: Classifier, folder: Path, max_pixels: int) -> PhotoFigur
 def answer(classifier: Classifier, photos: Sequence[Photo], max_pixels: int) -> Answers:
     """Prepares every photo in each way and asks the classifier. Raises PhotoSetError."""
     prepared: list[Prepared] = []
-    simpler: dict[str, list[Pictures]] = {name: [] for name in WAYS if name != SERVED}
+    simpler: dict[str, list[Pictures]] = {name: [] for name in SIMPLER_WAYS}
     for photo in photos:
         content = photo.path.read_bytes()
         try:
             prepared.append(prepare(content, max_pixels=max_pixels))
             for name, pixels in simpler.items():
-                pixels.append(WAYS[name](content, max_pixels))
+                pixels.append(SIMPLER_WAYS[name](content, max_pixels))
         except PictureError as error:
             raise PhotoSetError(f"{photo.path}: {error}") from error
-    found = predict(classifier, np.stack([each.pixels for each in prepared]))
+    found = in_batches(classifier, np.stack([each.pixels for each in prepared]))
     others = {
-        name: labels(classifier, predict(classifier, np.stack(pixels))) for name, pixels in simpler.items()
+        name: labels(classifier, in_batches(classifier, np.stack(pixels))) for name, pixels in simpler.items()
     }
     return Answers(prepared, labels(classifier, found), found.ood_scores, others)
 

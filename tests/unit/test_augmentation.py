@@ -5,18 +5,8 @@ import numpy as np
 import pytest
 
 from model.augmentation import augment
-from model.settings import AugmentationSettings
+from tests.unit.recipes import AUGMENTATION
 
-AUGMENTATION = AugmentationSettings(
-    editions=0,
-    shift_pixels=2,
-    flip=True,
-    erase_probability=0.5,
-    erase_area_min=0.02,
-    erase_area_max=0.25,
-    plain_epochs=1,
-    photo_share=0.0,
-)
 PICTURES = np.random.default_rng(0).integers(0, 256, (50, 28, 28), dtype=np.uint8)
 
 

@@ -10,9 +10,8 @@ from mlaas.chosen import Chosen
 from mlaas.commands.evaluate import evaluate as command
 from model import classifier as classifiers
 from model import dataset, ood_sets
-from model.classifier import Predictions
+from model.classifier import BATCH, Predictions
 from model.evaluate import (
-    BATCH,
     calibration_error,
     confusion,
     evaluate,

@@ -4,9 +4,9 @@ import onnx
 import onnxruntime
 import pytest
 
+from model.calibration import softmax
 from model.export import to_onnx
 from model.network import multiply_adds, serving, to_serve, to_train
-from model.objective import softmax
 from model.settings import NetworkSettings
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from model.objective import Objective, accuracy, softmax, targets
+from model.calibration import softmax
+from model.objective import Objective, accuracy, targets
 from model.settings import TeacherSettings
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from model import ood_sets
-from model.classifier import Predictions
-from model.ood_sets import OodSetsError, auroc, figures, measure, noise, predict, textures, turned
+from model.classifier import Predictions, in_batches
+from model.ood_sets import OodSetsError, auroc, figures, measure, noise, textures, turned
 
 
 class ByBrightness:
@@ -50,7 +50,7 @@ def test_a_stranger_passes_up_to_a_score_of_one():
 def test_many_pictures_are_predicted_in_batches_and_come_back_in_order():
     classifier = ByBrightness()
     pictures = greys(*(np.arange(600) % 256))
-    assert (predict(classifier, pictures).ood_scores == np.arange(600) % 256).all()
+    assert (in_batches(classifier, pictures).ood_scores == np.arange(600) % 256).all()
     assert classifier.batches == [256, 256, 88]
 
 

@@ -13,22 +13,14 @@ from model.dataset import Dataset
 from model.figures import Epoch
 from model.learning import TrainingError
 from model.manifest import ModelError, verify
-from model.settings import AugmentationSettings, NetworkSettings, TeacherSettings, TrainSettings
+from model.settings import NetworkSettings, TeacherSettings, TrainSettings
 from model.train import train
+from tests.unit import recipes
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-AUGMENTATION = AugmentationSettings(
-    editions=0,
-    shift_pixels=2,
-    flip=True,
-    erase_probability=0.5,
-    erase_area_min=0.02,
-    erase_area_max=0.25,
-    plain_epochs=1,
-    photo_share=0.2,
-)
+AUGMENTATION = replace(recipes.AUGMENTATION, photo_share=0.2)
 
 
 @pytest.fixture

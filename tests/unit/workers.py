@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from messaging import contract
 from messaging.broker import Message
@@ -38,8 +39,8 @@ class Running:
         self.starts += 1
         return ModelProcess(self._model, timeout_s=2.0, start_timeout_s=60, module=self._module)
 
-    def send(self, name: str, body: bytes, **fields: object) -> None:
-        request = Request(body=body, correlation_id=name, reply_to=self.inbox.address, **fields)  # type: ignore[arg-type]
+    def send(self, name: str, body: bytes, **fields: Any) -> None:
+        request = Request(body=body, correlation_id=name, reply_to=self.inbox.address, **fields)
         self.broker.publish(SETTINGS.topics.requests, contract.encode_request(request)).result()
 
     def replies(self, count: int) -> dict[str, Reply]:
