@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from model.arrays import Labels, Probabilities
 
+Losses = NDArray[np.float32]
+
 COLDEST, HOTTEST = 0.2, 5.0
 
 
@@ -28,9 +30,15 @@ def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
 
 def nll(logits: NDArray[np.float32], labels: Labels) -> float:
     """The mean negative log likelihood of the labels, in nats."""
+    return float(losses(logits, labels).mean())
+
+
+def losses(logits: NDArray[np.float32], labels: Labels) -> Losses:
+    """The negative log likelihood of each picture's label, in nats: (n,)."""
     top = logits.max(axis=1, keepdims=True)
     total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
-    return float((total - logits[np.arange(len(logits)), labels]).mean())
+    found: Losses = total - logits[np.arange(len(logits)), labels]
+    return found
 
 
 def with_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import keras
 import msgspec
+import numpy as np
 
+from model.calibration import Losses
 from model.figures import Epoch
 from model.manifest import replace, sha256
 from model.settings import TrainSettings, recipe
@@ -75,6 +77,18 @@ class Checkpoints:
         replace(self._folder / "progress.json", msgspec.json.encode(progress))
         self._forget_all_but(learner_file, averaged_file, self.best(progress))
 
+    def losses(self, epoch: int) -> Losses:
+        """What was kept by keep_losses() before this epoch."""
+        kept: Losses = np.load(self._losses(epoch), allow_pickle=False)
+        return kept
+
+    def keep_losses(self, epoch: int, losses: Losses) -> None:
+        """Keeps each picture's loss, as it is before this epoch, and forgets those of before."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        np.save(self._losses(epoch), losses)
+        for path in set(self._folder.glob("losses-*.npy")) - {self._losses(epoch)}:
+            path.unlink()
+
     def best(self, progress: Progress) -> Path:
         """The averaged weights of the best epoch."""
         return self._averaged(progress.best_epoch)
@@ -84,6 +98,9 @@ class Checkpoints:
 
     def _averaged(self, epoch: int) -> Path:
         return self._folder / f"epoch-{epoch:03}.averaged.weights.h5"
+
+    def _losses(self, epoch: int) -> Path:
+        return self._folder / f"losses-{epoch:03}.npy"
 
     def _forget_all_but(self, *keep: Path) -> None:
         for path in set(self._folder.glob("epoch-*")) - set(keep):

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from model import skipping
 from model.arrays import Pictures
-from model.calibration import nll
+from model.calibration import losses, nll
 from model.checkpoint import Checkpoints, Progress
 from model.dataset import LABELS
 from model.figures import Epoch
@@ -18,6 +19,7 @@ from model.normalization import FusedBatchNormalization
 from model.objective import Objective, accuracy
 from model.precision import precision
 from model.settings import TrainSettings
+from model.skipping import Chosen
 from model.teaching import Teacher
 
 Report = Callable[[str], None]
@@ -72,7 +74,8 @@ def learn(
     progress = checkpoints.restore(learner, averaged)
     for epoch in range(progress.epochs_done, settings.epochs):
         started = time.monotonic()
-        loss, hits = run_epoch(learner, lessons, settings, epoch, averaging, progress_bar)
+        chosen = choose(settings, data, averaged, checkpoints, epoch)
+        loss, hits = run_epoch(learner, lessons, chosen, epoch, settings.batch_size, averaging, progress_bar)
         held_out = judge(averaged, data)
         ended = Epoch(loss, hits, *held_out, round(time.monotonic() - started, 1))
         if not np.isfinite((loss, held_out[0])).all():
@@ -99,7 +102,7 @@ def prepare(settings: TrainSettings, pictures: int) -> keras.Model:
     """The network with its loss and its optimizer: SGD with Nesterov momentum."""
     network = untrained(settings)
     optimizer = keras.optimizers.SGD(
-        schedule(settings, steps_per_epoch=-(-pictures // settings.batch_size)),
+        schedule(settings, pictures),
         settings.momentum,
         nesterov=True,
         weight_decay=settings.weight_decay,
@@ -110,34 +113,48 @@ def prepare(settings: TrainSettings, pictures: int) -> keras.Model:
     return network
 
 
-def schedule(
-    settings: TrainSettings, steps_per_epoch: int
-) -> keras.optimizers.schedules.LearningRateSchedule:
+def schedule(settings: TrainSettings, pictures: int) -> keras.optimizers.schedules.LearningRateSchedule:
     """The learning rate: up in a line, then down to nothing along a cosine."""
-    warmup_steps = steps_per_epoch * settings.warmup_epochs
+    steps = [skipping.steps(settings, pictures, epoch) for epoch in range(settings.epochs)]
+    warmup_steps = sum(steps[: settings.warmup_epochs])
     return keras.optimizers.schedules.CosineDecay(
         0.0,
-        steps_per_epoch * settings.epochs - warmup_steps,
+        sum(steps) - warmup_steps,
         warmup_target=settings.learning_rate,
         warmup_steps=warmup_steps,
     )
 
 
+def choose(
+    settings: TrainSettings, data: Split, averaged: keras.Model, checkpoints: Checkpoints, epoch: int
+) -> Chosen:
+    """Which pictures this epoch shows, in which order: it follows from seed, epoch and losses."""
+    random = np.random.default_rng((settings.seed, epoch))
+    if not skipping.skips(settings, epoch):
+        return skipping.everything(len(data.images), random)
+    judged = skipping.judged(settings, epoch)
+    if judged == epoch:
+        checkpoints.keep_losses(epoch, losses(mean_logits(averaged, data.images), data.labels))
+    return skipping.choose(checkpoints.losses(judged), settings.skipping, random)
+
+
 def run_epoch(
     learner: keras.Model,
     lessons: Lessons,
-    settings: TrainSettings,
+    chosen: Chosen,
     epoch: int,
+    batch_size: int,
     averaging: Averaging,
     progress_bar: bool,
 ) -> tuple[float, float]:
-    """One pass over the pictures: mean loss and accuracy. It follows from the seeds and the epoch alone."""
+    """One pass over the chosen pictures: mean loss and accuracy."""
     images, taught = lessons.of(epoch)
-    order = np.random.default_rng((settings.seed, epoch)).permutation(len(images))
+    order, weights = chosen
     history = learner.fit(
         images[order],
         taught[order],
-        batch_size=settings.batch_size,
+        sample_weight=weights,
+        batch_size=batch_size,
         initial_epoch=epoch,
         epochs=epoch + 1,
         shuffle=False,

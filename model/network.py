@@ -21,8 +21,11 @@ def to_train(
     Input: uint8 (n, 28, 28), grey, bright clothing on black. Output: float32 (n, members, classes).
     """
     pixels = keras.Input((28, 28), dtype="uint8", name="pixels")
-    logits = [layers.Dense(classes, dtype="float32")(x) for x in members(pixels, settings, normalize)]
-    return keras.Model(pixels, layers.Concatenate(axis=1)([layers.Reshape((1, classes))(x) for x in logits]))
+    logits = [
+        layers.Reshape((1, classes), dtype="float32")(layers.Dense(classes, dtype="float32")(x))
+        for x in members(pixels, settings, normalize)
+    ]
+    return keras.Model(pixels, layers.Concatenate(axis=1, dtype="float32")(logits))
 
 
 def to_serve(

@@ -58,6 +58,15 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     temperature: float
 
 
+class SkippingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which pictures an epoch leaves out, see model.skipping: so much of the easy ones, which are so many."""
+
+    easy: Fraction
+    skipped: Annotated[float, msgspec.Meta(ge=0, lt=1)]
+    first_epochs: int
+    every_epochs: Annotated[int, msgspec.Meta(ge=1)]
+
+
 class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a model is trained.
 
@@ -87,6 +96,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     limit_pictures: int
     augmentation: AugmentationSettings
     teacher: TeacherSettings
+    skipping: SkippingSettings
 
 
 def recipe(settings: TrainSettings) -> TrainSettings:

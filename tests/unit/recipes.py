@@ -1,6 +1,6 @@
 """How the tests train."""
 
-from model.settings import AugmentationSettings
+from model.settings import AugmentationSettings, SkippingSettings
 
 AUGMENTATION = AugmentationSettings(
     editions=0,
@@ -12,3 +12,5 @@ AUGMENTATION = AugmentationSettings(
     plain_epochs=1,
     photo_share=0.0,
 )
+
+SKIPPING = SkippingSettings(easy=0.5, skipped=0.5, first_epochs=1, every_epochs=2)

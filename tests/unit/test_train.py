@@ -47,6 +47,7 @@ def settings(tmp_path):
         limit_pictures=150,
         augmentation=AUGMENTATION,
         teacher=TeacherSettings(name="", weight=0.5, temperature=2.0),
+        skipping=recipes.SKIPPING,
     )
 
 
@@ -77,10 +78,10 @@ def state(settings):
 def interrupt_after(monkeypatch, epochs):
     run_epoch = learning.run_epoch
 
-    def run_or_interrupt(learner, lessons, settings, epoch, *rest):
+    def run_or_interrupt(learner, lessons, chosen, epoch, *rest):
         if epoch == epochs:
             raise KeyboardInterrupt
-        return run_epoch(learner, lessons, settings, epoch, *rest)
+        return run_epoch(learner, lessons, chosen, epoch, *rest)
 
     monkeypatch.setattr(learning, "run_epoch", run_or_interrupt)
 
@@ -98,18 +99,18 @@ def test_training_writes_a_model_that_can_be_served(settings, weights_dir):
     assert sum("held-out" in line and "min left" in line for line in lines) == 2
 
 
-@pytest.mark.parametrize("editions", [0, 1])
+@pytest.mark.parametrize(("editions", "epochs", "interrupted_after"), [(0, 2, 1), (1, 2, 1), (0, 4, 2)])
 def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
-    settings, weights_dir, monkeypatch, editions
+    settings, weights_dir, monkeypatch, editions, epochs, interrupted_after
 ):
-    settings = replace(settings, augmentation=replace(AUGMENTATION, editions=editions))
+    settings = replace(settings, epochs=epochs, augmentation=replace(AUGMENTATION, editions=editions))
     quiet(replace(settings, name="whole"), weights_dir)
     with monkeypatch.context() as interrupted:
-        interrupt_after(interrupted, 1)
+        interrupt_after(interrupted, interrupted_after)
         with pytest.raises(KeyboardInterrupt):
             quiet(settings, weights_dir)
     _, lines = quiet(settings, weights_dir)
-    assert lines[0] == "seed 1: going on after epoch 1 of 2"
+    assert lines[0] == f"seed 1: going on after epoch {interrupted_after} of {epochs}"
     for resumed, whole in zip(state(settings), state(replace(settings, name="whole")), strict=True):
         np.testing.assert_allclose(resumed, whole, atol=1e-6)
 
@@ -190,7 +191,7 @@ def test_held_out_pictures_are_not_trained_on(settings, data):
 
 
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(settings):
-    rate = learning.schedule(settings, steps_per_epoch=10)
+    rate = learning.schedule(settings, pictures=10 * settings.batch_size)
     rates = [float(rate(step)) for step in range(21)]
     assert rates[0] == 0
     assert rates.index(max(rates)) == 10
