@@ -84,6 +84,11 @@ class Inbox(Protocol):
         """Stop listening."""
 
 
+def feed(topic: str) -> str:
+    """The address that all who listen to the topic hear."""
+    return f"{topic}/0"
+
+
 class Broker(Protocol):
     """Safe to use from several threads. Make it in the process that uses it: no client survives a fork."""
 
@@ -98,6 +103,9 @@ class Broker(Protocol):
 
     def open_inbox(self, topic: str, instance_id: str) -> Inbox:
         """Open an inbox that gets every message sent to its address from now on."""
+
+    def listen(self, topic: str) -> Inbox:
+        """Every listener gets each message sent to feed(topic) from now on."""
 
     def close(self) -> None:
         """Send what is still waiting, for a short while, then disconnect."""

@@ -16,9 +16,12 @@ A client of Spring for Apache Kafka or of Nest may send kafka_correlationId, kaf
 kafka_replyPartition instead; it gets its own names back.
 
 A reply's body is JSON: a `Reply`. Its header correlation_id says which request it answers.
+
+A cancellation goes to the feed of the topic for it, which all workers hear. Its body is JSON: a list of the
+correlation ids that nobody waits for any more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Literal, get_args
 
@@ -126,6 +129,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 _encode = msgspec.json.Encoder().encode
 _decode_reply = msgspec.json.Decoder(Reply).decode
+_decode_cancellation = msgspec.json.Decoder(list[str]).decode
 
 
 def encode_request(request: Request) -> Message:
@@ -178,6 +182,18 @@ def decode_request(message: Message) -> Request:
 
 def encode_reply(reply: Reply, address: ReturnAddress) -> Message:
     return Message(_encode(reply), {"schema": SCHEMA, **address.correlation})
+
+
+def encode_cancellation(correlation_ids: Sequence[str]) -> Message:
+    return Message(_encode(correlation_ids), {"schema": SCHEMA})
+
+
+def decode_cancellation(message: Message) -> list[str]:
+    """Raises ContractError."""
+    try:
+        return _decode_cancellation(message.body)
+    except msgspec.DecodeError as error:
+        raise ContractError(f"cancellation: {error}") from error
 
 
 def correlation_id(message: Message) -> str:

@@ -1,13 +1,14 @@
 """Kafka through librdkafka: publishing, and opening the places to read from."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from zlib import crc32
 
 from confluent_kafka import KafkaError, Producer
 
 from messaging import kafka_config
-from messaging.broker import BrokerError, BrokerUnavailable, Message, QueueFull, TopicMissing
+from messaging.broker import BrokerError, BrokerUnavailable, Message, QueueFull, TopicMissing, feed
 from messaging.kafka_errors import translate, translated
 from messaging.kafka_log import ClientLog
 from messaging.kafka_places import KafkaInbox, KafkaSubscription
@@ -75,19 +76,25 @@ class KafkaBroker:
             raise
 
     def open_inbox(self, topic: str, instance_id: str) -> KafkaInbox:
-        reader = self._reader(kafka_config.INBOX)
-        try:
-            partition = crc32(instance_id.encode()) % reader.partitions(topic)
-            return KafkaInbox(reader, topic, partition)
-        except BrokerError:
-            reader.close()
-            raise
+        return self._inbox(topic, lambda partitions: crc32(instance_id.encode()) % partitions)
+
+    def listen(self, topic: str) -> KafkaInbox:
+        _, partition = split_address(feed(topic))
+        return self._inbox(topic, lambda _: partition)
 
     def close(self) -> None:
         if not self._closing.is_set():
             self._closing.set()
             self._poller.join()
             self._producer.flush(5)
+
+    def _inbox(self, topic: str, choose: Callable[[int], int]) -> KafkaInbox:
+        reader = self._reader(kafka_config.INBOX)
+        try:
+            return KafkaInbox(reader, topic, choose(reader.partitions(topic)))
+        except BrokerError:
+            reader.close()
+            raise
 
     def _reader(self, role: kafka_config.Properties) -> Reader:
         return Reader(kafka_config.consumer(self._servers, self._reading, role))

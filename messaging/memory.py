@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from itertools import count
 from typing import TypeVar
 
-from messaging.broker import BrokerUnavailable, Delivery, Message, MessageTooLarge
+from messaging.broker import BrokerUnavailable, Delivery, Message, MessageTooLarge, feed
 
 T = TypeVar("T")
 
@@ -21,7 +21,7 @@ class MemoryBroker:
         self._changed = threading.Condition()
         self._topics: dict[str, list[Delivery]] = defaultdict(list)
         self._waiting: dict[tuple[str, str], deque[Delivery]] = {}
-        self._inboxes: dict[str, deque[Message]] = {}
+        self._inboxes: dict[str, list[deque[Message]]] = defaultdict(list)
         self._numbers = count()
         self._closed = False
 
@@ -32,7 +32,8 @@ class MemoryBroker:
             raise MessageTooLarge(f"{len(message.body)} bytes is over {self._max_message_bytes}")
         with self._changed:
             if "/" in address:
-                self._inboxes.get(address, deque()).append(message)
+                for inbox in self._inboxes.get(address, ()):
+                    inbox.append(message)
             else:
                 self._append(address, message)
             self._changed.notify_all()
@@ -46,12 +47,19 @@ class MemoryBroker:
         return MemorySubscription(self._changed, waiting)
 
     def open_inbox(self, topic: str, instance_id: str) -> "MemoryInbox":
-        address = f"{topic}/{next(self._numbers)}"
-        with self._changed:
-            return MemoryInbox(self._changed, address, self._inboxes.setdefault(address, deque()))
+        return self._inbox(f"{topic}/{next(self._numbers)}")
+
+    def listen(self, topic: str) -> "MemoryInbox":
+        return self._inbox(feed(topic))
 
     def close(self) -> None:
         self._closed = True
+
+    def _inbox(self, address: str) -> "MemoryInbox":
+        waiting: deque[Message] = deque()
+        with self._changed:
+            self._inboxes[address].append(waiting)
+        return MemoryInbox(self._changed, address, waiting)
 
     def _append(self, topic: str, message: Message) -> None:
         log = self._topics[topic]

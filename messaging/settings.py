@@ -18,6 +18,7 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     requests: TopicName
     replies: TopicName
     dead_letters: TopicName
+    cancellations: TopicName
     partitions: PositiveInt
     replication_factor: PositiveInt
     requests_retention_ms: PositiveInt

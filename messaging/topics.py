@@ -1,4 +1,4 @@
-"""Making the three topics on a Kafka cluster."""
+"""Making the topics on a Kafka cluster."""
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
@@ -23,11 +23,12 @@ def _wanted(broker: BrokerSettings, topics: TopicSettings) -> list[NewTopic]:
         topics.requests: topics.requests_retention_ms,
         topics.replies: topics.replies_retention_ms,
         topics.dead_letters: topics.dead_letters_retention_ms,
+        topics.cancellations: topics.replies_retention_ms,
     }
     return [
         NewTopic(
             name,
-            num_partitions=topics.partitions,
+            num_partitions=1 if name == topics.cancellations else topics.partitions,
             replication_factor=topics.replication_factor,
             config={
                 "retention.ms": str(retention_ms),

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 
 import pytest
 
-from messaging.broker import BrokerUnavailable, Delivery, Inbox, Message, MessageTooLarge, Subscription
+from messaging.broker import (
+    BrokerUnavailable,
+    Delivery,
+    Inbox,
+    Message,
+    MessageTooLarge,
+    Subscription,
+    feed,
+)
 from tests.brokers.conftest import MAX_MESSAGE_BYTES, Bench
 
 PATIENCE_S = 30.0
@@ -171,3 +179,15 @@ def test_a_closed_broker_takes_nothing(bench: Bench) -> None:
     broker.close()
     with pytest.raises(BrokerUnavailable):
         broker.publish(bench.topic, Message(b""))
+
+
+def test_all_who_listen_to_a_topic_hear_each_message_from_then_on(bench: Bench) -> None:
+    publish_to_feed = bench.connect().publish
+    first = bench.connect().listen(bench.topic)
+    publish_to_feed(feed(bench.topic), Message(b"1")).result(PATIENCE_S)
+    second = bench.connect().listen(bench.topic)
+    publish_to_feed(feed(bench.topic), Message(b"2")).result(PATIENCE_S)
+    assert [receive_reply(first).body, receive_reply(first).body] == [b"1", b"2"]
+    assert receive_reply(second).body == b"2"
+    first.close()
+    second.close()
