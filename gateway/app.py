@@ -5,8 +5,9 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway import docs, health, predict, problem
+from gateway import batch, docs, health, predict, problem
 from gateway.middleware import BodyLimit, RequestIds
+from gateway.observing import Observing
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 
@@ -32,9 +33,15 @@ def create_app(requester: Requester, settings: GatewaySettings) -> FastAPI:
         lifespan=lifespan,
     )
     app.include_router(predict.router(requester, settings))
+    app.include_router(batch.router(requester, settings))
     app.include_router(health.router(requester))
     docs.install(app)
     problem.install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes + _FORM_OVERHEAD_BYTES)
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_upload_bytes + _FORM_OVERHEAD_BYTES,
+        more={"/predict/batch": settings.max_batch_bytes + _FORM_OVERHEAD_BYTES},
+    )
+    app.add_middleware(Observing, metrics=requester.metrics, is_leaving=lambda: requester.leaving)
     app.add_middleware(RequestIds)
     return app

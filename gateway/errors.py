@@ -3,10 +3,12 @@
 GatewayError
 ├── Rejected            the request is at fault
 │   ├── InvalidRequest      422
+│   ├── KeyReused           422  the Idempotency-Key came with another request before
 │   ├── NotAPicture         422
 │   ├── UnacceptedMedia     415
 │   └── TooLarge            413
 ├── UnknownModel        404  no worker serves a model of that name
+├── ClientGone          499  nobody is left to read this; for logs and counts
 ├── TooManyInFlight     429  come back in retry_after_s
 ├── Unavailable         503  broker away, no worker, or closing: come back in retry_after_s
 ├── ReplyTimeout        504  nobody answered in time
@@ -25,6 +27,10 @@ class GatewayError(Exception):
     title: ClassVar[str] = "Internal error"
     retry_after_s: int | None = None
 
+    def __init__(self, detail: str = "", retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s or self.retry_after_s
+
     @property
     def headers(self) -> Mapping[str, str]:
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
@@ -38,6 +44,12 @@ class InvalidRequest(Rejected):
     status = 422
     kind = "invalid-request"
     title = "Request that is not understood"
+
+
+class KeyReused(Rejected):
+    status = 422
+    kind = "idempotency-key-reused"
+    title = "Idempotency-Key of another request"
 
 
 class NotAPicture(Rejected):
@@ -66,6 +78,12 @@ class UnknownModel(Rejected):
     status = 404
     kind = "unknown-model"
     title = "Unknown model"
+
+
+class ClientGone(GatewayError):
+    status = 499
+    kind = "client-gone"
+    title = "Client closed the connection"
 
 
 class TooManyInFlight(GatewayError):

@@ -2,6 +2,7 @@
 
 import re
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +15,11 @@ _ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 def request_id(scope: Scope) -> str:
     """The one RequestIds gave it."""
     return str(scope.get("state", {}).get("request_id", ""))
+
+
+def owner_of(scope: Scope) -> str:
+    """The name of the API key that the request came with; empty where there are no keys."""
+    return str(scope.get("state", {}).get("api_key_name", ""))
 
 
 class RequestIds:
@@ -38,29 +44,35 @@ class RequestIds:
 
 
 class BodyLimit:
-    """Refuses a body over the limit: at once if it says its length, else as soon as it is passed."""
+    """Refuses a body over the limit: at once if it says its length, else as soon as it is passed.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    more has the paths that have a limit of their own, in bytes.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, more: Mapping[str, int]) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._more = more
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         declared = Headers(scope=scope).get("content-length", "0")
+        max_bytes = self._more.get(scope["path"], self._max_bytes)
         read = 0
 
         async def limited_receive() -> Message:
             nonlocal read
-            if declared.isdigit() and int(declared) > self._max_bytes:
-                raise self._too_large()
+            if declared.isdigit() and int(declared) > max_bytes:
+                raise _too_large(max_bytes)
             message = await receive()
             read += len(message.get("body", b""))
-            if read > self._max_bytes:
-                raise self._too_large()
+            if read > max_bytes:
+                raise _too_large(max_bytes)
             return message
 
         await self._app(scope, limited_receive, send)
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(f"the request's body is over {self._max_bytes} bytes")
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"the request's body is over {max_bytes} bytes")

@@ -17,12 +17,16 @@ _log = logging.getLogger("mlaas.gateway")
 
 
 def respond(error: GatewayError, its_request_id: str) -> Response:
-    """A 5xx that is our own fault says no more than its title."""
     headers = dict(error.headers)
     if error.status == 413:
         headers["Connection"] = "close"  # the rest of the body is not read
+    return _response(document(error, its_request_id), headers)
+
+
+def document(error: GatewayError, its_request_id: str) -> dict[str, object]:
+    """A 5xx that is our own fault says no more than its title."""
     detail = error.title if error.status == 500 else str(error)
-    return _response(error.kind, error.title, error.status, detail, its_request_id, headers)
+    return _document(error.kind, error.title, error.status, detail, its_request_id)
 
 
 def install(app: FastAPI) -> None:
@@ -38,21 +42,25 @@ def install(app: FastAPI) -> None:
         kind = "http-" + str(error.status_code)
         headers = dict(error.headers or {})
         detail = error.detail if error.status_code < 500 else ""
-        return _response(kind, detail, error.status_code, detail, request_id(request.scope), headers)
+        document = _document(kind, detail, error.status_code, detail, request_id(request.scope))
+        return _response(document, headers)
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> Response:
         return respond(GatewayError(), request_id(request.scope))
 
 
-def _response(
-    kind: str, title: str, status: int, detail: str, its_request_id: str, headers: dict[str, str]
-) -> Response:
-    document = {
+def _document(kind: str, title: str, status: int, detail: str, its_request_id: str) -> dict[str, object]:
+    return {
         "type": f"urn:mlaas:problem:{kind}",
         "title": title,
         "status": status,
         "detail": detail,
         "request_id": its_request_id,
     }
+
+
+def _response(document: dict[str, object], headers: dict[str, str]) -> Response:
+    status = document["status"]
+    assert isinstance(status, int)
     return Response(msgspec.json.encode(document), status, headers, MEDIA_TYPE)

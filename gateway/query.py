@@ -15,6 +15,7 @@ class Query(NamedTuple):
     model: str = ""
     mode: Mode = "auto"
     explain: Explain = ""
+    top_k: int = 0
 
 
 _NOTHING_ASKED = Query()
@@ -27,9 +28,19 @@ def read_query(request: Request) -> Query:
     given = request.query_params
     try:
         mode = one_of(given, "mode", MODES, "auto")
-        return Query(given.get("model", ""), mode, one_of(given, "explain", EXPLAINS, ""))
+        explain = one_of(given, "explain", EXPLAINS, "")
+        return Query(given.get("model", ""), mode, explain, _top_k(given.get("top_k")))
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
+
+
+def _top_k(given: str | None) -> int:
+    """0, for all, if it is not asked for."""
+    if given is None:
+        return 0
+    if not (given.isascii() and given.isdigit() and len(given) <= 6 and int(given) > 0):
+        raise ValueError(f"top_k {given[:20]!r} is not a whole number above 0")
+    return int(given)
 
 
 def parameter(name: str, description: str, **schema: object) -> dict[str, Any]:
@@ -47,4 +58,5 @@ PARAMETERS = [
         default="auto",
     ),
     parameter("explain", "input: the answer shows what the model saw.", enum=["input"]),
+    parameter("top_k", "Only so many labels, the most probable ones.", type="integer", minimum=1),
 ]

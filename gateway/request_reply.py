@@ -1,16 +1,18 @@
 """Request and reply over a broker: publish, then wait for the reply with the same correlation id."""
 
 import asyncio
-import logging
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TypeVarTuple
 
+from gateway.cancellations import Cancellations
 from gateway.errors import GatewayError, ReplyTimeout, TooLarge, TooManyInFlight, Unavailable, WorkerFailed
 from gateway.liveness import Liveness
+from gateway.metrics import GatewayMetrics
 from gateway.pending import Pending
+from gateway.pinging import Pinging
 from gateway.reply_listener import ReplyListener
 from gateway.settings import GatewaySettings
 from messaging import contract
@@ -18,27 +20,32 @@ from messaging.broker import Broker, BrokerError, Message, MessageTooLarge, Queu
 from messaging.contract import PING, Explain, Mode, Reply, Request
 from messaging.settings import TopicSettings
 
-_log = logging.getLogger("mlaas.gateway")
-
 Arguments = TypeVarTuple("Arguments")
+
+_SHUTTING_DOWN = "the gateway is shutting down"
 
 
 class Requester:
     """One per process. Its methods belong to the event loop that start() ran in."""
 
     def __init__(self, broker: Broker, topics: TopicSettings, settings: GatewaySettings) -> None:
+        self.metrics = GatewayMetrics()
         self._broker = broker
         self._requests_topic = topics.requests
         self._settings = settings
-        self._instance_id = settings.instance_id or uuid.uuid4().hex
+        self._ours = uuid.uuid4().hex[:12]
         self._pending = Pending(settings.max_in_flight, settings.max_in_flight_bytes)
+        self.metrics.in_flight.set_function(lambda: len(self._pending))
+        self.metrics.ready.set_function(lambda: self.why_not_ready() is None)
         self._liveness = Liveness(worker_silence_s=settings.worker_silence_ms / 1000)
+        self._pinging = Pinging(self._ping, self._liveness, settings.ping_interval_ms / 1000)
+        self._cancellations = Cancellations(broker, topics.cancellations)
         self._address = ""
-        self._closing = False
+        self._leaving = self._closing = False
         self._listener = ReplyListener(
             broker,
             topics.replies,
-            self._instance_id,
+            settings.instance_id or uuid.uuid4().hex,
             on_open=lambda address: self._hand_over(self._opened, address),
             on_replies=lambda messages: self._hand_over(self._resolve, messages),
             on_lost=lambda reason: self._hand_over(self._liveness.lost, reason),
@@ -47,16 +54,20 @@ class Requester:
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener.start()
-        self._pinging = asyncio.create_task(self._ping_for_ever())
+        self._pings = asyncio.create_task(self._pinging.run())
+
+    def leave(self) -> None:
+        """Not ready any more, so that nobody new is sent here; who comes all the same is answered."""
+        self._leaving = True
 
     async def drain(self) -> None:
         """Take nothing new, and complete every waiter: with its reply, or an error after drain_timeout_ms."""
-        self._closing = True
-        self._pinging.cancel()
+        self._leaving = self._closing = True
+        self._pings.cancel()
         end = time.monotonic() + self._settings.drain_timeout_ms / 1000
         while len(self._pending) and time.monotonic() < end:
             await asyncio.sleep(0.02)
-        self._pending.fail_all("the gateway is shutting down")
+        self._pending.fail_all(_SHUTTING_DOWN)
 
     async def close(self) -> None:
         await self.drain()
@@ -68,10 +79,20 @@ class Requester:
         """False when the process can only be mended by a restart."""
         return self._listener.alive
 
+    @property
+    def leaving(self) -> bool:
+        """True from the moment that the process was told to end."""
+        return self._leaving
+
     def why_not_ready(self) -> str | None:
-        if self._closing:
-            return "the gateway is shutting down"
-        return self._liveness.why_not_ready(time.monotonic())
+        return _SHUTTING_DOWN if self._leaving else self._liveness.why_not_ready(time.monotonic())
+
+    def admit(self, size: int, timeout_s: float) -> None:
+        """Raises Unavailable or TooManyInFlight if a request of so many bytes could not be taken now."""
+        reason = _SHUTTING_DOWN if self._closing else self._liveness.why_not_ready(time.monotonic())
+        if reason is not None:
+            raise Unavailable(reason)
+        self._pending.admit(size, timeout_s)
 
     async def request(
         self,
@@ -84,14 +105,15 @@ class Requester:
         traceparent: str = "",
         timeout_s: float,
     ) -> Reply:
-        """Raises GatewayError. Publishing has a bound: the answer or an error comes within timeout_s."""
-        reason = self.why_not_ready()
-        if reason is not None:
-            raise Unavailable(reason)
+        """Raises GatewayError. Publishing has a bound: the answer or an error comes within timeout_s.
+
+        If the caller is cancelled, the workers are told that nobody waits any more.
+        """
+        self.admit(len(picture), timeout_s)
         return await self._ask(
             Request(
                 body=picture,
-                correlation_id=uuid.uuid4().hex,
+                correlation_id=self._correlation_id(),
                 reply_to=self._address,
                 deadline_ms=int((time.time() + timeout_s) * 1000),
                 content_type=content_type,
@@ -103,6 +125,11 @@ class Requester:
             timeout_s,
         )
 
+    def cancel(self, correlation_ids: Iterable[str]) -> None:
+        """Nobody waits for these any more; workers skip what they have not begun."""
+        for correlation_id in correlation_ids:
+            self._cancellations.add(correlation_id)
+
     async def _ask(self, request: Request, timeout_s: float) -> Reply:
         """Register, publish, wait under one deadline, remove: in this order."""
         with self._pending.waiter(request.correlation_id, len(request.body)) as reply:
@@ -111,7 +138,11 @@ class Requester:
                 async with asyncio.timeout(timeout_s):
                     message = await reply
             except TimeoutError as error:
-                raise ReplyTimeout(f"no answer within {timeout_s:g} s") from error
+                raise ReplyTimeout(f"no answer within {timeout_s:.2g} s") from error
+            except asyncio.CancelledError:
+                self.metrics.cancelled.inc()
+                self._cancellations.add(request.correlation_id)
+                raise
         try:
             return contract.decode_reply(message)
         except contract.ContractError as error:
@@ -130,38 +161,30 @@ class Requester:
         except BrokerError as error:
             raise _as_gateway_error(error) from error
 
-    async def _ping_for_ever(self) -> None:
-        """A ping takes the whole way there and back, so its reply shows that a picture's would come.
-
-        Replies to pictures show as much: while they come, nobody pings.
-        """
-        interval_s = self._settings.ping_interval_ms / 1000
-        async with asyncio.TaskGroup() as pings:
-            while True:
-                if self._address and self._liveness.silence(time.monotonic()) >= interval_s:
-                    pings.create_task(self._ping(self._settings.worker_silence_ms / 1000))
-                await asyncio.sleep(interval_s)
-
-    async def _ping(self, timeout_s: float) -> None:
+    async def _ping(self) -> None:
+        timeout_s = self._settings.worker_silence_ms / 1000
         ping = Request(
             body=b"",
-            correlation_id=uuid.uuid4().hex,
+            correlation_id=self._correlation_id(),
             reply_to=self._address,
             deadline_ms=int((time.time() + timeout_s) * 1000),
             content_type=PING,
         )
-        try:
-            await self._ask(ping, timeout_s)
-        except GatewayError as error:
-            _log.debug("ping: %s", error)
+        await self._ask(ping, timeout_s)
+
+    def _correlation_id(self) -> str:
+        return f"{self._ours}.{uuid.uuid4().hex}"
 
     def _opened(self, address: str) -> None:
         self._address = address
         self._liveness.opened()
 
     def _resolve(self, messages: Sequence[Message]) -> None:
+        """Others may read the same partition: what is not for this gateway is not looked at."""
         for message in messages:
-            if self._pending.resolve(contract.correlation_id(message), message):
+            correlation_id = contract.correlation_id(message)
+            if correlation_id.startswith(self._ours):
+                self.metrics.arrived(self._pending.resolve(correlation_id, message))
                 self._liveness.heard(time.monotonic())
 
     def _hand_over(self, function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:

@@ -28,6 +28,24 @@ PICTURE_BODY: dict[str, Any] = {
 }
 
 
+PICTURES_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                    },
+                }
+            }
+        },
+    }
+}
+
+
 class Timings(BaseModel):
     """Milliseconds. total is the gateway's own measure; queue, batch, decode and infer the worker's."""
 
@@ -71,6 +89,27 @@ class Problem(BaseModel):
     status: int
     detail: str
     request_id: str
+
+
+class BatchEntry(BaseModel):
+    """Either prediction or problem."""
+
+    index: int
+    filename: str
+    prediction: Prediction | None = None
+    problem: Problem | None = None
+
+
+class BatchTimings(BaseModel):
+    total_ms: float
+
+
+class BatchResult(BaseModel):
+    """results are in the order of the files."""
+
+    results: list[BatchEntry]
+    request_id: str
+    timings: BatchTimings
 
 
 class Health(BaseModel):

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 from types import FrameType
 
 import uvicorn
@@ -22,16 +23,29 @@ _log = logging.getLogger("mlaas.gateway")
 
 
 class _Server(uvicorn.Server):
-    """Begins to drain when told to stop, so that every waiter is answered before connections are cut."""
+    """Told to stop, it leaves first, and then drains.
 
-    def __init__(self, config: uvicorn.Config, requester: Requester) -> None:
+    Leaving, it is not ready, answers all the same, and closes connections with the answers, so that balancers
+    go elsewhere. Draining, it takes nothing new, and every waiter is answered before connections are cut.
+    """
+
+    def __init__(self, config: uvicorn.Config, requester: Requester, drain_delay_s: float) -> None:
         super().__init__(config)
         self._requester = requester
+        self._drain_delay_s = drain_delay_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._requester.leave()
+        await self._leave()
         async with asyncio.TaskGroup() as both:
             both.create_task(self._requester.drain())
             both.create_task(super().shutdown(sockets))
+
+    async def _leave(self) -> None:
+        """A second signal ends it at once."""
+        end = time.monotonic() + self._drain_delay_s
+        while time.monotonic() < end and not self.force_exit:
+            await asyncio.sleep(0.05)
 
 
 def listen(settings: GatewaySettings) -> socket.socket:
@@ -60,7 +74,7 @@ def serve(listener: socket.socket, broker: Broker, topics: TopicSettings, settin
         timeout_graceful_shutdown=settings.drain_timeout_ms // 1000 + _AFTER_DRAIN_S,
         server_header=False,
     )
-    server = _Server(config, requester)
+    server = _Server(config, requester, settings.drain_delay_ms / 1000)
 
     def stop(_: int, __: FrameType | None) -> None:
         server.should_exit = True

@@ -1,4 +1,6 @@
-"""Getting the picture out of a request: the body itself, or the form field `file`."""
+"""Getting pictures out of a request: the body itself, or the form fields `file`."""
+
+from typing import NamedTuple
 
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
@@ -8,11 +10,20 @@ from gateway.errors import NotAPicture, UnacceptedMedia
 FIELD = "file"
 
 
+class Upload(NamedTuple):
+    """A file's content, the media type that the client declared, and what it calls the file."""
+
+    content: bytes
+    declared: str
+    filename: str
+
+
 async def read_picture(request: Request) -> tuple[bytes, str]:
     """Return the bytes and the media type that the client declared. Raises Rejected."""
     declared = request.headers.get("content-type", "")
     if declared.startswith("multipart/form-data"):
-        return await _from_form(request)
+        (upload,) = await _from_form(request, 1)
+        return upload.content, upload.declared
     if declared.startswith("application/x-www-form-urlencoded"):
         raise UnacceptedMedia(
             "send the picture as a form field (curl -F file=@picture.png) or as the body with its "
@@ -21,9 +32,16 @@ async def read_picture(request: Request) -> tuple[bytes, str]:
     return await request.body(), declared
 
 
-async def _from_form(request: Request) -> tuple[bytes, str]:
-    async with request.form(max_files=1, max_fields=8) as form:
-        upload = form.get(FIELD)
-        if not isinstance(upload, UploadFile):
+async def read_pictures(request: Request, most: int) -> list[Upload]:
+    """All files of a form, in order. Raises Rejected."""
+    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
+        raise UnacceptedMedia("send the pictures as form fields (curl -F file=@one.png -F file=@two.png)")
+    return await _from_form(request, most)
+
+
+async def _from_form(request: Request, most: int) -> list[Upload]:
+    async with request.form(max_files=most, max_fields=8) as form:
+        files = [file for file in form.getlist(FIELD) if isinstance(file, UploadFile)]
+        if not files:
             raise NotAPicture(f"the form has no file in its field {FIELD!r}")
-        return await upload.read(), upload.content_type or ""
+        return [Upload(await file.read(), file.content_type or "", file.filename or "") for file in files]

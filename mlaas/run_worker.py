@@ -25,6 +25,8 @@ def run(settings: Settings) -> None:
     consumer = Consumer(connect(settings.broker), settings.topics, settings.worker, model)
     signal.signal(signal.SIGTERM, lambda *_: consumer.stop())
     signal.signal(signal.SIGINT, lambda *_: consumer.stop())
+    if settings.worker.metrics_port:
+        consumer.metrics.serve(settings.worker.metrics_host, settings.worker.metrics_port)
     consumer.run()
 
 
@@ -32,7 +34,7 @@ def run_several(settings: Settings) -> None:
     stopping = stop_on_signals()
     supervisor = Supervisor(as_environment(settings))
     try:
-        start_workers(supervisor, settings.worker.processes)
+        start_workers(supervisor, settings.worker)
         watch(supervisor, stopping)
     finally:
         supervisor.stop("worker", settings.worker.model_timeout_ms / 1000 + 15)

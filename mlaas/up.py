@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from mlaas.settings import Settings, as_environment
 from mlaas.supervisor import Supervisor
+from worker.settings import WorkerSettings
 
 _log = logging.getLogger("mlaas")
 
@@ -31,13 +32,14 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
     from gateway.server import listen
 
     stopping = stop_on_signals()
-    with listen(settings.gateway) as listener, _with_broker(settings) as theirs:
+    alone = replace(settings, gateway=replace(settings.gateway, drain_delay_ms=0))  # no balancer to wait for
+    with listen(settings.gateway) as listener, _with_broker(alone) as theirs:
         supervisor = Supervisor(as_environment(theirs))
         port = listener.getsockname()[1]
         try:
             gateway = ["gateway", "--fd", str(listener.fileno())]
             supervisor.start("gateway", gateway, pass_fds=[listener.fileno()])
-            start_workers(supervisor, settings.worker.processes)
+            start_workers(supervisor, settings.worker)
             host = _reachable(settings.gateway.host)
             _wait_until_ready(supervisor, host, port, stopping)
             if not stopping.is_set():
@@ -48,9 +50,11 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
             supervisor.stop("worker", settings.worker.model_timeout_ms / 1000 + 15)
 
 
-def start_workers(supervisor: Supervisor, processes: int) -> None:
-    for number in range(processes):
-        supervisor.start(f"worker-{number + 1}", ["worker", "--workers", "1"])
+def start_workers(supervisor: Supervisor, settings: WorkerSettings) -> None:
+    for number in range(settings.processes):
+        port = settings.metrics_port and settings.metrics_port + number
+        its_own = ["--set", f"worker.metrics_port={port}"]
+        supervisor.start(f"worker-{number + 1}", [*its_own, "worker", "--workers", "1"])
 
 
 def watch(supervisor: Supervisor, stopping: threading.Event) -> None:

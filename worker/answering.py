@@ -6,10 +6,14 @@ from collections.abc import Callable, Container
 from messaging.contract import ErrorCode, Reply
 from worker.batching import Batch
 from worker.isolation import IsolatedModel
+from worker.metrics import Ending, WorkerMetrics
 from worker.outbox import Outbox
-from worker.pipe import Picture
+from worker.pipe import Outcome, Picture
+from worker.recent import RecentReplies, digest
 from worker.replies import reply_to, reply_to_ping
-from worker.triage import Task, triage
+from worker.triage import Task, Triage, triage
+
+_ENDINGS = {None: Ending.ANSWERED, ErrorCode.INTERNAL: Ending.POISON}
 
 
 class Answerer:
@@ -19,14 +23,19 @@ class Answerer:
         self,
         model: IsolatedModel,
         outbox: Outbox,
-        reply_topics: Container[str],
+        metrics: WorkerMetrics,
         *,
+        reply_topics: Container[str],
+        cancelled: Container[str],
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._model = model
         self._outbox = outbox
+        self._metrics = metrics
         self._reply_topics = reply_topics
+        self._cancelled = cancelled
+        self._recent = RecentReplies()
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -40,8 +49,15 @@ class Answerer:
             now_ms=self._wall_clock() * 1000,
             loaded=self._model.load(),
             reply_topics=self._reply_topics,
+            cancelled=self._cancelled,
         )
-        self._outbox.drop(found.expired)
+        self._settle_without_model(found)
+        new = [(task, sha256) for task in found.work if not self._answer_again(task, sha256 := digest(task))]
+        if new:
+            self._predict(new, batch.received_at)
+
+    def _settle_without_model(self, found: Triage) -> None:
+        self._outbox.drop([*found.expired, *found.cancelled])
         for delivery, reason in found.unusable:
             self._outbox.bury(delivery, reason)
         for delivery, address, failure in found.refused:
@@ -50,19 +66,37 @@ class Answerer:
             self._outbox.reply(
                 ping.delivery, ping.address, reply_to_ping(ping.model), ping.request.deadline_ms
             )
-        if found.work:
-            self._predict(found.work, batch.received_at)
+        self._metrics.ended(Ending.EXPIRED, len(found.expired))
+        self._metrics.ended(Ending.CANCELLED, len(found.cancelled))
+        self._metrics.ended(Ending.UNUSABLE, len(found.unusable))
+        self._metrics.ended(Ending.REFUSED, len(found.refused))
 
-    def _predict(self, work: list[Task], received_at: float) -> None:
-        outcomes = self._model.predict([_picture(task) for task in work]).outcomes
+    def _answer_again(self, task: Task, sha256: str) -> bool:
+        """A request that is delivered again gets the reply that it had, without the model."""
+        reply = self._recent.get(task, sha256)
+        if reply is None:
+            return False
+        self._metrics.ended(Ending.DUPLICATE)
+        self._outbox.reply(task.delivery, task.address, reply, task.request.deadline_ms)
+        return True
+
+    def _predict(self, work: list[tuple[Task, str]], received_at: float) -> None:
+        outcomes = self._model.predict([_picture(task) for task, _ in work]).outcomes
         at_worker_ms = (self._clock() - received_at) * 1000
         received_ms = self._wall_clock() * 1000 - at_worker_ms
-        for task, outcome in zip(work, outcomes, strict=True):
-            reply = reply_to(task, outcome, len(outcomes), received_ms, at_worker_ms)
-            if outcome.error is ErrorCode.INTERNAL:
-                self._outbox.reply_and_bury(task.delivery, task.address, reply, outcome.detail)
-            else:
-                self._outbox.reply(task.delivery, task.address, reply, task.request.deadline_ms)
+        self._metrics.predicted(outcomes)
+        for (task, sha256), outcome in zip(work, outcomes, strict=True):
+            self._settle(
+                task, outcome, reply_to(task, sha256, outcome, len(outcomes), received_ms, at_worker_ms)
+            )
+
+    def _settle(self, task: Task, outcome: Outcome, reply: Reply) -> None:
+        self._recent.keep(task, reply)
+        self._metrics.ended(_ENDINGS.get(outcome.error, Ending.UNREADABLE))
+        if outcome.error is ErrorCode.INTERNAL:
+            self._outbox.reply_and_bury(task.delivery, task.address, reply, outcome.detail)
+        else:
+            self._outbox.reply(task.delivery, task.address, reply, task.request.deadline_ms)
 
 
 def _picture(task: Task) -> Picture:

@@ -10,7 +10,9 @@ from messaging.broker import Broker, BrokerError, Subscription
 from messaging.settings import TopicSettings
 from worker.answering import Answerer
 from worker.batching import Batch, collect
+from worker.cancelled import CancellationListener, Cancelled
 from worker.isolation import IsolatedModel
+from worker.metrics import WorkerMetrics
 from worker.outbox import Outbox
 from worker.settings import WorkerSettings
 
@@ -26,6 +28,8 @@ class Consumer:
     def __init__(
         self, broker: Broker, topics: TopicSettings, settings: WorkerSettings, model: IsolatedModel
     ) -> None:
+        self.metrics = WorkerMetrics()
+        self.metrics.watch_starts(lambda: model.starts)
         self._broker = broker
         self._topics = topics
         self._settings = settings
@@ -69,8 +73,16 @@ class Consumer:
 
     def _serve(self, subscription: Subscription) -> None:
         outbox = Outbox(self._broker, subscription, self._topics.dead_letters)
-        reply_topics = {self._topics.replies, *self._settings.more_reply_topics}
-        answerer = Answerer(self._model, outbox, reply_topics)
+        cancelled = Cancelled()
+        listener = CancellationListener(self._broker, self._topics.cancellations, cancelled)
+        listener.start()
+        answerer = Answerer(
+            self._model,
+            outbox,
+            self.metrics,
+            reply_topics={self._topics.replies, *self._settings.more_reply_topics},
+            cancelled=cancelled,
+        )
         thinker = threading.Thread(target=self._think, args=[answerer], name="thinker")
         thinker.start()
         while not self._stopping.is_set():
@@ -81,6 +93,7 @@ class Consumer:
                 self._ready_to_think.put(batch)
         self._ready_to_think.put(None)
         thinker.join()
+        listener.stop()
         self._broker.close()  # sends what is waiting, so that it is acknowledged before leaving the group
         subscription.close()
 

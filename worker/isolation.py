@@ -16,6 +16,7 @@ class IsolatedModel:
     def __init__(self, start: Callable[[], ModelProcess]) -> None:
         self._start = start
         self._process: ModelProcess | None = None
+        self.starts = 0
 
     def load(self) -> Loaded:
         """Raises ModelUnavailable."""
@@ -50,4 +51,5 @@ class IsolatedModel:
     def _running(self) -> ModelProcess:
         if self._process is None:
             self._process = self._start()
+            self.starts += 1
         return self._process

@@ -1,7 +1,5 @@
 """What the model process found, in the words of the wire contract. Pure."""
 
-import hashlib
-
 from messaging.contract import ErrorCode, Failure, Reply, Timings
 from worker.pipe import LoadedModel, Outcome
 from worker.triage import Task
@@ -11,9 +9,11 @@ def reply_to_ping(model: LoadedModel) -> Reply:
     return Reply(sha256="", model=model.name, version=model.version)
 
 
-def reply_to(task: Task, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float) -> Reply:
+def reply_to(
+    task: Task, sha256: str, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float
+) -> Reply:
     """received_ms: epoch, when the batch was in hand. at_worker_ms: from then until the models were done."""
-    sha256, model = hashlib.sha256(task.request.body).hexdigest(), task.model
+    model = task.model
     if outcome.error is not None:
         detail = "" if outcome.error is ErrorCode.INTERNAL else outcome.detail
         failure = Failure(outcome.error, detail)

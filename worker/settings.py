@@ -16,3 +16,5 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     model_timeout_ms: PositiveInt
     model_start_timeout_ms: PositiveInt
     heartbeat_file: str
+    metrics_host: str
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]

@@ -21,17 +21,25 @@ class Task:
 
 @dataclass(slots=True)
 class Triage:
-    """unusable: nobody can be answered. refused: somebody can, with an error. expired: nobody waits."""
+    """unusable: nobody can be answered. refused: somebody can, with an error. Nobody waits for the
+    expired and the cancelled.
+    """
 
     work: list[Task] = field(default_factory=list)
     pings: list[Task] = field(default_factory=list)
     expired: list[Delivery] = field(default_factory=list)
+    cancelled: list[Delivery] = field(default_factory=list)
     refused: list[tuple[Delivery, ReturnAddress, Failure]] = field(default_factory=list)
     unusable: list[tuple[Delivery, str]] = field(default_factory=list)
 
 
 def triage(
-    deliveries: Iterable[Delivery], *, now_ms: float, loaded: Loaded, reply_topics: Container[str]
+    deliveries: Iterable[Delivery],
+    *,
+    now_ms: float,
+    loaded: Loaded,
+    reply_topics: Container[str],
+    cancelled: Container[str],
 ) -> Triage:
     """Headers are a stranger's word: only reply topics that are allowed are written to."""
     sorted_out = Triage()
@@ -43,6 +51,9 @@ def triage(
             continue
         if address.reply_to.partition("/")[0] not in reply_topics:
             sorted_out.unusable.append((delivery, f"reply_to {address.reply_to[:100]!r} is not allowed"))
+            continue
+        if address.correlation_id in cancelled:
+            sorted_out.cancelled.append(delivery)
             continue
         _sort(sorted_out, delivery, address, now_ms, loaded)
     return sorted_out

@@ -57,9 +57,11 @@ def working(broker: MemoryBroker, worker: Worker) -> Iterator[None]:
 
     thread = threading.Thread(target=serve)
     thread.start()
-    yield
-    stop.set()
-    thread.join()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def gateway_settings(**changes: object) -> GatewaySettings:

@@ -1,9 +1,10 @@
 import asyncio
+from contextlib import ExitStack
 
 import pytest
 
 from gateway.errors import TooManyInFlight, Unavailable
-from gateway.pending import Pending
+from gateway.pending import Arrival, Pending
 from messaging.broker import Message
 
 pytestmark = pytest.mark.anyio
@@ -12,7 +13,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_reply_reaches_the_one_who_waits_for_it() -> None:
     pending = Pending(10, 1000)
     with pending.waiter("a", 1) as a, pending.waiter("b", 1) as b:
-        assert pending.resolve("b", Message(b"for b"))
+        assert pending.resolve("b", Message(b"for b")) is Arrival.EXPECTED
         assert (await b).body == b"for b"
         assert not a.done()
 
@@ -20,11 +21,14 @@ async def test_a_reply_reaches_the_one_who_waits_for_it() -> None:
 async def test_a_second_reply_a_late_one_and_a_foreign_one_reach_nobody() -> None:
     pending = Pending(10, 1000)
     with pending.waiter("a", 1) as a:
-        assert pending.resolve("a", Message(b"first"))
-        assert not pending.resolve("a", Message(b"second"))
+        assert pending.resolve("a", Message(b"first")) is Arrival.EXPECTED
+        assert pending.resolve("a", Message(b"second")) is Arrival.DUPLICATE
         assert (await a).body == b"first"
-    assert not pending.resolve("a", Message(b"late"))
-    assert not pending.resolve("never asked", Message(b""))
+    assert pending.resolve("a", Message(b"third")) is Arrival.DUPLICATE
+    with pending.waiter("given up", 1):
+        pass
+    assert pending.resolve("given up", Message(b"late")) is Arrival.LATE
+    assert pending.resolve("never asked", Message(b"")) is Arrival.LATE
 
 
 async def test_nothing_is_left_after_a_reply_an_error_a_timeout_or_a_cancel() -> None:
@@ -56,19 +60,40 @@ async def test_nothing_is_left_after_a_reply_an_error_a_timeout_or_a_cancel() ->
 
 async def test_more_requests_than_may_wait_are_refused() -> None:
     pending = Pending(2, 1000)
-    a, b, c = (pending.waiter(name, 1) for name in "abc")
-    with a, b, pytest.raises(TooManyInFlight, match="2 requests"):
-        c.__enter__()
-    with pending.waiter("c", 1):
-        pass
+    with pending.waiter("a", 1):
+        pending.admit(1, 30)
+        with pending.waiter("b", 1), pytest.raises(TooManyInFlight, match="2 requests"):
+            pending.admit(1, 30)
+    pending.admit(1, 30)
 
 
 async def test_more_bytes_than_may_wait_are_refused_but_one_request_always_passes() -> None:
     pending = Pending(10, 1000)
+    pending.admit(5000, 30)
     with pending.waiter("larger than all", 5000), pytest.raises(TooManyInFlight, match="5000 bytes"):
-        pending.waiter("b", 1).__enter__()
-    with pending.waiter("a", 900), pending.waiter("b", 100):
-        pass
+        pending.admit(1, 30)
+    with pending.waiter("a", 900):
+        pending.admit(100, 30)
+
+
+async def test_who_would_be_answered_too_late_is_refused_and_told_when_to_come_back() -> None:
+    now = 0.0
+    pending = Pending(1000, 1000_000, clock=lambda: now)
+    with ExitStack() as waiters:
+        for number in range(100):
+            waiters.enter_context(pending.waiter(str(number), 1))
+        pending.admit(1, 0.1)  # nothing is known yet
+        for number in range(100):
+            pending.resolve(str(number), Message(b""))
+        now = 10.0  # a hundred in ten seconds
+    with ExitStack() as waiters:
+        for number in range(50):
+            waiters.enter_context(pending.waiter(f"again {number}", 1))
+        pending.admit(1, 15)
+        with pytest.raises(TooManyInFlight, match=r"would be about \d+\.\d s, over 3 s") as refused:
+            pending.admit(1, 3)
+    assert refused.value.retry_after_s is not None
+    assert 3 <= refused.value.retry_after_s <= 10
 
 
 async def test_at_the_end_everybody_is_told() -> None:

@@ -84,7 +84,7 @@ async def test_the_documentation_lists_every_mode_that_there_is() -> None:
     parameters = {
         found["name"]: found["schema"] for found in schema["paths"]["/predict"]["post"]["parameters"]
     }
-    assert set(parameters) == {"model", "mode", "explain"}
+    assert set(parameters) == {"model", "mode", "explain", "top_k"}
     assert tuple(parameters["mode"]["enum"]) == MODES == preprocessing.MODES
     assert parameters["mode"]["default"] == "auto"
 

@@ -15,6 +15,7 @@ def sort(**changes: str) -> Triage:
         now_ms=NOW_MS,
         loaded=LOADED,
         reply_topics=["predict.replies"],
+        cancelled={"cancelled"},
     )
 
 
@@ -40,6 +41,11 @@ def test_what_is_past_its_deadline_is_dropped_ping_or_picture() -> None:
         assert len(found.expired) == 1
         assert not found.work
         assert not found.pings
+
+
+def test_what_nobody_waits_for_any_more_is_dropped() -> None:
+    found = sort(correlation_id="cancelled")
+    assert (len(found.cancelled), len(found.work)) == (1, 0)
 
 
 def test_nobody_can_be_answered_without_id_or_address() -> None:

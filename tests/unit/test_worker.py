@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from messaging import contract
-from messaging.broker import Message
+from messaging.broker import Message, feed
 from messaging.contract import ErrorCode
 from messaging.memory import MemoryBroker
 from tests import fragile_model, second_model
@@ -72,6 +72,41 @@ def test_a_picture_that_ends_the_model_process_costs_nobody_else_the_answer(pois
     assert letter.body.endswith(poison)
     assert letter.headers["kafka_dlt-original-topic"] == SETTINGS.topics.requests
     assert letter.headers["kafka_dlt-exception-message"]
+
+
+def test_a_request_that_is_delivered_again_gets_the_same_reply_without_the_model() -> None:
+    with worker() as running:
+        running.send("1", SANDAL)
+        first = running.replies(1)["1"]
+        running.send("1", SANDAL)
+        again = running.replies(1)["1"]
+        running.send("1", SANDAL + b"another picture")
+        other = running.replies(1)["1"]
+    assert again == first
+    assert other.sha256 != first.sha256
+    assert running.ended() == {"answered": 2, "duplicate": 1}
+
+
+def test_what_is_cancelled_before_it_is_begun_is_skipped() -> None:
+    with worker() as running:
+        running.send("warm", SANDAL)
+        running.replies(1)
+        running.cancel("gone")
+        running.send("gone", SANDAL)
+        running.send("there", SANDAL)
+        assert set(running.replies(1)) == {"there"}
+    assert running.ended() == {"answered": 2, "cancelled": 1}
+
+
+def test_garbage_among_the_cancellations_harms_nobody() -> None:
+    with worker() as running:
+        running.send("warm", SANDAL)
+        running.replies(1)
+        running.broker.publish(feed(SETTINGS.topics.cancellations), Message(b"garbage"))
+        running.cancel("gone")
+        running.send("gone", SANDAL)
+        running.send("there", SANDAL)
+        assert set(running.replies(1)) == {"there"}
 
 
 def test_a_message_nobody_can_answer_becomes_a_dead_letter() -> None:

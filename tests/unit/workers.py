@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from messaging import contract
-from messaging.broker import Message
+from messaging.broker import Message, feed
 from messaging.contract import Reply, Request
 from messaging.memory import MemoryBroker
 from mlaas.settings import load
@@ -54,6 +54,21 @@ class Running:
                 found[contract.correlation_id(message)] = contract.decode_reply(message)
         return found
 
+    def cancel(self, name: str) -> None:
+        """Returns when the worker has heard it."""
+        feed_of = feed(SETTINGS.topics.cancellations)
+        self.broker.publish(feed_of, contract.encode_cancellation([name])).result()
+        time.sleep(0.5)
+
+    def ended(self) -> dict[str, float]:
+        """How many requests ended in which way."""
+        (family,) = self.consumer.metrics.requests.collect()
+        return {
+            sample.labels["outcome"]: sample.value
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        }
+
     def dead_letters(self) -> list[Message]:
         subscription = self.broker.subscribe(SETTINGS.topics.dead_letters, "test")
         return [delivery.message for delivery in subscription.receive(100, 5)]
@@ -70,9 +85,11 @@ def worker(
     if before is not None:
         before(running)
     running.thread.start()
-    yield running
-    running.consumer.stop()
-    running.thread.join(30)
+    try:
+        yield running
+    finally:
+        running.consumer.stop()
+        running.thread.join(30)
     assert not running.thread.is_alive()
 
 

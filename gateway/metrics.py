@@ -1,0 +1,59 @@
+"""What the gateway counts, for Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gateway.pending import Arrival
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class GatewayMetrics:
+    """One per process."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "mlaas_requests_total",
+            "Requests answered, by route and status; 499: the client had gone.",
+            ("route", "code"),
+            registry=self._registry,
+        )
+        self.seconds = Histogram(
+            "mlaas_request_duration_seconds",
+            "From the request's head to its answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self.in_flight = Gauge(
+            "mlaas_in_flight_requests", "Requests that wait for a reply.", registry=self._registry
+        )
+        self._replies = {
+            Arrival.DUPLICATE: Counter(
+                "mlaas_duplicate_replies_total", "Second replies, dropped.", registry=self._registry
+            ),
+            Arrival.LATE: Counter(
+                "mlaas_late_replies_total", "Replies nobody waited for any more.", registry=self._registry
+            ),
+        }
+        self.cancelled = Counter(
+            "mlaas_cancelled_requests_total", "Requests whose client hung up.", registry=self._registry
+        )
+        self.ready = Gauge(
+            "mlaas_ready", "1 while a picture sent now would be answered.", registry=self._registry
+        )
+
+    def arrived(self, arrival: Arrival) -> None:
+        """A reply came to one of this gateway's own requests."""
+        if arrival in self._replies:
+            self._replies[arrival].inc()
+
+    def answered(self, route: str, code: int, seconds: float) -> None:
+        self.requests.labels(route, code).inc()
+        self.seconds.labels(route).observe(seconds)
+
+    def text(self) -> bytes:
+        """In Prometheus's text format."""
+        return generate_latest(self._registry)

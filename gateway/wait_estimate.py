@@ -1,0 +1,38 @@
+"""How long a request that comes now would wait, judged by those that were answered lately."""
+
+import math
+
+_MEMORY_S = 2.0
+# A worker takes so many at once: a few that wait are answered together, in the time of one.
+_SURE_FROM_PLACE = 32
+
+
+class WaitEstimate:
+    """A request that came when n were waiting, itself counted, and was answered after t seconds says
+    that a place in the queue costs t / n. Answers count less the older they are. Times are in seconds.
+    """
+
+    def __init__(self) -> None:
+        self._waited_s = 0.0
+        self._places = 0.0
+        self._updated_at = 0.0
+
+    def answered(self, place: int, waited_s: float, now: float) -> None:
+        """A request that came at this place, counted from 1, has its answer."""
+        kept = math.exp(min(0.0, self._updated_at - now) / _MEMORY_S)
+        self._waited_s = self._waited_s * kept + waited_s
+        self._places = self._places * kept + place
+        self._updated_at = now
+
+    def wait_s(self, place: int) -> float:
+        """Until one that comes at this place is answered; 0 before anything was learned."""
+        return place * self._waited_s / self._places if self._places else 0.0
+
+    def is_too_long(self, place: int, timeout_s: float) -> bool:
+        """Whether one that comes at this place will be answered too late. Of the first few nobody knows."""
+        return place > _SURE_FROM_PLACE and self.wait_s(place) > timeout_s
+
+    def retry_after_s(self, waiting: int, timeout_s: float) -> int:
+        """Whole seconds until those that wait now are so few that one more would be answered in time."""
+        excess_s = self.wait_s(waiting) - timeout_s
+        return max(1, math.ceil(excess_s if excess_s > 0 else self.wait_s(waiting)))

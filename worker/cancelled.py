@@ -1,0 +1,83 @@
+"""What nobody waits for any more, as gateways tell it."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from messaging import contract
+from messaging.broker import Broker, BrokerError, Inbox
+from messaging.contract import ContractError
+
+_log = logging.getLogger("mlaas.worker")
+
+_MOST_KEPT = 100_000
+_RETRY_S = 1.0
+
+
+class Cancelled:
+    """The correlation ids that came last. One thread adds, another asks."""
+
+    def __init__(self, most_kept: int = _MOST_KEPT) -> None:
+        self._most_kept = most_kept
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, correlation_id: object) -> bool:
+        return correlation_id in self._ids
+
+    def add(self, correlation_ids: Iterable[str]) -> None:
+        for correlation_id in correlation_ids:
+            self._ids[correlation_id] = None
+            if len(self._ids) > self._most_kept:
+                self._ids.popitem(last=False)
+
+
+class CancellationListener:
+    """Reads the feed in a thread of its own. Without it, cancelled work is done in vain, no more."""
+
+    def __init__(self, broker: Broker, topic: str, cancelled: Cancelled) -> None:
+        self._broker = broker
+        self._topic = topic
+        self._cancelled = cancelled
+        self._stopping = threading.Event()
+        self._lost = False
+        self._thread = threading.Thread(target=self._run, name="cancellations", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        inbox = self._open()
+        while inbox is not None and not self._stopping.is_set():
+            self._read(inbox)
+        if inbox is not None:
+            inbox.close()
+
+    def _open(self) -> Inbox | None:
+        """None if stopped before."""
+        while not self._stopping.is_set():
+            try:
+                return self._broker.listen(self._topic)
+            except BrokerError as error:
+                self._wait_after(error)
+        return None
+
+    def _read(self, inbox: Inbox) -> None:
+        try:
+            for message in inbox.receive(100, 0.2):
+                self._lost = False
+                self._cancelled.add(contract.decode_cancellation(message))
+        except BrokerError as error:
+            self._wait_after(error)
+        except ContractError as error:
+            _log.warning("%s", error)
+
+    def _wait_after(self, error: BrokerError) -> None:
+        if not self._lost:
+            _log.warning("what is cancelled cannot be heard: %s", error)
+        self._lost = True
+        self._stopping.wait(_RETRY_S)
