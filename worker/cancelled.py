@@ -68,13 +68,16 @@ class CancellationListener:
 
     def _read(self, inbox: Inbox) -> None:
         try:
-            for message in inbox.receive(100, 0.2):
-                self._lost = False
-                self._cancelled.add(contract.decode_cancellation(message))
+            messages = inbox.receive(100, 0.2)
         except BrokerError as error:
             self._wait_after(error)
-        except ContractError as error:
-            _log.warning("%s", error)
+            return
+        for message in messages:
+            self._lost = False
+            try:
+                self._cancelled.add(contract.decode_cancellation(message))
+            except ContractError as error:
+                _log.warning("%s", error)
 
     def _wait_after(self, error: BrokerError) -> None:
         if not self._lost:
