@@ -51,6 +51,8 @@ INBOX: Properties = {
     "enable.auto.offset.store": False,
     # Where to go on when the broker lost what was here: nobody waits for old replies.
     "auto.offset.reset": "latest",
+    # Its default is above a max.poll.interval.ms that is meant for the workers.
+    "session.timeout.ms": 6_000,
     "fetch.queue.backoff.ms": 10,
 }
 

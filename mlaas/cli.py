@@ -8,7 +8,7 @@ import click
 from mlaas import __version__
 from mlaas.chosen import Chosen, config_option
 from mlaas.commands import broker, config, evaluate, model, serve
-from mlaas.errors import users_errors
+from mlaas.errors import exit_code, users_errors
 from mlaas.supervisor import end_with_parent
 
 
@@ -53,4 +53,4 @@ def main() -> None:
         sys.exit(130)
     except users_errors() as error:
         click.echo(f"mlaas: {error}", err=True)
-        sys.exit(1)
+        sys.exit(exit_code(error))

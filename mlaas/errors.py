@@ -1,19 +1,34 @@
-"""The errors that are the user's to mend; the command shows them in one line."""
+"""The errors that are the user's to mend: one line and an exit code each, no traceback."""
 
+import os
 import sys
 
-_NAMES = (
-    ("messaging.broker", "BrokerError"),
-    ("mlaas.settings", "SettingsError"),
-    ("mlaas.up", "StartFailed"),
-    ("model.dataset", "DatasetError"),
-    ("model.learning", "TrainingError"),
-    ("model.manifest", "ModelError"),
-    ("model.ood_sets", "OodSetsError"),
-    ("worker.model_process", "ModelUnavailable"),
-)
+# Codes as in sysexits.h: what runs the command can tell a wrong setting from a broker that is away.
+_CODES = {
+    ("messaging.broker", "BrokerError"): os.EX_UNAVAILABLE,
+    ("mlaas.settings", "SettingsError"): os.EX_CONFIG,
+    ("mlaas.up", "StartFailed"): 1,
+    ("model.dataset", "DatasetError"): os.EX_NOINPUT,
+    ("model.learning", "TrainingError"): 1,
+    ("model.manifest", "ModelError"): os.EX_DATAERR,
+    ("model.ood_sets", "OodSetsError"): os.EX_NOINPUT,
+    ("worker.model_process", "ModelUnavailable"): os.EX_DATAERR,
+}
 
 
 def users_errors() -> tuple[type[Exception], ...]:
     """Those of the parts that are loaded: one that is not cannot have raised, and need not be there."""
-    return tuple(getattr(sys.modules[module], name) for module, name in _NAMES if module in sys.modules)
+    return tuple(_loaded())
+
+
+def exit_code(error: Exception) -> int:
+    """Of one of users_errors()."""
+    return next(code for kind, code in _loaded().items() if isinstance(error, kind))
+
+
+def _loaded() -> dict[type[Exception], int]:
+    found = {}
+    for (module, name), code in _CODES.items():
+        if module in sys.modules:
+            found[getattr(sys.modules[module], name)] = code
+    return found

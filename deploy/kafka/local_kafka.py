@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Self
@@ -31,15 +32,33 @@ JVM_OPTIONS = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One of several that agree by a vote. Numbers count from 1; each has its controller's port."""
+
+    number: int
+    controller_ports: tuple[int, ...]
+
+    @property
+    def controller_port(self) -> int:
+        return self.controller_ports[self.number - 1]
+
+    @property
+    def voters(self) -> str:
+        return ",".join(f"{number}@{HOST}:{port}" for number, port in enumerate(self.controller_ports, 1))
+
+
 class LocalKafka:
-    """One broker that is its own controller; a context manager.
+    """One broker that is a controller, too; alone, if it is not a node of several. A context manager.
 
     What it writes goes under `folder`. Without one it takes a temporary folder and removes it at the end.
     """
 
-    def __init__(self, port: int = 0, folder: Path | None = None, cache: Path = CACHE) -> None:
-        self._port = port or _free_port()
-        self._controller_port = _free_port()
+    def __init__(
+        self, port: int = 0, folder: Path | None = None, cache: Path = CACHE, node: Node | None = None
+    ) -> None:
+        self._port = port or free_port()
+        self._node = node or Node(1, (free_port(),))
         self._temporary = folder is None
         self._folder = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="kafka-"))
         self._cache = cache
@@ -60,13 +79,17 @@ class LocalKafka:
 
     def start(self) -> None:
         """Returns when the broker takes requests. Again after stop() or kill(): same port, same data."""
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Does not wait: a node of several is ready when most of them are."""
         properties = self._write_properties()
         if not (self._data / "meta.properties").exists():
             self._format(properties)
-        seen = self.log.stat().st_size if self.log.exists() else 0
+        self._seen = self.log.stat().st_size if self.log.exists() else 0
         self._broker = self._java("kafka.Kafka", str(properties))
         self._guard = _end_with_parent(self._broker)
-        self._wait_until_ready(self._broker, seen)
 
     def stop(self) -> None:
         self._end(signal.SIGTERM)
@@ -102,8 +125,12 @@ class LocalKafka:
         values = {
             "host": HOST,
             "port": self._port,
-            "controller_port": self._controller_port,
+            "controller_port": self._node.controller_port,
             "data": self._data,
+            "node_id": self._node.number,
+            "voters": self._node.voters,
+            "replicas": min(3, len(self._node.controller_ports)),
+            "in_sync": min(2, len(self._node.controller_ports)),
         }
         properties.write_text(Template(PROPERTIES.read_text()).substitute(values))
         return properties
@@ -120,9 +147,12 @@ class LocalKafka:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
 
-    def _wait_until_ready(self, broker: subprocess.Popen[bytes], seen: int) -> None:
+    def wait_until_ready(self) -> None:
+        """After launch(). Raises RuntimeError with the end of its log."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while READY not in self.log.read_bytes()[seen:]:
+        broker = self._broker
+        assert broker
+        while READY not in self.log.read_bytes()[self._seen :]:
             if broker.poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(self._failure("Kafka did not start"))
@@ -155,7 +185,7 @@ def _end_with_parent(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server((HOST, 0)) as server:
         return int(server.getsockname()[1])
 

@@ -28,9 +28,9 @@ def label_of(sample: Path) -> str:
 class Service:
     """One `mlaas …` process with what it prints."""
 
-    def __init__(self, *arguments: str, **environment: str) -> None:
+    def __init__(self, *arguments: str, module: str = "mlaas", **environment: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mlaas", *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=ROOT,
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,

@@ -1,0 +1,1 @@
+"""What strangers may send. Everything here is made here."""

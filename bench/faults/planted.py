@@ -1,0 +1,128 @@
+"""mlaas with a defect: `python -m bench.faults.planted DEFECT gateway|worker …`.
+
+For showing that the scenarios notice. Nothing on disk changes; the classes of this process do.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SLOW_BATCH_S = 1.2
+CRASH = b"crash the process"
+HANG = b"hang the process"
+
+
+def acknowledge_before_reply() -> None:
+    from worker.outbox import Outbox
+
+    reply = Outbox.reply
+
+    def hasty(self: Outbox, delivery: Any, *arguments: Any) -> None:
+        self.drop([delivery])
+        reply(self, delivery, *arguments)
+
+    from worker.answering import Answerer
+
+    answer = Answerer.answer
+
+    def hasty_answer(self: Answerer, batch: Any) -> None:
+        self._outbox.drop(batch.deliveries)
+        answer(self, batch)
+
+    Outbox.reply = hasty  # type: ignore[method-assign]
+    Answerer.answer = hasty_answer  # type: ignore[method-assign]
+
+
+def no_correlation_check() -> None:
+    from gateway.pending import Pending
+
+    resolve = Pending.resolve
+
+    def careless(self: Pending, correlation_id: str, message: Any) -> Any:
+        waiting = [name for name, future in self._waiters.items() if not future.done()]
+        return resolve(self, waiting[0] if waiting else correlation_id, message)
+
+    Pending.resolve = careless  # type: ignore[method-assign]
+
+
+def no_deadline() -> None:
+    real = asyncio.timeout
+    asyncio.timeout = lambda delay: real(None)  # type: ignore[assignment]
+
+
+def publish_before_registering() -> None:
+    from gateway.pending import Pending
+
+    waiter = Pending.waiter
+
+    @contextmanager
+    def late(self: Pending, correlation_id: str, size: int) -> Iterator["asyncio.Future[Any]"]:
+        with waiter(self, correlation_id, size) as future:
+            del self._waiters[correlation_id]
+
+            def register() -> None:
+                self._waiters[correlation_id] = future
+
+            asyncio.get_running_loop().call_later(0.05, register)
+            try:
+                yield future
+            finally:
+                register()
+
+    Pending.waiter = late  # type: ignore[method-assign, assignment]
+
+
+def slow_model() -> None:
+    """Not a defect: a model that takes its time, so that kills meet work that is under way."""
+    _model_main("slow-model-process")
+
+
+def fragile_model() -> None:
+    """Not a defect: a model that two kinds of pictures crash and hang."""
+    _model_main("fragile-model-process")
+
+
+def _model_main(name: str) -> None:
+    """Started by worker.model_process as `python -m MODULE FD SETTINGS`, hence a module for each."""
+    from worker.model_process import ModelProcess
+
+    module = f"bench.faults.{name.replace('-', '_')}"
+    init = ModelProcess.__init__
+    assert init.__kwdefaults__
+    init.__kwdefaults__["module"] = module
+
+
+DEFECTS: dict[str, Callable[[], None]] = {
+    "acknowledge-before-reply": acknowledge_before_reply,
+    "no-correlation-check": no_correlation_check,
+    "no-deadline": no_deadline,
+    "publish-before-registering": publish_before_registering,
+    "slow-model": slow_model,
+    "fragile-model": fragile_model,
+}
+
+
+def crash_or_hang(content: bytes) -> None:
+    """What the marks at the end of a picture do to the process that predicts on it."""
+    if content.endswith(CRASH):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if content.endswith(HANG):
+        time.sleep(3600)
+
+
+def main() -> None:
+    for defect in sys.argv[1].split("+"):
+        DEFECTS[defect]()
+    from mlaas.cli import main as mlaas
+
+    sys.argv[1:2] = []
+    mlaas()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""Break the running system and see what becomes of the requests: `python -m bench.faults.run`."""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from bench.faults import report
+from bench.faults.outcome import Outcome
+from bench.faults.pictures import Pictures
+from bench.faults.scenarios import brokers, gateways, hostile, load, models, poison, soak, workers
+from bench.faults.stage import Stage
+from deploy.kafka.jars import missing_tools
+from deploy.kafka.local_kafka import LocalKafka
+
+SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
+    "worker-kill": workers.worker_kill,
+    "cross-talk": gateways.cross_talk,
+    "broker-kill": brokers.broker_kill,
+    "broker-outage": brokers.broker_outage,
+    "gateway-rolling": gateways.gateway_rolling,
+    "deadline": gateways.deadline,
+    "poison-kill": poison.poison_kill,
+    "hang": poison.hang,
+    "overload": load.overload,
+    "scaling": workers.scaling,
+    "zombie": workers.zombie,
+    "hang-up": load.hang_up,
+    "hostile": hostile.hostile,
+    "corrupted-models": models.corrupted_models,
+    "soak": soak.soak,
+}
+
+
+def play(name: str, stage: Stage) -> Outcome:
+    """Raises AssertionError where the system does not even become ready."""
+    began = time.monotonic()
+    found = SCENARIOS[name](stage)
+    return msgspec.structs.replace(found, seconds=round(time.monotonic() - began, 1))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description="Break the running system. Keep the machine quiet meanwhile."
+    )
+    parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="NAME")
+    parser.add_argument("--quick", action="store_true", help="short forms; writes nothing")
+    parser.add_argument("--list", action="store_true", help="the names of the scenarios")
+    chosen = parser.parse_args(arguments)
+    if chosen.list:
+        print("\n".join(SCENARIOS))
+        return
+    if problem := missing_tools():
+        sys.exit(problem)
+    outcomes = []
+    with LocalKafka() as kafka:
+        stage = Stage(kafka.bootstrap_servers, Pictures(), Pictures(model=1), chosen.quick)
+        for name in chosen.only:
+            outcomes.append(play(name, stage))
+            print(report.line(outcomes[-1]), flush=True)
+            if not outcomes[-1].passed:
+                print(f"      {outcomes[-1].numbers}", flush=True)
+            if not chosen.quick:
+                report.write(outcomes, "make faults")
+    sys.exit(0 if all(each.passed for each in outcomes) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Several Apache Kafka brokers on this machine, without containers."""
+
+from typing import Self
+
+from deploy.kafka.local_kafka import LocalKafka, Node, free_port
+
+
+class LocalCluster:
+    """Each broker is a controller, too, so that most of them must live. A context manager."""
+
+    def __init__(self, size: int = 3) -> None:
+        ports = tuple(free_port() for _ in range(size))
+        self.brokers = [LocalKafka(node=Node(number, ports)) for number in range(1, size + 1)]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return ",".join(broker.bootstrap_servers for broker in self.brokers)
+
+    def __enter__(self) -> Self:
+        try:
+            for broker in self.brokers:
+                broker.launch()
+            for broker in self.brokers:
+                broker.wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for broker in self.brokers:
+            broker.kill()
+            broker.__exit__()
