@@ -3,30 +3,44 @@
 import math
 
 _MEMORY_S = 2.0
+_STANDSTILL_S = 1.0
 # A worker takes so many at once: a few that wait are answered together, in the time of one.
 _SURE_FROM_PLACE = 32
 
 
 class WaitEstimate:
-    """A request that came when n were waiting, itself counted, and was answered after t seconds says
-    that a place in the queue costs t / n. Answers count less the older they are. Times are in seconds.
+    """What a place in the queue costs, the lesser of two estimates. Answers count less the older they are.
+
+    A request that came when n were waiting, itself counted, and was answered after t seconds says t / n.
+    After a standstill that says too much: the first answers then waited longest at the lowest places. So many
+    answers in so many seconds that somebody waited say the other; of a standstill, one second counts.
+    Times are in seconds.
     """
 
     def __init__(self) -> None:
         self._waited_s = 0.0
         self._places = 0.0
+        self._busy_s = 0.0
+        self._answers = 0.0
         self._updated_at = 0.0
 
     def answered(self, place: int, waited_s: float, now: float) -> None:
         """A request that came at this place, counted from 1, has its answer."""
-        kept = math.exp(min(0.0, self._updated_at - now) / _MEMORY_S)
+        since_s = max(0.0, now - self._updated_at) if self._answers else waited_s
+        kept = math.exp(-since_s / _MEMORY_S)
         self._waited_s = self._waited_s * kept + waited_s
         self._places = self._places * kept + place
+        busy_s = min(since_s, waited_s, _STANDSTILL_S)
+        kept = math.exp(-busy_s / _MEMORY_S)
+        self._busy_s = self._busy_s * kept + busy_s
+        self._answers = self._answers * kept + 1
         self._updated_at = now
 
     def wait_s(self, place: int) -> float:
         """Until one that comes at this place is answered; 0 before anything was learned."""
-        return place * self._waited_s / self._places if self._places else 0.0
+        if not self._answers:
+            return 0.0
+        return place * min(self._waited_s / self._places, self._busy_s / self._answers)
 
     def is_too_long(self, place: int, timeout_s: float) -> bool:
         """Whether one that comes at this place will be answered too late. Of the first few nobody knows."""

@@ -79,21 +79,22 @@ async def test_more_bytes_than_may_wait_are_refused_but_one_request_always_passe
 async def test_who_would_be_answered_too_late_is_refused_and_told_when_to_come_back() -> None:
     now = 0.0
     pending = Pending(1000, 1000_000, clock=lambda: now)
-    with ExitStack() as waiters:
-        for number in range(100):
-            waiters.enter_context(pending.waiter(str(number), 1))
-        pending.admit(1, 0.1)  # nothing is known yet
-        for number in range(100):
-            pending.resolve(str(number), Message(b""))
-        now = 10.0  # a hundred in ten seconds
-    with ExitStack() as waiters:
+    waiters = {str(number): pending.waiter(str(number), 1) for number in range(100)}
+    for waiter in waiters.values():
+        waiter.__enter__()
+    pending.admit(1, 0.1)  # nothing is known yet
+    for name, waiter in waiters.items():
+        now += 0.1
+        pending.resolve(name, Message(b""))
+        waiter.__exit__(None, None, None)
+    with ExitStack() as others:
         for number in range(50):
-            waiters.enter_context(pending.waiter(f"again {number}", 1))
+            others.enter_context(pending.waiter(f"again {number}", 1))
         pending.admit(1, 15)
         with pytest.raises(TooManyInFlight, match=r"would be about \d+\.\d s, over 3 s") as refused:
             pending.admit(1, 3)
     assert refused.value.retry_after_s is not None
-    assert 3 <= refused.value.retry_after_s <= 10
+    assert refused.value.retry_after_s in (2, 3)  # fifty wait, five seconds; in three they are few enough
 
 
 async def test_at_the_end_everybody_is_told() -> None:

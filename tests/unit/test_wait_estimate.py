@@ -36,3 +36,17 @@ def test_come_back_when_the_excess_is_gone_or_all_are_answered() -> None:
     assert estimate.retry_after_s(100, 4.0) == 6
     assert estimate.retry_after_s(25, 30.0) == 3
     assert estimate.retry_after_s(1, 30.0) == 1
+
+
+def test_the_first_answers_after_a_standstill_are_not_what_a_place_costs() -> None:
+    """Fifty a second, each at once; then nothing for seven seconds, in which 350 come; then all of them."""
+    estimate = learned(*[(1, 0.02, number / 50) for number in range(100)])
+    for number in range(350):
+        estimate.answered(1 + number, 7.0 - number / 50, 9.0 + number / 1000)
+        assert not estimate.is_too_long(350, 30.0)
+
+
+def test_a_queue_that_moves_slowly_is_not_a_standstill() -> None:
+    """One answer a second, and a hundred always wait."""
+    estimate = learned(*[(100, 100.0, float(number)) for number in range(20)])
+    assert estimate.wait_s(100) == pytest.approx(100, rel=0.1)
