@@ -4,10 +4,10 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: help run test check kafka train evaluate samples bench lock
+.PHONY: help run test check kafka train evaluate samples bench faults faults-selftest lock
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 run: .venv/.serving ## broker, worker and gateway in one go; PORT=8123 takes another port
 	@exec $(BIN)/mlaas up --port $(PORT)
@@ -36,6 +36,12 @@ samples: .venv/.development ## write samples/ anew from the data set
 
 bench: .venv/.development ## measure it over a real Kafka and the embedded broker, write bench/results/bench.json
 	$(BIN)/python -m bench.run
+
+faults: .venv/.development ## kill, stop and overload the parts of it over real brokers, write bench/results/faults.json; an hour
+	$(BIN)/python -m bench.faults.run
+
+faults-selftest: .venv/.development ## plant defects; the scenarios of make faults must notice each
+	$(BIN)/python -m bench.faults.selftest
 
 lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt

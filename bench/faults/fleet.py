@@ -134,7 +134,7 @@ class Fleet:
         defects = "+".join(filter(None, [self._defect, planted]))
         module = "bench.faults.planted" if defects else "mlaas"
         service = Service(
-            *([defects] if defects else []), *arguments, module=module, **self.environment, **settings
+            *([defects] if defects else []), *arguments, module=module, **(self.environment | dict(settings))
         )
         with self._lock:
             self._processes[name] = service

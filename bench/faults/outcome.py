@@ -12,12 +12,13 @@ _COMPARE = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One number, and its limit."""
+    """One number, and its limit. unit: "s" for what a busy machine makes longer, else empty."""
 
     name: str
     value: float
     comparison: Comparison
     limit: float
+    unit: str = ""
 
     @property
     def passed(self) -> bool:
@@ -25,7 +26,7 @@ class Check(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         sign = self.comparison if self.passed else f"NOT {self.comparison}"
-        return f"{self.name} {self.value:g} {sign} {self.limit:g}"
+        return f"{self.name} {self.value:g} {self.unit}{' ' if self.unit else ''}{sign} {self.limit:g}"
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -49,6 +50,10 @@ def none(name: str, value: float) -> Check:
 
 def most(name: str, value: float, limit: float) -> Check:
     return Check(name, round(value, 4), "<=", limit)
+
+
+def within_s(name: str, value: float, limit: float) -> Check:
+    return Check(name, round(value, 3), "<=", limit, "s")
 
 
 def least(name: str, value: float, limit: float) -> Check:

@@ -4,17 +4,10 @@ For showing that the scenarios notice. Nothing on disk changes; the classes of t
 """
 
 import asyncio
-import os
-import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-
-SLOW_BATCH_S = 1.2
-CRASH = b"crash the process"
-HANG = b"hang the process"
 
 
 def acknowledge_before_reply() -> None:
@@ -79,22 +72,20 @@ def publish_before_registering() -> None:
 
 def slow_model() -> None:
     """Not a defect: a model that takes its time, so that kills meet work that is under way."""
-    _model_main("slow-model-process")
+    _model_process("bench.faults.slow_model")
 
 
 def fragile_model() -> None:
     """Not a defect: a model that two kinds of pictures crash and hang."""
-    _model_main("fragile-model-process")
+    _model_process("tests.fragile_model")
 
 
-def _model_main(name: str) -> None:
-    """Started by worker.model_process as `python -m MODULE FD SETTINGS`, hence a module for each."""
+def _model_process(module: str) -> None:
+    """The consumer starts it as `python -m MODULE …`."""
     from worker.model_process import ModelProcess
 
-    module = f"bench.faults.{name.replace('-', '_')}"
-    init = ModelProcess.__init__
-    assert init.__kwdefaults__
-    init.__kwdefaults__["module"] = module
+    assert ModelProcess.__init__.__kwdefaults__
+    ModelProcess.__init__.__kwdefaults__["module"] = module
 
 
 DEFECTS: dict[str, Callable[[], None]] = {
@@ -105,14 +96,6 @@ DEFECTS: dict[str, Callable[[], None]] = {
     "slow-model": slow_model,
     "fragile-model": fragile_model,
 }
-
-
-def crash_or_hang(content: bytes) -> None:
-    """What the marks at the end of a picture do to the process that predicts on it."""
-    if content.endswith(CRASH):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    if content.endswith(HANG):
-        time.sleep(3600)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from bench.faults.asking import Address, Client, in_turn
 from bench.faults.fleet import Fleet
 from bench.faults.ledger import judge
-from bench.faults.outcome import Outcome, least, most, none, one_right_answer_each, outcome
+from bench.faults.outcome import Outcome, least, none, one_right_answer_each, outcome, within_s
 from bench.faults.republishing import republishing
 from bench.faults.stage import TIMEOUT_S, Stage, under_load
 
@@ -127,7 +127,7 @@ def deadline(stage: Stage) -> Outcome:
         [
             none("without an answer", judged.lost),
             least("answered 504, share", judged.share(504), 1.0),
-            most("latest after its deadline, s", max(late_s), 0.05),
+            within_s("latest after its deadline", max(late_s), 0.05),
         ],
         judged.numbers() | {"timeouts_s": timeouts_s},
     )

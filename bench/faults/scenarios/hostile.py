@@ -11,7 +11,7 @@ from PIL import Image
 from bench.faults.asking import Address, Client, in_turn, request
 from bench.faults.corpus import mutations, others, png, requests
 from bench.faults.ledger import percentile
-from bench.faults.outcome import Outcome, least, most, none, outcome
+from bench.faults.outcome import Outcome, least, most, none, outcome, within_s
 from bench.faults.pictures import Picture
 from bench.faults.processes import memory_mib
 from bench.faults.stage import Stage
@@ -71,8 +71,8 @@ def hostile(stage: Stage) -> Outcome:
             least("mutated", len(mutants), stage.size(20_000, 1_000)),
             none("answered 5xx", len(answers.failed) + len(from_mutated.failed)),
             none("not answered and not closed", answers.statuses[-1] + from_mutated.statuses[-1]),
-            most("crafted: slowest answer, s", answers.slowest[0], 1.0),
-            most("mutated: slowest answer, s", from_mutated.slowest[0], 1.0),
+            within_s("crafted: slowest answer", answers.slowest[0], 1.0),
+            within_s("mutated: slowest answer", from_mutated.slowest[0], 1.0),
             none("processes of the worker that ended", restarts),
             most("memory grown, MiB", grown, 64),
             least("a good picture afterwards", sum(entry.right for entry in client.entries), 1),

@@ -8,7 +8,7 @@ from statistics import median
 from bench.faults.asking import Choose, Client, in_turn, request
 from bench.faults.fleet import Fleet
 from bench.faults.ledger import Entry, judge, percentile
-from bench.faults.outcome import Outcome, least, most, none, one_right_answer_each, outcome
+from bench.faults.outcome import Outcome, least, most, none, one_right_answer_each, outcome, within_s
 from bench.faults.processes import memory_mib
 from bench.faults.stage import Stage, under_load
 from tests.e2e.services import until
@@ -47,9 +47,9 @@ def overload(stage: Stage) -> Outcome:
         [
             *one_right_answer_each(judged),
             none("neither 200 nor 429", len(over.entries) - len(accepted) - len(rejected)),
-            most("accepted: p99, s", percentile(accepted, 0.99), DEADLINE_S),
-            most("rejected: p99, s", percentile(rejected, 0.99), 0.05),
-            most("back to what it was after, s", _recovery_s(before, after, ended), 10.0),
+            within_s("accepted: p99", percentile(accepted, 0.99), DEADLINE_S),
+            within_s("rejected: p99", percentile(rejected, 0.99), 0.05),
+            within_s("back to what it was after", _recovery_s(before, after, ended), 10.0),
             most("memory, most during it over before", memory.most / resident_before, 1.1),
         ],
         judged.numbers()
@@ -138,7 +138,7 @@ def hang_up(stage: Stage) -> Outcome:
     return outcome(
         "hang-up",
         [
-            most("pending table empty after, s", empty_s, 1.0),
+            within_s("pending table empty after", empty_s, 1.0),
             least("queued work skipped, share", skipped / callers, 0.9),
         ],
         {"callers": callers, "skipped": skipped},

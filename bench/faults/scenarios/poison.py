@@ -7,17 +7,17 @@ from bench.faults.asking import Client, in_turn
 from bench.faults.dead_letters import dead_letters
 from bench.faults.fleet import Fleet
 from bench.faults.ledger import Verdict, judge, longest_gap
-from bench.faults.outcome import Check, Outcome, least, most, none, outcome
+from bench.faults.outcome import Check, Outcome, least, most, none, outcome, within_s
 from bench.faults.pictures import Picture
-from bench.faults.planted import CRASH, HANG
 from bench.faults.stage import TIMEOUT_S, Stage, under_load
+from tests.fragile_model import HANG, KILL
 
-PROCESS = "fragile_model_process"
+PROCESS = "tests.fragile_model"
 
 
 def poison_kill(stage: Stage) -> Outcome:
     """One of a thousand pictures kills the model process (SIGSEGV)."""
-    client, pictures = Client(TIMEOUT_S), _with_one(stage, CRASH)
+    client, pictures = Client(TIMEOUT_S), _with_one(stage, KILL)
     with stage.fleet() as fleet:
         gateway = fleet.gateway("gateway")
         fleet.worker("worker", "fragile-model")
@@ -32,7 +32,7 @@ def poison_kill(stage: Stage) -> Outcome:
             *_one_error(judged, len(pictures)),
             *buried,
             most("model processes, one of them for the batch alone", starts, 3),
-            most("longest pause, s", longest_gap(client.answered_at), 3.0),
+            within_s("longest pause", longest_gap(client.answered_at), 3.0),
         ],
         judged.numbers(),
     )
@@ -57,7 +57,7 @@ def hang(stage: Stage) -> Outcome:
         [
             *_one_error(judged, len(pictures)),
             *buried,
-            most("model process replaced after, s", replaced_s, limit_s + 3),
+            within_s("model process replaced after", replaced_s, limit_s + 3),
         ],
         judged.numbers() | {"limit_s": limit_s},
     )

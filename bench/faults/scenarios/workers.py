@@ -7,7 +7,7 @@ import time
 
 from bench.faults.asking import Client, in_turn
 from bench.faults.ledger import judge, longest_gap
-from bench.faults.outcome import Outcome, least, most, one_right_answer_each, outcome
+from bench.faults.outcome import Outcome, least, one_right_answer_each, outcome, within_s
 from bench.faults.stage import TIMEOUT_S, Stage, under_load
 
 SESSION_TIMEOUT_S = 6.0  # librdkafka's setting in messaging/kafka_config.py
@@ -40,7 +40,7 @@ def worker_kill(stage: Stage) -> Outcome:
         [
             *one_right_answer_each(judged),
             least("answered 200, share", judged.share(200), 0.999),
-            most("longest wait, s", judged.longest_s, SESSION_TIMEOUT_S + 5),
+            within_s("longest wait", judged.longest_s, SESSION_TIMEOUT_S + 5),
         ],
         judged.numbers() | {"kills": kills, "requests_per_s": rate},
     )
@@ -73,7 +73,7 @@ def zombie(stage: Stage) -> Outcome:
         [
             *one_right_answer_each(judged),
             least("answered 200, share", judged.share(200), 0.999),
-            most("longest wait, s", judged.longest_s, SESSION_TIMEOUT_S + 5),
+            within_s("longest wait", judged.longest_s, SESSION_TIMEOUT_S + 5),
             least("answered by it, before and after", back, 1),
         ],
         judged.numbers() | {"stopped_s": stopped_s, "replies_dropped": replies},
@@ -110,8 +110,8 @@ def scaling(stage: Stage) -> Outcome:
         [
             *one_right_answer_each(judged),
             least("answered 200, share", judged.share(200), 1.0),
-            most("longest pause, s", longest_gap(client.answered_at), 3.0),
-            most("longest wait, s", judged.longest_s, 3.0),
+            within_s("longest pause", longest_gap(client.answered_at), 3.0),
+            within_s("longest wait", judged.longest_s, 3.0),
         ],
         judged.numbers() | {"cycles": cycles, "workers": most_workers, "requests_per_s": rate},
     )

@@ -1,0 +1,34 @@
+"""The short forms of the fault scenarios: what becomes of requests when parts are killed."""
+
+import pytest
+
+from bench.faults.pictures import Pictures
+from bench.faults.run import play
+from bench.faults.stage import Stage
+
+# Of the others the short form alone takes a minute: make faults.
+SHORT = (
+    "worker-kill",
+    "cross-talk",
+    "gateway-rolling",
+    "deadline",
+    "poison-kill",
+    "hang",
+    "hang-up",
+    "hostile",
+    "corrupted-models",
+)
+
+
+@pytest.fixture(scope="module")
+def stage(apache_kafka):
+    return Stage(apache_kafka.bootstrap_servers, Pictures(), Pictures(model=1), quick=True)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", SHORT)
+def test_nothing_is_lost(stage, name):
+    """Seconds are the bench's: they say something of a quiet machine alone."""
+    found = play(name, stage)
+    failed = [str(check) for check in found.checks if not check.passed and check.unit != "s"]
+    assert not failed, found.numbers
