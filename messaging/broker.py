@@ -1,4 +1,4 @@
-"""What a broker is to the rest of the system: three verbs and two places to read from.
+"""What a broker is to the rest of the system: three verbs and three places to read from.
 
 Errors, named for what the caller does next:
 
@@ -6,10 +6,11 @@ Errors, named for what the caller does next:
     ├── BrokerUnavailable   nobody answers: tell the caller now, try again later
     ├── TopicMissing        the broker answers, there is no such topic or partition: create it
     ├── QueueFull           more is waiting to be sent than may wait: slow down
-    └── MessageTooLarge     it will never be accepted: do not retry
+    ├── MessageTooLarge     it will never be accepted: do not retry
+    └── NotSupported        this kind of broker cannot do it: do without
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -33,6 +34,10 @@ class QueueFull(BrokerError):
 
 class MessageTooLarge(BrokerError):
     """The message is over the broker's limit."""
+
+
+class NotSupported(BrokerError):
+    """This kind of broker cannot do it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,25 @@ class Inbox(Protocol):
         """Stop listening."""
 
 
+class Records(Protocol):
+    """A topic as the broker keeps it, read without a group: nothing is acknowledged, nobody notices.
+
+    Owned by one thread.
+    """
+
+    def bounds(self) -> Mapping[int, range]:
+        """For each partition the offsets that it has now."""
+
+    def read(self, partition: int, offsets: range) -> Iterator[Delivery]:
+        """Those of the offsets that are there, oldest first; it ends. Raises BrokerUnavailable."""
+
+    def delete_before(self, offsets: Mapping[int, int]) -> None:
+        """Delete in each of these partitions all that is older than the offset. Raises NotSupported."""
+
+    def close(self) -> None:
+        """Stop reading."""
+
+
 def feed(topic: str) -> str:
     """The address that all who listen to the topic hear."""
     return f"{topic}/0"
@@ -106,6 +130,9 @@ class Broker(Protocol):
 
     def listen(self, topic: str) -> Inbox:
         """Every listener gets each message sent to feed(topic) from now on."""
+
+    def records(self, topic: str) -> Records:
+        """Look at what the topic has. Raises TopicMissing."""
 
     def close(self) -> None:
         """Send what is still waiting, for a short while, then disconnect."""

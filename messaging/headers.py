@@ -7,6 +7,7 @@ Choice = TypeVar("Choice", bound=str)
 Headers = Mapping[str, str]
 
 _CORRELATION = ("correlation_id", "kafka_correlationId")
+RETURN_ADDRESS = (*_CORRELATION, "reply_to", "kafka_replyTopic", "kafka_replyPartition")
 
 
 def correlation(headers: Headers) -> Headers:

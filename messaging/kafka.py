@@ -13,6 +13,7 @@ from messaging.kafka_errors import translate, translated
 from messaging.kafka_log import ClientLog
 from messaging.kafka_places import KafkaInbox, KafkaSubscription
 from messaging.kafka_reader import Reader, encode_headers
+from messaging.kafka_records import KafkaRecords
 
 
 class KafkaBroker:
@@ -22,16 +23,16 @@ class KafkaBroker:
         self, url: str, *, max_message_bytes: int = 1_000_000, publish_timeout_ms: int = 15_000
     ) -> None:
         """Connects in the background. Raises ValueError or BrokerError for a URL that cannot be."""
-        self._servers, given = kafka_config.parse_url(url)
+        self._servers, self._given = kafka_config.parse_url(url)
         self._reading = {
             "fetch.message.max.bytes": max_message_bytes,
             "receive.message.max.bytes": max(100_000_000, 4 * max_message_bytes),
-            **given,
+            **self._given,
         }
         sending = {
             "message.max.bytes": max_message_bytes,
             "message.timeout.ms": publish_timeout_ms,
-            **given,
+            **self._given,
         }
         with translated(f"broker {self._servers}"):
             self._producer = Producer(
@@ -81,6 +82,14 @@ class KafkaBroker:
     def listen(self, topic: str) -> KafkaInbox:
         _, partition = split_address(feed(topic))
         return self._inbox(topic, lambda _: partition)
+
+    def records(self, topic: str) -> KafkaRecords:
+        reader = self._reader(kafka_config.RECORDS)
+        try:
+            return KafkaRecords(reader, topic, kafka_config.producer(self._servers, self._given))
+        except BrokerError:
+            reader.close()
+            raise
 
     def close(self) -> None:
         if not self._closing.is_set():

@@ -56,6 +56,15 @@ INBOX: Properties = {
     "fetch.queue.backoff.ms": 10,
 }
 
+RECORDS: Properties = {
+    **INBOX,
+    # What was to be read next may have been deleted meanwhile.
+    "auto.offset.reset": "earliest",
+    # How the end is known where the last offsets hold no record.
+    "enable.partition.eof": True,
+    "queued.max.messages.kbytes": 16 * 1024,
+}
+
 # Not understood together with group.protocol=consumer: there the broker decides.
 _CLASSIC_ONLY = ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms")
 
@@ -83,7 +92,7 @@ def producer(servers: str, given: Properties) -> Properties:
 
 
 def consumer(servers: str, given: Properties, role: Properties) -> Properties:
-    """role is CONSUMER, with its group.id, or INBOX."""
+    """role is CONSUMER, with its group.id, INBOX or RECORDS."""
     merged = {**CLIENT, "bootstrap.servers": servers, **role, **given}
     if merged.get("group.protocol") == "consumer":
         return {name: value for name, value in merged.items() if name not in _CLASSIC_ONLY}

@@ -5,7 +5,14 @@ from contextlib import contextmanager
 
 from confluent_kafka import KafkaError, KafkaException
 
-from messaging.broker import BrokerError, BrokerUnavailable, MessageTooLarge, QueueFull, TopicMissing
+from messaging.broker import (
+    BrokerError,
+    BrokerUnavailable,
+    MessageTooLarge,
+    NotSupported,
+    QueueFull,
+    TopicMissing,
+)
 
 _KINDS: dict[int, type[BrokerError]] = {
     KafkaError._ALL_BROKERS_DOWN: BrokerUnavailable,
@@ -22,6 +29,7 @@ _KINDS: dict[int, type[BrokerError]] = {
     KafkaError.UNKNOWN_TOPIC_OR_PART: TopicMissing,
     KafkaError._UNKNOWN_TOPIC: TopicMissing,
     KafkaError._UNKNOWN_PARTITION: TopicMissing,
+    KafkaError._UNSUPPORTED_FEATURE: NotSupported,
 }
 
 

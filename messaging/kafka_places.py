@@ -6,10 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka import Message as Record
 
 from messaging.broker import Delivery, Message
-from messaging.kafka_reader import Reader, decode
+from messaging.kafka_reader import Reader, decode, delivery_of
 from messaging.offsets import OffsetTracker
 
 _log = logging.getLogger("mlaas.kafka")
@@ -32,7 +31,7 @@ class KafkaSubscription:
 
     def receive(self, max_messages: int, timeout: float) -> Sequence[Delivery]:
         self._commit()
-        deliveries = [_delivery(record) for record in self._reader.read(max_messages, timeout)]
+        deliveries = [delivery_of(record) for record in self._reader.read(max_messages, timeout)]
         with self._lock:
             for delivery in deliveries:
                 self._trackers[delivery.partition].received(delivery.offset)
@@ -79,17 +78,6 @@ class KafkaInbox:
 
     def close(self) -> None:
         self._reader.close()
-
-
-def _delivery(record: Record) -> Delivery:
-    _, timestamp_ms = record.timestamp()
-    return Delivery(
-        decode(record),
-        record.topic() or "",
-        record.partition() or 0,
-        record.offset() or 0,
-        max(0, timestamp_ms),
-    )
 
 
 def _log_assigned(_: Consumer, partitions: list[TopicPartition]) -> None:

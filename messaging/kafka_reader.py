@@ -4,11 +4,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
-from messaging.broker import BrokerUnavailable, Message, TopicMissing
+from messaging.broker import BrokerUnavailable, Delivery, Message, TopicMissing
 from messaging.kafka_config import Properties
 from messaging.kafka_errors import translate, translated
 from messaging.kafka_log import ClientLog
@@ -17,14 +18,16 @@ _log = logging.getLogger("mlaas.kafka")
 
 _ANSWER_TIMEOUT_S = 5.0
 
+Answer = TypeVar("Answer")
 Rebalanced = Callable[[Consumer, list[TopicPartition]], None]
 
 
 class Reader:
-    """Owned by one thread."""
+    """Owned by one thread. is_at_end: of the partition that it reads, where its role asks for that."""
 
     def __init__(self, properties: Properties) -> None:
         self._lost = False
+        self.is_at_end = False
         with translated(f"broker {properties['bootstrap.servers']}"):
             self._consumer = Consumer(properties, logger=ClientLog(), error_cb=self._note)
 
@@ -48,13 +51,21 @@ class Reader:
 
         A logical OFFSET_END is looked up late, after the first record may have been written.
         """
+        self.read_from(topic, partition, self.offsets(topic, partition).stop)
+
+    def read_from(self, topic: str, partition: int, offset: int) -> None:
+        self.is_at_end = False
+        with translated(f"read {topic}/{partition}"):
+            self._consumer.assign([TopicPartition(topic, partition, offset)])
+
+    def offsets(self, topic: str, partition: int) -> range:
+        """Those that the partition has now, up to the high watermark."""
         place = TopicPartition(topic, partition)
 
-        def ask() -> int:
-            return self._consumer.get_watermark_offsets(place, timeout=_ANSWER_TIMEOUT_S)[1]
+        def ask() -> tuple[int, int]:
+            return self._consumer.get_watermark_offsets(place, timeout=_ANSWER_TIMEOUT_S)
 
-        place.offset = _patiently(ask, f"read {topic}/{partition}")
-        self._consumer.assign([place])
+        return range(*_patiently(ask, f"read {topic}/{partition}"))
 
     def read(self, max_records: int, timeout: float) -> list[Record]:
         """Wait for one record, then take what was fetched with it.
@@ -69,7 +80,7 @@ class Reader:
             self._lost = False
             if first is None:
                 raise BrokerUnavailable("no broker answers")
-        return [record for record in (first, *rest) if record is not None and _is_sound(record)]
+        return [record for record in (first, *rest) if record is not None and self._is_sound(record)]
 
     def store(self, topic: str, partition: int, offset: int) -> None:
         """Commit with the next automatic commit. A partition that was taken away is not ours to commit."""
@@ -85,11 +96,23 @@ class Reader:
         closing.start()
         closing.join(timeout)
 
+    def _is_sound(self, record: Record) -> bool:
+        error = record.error()
+        if error is None:
+            return True
+        if error.code() == KafkaError._PARTITION_EOF:
+            self.is_at_end = True
+            return False
+        if error.fatal():
+            raise translate(error, "receive")
+        _log.warning("receive: %s", error.str())
+        return False
+
     def _note(self, error: KafkaError) -> None:
         self._lost = self._lost or error.code() == KafkaError._ALL_BROKERS_DOWN
 
 
-def _patiently(ask: Callable[[], int], what: str) -> int:
+def _patiently(ask: Callable[[], Answer], what: str) -> Answer:
     """A topic that was made a moment ago has no leader yet."""
     end = time.monotonic() + _ANSWER_TIMEOUT_S
     while True:
@@ -100,6 +123,17 @@ def _patiently(ask: Callable[[], int], what: str) -> int:
             if time.monotonic() > end:
                 raise
         time.sleep(0.05)
+
+
+def delivery_of(record: Record) -> Delivery:
+    _, timestamp_ms = record.timestamp()
+    return Delivery(
+        decode(record),
+        record.topic() or "",
+        record.partition() or 0,
+        record.offset() or 0,
+        max(0, timestamp_ms),
+    )
 
 
 def decode(record: Record) -> Message:
@@ -118,13 +152,3 @@ def encode_headers(headers: Mapping[str, str]) -> list[tuple[str, str | bytes | 
 
 def _text(value: bytes | None) -> str:
     return (value or b"").decode("utf-8", "surrogateescape")
-
-
-def _is_sound(record: Record) -> bool:
-    error = record.error()
-    if error is None:
-        return True
-    if error.fatal():
-        raise translate(error, "receive")
-    _log.warning("receive: %s", error.str())
-    return False

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import count
 from typing import TypeVar
@@ -20,6 +20,7 @@ class MemoryBroker:
         self._max_message_bytes = max_message_bytes
         self._changed = threading.Condition()
         self._topics: dict[str, list[Delivery]] = defaultdict(list)
+        self._ends: dict[str, int] = defaultdict(int)
         self._waiting: dict[tuple[str, str], deque[Delivery]] = {}
         self._inboxes: dict[str, list[deque[Message]]] = defaultdict(list)
         self._numbers = count()
@@ -52,6 +53,21 @@ class MemoryBroker:
     def listen(self, topic: str) -> "MemoryInbox":
         return self._inbox(feed(topic))
 
+    def records(self, topic: str) -> "MemoryRecords":
+        return MemoryRecords(self, topic)
+
+    def kept(self, topic: str) -> tuple[Sequence[Delivery], int]:
+        """What the topic has, and the offset that the next message gets."""
+        with self._changed:
+            return tuple(self._topics[topic]), self._ends[topic]
+
+    def delete_before(self, topic: str, offset: int) -> None:
+        with self._changed:
+            self._topics[topic] = [delivery for delivery in self._topics[topic] if delivery.offset >= offset]
+            for (its_topic, _), waiting in self._waiting.items():
+                while its_topic == topic and waiting and waiting[0].offset < offset:
+                    waiting.popleft()
+
     def close(self) -> None:
         self._closed = True
 
@@ -62,11 +78,12 @@ class MemoryBroker:
         return MemoryInbox(self._changed, address, waiting)
 
     def _append(self, topic: str, message: Message) -> None:
-        log = self._topics[topic]
-        log.append(Delivery(message, topic, 0, len(log), int(time.time() * 1000)))
+        delivery = Delivery(message, topic, 0, self._ends[topic], int(time.time() * 1000))
+        self._ends[topic] += 1
+        self._topics[topic].append(delivery)
         for (its_topic, _), waiting in self._waiting.items():
             if its_topic == topic:
-                waiting.append(log[-1])
+                waiting.append(delivery)
 
 
 class MemorySubscription:
@@ -106,6 +123,27 @@ class MemoryInbox:
     def close(self) -> None:
         with self._changed:
             self._waiting.clear()
+
+
+class MemoryRecords:
+    def __init__(self, broker: MemoryBroker, topic: str) -> None:
+        self._broker = broker
+        self._topic = topic
+
+    def bounds(self) -> Mapping[int, range]:
+        kept, end = self._broker.kept(self._topic)
+        return {0: range(kept[0].offset if kept else end, end)}
+
+    def read(self, partition: int, offsets: range) -> Iterator[Delivery]:
+        kept, _ = self._broker.kept(self._topic)
+        return (delivery for delivery in kept if partition == 0 and delivery.offset in offsets)
+
+    def delete_before(self, offsets: Mapping[int, int]) -> None:
+        for offset in offsets.values():
+            self._broker.delete_before(self._topic, offset)
+
+    def close(self) -> None:
+        pass
 
 
 def _take(changed: threading.Condition, waiting: deque[T], most: int, timeout: float) -> list[T]:

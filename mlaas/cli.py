@@ -7,7 +7,7 @@ import click
 
 from mlaas import __version__
 from mlaas.chosen import Chosen, config_option
-from mlaas.commands import broker, config, evaluate, model, serve
+from mlaas.commands import broker, config, dlq, evaluate, model, serve
 from mlaas.errors import exit_code, users_errors
 from mlaas.supervisor import end_with_parent
 
@@ -37,9 +37,10 @@ def _pair(text: str) -> tuple[str, object]:
     return name, value
 
 
-for part in (*serve.COMMANDS, *model.COMMANDS, *evaluate.COMMANDS, *broker.COMMANDS, *config.COMMANDS):
-    part.params.append(config_option())
-    command.add_command(part)
+for group in (serve, model, evaluate, broker, dlq, config):
+    for part in group.COMMANDS:
+        part.params.append(config_option())
+        command.add_command(part)
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ import sys
 # Codes as in sysexits.h: what runs the command can tell a wrong setting from a broker that is away.
 _CODES = {
     ("messaging.broker", "BrokerError"): os.EX_UNAVAILABLE,
+    ("mlaas.dlq", "NoSuchLetter"): os.EX_NOINPUT,
+    ("mlaas.dlq", "NotAnswered"): os.EX_UNAVAILABLE,
     ("mlaas.settings", "SettingsError"): os.EX_CONFIG,
     ("mlaas.up", "StartFailed"): 1,
     ("model.dataset", "DatasetError"): os.EX_NOINPUT,

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from messaging import contract
+from messaging import contract, dead_letters
 from messaging.broker import (
     Broker,
     BrokerUnavailable,
@@ -50,17 +50,9 @@ class Outbox:
         self._publish(address.reply_to, message, None, lambda: self.bury(delivery, reason))
 
     def bury(self, delivery: Delivery, reason: str) -> None:
-        """Keep a message nobody could process, with the reason and where it was, under Spring's names."""
+        """Keep a message nobody could process, with the reason and where it was."""
         _log.error("%s/%d@%d: %s", delivery.topic, delivery.partition, delivery.offset, reason)
-        headers = {
-            **delivery.message.headers,
-            "kafka_dlt-original-topic": delivery.topic,
-            "kafka_dlt-original-partition": str(delivery.partition),
-            "kafka_dlt-original-offset": str(delivery.offset),
-            "kafka_dlt-original-timestamp": str(delivery.timestamp_ms),
-            "kafka_dlt-exception-message": reason,
-        }
-        letter = Message(delivery.message.body, headers)
+        letter = dead_letters.encode_letter(delivery, reason)
         self._publish(self._dead_letters_topic, letter, None, lambda: self.drop([delivery]))
 
     def drop(self, deliveries: list[Delivery]) -> None:

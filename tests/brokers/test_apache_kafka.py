@@ -24,6 +24,7 @@ def settings(kafka: LocalKafka) -> tuple[BrokerSettings, TopicSettings]:
         requests=f"{prefix}.requests",
         replies=f"{prefix}.replies",
         dead_letters=f"{prefix}.dead-letters",
+        cancellations=f"{prefix}.cancellations",
         partitions=12,
         replication_factor=1,
         requests_retention_ms=300_000,

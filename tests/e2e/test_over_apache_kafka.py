@@ -40,6 +40,7 @@ def environment(kafka: LocalKafka) -> dict[str, str]:
         "MLAAS_TOPICS__REQUESTS": f"{prefix}.requests",
         "MLAAS_TOPICS__REPLIES": f"{prefix}.replies",
         "MLAAS_TOPICS__DEAD_LETTERS": f"{prefix}.dead-letters",
+        "MLAAS_TOPICS__CANCELLATIONS": f"{prefix}.cancellations",
         "MLAAS_WORKER__GROUP": f"{prefix}.workers",
     }
 
@@ -77,7 +78,7 @@ def test_topics_are_created_by_command_and_that_is_safe_to_repeat(apache_kafka: 
     for expected in ("created", "there already"):
         with service("topics", "create", **theirs) as creating:
             assert creating.wait() == 0
-        assert creating.output.count(expected) == 3
+        assert creating.output.count(expected) == 4
 
 
 async def ask_steadily(url: str, count: int, per_second: float) -> Counter[str]:

@@ -1,0 +1,182 @@
+"""`mlaas dlq` below the command line: over a broker in memory, with a whole worker where one answers."""
+
+import json
+
+import pytest
+from msgspec.structs import replace
+
+from messaging import dead_letters
+from messaging.broker import Broker, BrokerUnavailable, Delivery, Message
+from messaging.contract import ErrorCode
+from messaging.memory import MemoryBroker
+from mlaas import dlq, letters
+from mlaas.dlq import NoSuchLetter, NotAnswered, Place
+from tests import fragile_model
+from tests.unit.workers import SANDAL, SETTINGS, Running, worker
+
+DEAD = SETTINGS.topics.dead_letters
+
+
+def bury(broker: Broker, body: bytes, reason: str = "why", **headers: str) -> None:
+    request = Delivery(Message(body, headers), SETTINGS.topics.requests, 5, 42, 123)
+    broker.publish(DEAD, dead_letters.encode_letter(request, reason)).result()
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    broker = MemoryBroker()
+    for number in range(5):
+        bury(broker, b"x" * number, f"reason {number}")
+    return broker
+
+
+def replay_all(running: Running, timeout_s: float = 60) -> list[tuple[str, ErrorCode | None]]:
+    records = running.broker.records(DEAD)
+    inbox = running.broker.open_inbox(SETTINGS.topics.replies, "replay")
+    taken = dlq.every(records, records.bounds())
+    answers = dlq.replay(running.broker, inbox, SETTINGS.topics.requests, taken, timeout_s=timeout_s)
+    return [(str(Place.of(letter)), reply.error and reply.error.code) for letter, reply in answers]
+
+
+@pytest.mark.parametrize("text", ["3", "3:", ":3", "-1:3", "3:x", "3:1:2", "٣:1", "1:" + 30 * "9"])
+def test_a_place_is_two_numbers(text: str) -> None:
+    with pytest.raises(ValueError, match="is not PARTITION:OFFSET, as 3:12"):
+        Place.parse(text)
+    assert str(Place.parse("3:12")) == "3:12"
+
+
+def test_a_list_with_a_limit_has_the_newest(broker: MemoryBroker) -> None:
+    records = broker.records(DEAD)
+    assert [letter.offset for letter in dlq.summaries(records, None)] == [0, 1, 2, 3, 4]
+    assert [letter.offset for letter in dlq.summaries(records, 2)] == [3, 4]
+    assert [letter.offset for letter in dlq.summaries(records, 99)] == [0, 1, 2, 3, 4]
+
+
+def test_letters_are_found_in_the_order_asked_for(broker: MemoryBroker) -> None:
+    found = dlq.find(broker.records(DEAD), [Place(0, 3), Place(0, 1)])
+    assert [letter.offset for letter in found] == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("place", "has"), [(Place(0, 5), "partition 0 has 0 to 4"), (Place(1, 0), "partitions are 0 to 0")]
+)
+def test_a_letter_that_is_not_there_is_said_before_any_is_used(
+    broker: MemoryBroker, place: Place, has: str
+) -> None:
+    with pytest.raises(NoSuchLetter, match=f"no letter {place}: {has}; `mlaas dlq ls`"):
+        dlq.find(broker.records(DEAD), [Place(0, 0), place])
+
+
+def test_what_goes_before_a_letter() -> None:
+    bounds = {0: range(3, 9), 1: range(0), 2: range(4, 4)}
+    assert dlq.up_to(bounds, Place(0, 5)) == {0: 5}
+    assert dlq.up_to(bounds, Place(0, 99)) == {0: 9}
+    assert dlq.up_to(bounds, Place(0, 3)) == {}
+    assert dlq.up_to_end(bounds) == {0: 9}
+    assert dlq.count(bounds, {0: 5}) == 2
+    with pytest.raises(NoSuchLetter, match="partitions are 0 to 2"):
+        dlq.up_to(bounds, Place(3, 1))
+
+
+def test_nothing_is_deleted_that_was_not_answered() -> None:
+    bounds = {0: range(3, 6), 1: range(2), 2: range(7, 8)}
+    done = {(0, 3), (0, 5), (1, 0), (1, 1)}
+    assert dlq.up_to_first_kept(bounds, done) == {0: 4, 1: 2}
+
+
+@pytest.mark.parametrize("url", ["embedded://", "memory://"])
+def test_a_broker_that_lives_in_another_process_is_not_looked_for_in_this_one(url: str) -> None:
+    settings = replace(SETTINGS, broker=replace(SETTINGS.broker, url=url))
+    with pytest.raises(BrokerUnavailable, match="--broker URL"), dlq.opened(settings):
+        pass
+
+
+def test_replayed_letters_are_answered_however_they_died() -> None:
+    """Past their deadline, answered or cancelled under their old id, with nowhere to reply to."""
+
+    def send(running: Running) -> None:
+        bury(running.broker, SANDAL, "expired", correlation_id="1", deadline_ms="1")
+        bury(running.broker, SANDAL, "no correlation_id")
+        bury(running.broker, SANDAL, "elsewhere", correlation_id="2", reply_to="elsewhere/0")
+        bury(running.broker, SANDAL, "cancelled", correlation_id="gone", reply_to=running.inbox.address)
+
+    with worker(before=send) as running:
+        running.send("1", SANDAL)
+        running.replies(1)
+        running.cancel("gone")
+        assert replay_all(running) == [("0:0", None), ("0:1", None), ("0:2", None), ("0:3", None)]
+        assert running.inbox.receive(10, 0) == []
+        assert len(running.dead_letters()) == 4
+    assert running.ended() == {"answered": 5}
+
+
+def test_a_letter_that_kills_the_model_again_is_buried_again_and_the_next_is_answered() -> None:
+    def send(running: Running) -> None:
+        bury(running.broker, SANDAL + fragile_model.RAISE)
+        bury(running.broker, SANDAL)
+
+    with worker("tests.fragile_model", before=send) as running:
+        assert replay_all(running) == [("0:0", ErrorCode.INTERNAL), ("0:1", None)]
+    assert [letter.body for letter in running.dead_letters()][2:] == [SANDAL + fragile_model.RAISE]
+
+
+def test_what_the_worker_refuses_is_said() -> None:
+    def send(running: Running) -> None:
+        bury(running.broker, SANDAL, model="no-such")
+
+    with worker(before=send) as running:
+        assert replay_all(running) == [("0:0", ErrorCode.UNKNOWN_MODEL)]
+
+
+def test_without_a_worker_the_replay_ends_at_the_first_letter(broker: MemoryBroker) -> None:
+    records = broker.records(DEAD)
+    inbox = broker.open_inbox(SETTINGS.topics.replies, "replay")
+    asked = dlq.replay(
+        broker, inbox, "requests", dlq.every(records, records.bounds()), timeout_s=0.01, wall_clock=lambda: 7
+    )
+    with pytest.raises(NotAnswered, match=r"0:0 was not answered within 0.01 s.* is a worker alive"):
+        next(asked)
+    (request,) = broker.records("requests").read(0, range(9))
+    assert request.message.headers["deadline_ms"] == "7010"
+
+
+def test_no_control_character_reaches_the_terminal() -> None:
+    evil = "\x1b]0;owned\x07\r\n" + b"\xff".decode("utf-8", "surrogateescape")
+    headers = {
+        "correlation_id": evil,
+        "model": evil,
+        evil: evil,
+        "kafka_dlt-exception-message": evil,
+        "kafka_dlt-original-topic": evil,
+        "kafka_dlt-original-partition": "1",
+        "kafka_dlt-original-offset": "2",
+    }
+    delivery = Delivery(Message(b"\x1b[2J", headers), DEAD, 0, 0, 0)
+    letter = dead_letters.decode_letter(delivery)
+    shown = [*letters.table([letter]), *letters.details(delivery).split("\n")]
+    shown += [letters.as_json(letter), letters.details_as_json(delivery)]
+    assert all(line.isprintable() for line in shown), shown
+    assert "\\x1b]0;owned\\x07\\r\\n\\xff" in letters.details(delivery)
+
+
+def test_a_table_has_a_line_for_each_with_long_reasons_cut(broker: MemoryBroker) -> None:
+    bury(broker, b"12345", "r" * 100, correlation_id="abc", model="m")
+    title, *lines = letters.table(dlq.summaries(broker.records(DEAD), None))
+    assert title.split() == ["LETTER", "WHEN", "(UTC)", "BYTES", "MODEL", "REQUEST", "ORIGINAL", "REASON"]
+    assert lines[0].split()[0] == "0:0"
+    assert lines[0].endswith("-      -        predict.requests/5@42  reason 0")
+    assert lines[5].split()[3:] == ["5", "m", "abc", "predict.requests/5@42", f"{'r' * 59}…"]
+
+
+def test_json_names_the_letter_as_the_command_line_takes_it(broker: MemoryBroker) -> None:
+    (letter,) = dlq.summaries(broker.records(DEAD), 1)
+    facts = json.loads(letters.as_json(letter))
+    assert facts.pop("at").endswith("Z")
+    assert facts == {
+        "letter": "0:4",
+        "reason": "reason 4",
+        "model": "",
+        "request_id": "",
+        "size_bytes": 4,
+        "original": {"topic": "predict.requests", "partition": 5, "offset": 42},
+    }
