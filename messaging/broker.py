@@ -7,7 +7,8 @@ Errors, named for what the caller does next:
     ├── TopicMissing        the broker answers, there is no such topic or partition: create it
     ├── QueueFull           more is waiting to be sent than may wait: slow down
     ├── MessageTooLarge     it will never be accepted: do not retry
-    └── NotSupported        this kind of broker cannot do it: do without
+    ├── NotSupported        this kind of broker cannot do it: do without
+    └── ClientBroken        this client cannot go on: end, and start anew
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,10 @@ class QueueFull(BrokerError):
 
 class MessageTooLarge(BrokerError):
     """The message is over the broker's limit."""
+
+
+class ClientBroken(BrokerError):
+    """This client cannot go on, whatever the broker does: another took its place, for one."""
 
 
 class NotSupported(BrokerError):
@@ -122,8 +127,12 @@ class Broker(Protocol):
         The future fails with BrokerError. Raises QueueFull and MessageTooLarge at once.
         """
 
-    def subscribe(self, topic: str, group: str) -> Subscription:
-        """Join the group; its members share the topic, from the oldest message nobody acknowledged."""
+    def subscribe(self, topic: str, group: str, instance_id: str = "") -> Subscription:
+        """Join the group; its members share the topic, from the oldest message nobody acknowledged.
+
+        A member with an instance id keeps its share while it is away for a short time. Another with the same
+        id takes its place; receive() of the first raises ClientBroken then.
+        """
 
     def open_inbox(self, topic: str, instance_id: str) -> Inbox:
         """Open an inbox that gets every message sent to its address from now on."""

@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, Producer
 
 from messaging import kafka_config
 from messaging.broker import BrokerError, BrokerUnavailable, Message, QueueFull, TopicMissing, feed
-from messaging.kafka_errors import translate, translated
+from messaging.kafka_errors import is_fatal, translate, translated
 from messaging.kafka_log import ClientLog
 from messaging.kafka_places import KafkaInbox, KafkaSubscription
 from messaging.kafka_reader import Reader, encode_headers
@@ -29,15 +29,13 @@ class KafkaBroker:
             "receive.message.max.bytes": max(100_000_000, 4 * max_message_bytes),
             **self._given,
         }
-        sending = {
+        self._sending = {
             "message.max.bytes": max_message_bytes,
             "message.timeout.ms": publish_timeout_ms,
             **self._given,
         }
-        with translated(f"broker {self._servers}"):
-            self._producer = Producer(
-                kafka_config.producer(self._servers, sending), logger=ClientLog(), error_cb=_ignore
-            )
+        self._broken = threading.Event()
+        self._producer = self._new_producer()
         self._closing = threading.Event()
         self._poller = threading.Thread(
             target=self._serve_delivery_reports, name="kafka-reports", daemon=True
@@ -67,8 +65,8 @@ class KafkaBroker:
             raise QueueFull(f"publish to {topic}: {error}") from error
         return published
 
-    def subscribe(self, topic: str, group: str) -> KafkaSubscription:
-        reader = self._reader({**kafka_config.CONSUMER, "group.id": group})
+    def subscribe(self, topic: str, group: str, instance_id: str = "") -> KafkaSubscription:
+        reader = self._reader(kafka_config.member(group, instance_id))
         try:
             reader.partitions(topic)
             return KafkaSubscription(reader, topic)
@@ -108,8 +106,22 @@ class KafkaBroker:
     def _reader(self, role: kafka_config.Properties) -> Reader:
         return Reader(kafka_config.consumer(self._servers, self._reading, role))
 
+    def _new_producer(self) -> Producer:
+        properties = kafka_config.producer(self._servers, self._sending)
+        with translated(f"broker {self._servers}"):
+            return Producer(properties, logger=ClientLog(), error_cb=self._note)
+
+    def _note(self, error: KafkaError) -> None:
+        """A message fails or succeeds by its own delivery report. After a fatal error all of them fail."""
+        if is_fatal(error):
+            self._broken.set()
+
     def _serve_delivery_reports(self) -> None:
         while not self._closing.is_set():
+            if self._broken.is_set():
+                self._broken.clear()
+                broken, self._producer = self._producer, self._new_producer()
+                broken.flush(1)
             self._producer.poll(0.1)
 
 
@@ -121,7 +133,3 @@ def split_address(address: str) -> tuple[str, int]:
     if not (partition.isascii() and partition.isdigit() and len(partition) < 10):
         raise TopicMissing(f"{address[:100]!r} is not an address")
     return topic, int(partition)
-
-
-def _ignore(_: KafkaError) -> None:
-    """Each message fails or succeeds by its own delivery report."""

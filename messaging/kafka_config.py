@@ -91,8 +91,13 @@ def producer(servers: str, given: Properties) -> Properties:
     return {**CLIENT, "bootstrap.servers": servers, **PRODUCER, **given}
 
 
+def member(group: str, instance_id: str) -> Properties:
+    """A role. An instance id makes the membership static (KIP-345)."""
+    return {**CONSUMER, "group.id": group} | ({"group.instance.id": instance_id} if instance_id else {})
+
+
 def consumer(servers: str, given: Properties, role: Properties) -> Properties:
-    """role is CONSUMER, with its group.id, INBOX or RECORDS."""
+    """role is a member's, INBOX or RECORDS."""
     merged = {**CLIENT, "bootstrap.servers": servers, **role, **given}
     if merged.get("group.protocol") == "consumer":
         return {name: value for name, value in merged.items() if name not in _CLASSIC_ONLY}

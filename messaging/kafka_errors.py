@@ -8,6 +8,7 @@ from confluent_kafka import KafkaError, KafkaException
 from messaging.broker import (
     BrokerError,
     BrokerUnavailable,
+    ClientBroken,
     MessageTooLarge,
     NotSupported,
     QueueFull,
@@ -33,8 +34,13 @@ _KINDS: dict[int, type[BrokerError]] = {
 }
 
 
+def is_fatal(error: KafkaError) -> bool:
+    """An error that comes in the place of a record has only the code."""
+    return bool(error.fatal() or error.code() == KafkaError._FATAL)
+
+
 def translate(error: KafkaError, what: str) -> BrokerError:
-    kind = _KINDS.get(error.code(), BrokerError)
+    kind = ClientBroken if is_fatal(error) else _KINDS.get(error.code(), BrokerError)
     hint = "; `mlaas topics create` makes it" if kind is TopicMissing else ""
     return kind(f"{what}: {error.str()}{hint}")
 

@@ -11,7 +11,7 @@ from confluent_kafka import Message as Record
 
 from messaging.broker import BrokerUnavailable, Delivery, Message, TopicMissing
 from messaging.kafka_config import Properties
-from messaging.kafka_errors import translate, translated
+from messaging.kafka_errors import is_fatal, translate, translated
 from messaging.kafka_log import ClientLog
 
 _log = logging.getLogger("mlaas.kafka")
@@ -103,7 +103,7 @@ class Reader:
         if error.code() == KafkaError._PARTITION_EOF:
             self.is_at_end = True
             return False
-        if error.fatal():
+        if is_fatal(error):
             raise translate(error, "receive")
         _log.warning("receive: %s", error.str())
         return False

@@ -42,7 +42,7 @@ class MemoryBroker:
         done.set_result(None)
         return done
 
-    def subscribe(self, topic: str, group: str) -> "MemorySubscription":
+    def subscribe(self, topic: str, group: str, instance_id: str = "") -> "MemorySubscription":
         with self._changed:
             waiting = self._waiting.setdefault((topic, group), deque(self._topics[topic]))
         return MemorySubscription(self._changed, waiting)

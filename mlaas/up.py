@@ -53,7 +53,8 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
 def start_workers(supervisor: Supervisor, settings: WorkerSettings) -> None:
     for number in range(settings.processes):
         port = settings.metrics_port and settings.metrics_port + number
-        its_own = ["--set", f"worker.metrics_port={port}"]
+        instance = settings.instance_id and f"{settings.instance_id}-{number + 1}"
+        its_own = ["--set", f"worker.metrics_port={port}", "--set", f"worker.instance_id={instance}"]
         supervisor.start(f"worker-{number + 1}", [*its_own, "worker", "--workers", "1"])
 
 

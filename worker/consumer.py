@@ -6,7 +6,7 @@ import threading
 import time
 from pathlib import Path
 
-from messaging.broker import Broker, BrokerError, Subscription
+from messaging.broker import Broker, BrokerError, ClientBroken, Subscription
 from messaging.settings import TopicSettings
 from worker.answering import Answerer
 from worker.batching import Batch, collect
@@ -62,7 +62,9 @@ class Consumer:
         """As soon as the broker and the topic are there; None if stopped before."""
         while not self._stopping.is_set():
             try:
-                return self._broker.subscribe(self._topics.requests, self._settings.group)
+                return self._broker.subscribe(
+                    self._topics.requests, self._settings.group, self._settings.instance_id
+                )
             except BrokerError as error:
                 if not self._lost:
                     _log.warning("%s; trying until it is there", error)
@@ -106,6 +108,10 @@ class Consumer:
                 patience_s=_PATIENCE_S,
                 clock=time.monotonic,
             )
+        except ClientBroken as error:
+            self._failure = error
+            self._stopping.set()
+            return None
         except BrokerError as error:
             if not self._lost:
                 _log.warning("receiving: %s", error)

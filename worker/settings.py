@@ -10,6 +10,7 @@ PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     processes: PositiveInt
     group: Annotated[str, msgspec.Meta(min_length=1)]
+    instance_id: str
     more_reply_topics: list[str]
     max_batch_size: PositiveInt
     max_batch_wait_ms: Annotated[int, msgspec.Meta(ge=0)]

@@ -58,10 +58,10 @@ class Fleet:
         self._start(name, ["worker"], settings, model)
 
     def workers(self, count: int, model: str = "", **settings: str) -> list[str]:
-        """worker-1 and so on."""
+        """worker-1 and so on, who keep their places in the group when they are started again."""
         names = [f"worker-{number}" for number in range(1, count + 1)]
         for name in names:
-            self.worker(name, model, **settings)
+            self.worker(name, model, MLAAS_WORKER__INSTANCE_ID=name, **settings)
         return names
 
     def again(self, name: str) -> None:

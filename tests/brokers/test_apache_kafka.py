@@ -4,9 +4,10 @@ import time
 import uuid
 
 import pytest
+from confluent_kafka import KafkaError
 
 from deploy.kafka.local_kafka import LocalKafka
-from messaging.broker import BrokerUnavailable, Message, TopicMissing
+from messaging.broker import BrokerUnavailable, ClientBroken, Message, TopicMissing
 from messaging.connect import connect
 from messaging.settings import BrokerSettings, TopicSettings
 from messaging.topics import create_topics
@@ -96,3 +97,45 @@ def wait_for_loss(receive) -> None:
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end:
         receive(1, 0.2)
+
+
+def test_a_producer_that_cannot_go_on_is_replaced(apache_kafka: LocalKafka) -> None:
+    """librdkafka never leaves a fatal error, and nothing here makes it have one: it is reported by hand."""
+    topic = f"t-{uuid.uuid4().hex[:8]}"
+    create_topic(apache_kafka.bootstrap_servers, topic)
+    broker = connect(f"kafka://{apache_kafka.bootstrap_servers}")
+    inbox = broker.open_inbox(topic, "i")
+    broken = broker._producer
+    broker._note(KafkaError(KafkaError._FATAL, "out of order", fatal=True))
+    end = time.monotonic() + PATIENCE_S
+    while broker._producer is broken:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    broker.publish(inbox.address, Message(b"after")).result(PATIENCE_S)
+    assert [message.body for message in inbox.receive(1, PATIENCE_S)] == [b"after"]
+    inbox.close()
+    broker.close()
+
+
+def test_a_member_with_the_same_instance_id_takes_the_place(apache_kafka: LocalKafka) -> None:
+    topic = f"t-{uuid.uuid4().hex[:8]}"
+    create_topic(apache_kafka.bootstrap_servers, topic, partitions=1)
+    brokers = [connect(f"kafka://{apache_kafka.bootstrap_servers}") for _ in range(2)]
+    first = brokers[0].subscribe(topic, topic, "worker-1")
+    brokers[0].publish(topic, Message(b"1")).result(PATIENCE_S)
+    end = time.monotonic() + PATIENCE_S
+    while not first.receive(1, 0.5):
+        assert time.monotonic() < end
+    second = brokers[1].subscribe(topic, topic, "worker-1")
+    taken = []
+    with pytest.raises(ClientBroken, match="receive"):
+        while time.monotonic() < end:
+            taken += second.receive(1, 0.1)
+            first.receive(1, 0.1)
+    while not taken:
+        assert time.monotonic() < end
+        taken += second.receive(1, 0.5)
+    assert taken[0].message.body == b"1"
+    for broker in brokers:
+        broker.close()
+    second.close()

@@ -11,7 +11,6 @@ from deploy.kafka.local_cluster import LocalCluster
 from deploy.kafka.local_kafka import LocalKafka
 
 AWAY_S = 10.0
-NEW_PROTOCOL = "?group.protocol=consumer"
 
 
 def broker_kill(stage: Stage) -> Outcome:
@@ -21,7 +20,7 @@ def broker_kill(stage: Stage) -> Outcome:
     kills = 0
     with (
         LocalCluster(3) as cluster,
-        stage.fleet(cluster.bootstrap_servers, NEW_PROTOCOL, MLAAS_TOPICS__REPLICATION_FACTOR="3") as fleet,
+        stage.fleet(cluster.bootstrap_servers, MLAAS_TOPICS__REPLICATION_FACTOR="3") as fleet,
     ):
         gateway = fleet.gateway("gateway")
         fleet.workers(2)
@@ -48,7 +47,7 @@ def broker_kill(stage: Stage) -> Outcome:
 def broker_outage(stage: Stage) -> Outcome:
     """The only broker is killed, and started again ten seconds later."""
     client = Client(TIMEOUT_S)
-    with LocalKafka() as kafka, stage.fleet(kafka.bootstrap_servers, NEW_PROTOCOL) as fleet:
+    with LocalKafka() as kafka, stage.fleet(kafka.bootstrap_servers) as fleet:
         gateway = fleet.gateway("gateway")
         fleet.workers(2)
         fleet.wait_until_ready()
