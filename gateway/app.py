@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from gateway import batch, docs, health, predict, problem
+from gateway import batch, docs, health, models, predict, problem
 from gateway.middleware import BodyLimit, RequestIds
 from gateway.observing import Observing
 from gateway.request_reply import Requester
@@ -34,6 +34,7 @@ def create_app(requester: Requester, settings: GatewaySettings) -> FastAPI:
     )
     app.include_router(predict.router(requester, settings))
     app.include_router(batch.router(requester, settings))
+    app.include_router(models.router(requester, settings))
     app.include_router(health.router(requester))
     docs.install(app)
     problem.install(app)

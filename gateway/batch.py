@@ -11,13 +11,14 @@ from starlette.responses import Response
 from gateway import problem, schemas
 from gateway.answer import prediction
 from gateway.deadline import Deadline, read_deadline
-from gateway.errors import GatewayError, TooManyInFlight
+from gateway.errors import GatewayError
 from gateway.hang_up import while_connected
 from gateway.middleware import request_id
 from gateway.picture import check
 from gateway.query import PARAMETERS, Query, read_query
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
+from gateway.turns import Turns
 from gateway.upload import Upload, read_pictures
 
 Entry = dict[str, object]
@@ -52,7 +53,7 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
 
 
 class _Batch:
-    """The pictures of one call. Where not all may be in flight at once, some wait for the others."""
+    """The pictures of one call."""
 
     def __init__(
         self,
@@ -67,8 +68,7 @@ class _Batch:
         self._request = request
         self._asked = asked
         self._deadline = deadline
-        self._in_flight = 0
-        self._changed = asyncio.Condition()
+        self._turns = Turns(requester, deadline)
 
     async def entry(self, index: int, upload: Upload) -> Entry:
         """One of the results."""
@@ -86,8 +86,7 @@ class _Batch:
             max_bytes=self._settings.max_upload_bytes,
             max_pixels=self._settings.max_pixels,
         )
-        await self._enter(len(upload.content))
-        try:
+        async with self._turns.take(len(upload.content)):
             reply = await self._requester.request(
                 upload.content,
                 content_type=media_type,
@@ -96,25 +95,5 @@ class _Batch:
                 explain=self._asked.explain,
                 timeout_s=self._deadline.left_s(),
             )
-        finally:
-            await self._leave()
         total_ms = (time.monotonic() - self._deadline.started) * 1000
         return prediction(reply, its_request_id, total_ms, self._asked.top_k)
-
-    async def _enter(self, size: int) -> None:
-        """Waits while this call's own pictures are too many. Raises GatewayError."""
-        async with self._changed:
-            while True:
-                try:
-                    self._requester.admit(size, self._deadline.left_s())
-                    break
-                except TooManyInFlight:
-                    if not self._in_flight:
-                        raise
-                await self._changed.wait()
-            self._in_flight += 1
-
-    async def _leave(self) -> None:
-        async with self._changed:
-            self._in_flight -= 1
-            self._changed.notify_all()

@@ -5,8 +5,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
+from gateway.catalogue import Catalogue
 from gateway.errors import GatewayError
 from gateway.liveness import Liveness
+from gateway.settings import GatewaySettings
 
 _log = logging.getLogger("mlaas.gateway")
 
@@ -14,22 +16,33 @@ _log = logging.getLogger("mlaas.gateway")
 class Pinging:
     """A ping takes the whole way there and back, so its reply shows that a picture's would come.
 
-    Replies to pictures show as much: while they come, nobody pings.
+    Replies to pictures show as much: while they come, nobody pings but to hear which models there are.
     """
 
-    def __init__(self, ping: Callable[[], Awaitable[object]], liveness: Liveness, interval_s: float) -> None:
+    def __init__(
+        self,
+        ping: Callable[[], Awaitable[object]],
+        liveness: Liveness,
+        catalogue: Catalogue,
+        settings: GatewaySettings,
+    ) -> None:
         self._ping = ping
         self._liveness = liveness
-        self._interval_s = interval_s
+        self._catalogue = catalogue
+        self._interval_s = settings.ping_interval_ms / 1000
+        self._refresh_s = settings.worker_silence_ms / 1000
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as pings:
             while True:
-                silence_s = self._liveness.silence(time.monotonic())
-                if self._liveness.inbox_open and silence_s >= self._interval_s:
+                if self._liveness.inbox_open and self._is_due(time.monotonic()):
                     pings.create_task(self._once())
                 await asyncio.sleep(self._interval_s)
+
+    def _is_due(self, now: float) -> bool:
+        is_silent = self._liveness.silence(now) >= self._interval_s
+        return is_silent or self._catalogue.age_s(now) >= self._refresh_s
 
     async def _once(self) -> None:
         try:

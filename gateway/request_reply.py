@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TypeVarTuple
 
+from gateway.broker_errors import as_gateway_error
 from gateway.cancellations import Cancellations
-from gateway.errors import GatewayError, ReplyTimeout, TooLarge, TooManyInFlight, Unavailable, WorkerFailed
+from gateway.catalogue import Catalogue
+from gateway.errors import ReplyTimeout, Unavailable, WorkerFailed
 from gateway.liveness import Liveness
 from gateway.metrics import GatewayMetrics
 from gateway.pending import Pending
@@ -16,7 +18,7 @@ from gateway.pinging import Pinging
 from gateway.reply_listener import ReplyListener
 from gateway.settings import GatewaySettings
 from messaging import contract
-from messaging.broker import Broker, BrokerError, Message, MessageTooLarge, QueueFull
+from messaging.broker import Broker, BrokerError, Message
 from messaging.contract import PING, Explain, Mode, Reply, Request
 from messaging.settings import TopicSettings
 
@@ -30,6 +32,7 @@ class Requester:
 
     def __init__(self, broker: Broker, topics: TopicSettings, settings: GatewaySettings) -> None:
         self.metrics = GatewayMetrics()
+        self.catalogue = Catalogue()
         self._broker = broker
         self._requests_topic = topics.requests
         self._settings = settings
@@ -38,7 +41,7 @@ class Requester:
         self.metrics.in_flight.set_function(lambda: len(self._pending))
         self.metrics.ready.set_function(lambda: self.why_not_ready() is None)
         self._liveness = Liveness(worker_silence_s=settings.worker_silence_ms / 1000)
-        self._pinging = Pinging(self._ping, self._liveness, settings.ping_interval_ms / 1000)
+        self._pinging = Pinging(self.ping, self._liveness, self.catalogue, settings)
         self._cancellations = Cancellations(broker, topics.cancellations)
         self._address = ""
         self._leaving = self._closing = False
@@ -152,16 +155,17 @@ class Requester:
         def report(published: Future[None]) -> None:
             error = published.exception()
             if error is not None:
-                self._hand_over(self._pending.fail, request.correlation_id, _as_gateway_error(error))
+                self._hand_over(self._pending.fail, request.correlation_id, as_gateway_error(error))
 
         try:
             self._broker.publish(self._requests_topic, contract.encode_request(request)).add_done_callback(
                 report
             )
         except BrokerError as error:
-            raise _as_gateway_error(error) from error
+            raise as_gateway_error(error) from error
 
-    async def _ping(self) -> None:
+    async def ping(self) -> None:
+        """Hear from a worker that it is there, and which models it serves. Raises GatewayError."""
         timeout_s = self._settings.worker_silence_ms / 1000
         ping = Request(
             body=b"",
@@ -170,7 +174,8 @@ class Requester:
             deadline_ms=int((time.time() + timeout_s) * 1000),
             content_type=PING,
         )
-        await self._ask(ping, timeout_s)
+        reply = await self._ask(ping, timeout_s)
+        self.catalogue.heard(reply.models, time.monotonic())
 
     def _correlation_id(self) -> str:
         return f"{self._ours}.{uuid.uuid4().hex}"
@@ -190,11 +195,3 @@ class Requester:
     def _hand_over(self, function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
         """From another thread to the event loop."""
         self._loop.call_soon_threadsafe(function, *arguments)
-
-
-def _as_gateway_error(error: BaseException) -> GatewayError:
-    if isinstance(error, MessageTooLarge):
-        return TooLarge(str(error))
-    if isinstance(error, QueueFull):
-        return TooManyInFlight(str(error))
-    return Unavailable(str(error))

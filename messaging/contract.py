@@ -6,7 +6,7 @@ A request's body is the picture as uploaded. Everything else is a text header:
     correlation_id  chosen by the requester, returned with the reply
     reply_to        the inbox's address
     deadline_ms     epoch; after it nobody waits any more; none means no deadline
-    content_type    of the body; PING asks which model answers, and carries no picture
+    content_type    of the body; PING asks which models there are, and carries no picture
     model           name of the model wanted; none means the default
     mode            how the picture is made into the model's input, one of MODES; none means auto
     explain         input: return what the model saw, too
@@ -29,6 +29,7 @@ import msgspec
 
 from messaging import headers as reading
 from messaging.broker import Message
+from messaging.served_model import ServedModel
 
 Mode = Literal["auto", "raw28", "product", "photo"]
 Explain = Literal["", "input"]
@@ -111,7 +112,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     sha256 is the digest of the request's body, so that anyone can prove which request this answers.
     ood_score is above 1 where the picture is not in the distribution that the model knows; mode is the one
-    that auto chose; input the 28 x 28 grey values that the model saw, row by row, in base64.
+    that auto chose; input the 28 x 28 grey values that the model saw, row by row, in base64. models is all
+    that the worker serves, in the reply to a ping; empty from a worker that does not say.
     """
 
     sha256: str
@@ -124,6 +126,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     warnings: list[str] = []
     input: Pixels | None = None
     timings: Timings | None = None
+    models: list[ServedModel] = []
     error: Failure | None = None
 
 

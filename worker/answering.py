@@ -8,7 +8,7 @@ from worker.batching import Batch
 from worker.isolation import IsolatedModel
 from worker.metrics import Ending, WorkerMetrics
 from worker.outbox import Outbox
-from worker.pipe import Outcome, Picture
+from worker.pipe import Loaded, Outcome, Picture
 from worker.recent import RecentReplies, digest
 from worker.replies import reply_to, reply_to_ping
 from worker.triage import Task, Triage, triage
@@ -44,28 +44,27 @@ class Answerer:
 
         Raises ModelUnavailable.
         """
+        loaded = self._model.load()
         found = triage(
             batch.deliveries,
             now_ms=self._wall_clock() * 1000,
-            loaded=self._model.load(),
+            loaded=loaded,
             reply_topics=self._reply_topics,
             cancelled=self._cancelled,
         )
-        self._settle_without_model(found)
+        self._settle_without_model(found, loaded)
         new = [(task, sha256) for task in found.work if not self._answer_again(task, sha256 := digest(task))]
         if new:
             self._predict(new, batch.received_at)
 
-    def _settle_without_model(self, found: Triage) -> None:
+    def _settle_without_model(self, found: Triage, loaded: Loaded) -> None:
         self._outbox.drop([*found.expired, *found.cancelled])
         for delivery, reason in found.unusable:
             self._outbox.bury(delivery, reason)
         for delivery, address, failure in found.refused:
             self._outbox.reply(delivery, address, Reply(sha256="", error=failure))
         for ping in found.pings:
-            self._outbox.reply(
-                ping.delivery, ping.address, reply_to_ping(ping.model), ping.request.deadline_ms
-            )
+            self._outbox.reply(ping.delivery, ping.address, reply_to_ping(loaded), ping.request.deadline_ms)
         self._metrics.ended(Ending.EXPIRED, len(found.expired))
         self._metrics.ended(Ending.CANCELLED, len(found.cancelled))
         self._metrics.ended(Ending.UNUSABLE, len(found.unusable))

@@ -17,6 +17,8 @@ from model.settings import ModelSettings
 from worker.inference import predict
 from worker.pipe import Loaded, LoadedModel, LoadFailed, receive_pictures, send_answer
 
+_INPUT = "{shape} grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it"
+
 
 def main(arguments: list[str]) -> None:
     # Ctrl-C reaches every process of the terminal; this one ends when its consumer closes the pipe.
@@ -43,7 +45,16 @@ def load_all(settings: ModelSettings) -> Mapping[str, Classifier]:
 
 
 def _describe(name: str, model: Classifier) -> LoadedModel:
-    return LoadedModel(name, model.manifest.version, model.runtime, list(model.manifest.labels))
+    manifest = model.manifest
+    return LoadedModel(
+        name,
+        manifest.version,
+        model.runtime,
+        list(manifest.labels),
+        input=_INPUT.format(shape=" x ".join(map(str, manifest.input_shape))),
+        sha256=manifest.onnx_sha256 if model.runtime == "onnx" else manifest.keras_sha256,
+        accuracy=manifest.metrics.accuracy,
+    )
 
 
 if __name__ == "__main__":

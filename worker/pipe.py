@@ -15,10 +15,15 @@ from messaging.contract import ErrorCode, Mode
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
+    """See messaging.served_model.ServedModel for what they mean."""
+
     name: str
     version: str
     runtime: str
     labels: list[str]
+    input: str = ""
+    sha256: str = ""
+    accuracy: float | None = None
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):

@@ -1,12 +1,15 @@
 """What the model process found, in the words of the wire contract. Pure."""
 
 from messaging.contract import ErrorCode, Failure, Reply, Timings
-from worker.pipe import LoadedModel, Outcome
+from messaging.served_model import ServedModel
+from worker.pipe import Loaded, LoadedModel, Outcome
 from worker.triage import Task
 
 
-def reply_to_ping(model: LoadedModel) -> Reply:
-    return Reply(sha256="", model=model.name, version=model.version)
+def reply_to_ping(loaded: Loaded) -> Reply:
+    default = loaded.default
+    models = [_served(model, is_default=model is default) for model in loaded.models]
+    return Reply(sha256="", model=default.name, version=default.version, models=models)
 
 
 def reply_to(
@@ -30,6 +33,19 @@ def reply_to(
         warnings=outcome.warnings,
         input=outcome.input,
         timings=_timings(task, outcome, batch_size, received_ms, at_worker_ms),
+    )
+
+
+def _served(model: LoadedModel, *, is_default: bool) -> ServedModel:
+    return ServedModel(
+        name=model.name,
+        version=model.version,
+        default=is_default,
+        runtime=model.runtime,
+        labels=model.labels,
+        input=model.input,
+        sha256=model.sha256,
+        accuracy=model.accuracy,
     )
 
 

@@ -1,0 +1,98 @@
+"""GET /models."""
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import errors
+from gateway.catalogue import Catalogue
+from gateway.conditional import respond
+from gateway.errors import Unavailable
+from gateway.request_reply import Requester
+from gateway.schemas import problems
+from gateway.settings import GatewaySettings
+
+_EXAMPLE: dict[str, Any] = {
+    "name": "fashion-mnist",
+    "version": "1.0.0",
+    "default": True,
+    "runtime": "onnx",
+    "labels": [
+        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+    ],
+    "input": "28 x 28 grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it",
+    "sha256": "3a9af69390fc13e197625b7d4700922c6dba066c2a717e9d3283f52980be2e17",
+    "accuracy": 0.9423,
+}  # fmt: skip
+
+
+class Model(BaseModel):
+    """default: it answers where no model is named. sha256 is of the file that is served.
+
+    accuracy: the share of the data set's test pictures that it is right on; null where it is not known.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
+
+    name: str
+    version: str
+    default: bool
+    runtime: str
+    labels: list[str]
+    input: str
+    sha256: str
+    accuracy: float | None
+
+
+class Models(BaseModel):
+    """The default one is among them."""
+
+    models: list[Model]
+
+
+_UNCHANGED = {304: {"description": "What If-None-Match names still holds"}}
+_NO_WORKER = (errors.TooManyInFlight, errors.GatewayError, errors.Unavailable, errors.ReplyTimeout)
+
+
+def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
+    routes = APIRouter(tags=["models"])
+
+    @routes.head("/models", include_in_schema=False)
+    @routes.get(
+        "/models",
+        summary="Which models are there?",
+        response_model=Models,
+        responses={**_UNCHANGED, **problems(*_NO_WORKER)},
+    )
+    async def models(request: Request) -> Response:
+        """What the workers said last. It can be kept: `ETag` and `If-None-Match` say whether it still holds."""
+        known = await known_models(requester, settings)
+        return respond(request, msgspec.json.encode({"models": known.models}))
+
+    @routes.head("/models/{name}", include_in_schema=False)
+    @routes.get(
+        "/models/{name}",
+        summary="What is known of the model?",
+        response_model=Model,
+        responses={**_UNCHANGED, **problems(errors.UnknownModel, *_NO_WORKER)},
+    )
+    async def model(request: Request, name: str) -> Response:
+        """What the workers said last."""
+        known = await known_models(requester, settings)
+        return respond(request, msgspec.json.encode(known.named(name)))
+
+    return routes
+
+
+async def known_models(requester: Requester, settings: GatewaySettings) -> Catalogue:
+    """The models; if none is known yet, a worker is asked. Raises GatewayError."""
+    if not requester.catalogue.models:
+        requester.admit(0, settings.worker_silence_ms / 1000)
+        await requester.ping()
+    if not requester.catalogue.models:
+        raise Unavailable("the workers are of an older version, which does not say which models it serves")
+    return requester.catalogue
