@@ -21,13 +21,11 @@ _EXAMPLE: dict[str, Any] = {
     "version": "1.0.0",
     "default": True,
     "runtime": "onnx",
-    "labels": [
-        "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-    ],
+    "labels": "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","),
     "input": "28 x 28 grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it",
     "sha256": "3a9af69390fc13e197625b7d4700922c6dba066c2a717e9d3283f52980be2e17",
     "accuracy": 0.9423,
-}  # fmt: skip
+}
 
 
 class Model(BaseModel):
@@ -54,7 +52,7 @@ class Models(BaseModel):
     models: list[Model]
 
 
-_UNCHANGED = {304: {"description": "What If-None-Match names still holds"}}
+_UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "What If-None-Match names still holds"}}
 _NO_WORKER = (errors.TooManyInFlight, errors.GatewayError, errors.Unavailable, errors.ReplyTimeout)
 
 
@@ -69,7 +67,7 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
         responses={**_UNCHANGED, **problems(*_NO_WORKER)},
     )
     async def models(request: Request) -> Response:
-        """What the workers said last. It can be kept: `ETag` and `If-None-Match` say whether it still holds."""
+        """What the workers said last. `ETag` and `If-None-Match` tell whether it still holds."""
         known = await known_models(requester, settings)
         return respond(request, msgspec.json.encode({"models": known.models}))
 

@@ -118,12 +118,32 @@ class Health(BaseModel):
 
 
 def problems(*kinds: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
-    """By status; of several with the same, each one's title."""
-    content = {"application/problem+json": {"schema": Problem.model_json_schema()}}
-    titles: dict[int | str, list[str]] = {}
+    """By status; of several with the same, each one's title and an example."""
+    by_status: dict[int | str, list[type[GatewayError]]] = {}
     for kind in kinds:
-        titles.setdefault(kind.status, []).append(kind.title)
-    return {status: {"description": "; ".join(its), "content": content} for status, its in titles.items()}
+        by_status.setdefault(kind.status, []).append(kind)
+    return {
+        status: {
+            "description": "; ".join(kind.title for kind in its),
+            "content": {
+                "application/problem+json": {
+                    "schema": Problem.model_json_schema(),
+                    "examples": {kind.kind: {"value": _problem_example(kind)} for kind in its},
+                }
+            },
+        }
+        for status, its in by_status.items()
+    }
+
+
+def _problem_example(kind: type[GatewayError]) -> dict[str, object]:
+    return {
+        "type": f"urn:mlaas:problem:{kind.kind}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": "what is wrong, and what would be accepted",
+        "request_id": "7d6bd088794840c69cf72e11b36f0d14",
+    }
 
 
 PREDICT_ERRORS = problems(
