@@ -13,7 +13,7 @@ from gateway.catalogue import Catalogue
 from gateway.conditional import respond
 from gateway.errors import Unavailable
 from gateway.request_reply import Requester
-from gateway.schemas import problems
+from gateway.schemas import path_parameter, problems
 from gateway.settings import GatewaySettings
 
 _EXAMPLE: dict[str, Any] = {
@@ -21,7 +21,18 @@ _EXAMPLE: dict[str, Any] = {
     "version": "1.0.0",
     "default": True,
     "runtime": "onnx",
-    "labels": "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(","),
+    "labels": [
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ],
     "input": "28 x 28 grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it",
     "sha256": "3a9af69390fc13e197625b7d4700922c6dba066c2a717e9d3283f52980be2e17",
     "accuracy": 0.9423,
@@ -77,11 +88,12 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
         summary="What is known of the model?",
         response_model=Model,
         responses={**_UNCHANGED, **problems(errors.UnknownModel, *_NO_WORKER)},
+        openapi_extra={"parameters": [path_parameter("name", "fashion-mnist")]},
     )
-    async def model(request: Request, name: str) -> Response:
+    async def model(request: Request) -> Response:
         """What the workers said last."""
         known = await known_models(requester, settings)
-        return respond(request, msgspec.json.encode(known.named(name)))
+        return respond(request, msgspec.json.encode(known.named(request.path_params["name"])))
 
     return routes
 

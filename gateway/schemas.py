@@ -117,6 +117,11 @@ class Health(BaseModel):
     reason: str | None = None
 
 
+def path_parameter(name: str, example: str) -> dict[str, Any]:
+    """A part of the path, as OpenAPI describes it."""
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
+
+
 def problems(*kinds: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
     """By status; of several with the same, each one's title and an example."""
     by_status: dict[int | str, list[type[GatewayError]]] = {}

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -16,12 +16,37 @@ from gateway.settings import GatewaySettings
 from messaging import contract
 from messaging.contract import Reply, Request, Timings
 from messaging.memory import MemoryBroker
+from messaging.served_model import ServedModel
 from mlaas.settings import load
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 SANDAL = (SAMPLES / "sandal.png").read_bytes()
 PNG = {"Content-Type": "image/png"}
 TIMINGS = Timings(queue_ms=1, batch_ms=1, decode_ms=1, infer_ms=1, batch_size=1)
+
+LABELS = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+]
+SMALL = ServedModel(
+    name="fashion-mnist",
+    version="1",
+    default=True,
+    runtime="onnx",
+    labels=LABELS,
+    input="28 x 28 grey",
+    sha256=64 * "a",
+    accuracy=0.94,
+)
+LARGE = msgspec.structs.replace(SMALL, name="fashion-mnist-large", default=False, runtime="keras")
 
 Worker = Callable[[Request], Reply | None]
 
@@ -41,7 +66,9 @@ def silent(request: Request) -> None:
 
 
 @contextmanager
-def working(broker: MemoryBroker, worker: Worker) -> Iterator[None]:
+def working(
+    broker: MemoryBroker, worker: Worker, served: Sequence[ServedModel] = (SMALL, LARGE)
+) -> Iterator[None]:
     """Answers pings at once, and pictures as the worker says."""
     stop = threading.Event()
 
@@ -50,7 +77,8 @@ def working(broker: MemoryBroker, worker: Worker) -> Iterator[None]:
         while not stop.is_set():
             for delivery in subscription.receive(10, 0.01):
                 request = contract.decode_request(delivery.message)
-                reply = Reply(sha256="", model="m", version="1") if request.is_ping else worker(request)
+                ping = Reply(sha256="", model="m", version="1", models=list(served))
+                reply = ping if request.is_ping else worker(request)
                 if reply is not None:
                     address = contract.return_address(delivery.message)
                     broker.publish(address.reply_to, contract.encode_reply(reply, address))
@@ -71,14 +99,17 @@ def gateway_settings(**changes: object) -> GatewaySettings:
 
 @asynccontextmanager
 async def gateway(
-    worker: Worker | None, broker: MemoryBroker | None = None, **changes: object
+    worker: Worker | None,
+    broker: MemoryBroker | None = None,
+    served: Sequence[ServedModel] = (SMALL, LARGE),
+    **changes: object,
 ) -> AsyncIterator[httpx.AsyncClient]:
     broker = broker or MemoryBroker()
     settings = gateway_settings(**changes)
     requester = Requester(broker, load(None, {}).topics, settings)
     app = create_app(requester, settings)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    with working(broker, worker) if worker else contextmanager(lambda: iter([None]))():
+    with working(broker, worker, served) if worker else contextmanager(lambda: iter([None]))():
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport, base_url="http://g") as http,

@@ -1,0 +1,133 @@
+"""GET /models and GET /models/{name}: what the workers say of themselves, over a broker in memory."""
+
+import json
+
+import msgspec
+import pytest
+
+from gateway.catalogue import Catalogue
+from gateway.errors import UnknownModel
+from messaging.contract import Reply, Request
+from messaging.served_model import ServedModel
+from tests.unit.gateways import LARGE, SMALL, gateway, problem, sandal
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_the_models_are_those_that_the_worker_describes() -> None:
+    async with gateway(sandal) as http:
+        listed = await http.get("/models")
+        one = await http.get("/models/fashion-mnist-large")
+    assert listed.status_code == one.status_code == 200
+    assert listed.headers["content-type"] == one.headers["content-type"] == "application/json"
+    assert listed.json() == {"models": [msgspec.to_builtins(SMALL), msgspec.to_builtins(LARGE)]}
+    assert one.json() == msgspec.to_builtins(LARGE)
+    assert list(one.json()) == [
+        "name", "version", "default", "runtime", "labels", "input", "sha256", "accuracy",
+    ]  # fmt: skip
+
+
+async def test_an_unknown_model_is_a_404_that_names_those_that_there_are() -> None:
+    async with gateway(sandal) as http:
+        document = problem(await http.get("/models/none"), 404)
+    assert document["type"] == "urn:mlaas:problem:unknown-model"
+    assert "'none'" in str(document["detail"])
+    assert "fashion-mnist 1, fashion-mnist-large 1" in str(document["detail"])
+
+
+@pytest.mark.parametrize("path", ["/models", "/models/fashion-mnist"])
+async def test_while_no_worker_was_heard_it_is_a_503_that_says_when_to_come_back(path: str) -> None:
+    async with gateway(None) as http:
+        response = await http.get(path)
+    problem(response, 503)
+    assert int(response.headers["retry-after"]) > 0
+
+
+async def test_of_an_older_worker_nothing_is_known_and_its_answers_are_as_good() -> None:
+    async with gateway(sandal, served=()) as http:
+        assert "older version" in str(problem(await http.get("/models"), 503)["detail"])
+        assert (await http.post("/predict", files={"file": b"\x89PNG\r\n\x1a\n"})).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/models", "/models/fashion-mnist"])
+async def test_who_has_it_already_is_told_so(path: str) -> None:
+    async with gateway(sandal) as http:
+        first = await http.get(path)
+        etag = first.headers["etag"]
+        for header in (etag, f"W/{etag}", f'"other", {etag}', "*"):
+            unchanged = await http.get(path, headers={"If-None-Match": header})
+            assert (unchanged.status_code, unchanged.content) == (304, b""), header
+            assert unchanged.headers["etag"] == etag
+        for header in ('"other"', etag.strip('"')):
+            assert (await http.get(path, headers={"If-None-Match": header})).content == first.content
+        other = await http.get("/models/fashion-mnist-large")
+    assert etag.startswith('"')
+    assert other.headers["etag"] != etag
+
+
+@pytest.mark.parametrize("path", ["/models", "/models/fashion-mnist"])
+async def test_head_is_get_without_the_body(path: str) -> None:
+    async with gateway(sandal) as http:
+        get, head = await http.get(path), await http.head(path)
+        unchanged = await http.head(path, headers={"If-None-Match": get.headers["etag"]})
+        missing = await http.head("/models/none")
+    assert (head.status_code, head.content) == (200, b"")
+    for name in ("etag", "content-type", "content-length", "cache-control"):
+        assert head.headers[name] == get.headers[name]
+    assert (unchanged.status_code, missing.status_code) == (304, 404)
+
+
+async def test_a_new_model_is_heard_of_though_pictures_come_without_a_pause() -> None:
+    served = [SMALL]
+
+    def answering(request: Request) -> Reply:
+        served[:] = [LARGE]
+        return sandal(request)
+
+    async with gateway(answering, served=served, ping_interval_ms=10, worker_silence_ms=300) as http:
+        assert (await http.get("/models")).json()["models"][0]["name"] == "fashion-mnist"
+        picture = {"file": b"\x89PNG\r\n\x1a\n"}
+        for _ in range(10_000):
+            assert (await http.post("/predict", files=picture)).status_code == 200
+            if (await http.get("/models")).json()["models"][0]["name"] == "fashion-mnist-large":
+                return
+    raise AssertionError("the new model was never heard of")
+
+
+def test_what_was_heard_stays_known_when_another_worker_does_not_say() -> None:
+    catalogue = Catalogue()
+    catalogue.heard([SMALL], 1.0)
+    catalogue.heard([], 2.0)
+    assert list(catalogue.models) == [SMALL]
+    assert catalogue.age_s(5.0) == 3.0
+
+
+@pytest.mark.parametrize(("name", "version"), [("fashion-mnist", ""), ("fashion-mnist", "1")])
+def test_a_model_is_found_by_name_and_version(name: str, version: str) -> None:
+    catalogue = Catalogue()
+    catalogue.heard([LARGE, SMALL], 0)
+    assert catalogue.named(name, version) is SMALL
+
+
+def test_another_version_is_unknown() -> None:
+    catalogue = Catalogue()
+    catalogue.heard([SMALL], 0)
+    with pytest.raises(UnknownModel, match=r"'fashion-mnist' of version '2'; served: fashion-mnist 1$"):
+        catalogue.named("fashion-mnist", "2")
+
+
+async def test_the_documentation_has_an_example_of_each_answer() -> None:
+    async with gateway(sandal) as http:
+        document = (await http.get("/openapi.json")).json()
+        answer = (await http.get("/models/fashion-mnist")).json()
+    example = document["components"]["schemas"]["Model"]["example"]
+    assert set(example) == set(answer) == set(document["components"]["schemas"]["Model"]["properties"])
+    msgspec.convert(example, ServedModel)
+    for path, statuses in {
+        "/models": {"200", "304", "429", "500", "503", "504"},
+        "/models/{name}": {"200", "304", "404", "429", "500", "503", "504"},
+    }.items():
+        assert set(document["paths"][path]["get"]["responses"]) == statuses
+        assert "head" not in document["paths"][path]
+        missing = document["paths"][path]["get"]["responses"]["503"]["content"]
+        assert "unavailable" in json.dumps(missing["application/problem+json"]["examples"])
