@@ -23,7 +23,7 @@ Timings = dict[str, float]
 def prediction(reply: Reply, request_id: str, total_ms: float, top_k: int = 0) -> dict[str, object]:
     """gateway.schemas.Prediction; with the top_k most probable labels, all for 0. Raises GatewayError."""
     if reply.error is not None:
-        _raise(reply.error)
+        raise_failure(reply.error)
     probabilities = reply.probabilities
     label, confidence = max(probabilities.items(), key=lambda item: item[1])
     if top_k:
@@ -67,5 +67,6 @@ def server_timing(timings: Timings) -> str:
     )
 
 
-def _raise(failure: Failure) -> NoReturn:
+def raise_failure(failure: Failure) -> NoReturn:
+    """As a GatewayError."""
     raise _ERRORS.get(failure.code, WorkerFailed)(failure.detail)

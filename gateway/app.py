@@ -8,13 +8,16 @@ from fastapi import FastAPI
 from gateway import batch, docs, health, models, predict, problem
 from gateway.middleware import BodyLimit, RequestIds
 from gateway.observing import Observing
+from gateway.oip import errors as oip_errors
+from gateway.oip import infer, metadata
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 
 _FORM_OVERHEAD_BYTES = 64 * 1024
+_MANY_PICTURES = ("/predict/batch", "/v2/models/")
 
 
-def create_app(requester: Requester, settings: GatewaySettings) -> FastAPI:
+def create_app(requester: Requester, settings: GatewaySettings, version: str = "unknown") -> FastAPI:
     """The requester is started and closed with the application."""
 
     @asynccontextmanager
@@ -27,6 +30,7 @@ def create_app(requester: Requester, settings: GatewaySettings) -> FastAPI:
 
     app = FastAPI(
         title="mlaas",
+        version=version,
         summary="Send a picture of clothing, get what it is.",
         docs_url=None,
         redoc_url=None,
@@ -35,13 +39,15 @@ def create_app(requester: Requester, settings: GatewaySettings) -> FastAPI:
     app.include_router(predict.router(requester, settings))
     app.include_router(batch.router(requester, settings))
     app.include_router(models.router(requester, settings))
+    app.include_router(metadata.router(requester, settings, version))
+    app.include_router(infer.router(requester, settings))
     app.include_router(health.router(requester))
     docs.install(app)
-    problem.install(app)
+    problem.install(app, {oip_errors.PREFIX: oip_errors.respond})
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_upload_bytes + _FORM_OVERHEAD_BYTES,
-        more={"/predict/batch": settings.max_batch_bytes + _FORM_OVERHEAD_BYTES},
+        more=dict.fromkeys(_MANY_PICTURES, settings.max_batch_bytes + _FORM_OVERHEAD_BYTES),
     )
     app.add_middleware(Observing, metrics=requester.metrics, is_leaving=lambda: requester.leaving)
     app.add_middleware(RequestIds)

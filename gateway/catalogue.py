@@ -1,7 +1,7 @@
 """Which models there are, as the workers say."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from gateway.errors import UnknownModel
 from messaging.served_model import ServedModel
@@ -30,10 +30,11 @@ class Catalogue:
         for model in self.models:
             if model.name == name and version in ("", model.version):
                 return model
-        raise UnknownModel(no_such_model(name, version, self.models))
+        served = (f"{model.name} {model.version}" for model in self.models)
+        raise UnknownModel(no_such_model(name, version, served))
 
 
-def no_such_model(name: str, version: str, served: Sequence[ServedModel]) -> str:
+def no_such_model(name: str, version: str, served: Iterable[str]) -> str:
     """Says which there are."""
     what = f"no model {name[:100]!r}" + (f" of version {version[:100]!r}" if version else "")
-    return f"{what}; served: {', '.join(f'{model.name} {model.version}' for model in served)}"
+    return f"{what}; served: {', '.join(served)}"

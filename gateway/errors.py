@@ -26,6 +26,8 @@ class GatewayError(Exception):
     kind: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
     retry_after_s: int | None = None
+    index: int | None = None
+    """Of several pictures, the one that it is about, counted from 0."""
 
     def __init__(self, detail: str = "", retry_after_s: int | None = None) -> None:
         super().__init__(detail)

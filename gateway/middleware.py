@@ -46,7 +46,7 @@ class RequestIds:
 class BodyLimit:
     """Refuses a body over the limit: at once if it says its length, else as soon as it is passed.
 
-    more has the paths that have a limit of their own, in bytes.
+    more has the beginnings of paths that have a limit of their own, in bytes.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, more: Mapping[str, int]) -> None:
@@ -58,7 +58,7 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         declared = Headers(scope=scope).get("content-length", "0")
-        max_bytes = self._more.get(scope["path"], self._max_bytes)
+        max_bytes = self._limit(scope["path"])
         read = 0
 
         async def limited_receive() -> Message:
@@ -72,6 +72,9 @@ class BodyLimit:
             return message
 
         await self._app(scope, limited_receive, send)
+
+    def _limit(self, path: str) -> int:
+        return next((limit for start, limit in self._more.items() if path.startswith(start)), self._max_bytes)
 
 
 def _too_large(max_bytes: int) -> TooLarge:

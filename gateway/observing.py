@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.metrics import GatewayMetrics
 
-_UNCOUNTED = ("/health/live", "/health/ready", "/metrics")
+_UNCOUNTED = ("/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready")
 
 
 class Observing:

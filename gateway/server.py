@@ -61,13 +61,15 @@ def listen(settings: GatewaySettings) -> socket.socket:
     return listener
 
 
-def serve(listener: socket.socket, broker: Broker, topics: TopicSettings, settings: GatewaySettings) -> None:
+def serve(
+    listener: socket.socket, broker: Broker, topics: TopicSettings, settings: GatewaySettings, version: str
+) -> None:
     """Until SIGTERM or SIGINT; then the requests in flight are answered first."""
     requester = Requester(broker, topics, settings)
     host, port = listener.getsockname()[:2]
     _log.info("listening on %s:%s", host, port)
     config = uvicorn.Config(
-        create_app(requester, settings),
+        create_app(requester, settings, version),
         log_config=None,
         access_log=False,
         timeout_keep_alive=_KEEP_ALIVE_S,

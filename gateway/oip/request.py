@@ -1,0 +1,178 @@
+"""An inference request: JSON, and behind it the tensor's bytes where the client sends them as they are."""
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from gateway.errors import InvalidRequest
+from gateway.oip.tensors import count_of, from_binary, from_json
+from messaging.contract import MODES, Mode
+from messaging.headers import one_of
+
+INPUT = "image"
+OUTPUTS = ("probabilities", "label", "class")
+
+Parameters = dict[str, str | int | float | bool | None]
+
+# Of everything but the data. Decoded, a long text of small things takes many times its room.
+_MOST_BYTES = 10_000
+
+
+class _Input(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    datatype: str
+    shape: msgspec.Raw
+    parameters: msgspec.Raw = msgspec.Raw(b"null")
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class _Output(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    parameters: Parameters | None = None
+
+
+class _Body(msgspec.Struct, frozen=True, kw_only=True):
+    inputs: tuple[_Input]
+    id: str | None = None
+    outputs: msgspec.Raw = msgspec.Raw(b"null")
+    parameters: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Wanted(NamedTuple):
+    """An output. With classes above 0, so many of the most probable as value:index:label."""
+
+    name: str
+    is_binary: bool
+    classes: int = 0
+
+
+class Asked(NamedTuple):
+    """pictures are files, or 784 grey values each. timeout_s is None if the request does not say."""
+
+    id: str | None
+    pictures: list[bytes]
+    are_files: bool
+    mode: Mode
+    outputs: list[Wanted]
+    timeout_s: float | None
+
+
+_decode = msgspec.json.Decoder(_Body).decode
+
+
+def read(content: bytes, header_length: str | None, most_pictures: int) -> Asked:
+    """header_length is that of the JSON, as the request's header has it. Raises Rejected."""
+    length = _length(header_length, len(content))
+    try:
+        body = _decode(content[:length])
+    except msgspec.DecodeError as error:
+        hint = (
+            "" if header_length else "; with binary data, Inference-Header-Content-Length says where it ends"
+        )
+        raise InvalidRequest(f"the inference request is not understood: {error}{hint}") from error
+    (its_input,) = body.inputs
+    if its_input.name != INPUT:
+        raise InvalidRequest(f"there is no input {its_input.name[:50]!r}; the model takes one, {INPUT!r}")
+    parameters = _part(body.parameters, "parameters", Parameters | None) or {}
+    outputs = _part(body.outputs, "outputs", list[_Output] | None) or []
+    are_files = its_input.datatype == "BYTES"
+    return Asked(
+        id=body.id,
+        pictures=_pictures(its_input, content[length:], most_pictures),
+        are_files=are_files,
+        mode=_mode(parameters, are_files=are_files),
+        outputs=_outputs(outputs, _flag(parameters, "binary_data_output")),
+        timeout_s=_timeout_s(parameters),
+    )
+
+
+def _part(raw: msgspec.Raw, name: str, kind: Any) -> Any:
+    part = bytes(raw)
+    if len(part) > _MOST_BYTES:
+        raise InvalidRequest(f"{name} has {len(part)} bytes; at most {_MOST_BYTES} are accepted")
+    try:
+        return msgspec.json.decode(part, type=kind)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"{name} is not understood: {error}") from error
+
+
+def _length(given: str | None, most: int) -> int:
+    if given is None:
+        return most
+    if not (given.isascii() and given.isdigit() and len(given) <= 15 and int(given) <= most):
+        raise InvalidRequest(
+            f"Inference-Header-Content-Length {given[:20]!r} is not a length within the body"
+        )
+    return int(given)
+
+
+def _pictures(its_input: _Input, binary: bytes, most: int) -> list[bytes]:
+    parameters = _part(its_input.parameters, "the input's parameters", Parameters | None) or {}
+    shape = _part(its_input.shape, "shape", list[int])
+    count_of(its_input.datatype, shape, most)
+    _refuse_shared_memory(parameters)
+    data, size = bytes(its_input.data), parameters.get("binary_data_size")
+    if bool(data) == (size is not None):
+        raise InvalidRequest(f"the input {INPUT!r} has either data or binary_data_size")
+    if size is None and binary:
+        raise InvalidRequest(f"{len(binary)} bytes follow the JSON, and no input has binary_data_size")
+    if size is None:
+        return from_json(its_input.datatype, shape, data)
+    if size != len(binary):
+        raise InvalidRequest(f"binary_data_size is {size!r}, and {len(binary)} bytes follow the JSON")
+    return from_binary(its_input.datatype, shape, binary)
+
+
+def _refuse_shared_memory(parameters: Parameters) -> None:
+    if "shared_memory_region" in parameters:
+        raise InvalidRequest("shared memory is not accepted; data comes with the request and the answer")
+
+
+def _outputs(given: list[_Output], are_binary: bool) -> list[Wanted]:
+    if not given:
+        return [Wanted(name, are_binary) for name in OUTPUTS]
+    names = [one.name for one in given]
+    if len(set(names)) < len(names):
+        raise InvalidRequest("an output is asked for twice")
+    return [_wanted(one, are_binary) for one in given]
+
+
+def _wanted(output: _Output, are_binary: bool) -> Wanted:
+    if output.name not in OUTPUTS:
+        raise InvalidRequest(f"there is no output {output.name[:50]!r}; there are: {', '.join(OUTPUTS)}")
+    parameters = output.parameters or {}
+    _refuse_shared_memory(parameters)
+    classes = _positive(parameters, "classification")
+    if classes and output.name != "probabilities":
+        raise InvalidRequest("classification is for the output 'probabilities' alone")
+    return Wanted(output.name, _flag(parameters, "binary_data", are_binary), classes)
+
+
+def _mode(parameters: Parameters, *, are_files: bool) -> Mode:
+    """Pixels are what the model sees."""
+    accepted: tuple[Mode, ...] = MODES if are_files else ("raw28",)
+    given = parameters.get("mode", "")
+    try:
+        return one_of({"mode": str(given)}, "mode", accepted, "auto" if are_files else "raw28")
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from error
+
+
+def _timeout_s(parameters: Parameters) -> float | None:
+    """In the request it is in microseconds, as Triton has it."""
+    return _positive(parameters, "timeout") / 1e6 or None
+
+
+def _positive(parameters: Parameters, name: str) -> int:
+    """0 if it is not there."""
+    value = parameters.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidRequest(f"the parameter {name} is {str(value)[:20]!r}, not a whole number above 0")
+    return value
+
+
+def _flag(parameters: Parameters, name: str, default: bool = False) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InvalidRequest(f"the parameter {name} is {str(value)[:20]!r}, neither true nor false")
+    return value
