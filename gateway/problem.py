@@ -35,7 +35,7 @@ def detail(error: GatewayError) -> str:
 
 
 def install(app: FastAPI, others: Mapping[str, Responder]) -> None:
-    """others: the beginnings of paths whose errors have a form of their own, given status, detail, headers."""
+    """others: beginnings of paths whose errors have a form of their own, given status, detail and headers."""
 
     def other(request: Request) -> Responder | None:
         path = request.url.path + "/"

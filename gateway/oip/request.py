@@ -65,10 +65,8 @@ def read(content: bytes, header_length: str | None, most_pictures: int) -> Asked
     length = _length(header_length, len(content))
     try:
         body = _decode(content[:length])
-    except msgspec.DecodeError as error:
-        hint = (
-            "" if header_length else "; with binary data, Inference-Header-Content-Length says where it ends"
-        )
+    except (msgspec.DecodeError, RecursionError) as error:
+        hint = "" if header_length else "; if binary data follows, Inference-Header-Content-Length says where"
         raise InvalidRequest(f"the inference request is not understood: {error}{hint}") from error
     (its_input,) = body.inputs
     if its_input.name != INPUT:
@@ -92,7 +90,7 @@ def _part(raw: msgspec.Raw, name: str, kind: Any) -> Any:
         raise InvalidRequest(f"{name} has {len(part)} bytes; at most {_MOST_BYTES} are accepted")
     try:
         return msgspec.json.decode(part, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"{name} is not understood: {error}") from error
 
 
@@ -111,7 +109,7 @@ def _pictures(its_input: _Input, binary: bytes, most: int) -> list[bytes]:
     shape = _part(its_input.shape, "shape", list[int])
     count_of(its_input.datatype, shape, most)
     _refuse_shared_memory(parameters)
-    data, size = bytes(its_input.data), parameters.get("binary_data_size")
+    data, size = bytes(its_input.data).removeprefix(b"null"), parameters.get("binary_data_size")
     if bool(data) == (size is not None):
         raise InvalidRequest(f"the input {INPUT!r} has either data or binary_data_size")
     if size is None and binary:

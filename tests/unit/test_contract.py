@@ -8,6 +8,7 @@ import pytest
 from messaging import contract
 from messaging.broker import Message
 from messaging.contract import ContractError, ErrorCode, Failure, Reply, Request, ReturnAddress, Timings
+from messaging.served_model import ServedModel
 
 GOLDEN_REQUEST_1 = Message(
     b"\x89PNG...",
@@ -69,6 +70,30 @@ REPLY_1_EXPLAIN = msgspec.structs.replace(
     input=PIXELS,
 )
 
+GOLDEN_PING_1 = Message(
+    b'{"sha256":"","model":"fashion-mnist","version":"1.0.0","models":[{"name":"fashion-mnist",'
+    b'"version":"1.0.0","default":true,"runtime":"onnx","labels":["Sandal","Sneaker"],'
+    b'"input":"28 x 28","sha256":"ab12","accuracy":0.5}]}',
+    {"schema": "1", "correlation_id": "c0ffee"},
+)
+PING_1 = Reply(
+    sha256="",
+    model="fashion-mnist",
+    version="1.0.0",
+    models=[
+        ServedModel(
+            name="fashion-mnist",
+            version="1.0.0",
+            default=True,
+            runtime="onnx",
+            labels=["Sandal", "Sneaker"],
+            input="28 x 28",
+            sha256="ab12",
+            accuracy=0.5,
+        )
+    ],
+)
+
 GOLDEN_ERROR_1 = Message(
     b'{"sha256":"ab12","error":{"code":"invalid_picture","detail":"the PNG ends too early"}}',
     {"schema": "1", "correlation_id": "c0ffee"},
@@ -90,13 +115,27 @@ def test_a_request_is_written_as_the_golden_bytes_and_read_back(request_: Reques
 
 @pytest.mark.parametrize(
     ("reply", "golden"),
-    [(REPLY_1, GOLDEN_REPLY_1), (REPLY_1_EXPLAIN, GOLDEN_REPLY_1_EXPLAIN), (ERROR_1, GOLDEN_ERROR_1)],
-    ids=["as first", "explain", "error"],
+    [
+        (REPLY_1, GOLDEN_REPLY_1),
+        (REPLY_1_EXPLAIN, GOLDEN_REPLY_1_EXPLAIN),
+        (PING_1, GOLDEN_PING_1),
+        (ERROR_1, GOLDEN_ERROR_1),
+    ],
+    ids=["as first", "explain", "ping", "error"],
 )
 def test_a_reply_is_written_as_the_golden_bytes_and_read_back(reply: Reply, golden: Message) -> None:
     assert contract.encode_reply(reply, ADDRESS) == golden
     assert contract.decode_reply(golden) == reply
     assert contract.correlation_id(golden) == "c0ffee"
+
+
+def test_an_older_workers_ping_says_of_no_model_and_a_newer_ones_may_say_more() -> None:
+    older = b'{"sha256":"","model":"m","version":"1"}'
+    newer = (
+        b'{"sha256":"","model":"m","version":"1","models":[{"name":"m","version":"1","sort":"x"}],"more":[1]}'
+    )
+    assert contract.decode_reply(Message(older, {})).models == []
+    assert contract.decode_reply(Message(newer, {})).models == [ServedModel(name="m", version="1")]
 
 
 def test_only_id_and_address_are_required() -> None:

@@ -1,5 +1,7 @@
 """Several models, modes, and what comes back besides the probabilities, through a whole worker."""
 
+import hashlib
+
 import msgspec
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from gateway.png import encode
 from messaging.broker import Message
 from messaging.contract import PING, ErrorCode
+from messaging.served_model import ServedModel
 from model import manifest as manifests
 from model.predict import UNLIKE_CLOTHING
 from model.preprocessing import prepare
@@ -25,12 +28,28 @@ def two_models(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
     return msgspec.structs.replace(SETTINGS.model, names=names, weights_dir=str(weights_dir))
 
 
-def test_a_ping_is_answered_with_the_first_model(two_models: ModelSettings) -> None:
+def test_a_ping_is_answered_with_the_first_model_and_what_there_is_to_know_of_all(
+    two_models: ModelSettings,
+) -> None:
     with worker(model=two_models) as running:
         running.send("1", b"", content_type=PING)
         reply = running.replies(1)["1"]
     assert (reply.model, reply.error, reply.probabilities) == ("fashion-mnist", None, {})
-    assert reply.version == manifests.read(second_model.WEIGHTS, "fashion-mnist").version
+    manifest = manifests.read(second_model.WEIGHTS, "fashion-mnist")
+    assert reply.version == manifest.version
+    small, mirrored = reply.models
+    assert small == ServedModel(
+        name="fashion-mnist",
+        version=manifest.version,
+        default=True,
+        runtime="onnx",
+        labels=list(manifest.labels),
+        input=small.input,
+        sha256=hashlib.sha256((second_model.WEIGHTS / "fashion-mnist.onnx").read_bytes()).hexdigest(),
+        accuracy=manifest.metrics.accuracy,
+    )
+    assert small.input.startswith("28 x 28 grey")
+    assert (mirrored.name, mirrored.default, mirrored.sha256 == small.sha256) == ("mirrored", False, False)
 
 
 def test_each_picture_of_a_batch_is_answered_by_the_model_that_it_is_for(two_models: ModelSettings) -> None:
