@@ -20,6 +20,7 @@ _PLATFORMS = {"onnx": "onnx_onnxv1", "keras": "keras_keras"}
 def router(requester: Requester, settings: GatewaySettings, version: str) -> APIRouter:
     routes = APIRouter(tags=["open inference protocol"])
 
+    @routes.get("/v2/", include_in_schema=False)
     @routes.get("/v2", **openapi.SERVER)
     async def server() -> Response:
         """Its name, version and the protocol's extensions that it understands."""

@@ -65,9 +65,11 @@ def read(content: bytes, header_length: str | None, most_pictures: int) -> Asked
     length = _length(header_length, len(content))
     try:
         body = _decode(content[:length])
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"the inference request is not understood: {error}") from error
     except (msgspec.DecodeError, RecursionError) as error:
         hint = "" if header_length else "; if binary data follows, Inference-Header-Content-Length says where"
-        raise InvalidRequest(f"the inference request is not understood: {error}{hint}") from error
+        raise InvalidRequest(f"the inference request is not JSON: {error}{hint}") from error
     (its_input,) = body.inputs
     if its_input.name != INPUT:
         raise InvalidRequest(f"there is no input {its_input.name[:50]!r}; the model takes one, {INPUT!r}")

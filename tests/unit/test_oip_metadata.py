@@ -1,9 +1,10 @@
 """The Open Inference Protocol over a broker in memory: all but inference."""
 
+import httpx
 import pytest
 
 from tests.unit.gateways import LABELS, SMALL, gateway, sandal
-from tests.unit.inferring import refused
+from tests.unit.inferring import INFER, refused, seeing
 
 pytestmark = pytest.mark.anyio
 
@@ -13,6 +14,7 @@ MODEL = "/v2/models/fashion-mnist"
 async def test_the_server_says_what_it_is_and_which_extensions_it_has() -> None:
     async with gateway(None) as http:
         answer = (await http.get("/v2")).json()
+        assert (await http.get("/v2/")).json() == answer
     assert answer["name"] == "mlaas"
     assert answer["extensions"] == ["binary_tensor_data", "classification"]
     assert isinstance(answer["version"], str)
@@ -116,3 +118,18 @@ async def test_the_documentation_has_every_route_with_every_error_that_it_can_gi
         named = {parameter["name"] for parameter in route.get("parameters", []) if parameter["in"] == "path"}
         assert named == {part.strip("{}") for part in path.split("/") if part.startswith("{")}
     assert set(answer) == set(document["components"]["schemas"]["ModelMetadata"]["properties"])
+
+
+async def test_the_examples_of_the_documentation_are_answered_as_it_says() -> None:
+    async with gateway(seeing) as http:
+        document = (await http.get("/openapi.json")).json()
+        for path in (INFER, INFER.replace("/infer", "/versions/1/infer")):
+            route = document["paths"][path.replace("fashion-mnist", "{name}").replace("/1/", "/{version}/")][
+                "post"
+            ]
+            examples = route["requestBody"]["content"]["application/json"]["examples"]
+            assert set(examples) == {"pixels", "file"}
+            for example in examples.values():
+                response: httpx.Response = await http.post(path, json=example["value"])
+                assert response.status_code == 200, response.text
+            assert set(route["responses"]) == {"200", "400", "404", "413", "429", "500", "503", "504"}

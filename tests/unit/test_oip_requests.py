@@ -26,13 +26,13 @@ def asking(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"", "not understood"),
-        (b"{", "not understood"),
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
         (b"[]", "not understood"),
         (b"{}", "`inputs`"),
-        (b'{"inputs":' + 100_000 * b"[", "not understood"),
-        (b'{"inputs":[],"id":' + 100_000 * b"[", "not understood"),
-        (b"\xff\xfe", "not understood"),
+        (b'{"inputs":' + 100_000 * b"[", "not "),
+        (b'{"inputs":[],"id":' + 100_000 * b"[", "not "),
+        (b"\xff\xfe", "not JSON"),
         ({"inputs": []}, "length 1"),
         ({"inputs": [asking(), asking()]}, "length 1"),
         ({"inputs": [asking()], "id": 5}, "id"),

@@ -28,7 +28,7 @@ def two_models(tmp_path_factory: pytest.TempPathFactory) -> ModelSettings:
     return msgspec.structs.replace(SETTINGS.model, names=names, weights_dir=str(weights_dir))
 
 
-def test_a_ping_is_answered_with_the_first_model_and_what_there_is_to_know_of_all(
+def test_a_ping_is_answered_with_all_models_the_first_is_the_default(
     two_models: ModelSettings,
 ) -> None:
     with worker(model=two_models) as running:

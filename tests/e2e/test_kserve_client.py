@@ -1,0 +1,68 @@
+"""The Open Inference Protocol, asked by KServe's own client, of everything running."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.classifier import load
+from tests.e2e.protocol_page import blocks, run
+from tests.e2e.services import ROOT, up
+
+KSERVE = "kserve==0.21.0"
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with up() as (_, its_url):
+        yield its_url
+
+
+@pytest.fixture(scope="module")
+def kserve_python(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """In an environment of its own: KServe wants older versions of what the rest has."""
+    place = tmp_path_factory.mktemp("kserve")
+    python = str(place / "bin" / "python")
+    uv = shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent))
+    if uv:
+        make = [uv, "venv", "-q", "--python", sys.executable, str(place), "--clear"]
+        install = [uv, "pip", "install", "-q", "--python", python, KSERVE]
+    else:
+        make = [sys.executable, "-m", "venv", str(place)]
+        install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", KSERVE]
+    for command in (make, install):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=800)
+        if done.returncode != 0:
+            reason = f"{KSERVE} cannot be installed here: {done.stderr.strip()[-300:]}"
+            (pytest.fail if os.environ.get("REQUIRE_KSERVE") else pytest.skip)(reason)
+    return python
+
+
+@pytest.mark.timeout(900)
+def test_the_lines_for_kserves_client_print_the_answer(url: str, kserve_python: str) -> None:
+    (code,) = [block for block in blocks("python") if "kserve" in block]
+    printed = run([kserve_python, "-c", code.replace("http://localhost:8000", url)])
+    assert "'probabilities': array([[" in printed
+    assert "'class': array([" in printed
+
+
+@pytest.mark.timeout(900)
+def test_kserve_asks_in_every_form(url: str, kserve_python: str) -> None:
+    data, picture = ROOT / "tests" / "data" / "fashion-mnist-test-500.npz", ROOT / "samples" / "sandal.png"
+    printed = run(
+        [kserve_python, str(Path(__file__).with_name("ask_by_kserve.py")), url, str(data), str(picture)]
+    )
+    *probabilities, from_binary, from_json, error = json.loads(printed.splitlines()[-1])
+    expected = load(ROOT / "weights", "fashion-mnist", "onnx", 1).predict(np.load(data)["images"][:32])
+    assert len(probabilities) == 4
+    for rows in probabilities:
+        assert np.allclose(rows, expected.probabilities, atol=2e-5)
+    assert from_binary == from_json == ["Sandal"]
+    assert "[n, 28, 28]" in error
+    assert "400" in error
