@@ -125,7 +125,7 @@ def status(url: str) -> int:
 def descendants(pid: int) -> dict[int, str]:
     """Command lines by pid, of all processes below this one."""
     table = subprocess.run(
-        ["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+        ["ps", "-eww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     ).stdout
     rows = [(int(a), int(b), c) for a, b, c in (line.split(None, 2) for line in table.splitlines())]
     found: dict[int, str] = {}
