@@ -3,7 +3,10 @@
 import math
 
 _MEMORY_S = 2.0
+_BUSY_MEMORY_S = 5.0
 _STANDSTILL_S = 1.0
+# The first answers of a worker that has just started are slow.
+_ENOUGH = 5.0
 # A worker takes so many at once: a few that wait are answered together, in the time of one.
 _SURE_FROM_PLACE = 32
 
@@ -31,14 +34,14 @@ class WaitEstimate:
         self._waited_s = self._waited_s * kept + waited_s
         self._places = self._places * kept + place
         busy_s = min(since_s, waited_s, _STANDSTILL_S)
-        kept = math.exp(-busy_s / _MEMORY_S)
+        kept = math.exp(-busy_s / _BUSY_MEMORY_S)
         self._busy_s = self._busy_s * kept + busy_s
         self._answers = self._answers * kept + 1
         self._updated_at = now
 
     def wait_s(self, place: int) -> float:
-        """Until one that comes at this place is answered; 0 before anything was learned."""
-        if not self._answers:
+        """Until one that comes at this place is answered; 0 before enough was learned."""
+        if self._answers < _ENOUGH:
             return 0.0
         return place * min(self._waited_s / self._places, self._busy_s / self._answers)
 

@@ -15,7 +15,7 @@ SESSION_TIMEOUT_S = 6.0  # librdkafka's setting in messaging/kafka_config.py
 
 def worker_kill(stage: Stage) -> Outcome:
     """kill -9 a random one of three workers every five seconds."""
-    requests, rate = stage.size(10_000, 600), stage.size(50, 30)
+    requests, rate = stage.size(10_000, 360), stage.size(50, 12)
     client = Client(TIMEOUT_S)
     with stage.fleet() as fleet:
         gateway = fleet.gateway("gateway")
