@@ -45,15 +45,16 @@ faults-selftest: .venv/.development ## plant defects; the scenarios of make faul
 
 lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt
-	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra gateway -c requirements.txt -o requirements/gateway.txt
+	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra gateway --extra redis --extra postgresql -c requirements.txt -o requirements/gateway.txt
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra worker -c requirements.txt -o requirements/worker.txt
+	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra client -c requirements.txt -o requirements/client.txt
 
 .venv/bin/pip:
 	$(PYTHON) -m venv .venv
 
 # What serving needs: no TensorFlow.
-.venv/.serving: .venv/bin/pip pyproject.toml requirements/gateway.txt requirements/worker.txt
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/gateway.txt -r requirements/worker.txt
+.venv/.serving: .venv/bin/pip pyproject.toml requirements/gateway.txt requirements/worker.txt requirements/client.txt
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/gateway.txt -r requirements/worker.txt -r requirements/client.txt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
