@@ -6,6 +6,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from typing import Self
 
 import httptools
 
@@ -17,9 +18,10 @@ Choose = Callable[[], Address | None]
 
 
 class Answered(asyncio.Protocol):
-    """One keep-alive connection, one request at a time."""
+    """One keep-alive connection, one request at a time; among the open ones until it is lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, open_ones: set["Answered"]) -> None:
+        self._open_ones = open_ones
         self.waiting: asyncio.Future[tuple[int, bytes]] | None = None
         self.surplus = 0
         self.usable = True
@@ -35,8 +37,10 @@ class Answered(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self._open_ones.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._open_ones.discard(self)
         self.usable = False
         if self.waiting is not None and not self.waiting.done():
             self.waiting.set_exception(error or ConnectionResetError("closed before the answer"))
@@ -65,15 +69,16 @@ class Client:
         self._timeout_s = timeout_s
         self._path = path
         self._idle: dict[Address, list[Answered]] = defaultdict(list)
+        self._open: set[Answered] = set()
         self.entries: list[Entry] = []
         self.answered_at: list[float] = []
 
     async def drive(
         self, choose: Choose, pictures: Iterable[Picture], rate: float, *, stop: Callable[[], bool] = bool
     ) -> None:
-        """Sends the pictures at so many a second, and waits for the last answer."""
+        """Sends the pictures at so many a second, waits for the last answer, and closes all connections."""
         started = time.monotonic()
-        async with asyncio.TaskGroup() as asking:
+        async with self, asyncio.TaskGroup() as asking:
             for number, picture in enumerate(pictures):
                 due = started + number / rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -92,9 +97,15 @@ class Client:
             self.answered_at.append(entry.ended)
         return entry
 
-    def close(self) -> None:
-        for connection in itertools.chain.from_iterable(self._idle.values()):
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes its connections: they belong to the loop that they were made in."""
+        self._idle.clear()
+        for connection in self._open.copy():
             connection.transport.abort()
+        await asyncio.sleep(0)  # a transport is closed in the loop's next turn
 
     async def _ask(self, address: Address | None, picture: Picture) -> tuple[int, bytes, int]:
         if address is None:
@@ -117,7 +128,8 @@ class Client:
         while self._idle[address]:
             if (connection := self._idle[address].pop()).usable:
                 return connection
-        _, made = await asyncio.get_running_loop().create_connection(Answered, *address)
+        loop = asyncio.get_running_loop()
+        _, made = await loop.create_connection(lambda: Answered(self._open), *address)
         return made
 
 

@@ -88,7 +88,8 @@ def hostile(stage: Stage) -> Outcome:
 
 
 async def _ask(client: Client, address: Address, picture: Picture) -> None:
-    await client.ask(in_turn([address]), picture)
+    async with client:
+        await client.ask(in_turn([address]), picture)
 
 
 def _files() -> list[tuple[str, bytes]]:

@@ -75,7 +75,8 @@ def capacity(stage: Stage, gateway: Choose, seconds: float, path: str = "/predic
             number += 64
 
     async def closed_loop() -> None:
-        await asyncio.gather(*(ask_again_and_again(number) for number in range(64)))
+        async with client:
+            await asyncio.gather(*(ask_again_and_again(number) for number in range(64)))
 
     under_load(closed_loop())
     return sum(began + seconds / 2 < at < began + seconds for at in client.answered_at) / (seconds / 2)
