@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 
 from gateway import batch, docs, health, models, predict, problem
 from gateway.middleware import BodyLimit, RequestIds
@@ -12,6 +13,7 @@ from gateway.oip import errors as oip_errors
 from gateway.oip import infer, metadata
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
+from gateway.shortcut import Shortcut
 
 _FORM_OVERHEAD_BYTES = 64 * 1024
 _MANY_PICTURES = ("/predict/batch", "/v2/models/")
@@ -36,7 +38,8 @@ def create_app(requester: Requester, settings: GatewaySettings, version: str = "
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.include_router(predict.router(requester, settings))
+    predicting = predict.router(requester, settings)
+    app.include_router(predicting)
     app.include_router(batch.router(requester, settings))
     app.include_router(models.router(requester, settings))
     app.include_router(metadata.router(requester, settings, version))
@@ -44,6 +47,8 @@ def create_app(requester: Requester, settings: GatewaySettings, version: str = "
     app.include_router(health.router(requester))
     docs.install(app)
     problem.install(app, {oip_errors.PREFIX: oip_errors.respond})
+    busiest = [route for route in predicting.routes if isinstance(route, APIRoute)]
+    app.add_middleware(Shortcut, routes=busiest, handlers=app.exception_handlers)
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_upload_bytes + _FORM_OVERHEAD_BYTES,
