@@ -24,6 +24,9 @@ from messaging.settings import TopicSettings
 
 Arguments = TypeVarTuple("Arguments")
 
+# So many wait for a model before it that some milliseconds more do not matter.
+_GATHERED_FROM = 24
+
 _SHUTTING_DOWN = "the gateway is shutting down"
 
 
@@ -158,9 +161,12 @@ class Requester:
                 self._hand_over(self._pending.fail, request.correlation_id, as_gateway_error(error))
 
         try:
-            self._broker.publish(self._requests_topic, contract.encode_request(request)).add_done_callback(
-                report
+            published = self._broker.publish(
+                self._requests_topic,
+                contract.encode_request(request),
+                gather=len(self._pending) > _GATHERED_FROM,
             )
+            published.add_done_callback(report)
         except BrokerError as error:
             raise as_gateway_error(error) from error
 

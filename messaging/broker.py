@@ -121,9 +121,10 @@ def feed(topic: str) -> str:
 class Broker(Protocol):
     """Safe to use from several threads. Make it in the process that uses it: no client survives a fork."""
 
-    def publish(self, address: str, message: Message) -> Future[None]:
+    def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
         """Send to a topic or to an inbox's address. Returns at once; the future ends when the broker has it.
 
+        gather: it may wait some milliseconds for others to be sent with it, which costs all of them less.
         The future fails with BrokerError. Raises QueueFull and MessageTooLarge at once.
         """
 

@@ -1,23 +1,19 @@
 """Kafka through librdkafka: publishing, and opening the places to read from."""
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from zlib import crc32
 
-from confluent_kafka import KafkaError, Producer
-
 from messaging import kafka_config
-from messaging.broker import BrokerError, BrokerUnavailable, Message, QueueFull, TopicMissing, feed
-from messaging.kafka_errors import is_fatal, translate, translated
-from messaging.kafka_log import ClientLog
+from messaging.broker import BrokerError, Message, TopicMissing, feed
 from messaging.kafka_places import KafkaInbox, KafkaSubscription
-from messaging.kafka_reader import Reader, encode_headers
+from messaging.kafka_reader import Reader
 from messaging.kafka_records import KafkaRecords
+from messaging.kafka_sender import Sender
 
 
 class KafkaBroker:
-    """One producer, and one thread that serves its delivery reports."""
+    """Two producers, for what is sent at once and for what is gathered; a consumer for each place."""
 
     def __init__(
         self, url: str, *, max_message_bytes: int = 1_000_000, publish_timeout_ms: int = 15_000
@@ -29,41 +25,17 @@ class KafkaBroker:
             "receive.message.max.bytes": max(100_000_000, 4 * max_message_bytes),
             **self._given,
         }
-        self._sending = {
+        sending = {
             "message.max.bytes": max_message_bytes,
             "message.timeout.ms": publish_timeout_ms,
             **self._given,
         }
-        self._broken = threading.Event()
-        self._producer = self._new_producer()
-        self._closing = threading.Event()
-        self._poller = threading.Thread(
-            target=self._serve_delivery_reports, name="kafka-reports", daemon=True
-        )
-        self._poller.start()
+        self._sender = Sender(kafka_config.producer(self._servers, sending))
+        self._gatherer = Sender(kafka_config.gatherer(self._servers, sending))
 
-    def publish(self, address: str, message: Message) -> Future[None]:
-        if self._closing.is_set():
-            raise BrokerUnavailable("the broker is closed")
+    def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
         topic, partition = split_address(address)
-        published: Future[None] = Future()
-        published.set_running_or_notify_cancel()  # else a waiter's cancel makes the delivery report raise
-
-        def report(error: KafkaError | None, _: object) -> None:
-            if error is None:
-                published.set_result(None)
-            else:
-                published.set_exception(translate(error, f"publish to {topic}"))
-
-        headers = encode_headers(message.headers)
-        try:
-            with translated(f"publish to {topic}"):
-                self._producer.produce(
-                    topic, message.body, partition=partition, headers=headers, on_delivery=report
-                )
-        except BufferError as error:
-            raise QueueFull(f"publish to {topic}: {error}") from error
-        return published
+        return (self._gatherer if gather else self._sender).send(topic, partition, message)
 
     def subscribe(self, topic: str, group: str, instance_id: str = "") -> KafkaSubscription:
         reader = self._reader(kafka_config.member(group, instance_id))
@@ -90,10 +62,8 @@ class KafkaBroker:
             raise
 
     def close(self) -> None:
-        if not self._closing.is_set():
-            self._closing.set()
-            self._poller.join()
-            self._producer.flush(5)
+        self._sender.close()
+        self._gatherer.close()
 
     def _inbox(self, topic: str, choose: Callable[[int], int]) -> KafkaInbox:
         reader = self._reader(kafka_config.INBOX)
@@ -105,24 +75,6 @@ class KafkaBroker:
 
     def _reader(self, role: kafka_config.Properties) -> Reader:
         return Reader(kafka_config.consumer(self._servers, self._reading, role))
-
-    def _new_producer(self) -> Producer:
-        properties = kafka_config.producer(self._servers, self._sending)
-        with translated(f"broker {self._servers}"):
-            return Producer(properties, logger=ClientLog(), error_cb=self._note)
-
-    def _note(self, error: KafkaError) -> None:
-        """A message fails or succeeds by its own delivery report. After a fatal error all of them fail."""
-        if is_fatal(error):
-            self._broken.set()
-
-    def _serve_delivery_reports(self) -> None:
-        while not self._closing.is_set():
-            if self._broken.is_set():
-                self._broken.clear()
-                broken, self._producer = self._producer, self._new_producer()
-                broken.flush(1)
-            self._producer.poll(0.1)
 
 
 def split_address(address: str) -> tuple[str, int]:

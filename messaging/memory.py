@@ -26,7 +26,7 @@ class MemoryBroker:
         self._numbers = count()
         self._closed = False
 
-    def publish(self, address: str, message: Message) -> Future[None]:
+    def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
         if self._closed:
             raise BrokerUnavailable("the broker is closed")
         if len(message.body) > self._max_message_bytes:

@@ -33,6 +33,8 @@ class Outbox:
         dead_letters_topic: str,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self.gather = False
+        """Whether many more are about to be published; see Broker.publish."""
         self._broker = broker
         self._subscription = subscription
         self._dead_letters_topic = dead_letters_topic
@@ -83,7 +85,7 @@ class Outbox:
             then()
 
         try:
-            self._broker.publish(address, message).add_done_callback(finished)
+            self._broker.publish(address, message, gather=self.gather).add_done_callback(finished)
         except _HOPELESS as error:
             give_up(error)
         except BrokerUnavailable:

@@ -56,7 +56,7 @@ async def test_an_error_of_our_own_says_no_more_than_where() -> None:
 
 async def test_a_defect_is_a_500_in_the_protocols_form_without_detail() -> None:
     class Defective(MemoryBroker):
-        def publish(self, address: str, message: Message) -> Future[None]:
+        def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
             if message.headers.get("content_type") == "image/png":
                 raise RuntimeError("secret")
             return super().publish(address, message)

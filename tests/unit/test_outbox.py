@@ -19,7 +19,7 @@ class Ledger:
         self.published: list[Message] = []
         self.futures: list[Future[None]] = []
 
-    def publish(self, address: str, message: Message) -> Future[None]:
+    def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
         self.events.append(f"publish {address}")
         self.published.append(message)
         self.futures.append(Future())
