@@ -15,7 +15,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 class Shortcut:
     """Calls an endpoint that takes a Request and returns a Response, past the framework's routing.
 
-    Routing, and solving the dependencies that such an endpoint has not, take longer than POST /predict itself.
+    Routing, and solving dependencies that such an endpoint has not, take longer than POST /predict itself.
     Errors meet the same handlers, by their type. Other requests go on to the app.
     """
 

@@ -15,7 +15,7 @@ MAX_BYTES_IN_FLIGHT = 4 * 1024 * 1024
 
 # The mock never wakes a waiting fetch, so the wait is the latency. It gives a place in a group back
 # only after session.timeout.ms, and never finishes a first join with less than 3000.
-_PROPERTIES = "fetch.wait.max.ms=5&session.timeout.ms=6000&allow.auto.create.topics=true"
+_PROPERTIES = "fetch.wait.max.ms=2&session.timeout.ms=6000&allow.auto.create.topics=true"
 
 
 class EmbeddedBroker(KafkaBroker):

@@ -105,10 +105,10 @@ def test_a_producer_that_cannot_go_on_is_replaced(apache_kafka: LocalKafka) -> N
     create_topic(apache_kafka.bootstrap_servers, topic)
     broker = connect(f"kafka://{apache_kafka.bootstrap_servers}")
     inbox = broker.open_inbox(topic, "i")
-    broken = broker._producer
-    broker._note(KafkaError(KafkaError._FATAL, "out of order", fatal=True))
+    broken = broker._sender._producer
+    broker._sender._note(KafkaError(KafkaError._FATAL, "out of order", fatal=True))
     end = time.monotonic() + PATIENCE_S
-    while broker._producer is broken:
+    while broker._sender._producer is broken:
         assert time.monotonic() < end
         time.sleep(0.01)
     broker.publish(inbox.address, Message(b"after")).result(PATIENCE_S)

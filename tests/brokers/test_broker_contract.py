@@ -67,6 +67,15 @@ def test_a_message_arrives_as_it_was_sent(bench: Bench) -> None:
     subscription.close()
 
 
+def test_what_is_gathered_arrives_as_well(bench: Bench) -> None:
+    broker = bench.connect()
+    for published in [broker.publish(bench.topic, message, gather=True) for message in numbered(40)]:
+        published.result(PATIENCE_S)
+    subscription = bench.connect().subscribe(bench.topic, "g")
+    assert bodies(receive(subscription, 40)) == list(range(40))
+    subscription.close()
+
+
 def test_an_empty_body_arrives_empty(bench: Bench) -> None:
     publish(bench, [Message(b"")])
     subscription = bench.connect().subscribe(bench.topic, "g")

@@ -227,3 +227,10 @@ async def test_the_documentation_needs_nothing_from_elsewhere() -> None:
         "503",
         "504",
     }
+
+
+async def test_the_shortcut_is_counted_under_its_route_and_other_methods_are_refused() -> None:
+    async with gateway(sandal) as http:
+        assert (await http.post("/predict", content=SANDAL, headers=PNG)).status_code == 200
+        assert 'mlaas_requests_total{code="200",route="/predict"} 1.0' in (await http.get("/metrics")).text
+        assert problem(await http.put("/predict", content=SANDAL, headers=PNG), 405)

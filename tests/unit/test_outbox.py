@@ -73,7 +73,7 @@ def test_a_client_that_cannot_go_on_ends_the_worker_and_acknowledges_nothing(
     ledger.futures[0].set_exception(BrokerError("fatal"))
     assert ledger.events == ["publish predict.replies/3"]
 
-    def broken(address: str, message: Message) -> Future[None]:
+    def broken(address: str, message: Message, *, gather: bool = False) -> Future[None]:
         raise BrokerError("fatal")
 
     monkeypatch.setattr(ledger, "publish", broken)
@@ -112,7 +112,7 @@ def test_what_killed_the_model_is_answered_then_buried_then_acknowledged(
 def test_closing_before_a_reply_is_out_leaves_the_message_to_another_worker(
     ledger: Ledger, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def closed(address: str, message: Message) -> Future[None]:
+    def closed(address: str, message: Message, *, gather: bool = False) -> Future[None]:
         raise BrokerUnavailable("the broker is closed")
 
     monkeypatch.setattr(ledger, "publish", closed)
