@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from enum import Enum
 
@@ -33,6 +34,7 @@ class Pending:
         self._clock = clock
         self._bytes = 0
         self._waiters: dict[str, asyncio.Future[Message]] = {}
+        self._published: dict[str, Future[None]] = {}
         self._answered: OrderedDict[str, None] = OrderedDict()
         self._estimate = WaitEstimate()
 
@@ -65,6 +67,7 @@ class Pending:
             yield future
         finally:
             del self._waiters[correlation_id]
+            self._published.pop(correlation_id, None)
             self._bytes -= size
             if size and future.done() and not future.cancelled() and future.exception() is None:
                 now = self._clock()
@@ -85,6 +88,16 @@ class Pending:
         future = self._waiters.get(correlation_id)
         if future is not None and not future.done():
             future.set_exception(error)
+
+    def publishing(self, correlation_id: str, published: Future[None]) -> None:
+        """The request is on its way to the broker; the future ends when the broker has it."""
+        self._published[correlation_id] = published
+
+    def fail_unpublished(self, reason: str) -> None:
+        """Who waits for what the broker has not said that it has need not wait for a broker that is away."""
+        for correlation_id, published in self._published.items():
+            if not published.done():
+                self.fail(correlation_id, Unavailable(reason))
 
     def fail_all(self, reason: str) -> None:
         """Nobody is left waiting."""

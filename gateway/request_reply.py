@@ -54,7 +54,7 @@ class Requester:
             settings.instance_id or uuid.uuid4().hex,
             on_open=lambda address: self._hand_over(self._opened, address),
             on_replies=lambda messages: self._hand_over(self._resolve, messages),
-            on_lost=lambda reason: self._hand_over(self._liveness.lost, reason),
+            on_lost=lambda reason: self._hand_over(self._lost, reason),
         )
 
     async def start(self) -> None:
@@ -166,6 +166,7 @@ class Requester:
                 contract.encode_request(request),
                 gather=len(self._pending) > _GATHERED_FROM,
             )
+            self._pending.publishing(request.correlation_id, published)
             published.add_done_callback(report)
         except BrokerError as error:
             raise as_gateway_error(error) from error
@@ -189,6 +190,10 @@ class Requester:
     def _opened(self, address: str) -> None:
         self._address = address
         self._liveness.opened()
+
+    def _lost(self, reason: str) -> None:
+        self._liveness.lost(reason)
+        self._pending.fail_unpublished(reason)
 
     def _resolve(self, messages: Sequence[Message]) -> None:
         """Others may read the same partition: what is not for this gateway is not looked at."""

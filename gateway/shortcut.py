@@ -24,7 +24,7 @@ class Shortcut:
         self._known = {
             (method, route.path): (route, ExceptionMiddleware(_asgi(route.endpoint), handlers))
             for route in routes
-            for method in route.methods
+            for method in route.methods or ()
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+from concurrent.futures import Future
 from contextlib import ExitStack
 
 import pytest
@@ -103,3 +104,16 @@ async def test_at_the_end_everybody_is_told() -> None:
         pending.fail_all("closing")
         errors = await asyncio.gather(a, b, return_exceptions=True)
     assert [str(error) for error in errors] == ["closing", "closing"]
+
+
+async def test_when_the_broker_is_lost_only_those_wait_on_whose_request_it_has() -> None:
+    pending = Pending(10, 1000)
+    with pending.waiter("has it", 1) as waits_on, pending.waiter("unknown", 1) as fails:
+        arrived: Future[None] = Future()
+        arrived.set_result(None)
+        pending.publishing("has it", arrived)
+        pending.publishing("unknown", Future())
+        pending.fail_unpublished("no broker answers")
+        with pytest.raises(Unavailable, match="no broker answers"):
+            await fails
+        assert not waits_on.done()
