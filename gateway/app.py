@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from gateway import batch, docs, health, models, predict, problem
+from gateway import batch, docs, health, models, page, predict, problem
 from gateway.middleware import BodyLimit, RequestIds
 from gateway.observing import Observing
 from gateway.oip import errors as oip_errors
@@ -46,6 +46,7 @@ def create_app(requester: Requester, settings: GatewaySettings, version: str = "
     app.include_router(infer.router(requester, settings))
     app.include_router(health.router(requester))
     docs.install(app)
+    page.install(app, settings)
     problem.install(app, {oip_errors.PREFIX: oip_errors.respond})
     busiest = [route for route in predicting.routes if isinstance(route, APIRoute)]
     app.add_middleware(Shortcut, routes=busiest, handlers=app.exception_handlers)

@@ -4,7 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from fastapi import FastAPI
-from starlette.responses import FileResponse, RedirectResponse
+from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 
 _OURS = Path(__file__).parent / "static"
@@ -23,10 +23,6 @@ _HEADERS = {
 def install(app: FastAPI) -> None:
     swagger = StaticFiles(directory=str(files("fastapi_swagger") / "resources"))
     app.mount("/docs/swagger", swagger, name="swagger")
-
-    @app.get("/", include_in_schema=False)
-    async def home() -> RedirectResponse:
-        return RedirectResponse("/docs")
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> FileResponse:

@@ -37,7 +37,7 @@ def up(chosen: "Chosen", host: str | None, port: int | None, workers: int | None
 
 
 def _announce(url: str) -> None:
-    click.echo(f"\nReady: {url}   (interactive documentation: {url}/docs)\n")
+    click.echo(f"\nReady: {url}   (open it in a browser; every call is at {url}/docs)\n")
     click.echo(f"  curl -F file=@samples/sandal.png {url}/predict\n")
 
 

@@ -1,0 +1,85 @@
+// The gateway's HTTP interface, and its errors as one kind: Problem.
+
+const KEY = "api-key";
+
+let current = "";
+try {
+  current = sessionStorage.getItem(KEY) ?? "";
+} catch {
+  // The browser forbids storage: the key is known until the page is left.
+}
+
+export const key = {
+  get: () => current,
+  set: (value) => {
+    current = value;
+    try {
+      sessionStorage.setItem(KEY, value);
+    } catch {
+      // As above.
+    }
+  },
+};
+
+/** A problem document (RFC 9457), or a failure of our own in the same form. Status 0: nobody answered. */
+export class Problem extends Error {
+  constructor({ title, detail = "", status = 0, request_id = "" }, retryAfterS = null) {
+    super(title);
+    Object.assign(this, { title, detail, status, requestId: request_id, retryAfterS });
+  }
+
+  get isTemporary() {
+    return [0, 429, 503].includes(this.status) && this.retryAfterS !== null;
+  }
+}
+
+/** The address of a call, with what is asked for in the query. */
+export function address(path, query = {}) {
+  const url = new URL(path, document.baseURI);
+  url.hash = url.search = "";
+  for (const [name, value] of Object.entries(query)) if (value) url.searchParams.set(name, value);
+  return url.href;
+}
+
+/** {answer, serverTiming, roundTripMs}. Throws Problem. */
+export async function predict(picture, name, query) {
+  const form = new FormData();
+  form.append("file", picture, name);
+  const started = performance.now();
+  const response = await call(address("predict", query), { method: "POST", body: form });
+  const answer = await response.json();
+  const roundTripMs = performance.now() - started;
+  return { answer, serverTiming: response.headers.get("Server-Timing") ?? "", roundTripMs };
+}
+
+export async function listModels() {
+  return (await (await call(address("models"))).json()).models;
+}
+
+async function call(url, options = {}) {
+  const withKey = key.get();
+  const headers = withKey ? { "X-API-Key": withKey } : {};
+  let response;
+  try {
+    response = await fetch(url, { ...options, headers });
+  } catch {
+    throw new Problem({ title: "The service cannot be reached", detail: "Is it running, and are you online?" }, 2);
+  }
+  if (!response.ok) throw Object.assign(await problemOf(response), { withKey });
+  return response;
+}
+
+async function problemOf(response) {
+  const unknown = { title: `The service answered with status ${response.status}` };
+  const document = await response.json().catch(() => ({}));
+  const title = document.title || unknown.title;
+  return new Problem({ ...document, title, status: response.status }, retryAfterS(response));
+}
+
+/** Seconds or a date (RFC 9110); null where nothing is said. */
+function retryAfterS(response) {
+  const given = response.headers.get("Retry-After");
+  if (given === null) return null;
+  const seconds = /^\d+$/.test(given) ? Number(given) : (Date.parse(given) - Date.now()) / 1000;
+  return Number.isFinite(seconds) ? Math.min(Math.max(seconds, 1), 3600) : null;
+}

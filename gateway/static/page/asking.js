@@ -1,0 +1,74 @@
+// Asking for many pictures: a few at once, each with its own end, again where the gateway says when.
+
+import { predict, Problem } from "./api.js";
+import { askForKey } from "./key.js";
+import { prepare } from "./pictures.js";
+
+const AT_ONCE = 4; // browsers open six connections to a host, and others want some, too
+
+const queue = [];
+let running = 0;
+
+/**
+ * An item is a picture and what became of it. state: waiting, asking, delayed, answered or failed.
+ * changed(item) is called at each change of it.
+ */
+export function ask(item, changed) {
+  item.set = (change) => {
+    Object.assign(item, change);
+    changed(item);
+  };
+  item.set({ state: "waiting", problem: null, outcome: null });
+  queue.push(item);
+  next();
+}
+
+function next() {
+  while (running < AT_ONCE && queue.length) {
+    running += 1;
+    answer(queue.shift()).finally(() => {
+      running -= 1;
+      next();
+    });
+  }
+}
+
+async function answer(item) {
+  try {
+    const sent = await prepare(item.file, item.smaller);
+    item.set({ state: "asking", sent });
+    item.set({ state: "answered", outcome: await askUntilAnswered(item) });
+  } catch (error) {
+    item.set({ state: "failed", problem: asProblem(error) });
+  }
+}
+
+async function askUntilAnswered(item) {
+  for (;;) {
+    try {
+      return await predict(item.sent.picture, item.sent.name, item.query);
+    } catch (problem) {
+      if (problem.status === 401 && (await askForKey(problem))) continue;
+      if (!problem.isTemporary) throw problem;
+      await delay(item, problem);
+    }
+  }
+}
+
+/** Until the gateway wants to be asked again, or item.tryNow() is called; item.giveUp() ends it. */
+async function delay(item, problem) {
+  let timer;
+  const again = await new Promise((done) => {
+    timer = setTimeout(done, problem.retryAfterS * 1000, true);
+    const againAt = performance.now() + problem.retryAfterS * 1000;
+    item.set({ state: "delayed", problem, againAt, tryNow: () => done(true), giveUp: () => done(false) });
+  });
+  clearTimeout(timer);
+  if (!again) throw problem;
+  item.set({ state: "asking" });
+}
+
+function asProblem(error) {
+  if (error instanceof Problem) return error;
+  return new Problem({ title: "This page failed", detail: String(error) });
+}

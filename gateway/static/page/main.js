@@ -1,0 +1,63 @@
+// The ways in: drop, paste, choose, photograph, samples; and the choices beside them.
+
+import { loadModels } from "./choices.js";
+import { announce, byId } from "./dom.js";
+import { installKeyForm } from "./key.js";
+import { give, offerAgain } from "./visit.js";
+
+function take(files) {
+  if (files.length) give([...files].map((file) => ({ file })));
+  return files.length > 0;
+}
+
+for (const id of ["file", "camera"]) {
+  byId(id).addEventListener("change", ({ target }) => {
+    take(target.files);
+    target.value = ""; // so that the same file can be chosen again
+  });
+}
+
+for (const button of document.querySelectorAll("[data-sample]")) {
+  button.addEventListener("click", async () => {
+    const name = `${button.dataset.sample}.png`;
+    const content = await (await fetch(`page/samples/${name}`, { cache: "force-cache" })).blob();
+    give([{ file: new File([content], name, { type: "image/png" }), path: `samples/${name}` }]);
+  });
+}
+
+for (const id of ["model", "mode"]) byId(id).addEventListener("change", offerAgain);
+
+let inside = 0;
+const dragged = (change) => {
+  inside = Math.max(0, inside + change);
+  document.body.classList.toggle("dragged", inside > 0);
+};
+addEventListener("dragenter", () => dragged(1));
+addEventListener("dragleave", () => dragged(-1));
+addEventListener("dragover", (event) => event.preventDefault());
+addEventListener("drop", (event) => {
+  event.preventDefault();
+  dragged(-inside);
+  if (!take(event.dataTransfer.files)) announce("What was dropped is not a file");
+});
+
+addEventListener("paste", (event) => {
+  if (event.target.matches?.("input")) return;
+  if (!take(event.clipboardData.files)) announce("There is no picture in the clipboard");
+});
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
+const showTheme = () => byId("theme").setAttribute("aria-pressed", String(isDark()));
+byId("theme").hidden = false;
+byId("theme").addEventListener("click", () => {
+  const theme = isDark() ? "light" : "dark";
+  document.documentElement.dataset.theme = theme;
+  showTheme();
+  localStorage.setItem("theme", theme);
+});
+dark.addEventListener("change", showTheme);
+showTheme();
+
+installKeyForm();
+loadModels();
