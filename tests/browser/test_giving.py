@@ -1,0 +1,134 @@
+"""The ways to give the page a picture, and what it says of it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.chromium import Console
+from tests.browser.looking import SANDAL, expect_label, file, history, noise, title
+from tests.e2e.services import ROOT, SAMPLES, label_of
+
+GIVE_TO_DROP = """content => {
+  const given = new DataTransfer();
+  given.items.add(new File([new Uint8Array(content)], "dropped.png", { type: "image/png" }));
+  return given;
+}"""
+
+PUT_INTO_CLIPBOARD = """async content => {
+  const picture = new Blob([new Uint8Array(content)], { type: "image/png" });
+  await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
+}"""
+
+
+def test_the_sample_is_one_click_away_and_everything_about_it_is_shown(page: Page) -> None:
+    page.get_by_role("button", name="Sandal").click()
+    expect_label(page, "Sandal")
+    rows = page.get_by_role("table", name="Probability of each kind").locator("tbody tr")
+    expect(rows).to_have_count(10)
+    expect(rows.first).to_have_text("Sandal99.94\u00a0%")
+    for name in ("Broker, both ways", "Queue", "Batch", "Decode", "Infer", "Browser and network"):
+        expect(page.locator(".timings li", has_text=name)).to_contain_text("ms")
+    seen = page.get_by_alt_text("The 28 by 28 grey pixels that the network saw")
+    assert seen.evaluate("image => image.decode().then(() => image.naturalWidth)") == 28
+    given = page.get_by_alt_text("The picture as given: sandal.png")
+    assert given.evaluate("image => image.decode().then(() => image.naturalWidth)") == 28
+    expect(page.locator("#announcer")).to_have_text("sandal.png: Sandal, 99.94\u00a0%")
+
+
+def test_a_file_is_chosen(page: Page) -> None:
+    page.get_by_label("Choose pictures").set_input_files(ROOT / "samples" / "coat.png")
+    expect_label(page, "Coat")
+
+
+def test_a_picture_is_dropped_anywhere(page: Page) -> None:
+    given = page.evaluate_handle(GIVE_TO_DROP, list(SANDAL.read_bytes()))
+    page.dispatch_event("h1", "drop", {"dataTransfer": given})
+    expect_label(page, "Sandal")
+    expect(history(page)).to_contain_text("dropped.png")
+
+
+def test_a_picture_is_pasted(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(PUT_INTO_CLIPBOARD, list(SANDAL.read_bytes()))
+    page.keyboard.press("Control+V")
+    expect_label(page, "Sandal")
+
+
+def test_of_ten_pictures_the_broken_one_fails_alone(visit: tuple[Page, Console]) -> None:
+    page, console = visit
+    console.expect_status(422)
+    samples = [file(path.name, path.read_bytes()) for path in SAMPLES]
+    samples[3]["buffer"] = samples[3]["buffer"][:100]
+    page.get_by_label("Choose pictures").set_input_files(samples)
+    expect(page.locator("#summary")).to_have_text("10 pictures, 9 answered, 1 not")
+    expect(page.locator("#announcer")).to_have_text("10 pictures, 9 answered, 1 not")
+    expect(page.get_by_role("progressbar")).to_be_hidden()
+    for index, path in enumerate(SAMPLES):
+        shown = "Not a picture that can be read" if index == 3 else label_of(path)
+        expect(history(page).nth(index)).to_contain_text(shown)
+    history(page).nth(3).click()
+    expect(title(page)).to_have_text("Not a picture that can be read")
+    expect(page.locator("#answer")).to_contain_text("The PNG picture is cut off")
+    history(page).nth(8).click()
+    expect_label(page, label_of(SAMPLES[8]))
+    expect(history(page).nth(8)).to_have_attribute("aria-current", "true")
+    expect(page.locator("#items [aria-current=true]")).to_have_count(1)
+
+
+def test_what_is_no_clothing_is_answered_with_a_warning(page: Page) -> None:
+    page.get_by_label("Choose pictures").set_input_files(file("noise.png", noise()))
+    expect(page.locator(".warning")).to_contain_text("This may not be clothing")
+    expect(page.locator(".warning")).to_contain_text("does not look like the clothing that the model knows")
+    expect(history(page)).to_contain_text("doubtful")
+    expect(page.locator("#announcer")).to_contain_text("does not look like")
+
+
+def test_another_model_and_kind_are_asked_for_and_the_first_answer_stays(page: Page) -> None:
+    page.get_by_role("button", name="Dress").click()
+    expect_label(page, "Dress")
+    again = page.get_by_role("button", name="Ask again with the new choice")
+    expect(again).to_be_hidden()
+    page.get_by_role("combobox", name="Model").select_option("fashion-mnist-large")
+    page.get_by_role("combobox", name="Kind of picture").select_option("raw28")
+    again.click()
+    expect(page.locator("#answer > p")).to_contain_text("fashion-mnist-large")
+    expect(history(page)).to_have_count(2)
+    expect(page.locator("[data-call=curl]")).to_contain_text(
+        "model=fashion-mnist-large&mode=raw28&explain=input"
+    )
+    history(page).last.click()
+    expect(page.locator("#answer > p")).not_to_contain_text("large")
+
+
+def test_the_curl_and_python_lines_give_the_same_label_when_they_are_run(page: Page) -> None:
+    page.get_by_role("button", name="Sandal").click()
+    expect_label(page, "Sandal")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy curl").click()
+    expect(page.locator("#announcer")).to_have_text("curl copied")
+    curl = page.evaluate("() => navigator.clipboard.readText()")
+    assert curl == page.locator("[data-call=curl]").text_content()
+    answer = run(["bash", "-c", curl])
+    assert json.loads(answer)["label"] == "Sandal"
+    python = page.locator("[data-call=python]").text_content()
+    assert run([sys.executable, "-c", python or ""]).startswith("Sandal 0.99")
+
+
+def test_a_file_with_a_dreadful_name_is_quoted_so_that_it_is_found(page: Page, tmp_path: Path) -> None:
+    path = tmp_path / """it's; a \\ "sandal", $HOME.png"""
+    path.write_bytes(SANDAL.read_bytes())
+    page.get_by_label("Choose pictures").set_input_files(path)
+    expect_label(page, "Sandal")
+    curl = page.locator("[data-call=curl]").text_content()
+    assert json.loads(run(["bash", "-c", curl or ""], tmp_path))["label"] == "Sandal"
+    python = page.locator("[data-call=python]").text_content()
+    assert run([sys.executable, "-c", python or ""], tmp_path).startswith("Sandal")
+
+
+def run(command: list[str], folder: Path = ROOT) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
