@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: help run test check kafka train evaluate samples bench faults faults-selftest lock
+.PHONY: help run test check kafka train evaluate samples bench faults faults-selftest lock screenshot
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -33,6 +33,9 @@ evaluate: .venv/.development ## accuracy on the 10,000 test pictures
 
 samples: .venv/.development ## write samples/ anew from the data set
 	$(BIN)/python samples/make_samples.py
+
+screenshot: .venv/.development ## take docs/page.png, the picture of the page, anew; needs Chromium
+	$(BIN)/python -m tests.browser.take_screenshot
 
 bench: .venv/.development ## measure it over a real Kafka and the embedded broker, write bench/results/bench.json
 	$(BIN)/python -m bench.run
