@@ -39,7 +39,7 @@ def poison_kill(stage: Stage) -> Outcome:
 
 
 def hang(stage: Stage) -> Outcome:
-    """A predict that never ends, on the only worker: while it hangs, gateways refuse at once what comes anew."""
+    """A predict that never ends, on the only worker: gateways refuse at once what comes meanwhile."""
     limit_s = stage.size(10, 3)
     client, pictures = Client(TIMEOUT_S), _with_one(stage, HANG)
     with stage.fleet() as fleet:
