@@ -1,16 +1,22 @@
 """The HTTP application."""
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from gateway import batch, docs, health, models, page, predict, problem
-from gateway.middleware import BodyLimit, RequestIds
+from gateway import batch, docs, health, models, openapi, page, predict
+from gateway.api_keys import ApiKeys
+from gateway.cors import Cors
+from gateway.key_file import KeyFile
+from gateway.middleware import BodyLimit
 from gateway.observing import Observing
 from gateway.oip import errors as oip_errors
 from gateway.oip import infer, metadata
+from gateway.problem import Problems
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from gateway.shortcut import Shortcut
@@ -20,7 +26,7 @@ _MANY_PICTURES = ("/predict/batch", "/v2/models/")
 
 
 def create_app(requester: Requester, settings: GatewaySettings, version: str = "unknown") -> FastAPI:
-    """The requester is started and closed with the application."""
+    """The requester is started and closed with the application. Raises KeyFileError."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -36,6 +42,7 @@ def create_app(requester: Requester, settings: GatewaySettings, version: str = "
         summary="Send a picture of clothing, get what it is.",
         docs_url=None,
         redoc_url=None,
+        openapi_url=None,
         lifespan=lifespan,
     )
     predicting = predict.router(requester, settings)
@@ -47,14 +54,31 @@ def create_app(requester: Requester, settings: GatewaySettings, version: str = "
     app.include_router(health.router(requester))
     docs.install(app)
     page.install(app, settings)
-    problem.install(app, {oip_errors.PREFIX: oip_errors.respond})
+    openapi.install(app, with_keys=bool(settings.api_keys_file))
+    problems = Problems({oip_errors.PREFIX: oip_errors.respond})
+    problems.install(app)
     busiest = [route for route in predicting.routes if isinstance(route, APIRoute)]
     app.add_middleware(Shortcut, routes=busiest, handlers=app.exception_handlers)
+    _wrap(app, requester, settings, problems)
+    return app
+
+
+def _wrap(app: FastAPI, requester: Requester, settings: GatewaySettings, problems: Problems) -> None:
+    """From the innermost to the outermost."""
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_upload_bytes + _FORM_OVERHEAD_BYTES,
+        timeout_ms=settings.body_timeout_ms,
         more=dict.fromkeys(_MANY_PICTURES, settings.max_batch_bytes + _FORM_OVERHEAD_BYTES),
     )
-    app.add_middleware(Observing, metrics=requester.metrics, is_leaving=lambda: requester.leaving)
-    app.add_middleware(RequestIds)
-    return app
+    if settings.api_keys_file:
+        file = KeyFile(Path(settings.api_keys_file), time.monotonic())
+        app.add_middleware(ApiKeys, file=file, metrics=requester.metrics)
+    app.add_middleware(
+        Observing,
+        metrics=requester.metrics,
+        is_leaving=lambda: requester.leaving,
+        answer=problems.answer,
+    )
+    if settings.cors_allowed_origins:
+        app.add_middleware(Cors, origins=settings.cors_allowed_origins)

@@ -13,7 +13,7 @@ from gateway.answer import prediction
 from gateway.deadline import Deadline, read_deadline
 from gateway.errors import GatewayError
 from gateway.hang_up import while_connected
-from gateway.middleware import request_id
+from gateway.middleware import request_id, traceparent
 from gateway.picture import check
 from gateway.query import PARAMETERS, Query, read_query
 from gateway.request_reply import Requester
@@ -93,6 +93,7 @@ class _Batch:
                 model=self._asked.model,
                 mode=self._asked.mode,
                 explain=self._asked.explain,
+                traceparent=traceparent(self._request.scope),
                 timeout_s=self._deadline.left_s(),
             )
         total_ms = (time.monotonic() - self._deadline.started) * 1000

@@ -10,7 +10,7 @@ from starlette.responses import Response
 def respond(
     request: Request, body: bytes, media_type: str = "application/json", more: Mapping[str, str] | None = None
 ) -> Response:
-    """The body with an ETag, or 304 for who has this very body; to HEAD the same without the body.
+    """The body with an ETag, or 304 for who has this very body.
 
     more are headers that go with each of them.
     """
@@ -19,9 +19,6 @@ def respond(
     headers |= more or {}
     if _matches(request.headers.getlist("if-none-match"), etag):
         return Response(None, 304, headers)
-    if request.method == "HEAD":
-        headers["Content-Length"] = str(len(body))
-        return Response(None, 200, headers, media_type)
     return Response(body, 200, headers, media_type)
 
 

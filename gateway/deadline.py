@@ -32,7 +32,16 @@ def read_deadline(request: Request, most_ms: int) -> Deadline:
     return Deadline(time.monotonic(), timeout_ms / 1000)
 
 
+def shortened(given: str, most_ms: int) -> int:
+    """As read_deadline, but that what is no number of milliseconds shortens nothing."""
+    return min(int(given), most_ms) if _is_milliseconds(given) else most_ms
+
+
 def _milliseconds(given: str) -> int:
-    if given.isascii() and given.isdigit() and len(given) <= 15 and int(given) > 0:
+    if _is_milliseconds(given):
         return int(given)
     raise InvalidRequest(f"{HEADER} {given[:20]!r} is not a whole number of milliseconds above 0")
+
+
+def _is_milliseconds(given: str) -> bool:
+    return given.isascii() and given.isdigit() and len(given) <= 15 and int(given) > 0

@@ -3,9 +3,13 @@
 from importlib.resources import files
 from pathlib import Path
 
+import msgspec
 from fastapi import FastAPI
-from starlette.responses import FileResponse
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
+
+from gateway.conditional import respond
 
 _OURS = Path(__file__).parent / "static"
 
@@ -15,7 +19,6 @@ _HEADERS = {
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
         "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'"
     ),
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
 
@@ -23,6 +26,10 @@ _HEADERS = {
 def install(app: FastAPI) -> None:
     swagger = StaticFiles(directory=str(files("fastapi_swagger") / "resources"))
     app.mount("/docs/swagger", swagger, name="swagger")
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def document(request: Request) -> Response:
+        return respond(request, msgspec.json.encode(app.openapi()))
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> FileResponse:

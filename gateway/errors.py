@@ -6,7 +6,10 @@ GatewayError
 │   ├── KeyReused           422  the Idempotency-Key came with another request before
 │   ├── NotAPicture         422
 │   ├── UnacceptedMedia     415
-│   └── TooLarge            413
+│   ├── TooLarge            413
+│   └── SlowBody            408  the body did not come in time
+├── Unauthorized        401  no API key, or a wrong one
+├── RateLimited         429  too often for this API key: come back in retry_after_s
 ├── UnknownModel        404  no worker serves a model of that name
 ├── ClientGone          499  nobody is left to read this; for logs and counts
 ├── TooManyInFlight     429  come back in retry_after_s
@@ -15,6 +18,7 @@ GatewayError
 └── WorkerFailed        500  the worker could not; no detail
 """
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -74,6 +78,33 @@ class TooLarge(Rejected):
     status = 413
     kind = "too-large"
     title = "Picture too large"
+
+
+class SlowBody(Rejected):
+    status = 408
+    kind = "slow-body"
+    title = "Body that did not come in time"
+
+
+class Unauthorized(GatewayError):
+    status = 401
+    kind = "unauthorized"
+    title = "No valid API key"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class RateLimited(GatewayError):
+    """wait_s: in how many seconds the next request would pass."""
+
+    status = 429
+    kind = "rate-limited"
+    title = "Too many requests with this API key"
+
+    def __init__(self, detail: str = "", wait_s: float = 1) -> None:
+        super().__init__(detail, math.ceil(wait_s))
 
 
 class UnknownModel(Rejected):

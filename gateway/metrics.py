@@ -41,6 +41,12 @@ class GatewayMetrics:
         self.cancelled = Counter(
             "mlaas_cancelled_requests_total", "Requests whose client hung up.", registry=self._registry
         )
+        self.rate_limited = Counter(
+            "mlaas_rate_limited_requests_total",
+            "Requests refused since their API key came too often, by the key's name.",
+            ("api_key",),
+            registry=self._registry,
+        )
         self.ready = Gauge(
             "mlaas_ready", "1 while a picture sent now would be answered.", registry=self._registry
         )

@@ -1,20 +1,24 @@
 """Pure ASGI middleware: a BaseHTTPMiddleware would hide that a client hung up."""
 
-import re
-import uuid
+import asyncio
 from collections.abc import Mapping
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import TooLarge
+from gateway.deadline import HEADER, shortened
+from gateway.errors import SlowBody, TooLarge
 
-_ACCEPTED_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_TIMEOUT = HEADER.lower().encode()
 
 
 def request_id(scope: Scope) -> str:
-    """The one RequestIds gave it."""
+    """The one that Observing gave it."""
     return str(scope.get("state", {}).get("request_id", ""))
+
+
+def traceparent(scope: Scope) -> str:
+    """The request's W3C trace context; empty if there is none that is valid."""
+    return str(scope.get("state", {}).get("traceparent", ""))
 
 
 def owner_of(scope: Scope) -> str:
@@ -22,51 +26,46 @@ def owner_of(scope: Scope) -> str:
     return str(scope.get("state", {}).get("api_key_name", ""))
 
 
-class RequestIds:
-    """Takes X-Request-ID if it can be logged as it is, else makes one; returns it with the answer."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        given = Headers(scope=scope).get("x-request-id", "")
-        its_id = given if _ACCEPTED_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = its_id
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["X-Request-ID"] = its_id
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)
-
-
 class BodyLimit:
     """Refuses a body over the limit: at once if it says its length, else as soon as it is passed.
 
-    more has the beginnings of paths that have a limit of their own, in bytes.
+    And one that takes longer than timeout_ms, or than the client itself would wait. more has the beginnings
+    of paths that have a limit of their own, in bytes.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, more: Mapping[str, int]) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_ms: int, more: Mapping[str, int]) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._timeout_ms = timeout_ms
         self._more = more
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        declared = Headers(scope=scope).get("content-length", "0")
+        declared, timeout_ms = 0, self._timeout_ms
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit():
+                declared = int(value[:20])
+            elif name == _TIMEOUT:
+                timeout_ms = shortened(value.decode("latin-1"), timeout_ms)
         max_bytes = self._limit(scope["path"])
+        until = asyncio.get_running_loop().time() + timeout_ms / 1000
         read = 0
+        complete = False
 
         async def limited_receive() -> Message:
-            nonlocal read
-            if declared.isdigit() and int(declared) > max_bytes:
+            nonlocal read, complete
+            if complete:
+                return await receive()
+            if declared > max_bytes:
                 raise _too_large(max_bytes)
-            message = await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                raise SlowBody(f"{read} bytes of the body came within {timeout_ms / 1000:g} s") from None
             read += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
             if read > max_bytes:
                 raise _too_large(max_bytes)
             return message

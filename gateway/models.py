@@ -70,7 +70,6 @@ _NO_WORKER = (errors.TooManyInFlight, errors.GatewayError, errors.Unavailable, e
 def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
     routes = APIRouter(tags=["models"])
 
-    @routes.head("/models", include_in_schema=False)
     @routes.get(
         "/models",
         summary="Which models are there?",
@@ -82,7 +81,6 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
         known = await known_models(requester, settings)
         return respond(request, msgspec.json.encode({"models": known.models}))
 
-    @routes.head("/models/{name}", include_in_schema=False)
     @routes.get(
         "/models/{name}",
         summary="What is known of the model?",

@@ -26,7 +26,7 @@ _MEDIA_TYPES = {
     ".txt": "text/plain; charset=utf-8",
 }
 
-_HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_HEADERS = {"Referrer-Policy": "no-referrer"}
 _PAGE_HEADERS = {
     **_HEADERS,
     "Content-Security-Policy": (
@@ -49,11 +49,11 @@ class File(NamedTuple):
 def install(app: FastAPI, settings: GatewaySettings) -> None:
     files = _read(settings)
 
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/", include_in_schema=False)
     async def home(request: Request) -> Response:
         return _respond(request, files[_INDEX], _PAGE_HEADERS)
 
-    @app.api_route("/page/{name:path}", methods=["GET", "HEAD"], include_in_schema=False)
+    @app.get("/page/{name:path}", include_in_schema=False)
     async def file(request: Request, name: str) -> Response:
         if name not in files or name == _INDEX:
             raise HTTPException(404)

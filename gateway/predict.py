@@ -14,7 +14,7 @@ from gateway.answer import Timings, prediction, server_timing
 from gateway.deadline import Deadline, read_deadline
 from gateway.hang_up import while_connected
 from gateway.idempotency import FirstAnswers, read_key
-from gateway.middleware import owner_of, request_id
+from gateway.middleware import owner_of, request_id, traceparent
 from gateway.picture import check
 from gateway.query import PARAMETERS, Query, read_query
 from gateway.request_reply import Requester
@@ -72,7 +72,7 @@ async def _ask(
         model=asked.model,
         mode=asked.mode,
         explain=asked.explain,
-        traceparent=request.headers.get("traceparent", "")[:100],
+        traceparent=traceparent(request.scope),
         timeout_s=deadline.left_s(),
     )
     total_ms = (time.monotonic() - deadline.started) * 1000

@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 
 import msgspec
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
-from gateway.errors import GatewayError
+from gateway.errors import ClientGone, GatewayError
+from gateway.methods import allowed
 from gateway.middleware import request_id
 
 MEDIA_TYPE = "application/problem+json"
@@ -34,44 +37,57 @@ def detail(error: GatewayError) -> str:
     return said if error.index is None else f"picture {error.index}: {said}"
 
 
-def install(app: FastAPI, others: Mapping[str, Responder]) -> None:
+class Problems:
     """others: beginnings of paths whose errors have a form of their own, given status, detail and headers."""
 
-    def other(request: Request) -> Responder | None:
-        path = request.url.path + "/"
-        return next((its_own for start, its_own in others.items() if path.startswith(start)), None)
+    def __init__(self, others: Mapping[str, Responder]) -> None:
+        self._others = others
 
-    @app.exception_handler(GatewayError)
-    async def gateway_error(request: Request, error: GatewayError) -> Response:
+    def answer(self, scope: Scope, error: GatewayError) -> Response:
         if error.status >= 500:
-            _log.warning("request %s: %s: %s", request_id(request.scope), error.title, error)
-        its_own = other(request)
+            _log.warning("request %s: %s: %s", request_id(scope), error.title, error)
+        its_own = self._other(scope)
         if its_own is not None:
             return its_own(error.status, detail(error), _headers(error))
-        return respond(error, request_id(request.scope))
+        return respond(error, request_id(scope))
 
-    @app.exception_handler(HTTPException)
-    async def http_exception(request: Request, error: HTTPException) -> Response:
+    def answer_http(self, scope: Scope, error: HTTPException) -> Response:
         """What the framework itself refuses: an unknown path, a wrong method, a broken form."""
-        kind = "http-" + str(error.status_code)
-        headers = dict(error.headers or {})
-        said = error.detail if error.status_code < 500 else ""
-        its_own = other(request)
+        status, headers = error.status_code, dict(error.headers or {})
+        said = error.detail if status < 500 else ""
+        if status == 405:
+            headers["Allow"] = ", ".join(allowed(scope["app"].routes, scope))
+            if scope["method"] == "OPTIONS":
+                return Response(None, 204, {"Allow": headers["Allow"]})
+            said = f"Method {scope['method']} is not allowed here; allowed: {headers['Allow']}"
+        its_own = self._other(scope)
         if its_own is not None:
-            return its_own(error.status_code, said, headers)
-        document = _document(kind, said, error.status_code, said, request_id(request.scope))
-        return _response(document, headers)
+            return its_own(status, said, headers)
+        title = HTTPStatus(status).phrase
+        return _response(_document(f"http-{status}", title, status, said, request_id(scope)), headers)
 
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> Response:
-        its_own = other(request)
-        if its_own is not None:
-            return its_own(500, GatewayError.title, {})
-        return respond(GatewayError(), request_id(request.scope))
+    def install(self, app: FastAPI) -> None:
+        @app.exception_handler(GatewayError)
+        async def gateway_error(request: Request, error: GatewayError) -> Response:
+            return self.answer(request.scope, error)
+
+        @app.exception_handler(ClientDisconnect)
+        async def client_gone(request: Request, _: ClientDisconnect) -> Response:
+            return self.answer(request.scope, ClientGone("the client hung up while it sent the body"))
+
+        @app.exception_handler(HTTPException)
+        async def http_exception(request: Request, error: HTTPException) -> Response:
+            return self.answer_http(request.scope, error)
+
+    def _other(self, scope: Scope) -> Responder | None:
+        path = scope["path"] + "/"
+        return next((its_own for start, its_own in self._others.items() if path.startswith(start)), None)
 
 
 def _headers(error: GatewayError) -> dict[str, str]:
-    closing = {"Connection": "close"} if error.status == 413 else {}  # the rest of the body is not read
+    closing = (
+        {"Connection": "close"} if error.status in (408, 413) else {}
+    )  # the rest of the body is not read
     return {**error.headers, **closing}
 
 

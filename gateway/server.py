@@ -6,11 +6,14 @@ import logging
 import signal
 import socket
 import time
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
 from gateway.app import create_app
+from gateway.http_protocol import BoundedProtocol
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from messaging.broker import Broker
@@ -65,12 +68,18 @@ def listen(settings: GatewaySettings) -> socket.socket:
 def serve(
     listener: socket.socket, broker: Broker, topics: TopicSettings, settings: GatewaySettings, version: str
 ) -> None:
-    """Until SIGTERM or SIGINT; then the requests in flight are answered first."""
+    """Until SIGTERM or SIGINT; then the requests in flight are answered first. Raises KeyFileError."""
     requester = Requester(broker, topics, settings)
     host, port = listener.getsockname()[:2]
     _log.info("listening on %s:%s", host, port)
+    protocol: Any = partial(
+        BoundedProtocol,
+        max_head_bytes=settings.max_head_bytes,
+        head_timeout_s=settings.head_timeout_ms / 1000,
+    )
     config = uvicorn.Config(
         create_app(requester, settings, version),
+        http=protocol,
         log_config=None,
         access_log=False,
         timeout_keep_alive=_KEEP_ALIVE_S,

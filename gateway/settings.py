@@ -4,6 +4,7 @@ from typing import Annotated
 
 import msgspec
 
+Origin = Annotated[str, msgspec.Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
 PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
 
 
@@ -11,6 +12,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     host: str
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
     instance_id: str
+    api_keys_file: str
+    cors_allowed_origins: tuple[Origin, ...]
     reply_timeout_ms: PositiveInt
     worker_silence_ms: PositiveInt
     ping_interval_ms: PositiveInt
@@ -18,6 +21,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_in_flight_bytes: PositiveInt
     max_upload_bytes: PositiveInt
     max_pixels: PositiveInt
+    max_head_bytes: Annotated[int, msgspec.Meta(ge=1024)]
+    head_timeout_ms: PositiveInt
+    body_timeout_ms: PositiveInt
     max_batch_files: PositiveInt
     max_batch_bytes: PositiveInt
     idempotency_keep_ms: PositiveInt

@@ -139,7 +139,7 @@ def _converted(tree: Tree) -> Settings:
 
 
 def _absolute(settings: Settings) -> Settings:
-    """Folders are relative to the project's root, wherever the command is run."""
+    """Folders and files are relative to the project's root, wherever the command is run."""
     model = replace(settings.model, weights_dir=str(ROOT / settings.model.weights_dir))
     train = replace(
         settings.train,
@@ -147,4 +147,7 @@ def _absolute(settings: Settings) -> Settings:
         checkpoint_dir=str(ROOT / settings.train.checkpoint_dir),
         reports_dir=str(ROOT / settings.train.reports_dir),
     )
-    return replace(settings, model=model, train=train)
+    gateway = settings.gateway
+    if gateway.api_keys_file:
+        gateway = replace(gateway, api_keys_file=str(ROOT / gateway.api_keys_file))
+    return replace(settings, gateway=gateway, model=model, train=train)

@@ -13,6 +13,7 @@ from gateway.catalogue import no_such_model
 from gateway.deadline import Deadline, read_deadline
 from gateway.errors import GatewayError, InvalidRequest, UnknownModel
 from gateway.hang_up import while_connected
+from gateway.middleware import traceparent
 from gateway.oip import openapi
 from gateway.oip.request import Asked, read
 from gateway.oip.response import HEADER_LENGTH, respond
@@ -81,7 +82,7 @@ class _Inference:
         self._requester = requester
         self._settings = settings
         self._model = str(request.path_params["name"])
-        self._traceparent = request.headers.get("traceparent", "")[:100]
+        self._traceparent = traceparent(request.scope)
         self._asked = asked
         self._deadline = deadline
         self._turns = Turns(requester, deadline)

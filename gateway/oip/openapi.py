@@ -76,13 +76,25 @@ _LENGTH = {
 
 
 def _errors(*kinds: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
+    """For a route: its model becomes the schema."""
+    return {status: {**its, "model": schemas.Error} for status, its in _described(*kinds).items()}
+
+
+def plain_errors(*kinds: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
+    """For a document that is complete."""
+    described = _described(*kinds)
+    for its in described.values():
+        its["content"]["application/json"]["schema"] = {"$ref": "#/components/schemas/Error"}
+    return described
+
+
+def _described(*kinds: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
     titles: dict[int | str, list[str]] = {}
     for kind in kinds:
         titles.setdefault(400 if kind.status == 422 else kind.status, []).append(kind.title)
     return {
         status: {
             "description": "; ".join(its),
-            "model": schemas.Error,
             "content": {"application/json": {"example": {"error": "what is wrong, what would be accepted"}}},
         }
         for status, its in titles.items()

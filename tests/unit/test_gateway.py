@@ -205,7 +205,7 @@ async def test_unknown_paths_and_methods_are_problems_too() -> None:
         problem(await http.get("/nothing"), 404)
         response = await http.get("/predict")
     problem(response, 405)
-    assert response.headers["allow"] == "POST"
+    assert response.headers["allow"] == "POST, OPTIONS"
 
 
 async def test_the_documentation_needs_nothing_from_elsewhere() -> None:
