@@ -1,9 +1,7 @@
 """The HTTP application."""
 
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -11,7 +9,7 @@ from fastapi.routing import APIRoute
 from gateway import batch, docs, health, models, openapi, page, predict
 from gateway.api_keys import ApiKeys
 from gateway.cors import Cors
-from gateway.key_file import KeyFile
+from gateway.key_file import open_key_file
 from gateway.middleware import BodyLimit
 from gateway.observing import Observing
 from gateway.oip import errors as oip_errors
@@ -71,9 +69,9 @@ def _wrap(app: FastAPI, requester: Requester, settings: GatewaySettings, problem
         timeout_ms=settings.body_timeout_ms,
         more=dict.fromkeys(_MANY_PICTURES, settings.max_batch_bytes + _FORM_OVERHEAD_BYTES),
     )
-    if settings.api_keys_file:
-        file = KeyFile(Path(settings.api_keys_file), time.monotonic())
-        app.add_middleware(ApiKeys, file=file, metrics=requester.metrics)
+    keys = open_key_file(settings.api_keys_file)
+    if keys is not None:
+        app.add_middleware(ApiKeys, file=keys, metrics=requester.metrics)
     app.add_middleware(
         Observing,
         metrics=requester.metrics,

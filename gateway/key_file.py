@@ -1,6 +1,7 @@
 """The file of API keys, read again when it changes."""
 
 import logging
+import time
 from pathlib import Path
 
 from gateway.keyring import KeyFileError, Keyring, parse
@@ -41,6 +42,11 @@ class KeyFile:
             _log.error("the API keys stay as they were: %s", error)
         else:
             _log.info("read %d API keys from %s", len(self._keyring), self._path)
+
+
+def open_key_file(path: str) -> KeyFile | None:
+    """None if no path is set: there are no keys. Raises KeyFileError."""
+    return KeyFile(Path(path), time.monotonic()) if path else None
 
 
 def _stamp(path: Path) -> _Stamp:

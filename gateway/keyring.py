@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from gateway.token_bucket import Rate
 
+NAME_IS = "a name is 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'"
+
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
 _FORM = "name sha256-hex [requests_per_second [burst]]"
@@ -82,7 +84,7 @@ def _line(number: int, words: list[str]) -> _Line:
         raise KeyFileError(f"line {number} has {len(words)} words; a line is: {_FORM}")
     name, digest, *limits = words
     if not is_name(name):
-        raise KeyFileError(f"line {number}: a name is 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'")
+        raise KeyFileError(f"line {number}: {NAME_IS}")
     if not _DIGEST.fullmatch(digest):
         raise KeyFileError(f"line {number}: the second word is not a SHA-256 digest of 64 hexadecimal digits")
     return _Line(number, name, bytes.fromhex(digest), _rate(number, limits) if limits else None)

@@ -7,7 +7,7 @@ import click
 
 from mlaas import __version__
 from mlaas.chosen import Chosen, config_option
-from mlaas.commands import broker, config, dlq, evaluate, model, serve
+from mlaas.commands import broker, config, dlq, evaluate, keys, model, serve
 from mlaas.errors import exit_code, users_errors
 from mlaas.supervisor import end_with_parent
 
@@ -37,7 +37,7 @@ def _pair(text: str) -> tuple[str, object]:
     return name, value
 
 
-for group in (serve, model, evaluate, broker, dlq, config):
+for group in (serve, model, evaluate, broker, dlq, keys, config):
     for part in group.COMMANDS:
         part.params.append(config_option())
         command.add_command(part)

@@ -27,10 +27,12 @@ class StartFailed(Exception):
 def up(settings: Settings, announce: Callable[[str], None]) -> None:
     """Run until SIGINT or SIGTERM. announce is told the URL when a picture would be answered.
 
-    Raises OSError when the address is taken, StartFailed, BrokerError.
+    Raises OSError when the address is taken, KeyFileError, StartFailed, BrokerError.
     """
+    from gateway.key_file import open_key_file
     from gateway.server import listen
 
+    open_key_file(settings.gateway.api_keys_file)
     stopping = stop_on_signals()
     alone = replace(settings, gateway=replace(settings.gateway, drain_delay_ms=0))  # no balancer to wait for
     with listen(settings.gateway) as listener, _with_broker(alone) as theirs:

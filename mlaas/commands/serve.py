@@ -49,11 +49,13 @@ def _announce(url: str) -> None:
 @click.pass_obj
 def gateway(chosen: "Chosen", host: str | None, port: int | None, fd: int | None, broker: str | None) -> None:
     """Answer HTTP. Runs without a broker, too, and says so until there is one."""
+    from gateway.key_file import open_key_file
     from gateway.server import listen, serve
     from mlaas import __version__
     from mlaas.connect import connect
 
     settings = chosen.load("gateway", broker__url=broker, gateway__host=host, gateway__port=port)
+    open_key_file(settings.gateway.api_keys_file)
     with _taken_port_explained(settings):
         listener = listen(settings.gateway) if fd is None else socket.socket(fileno=fd)
     serve(listener, connect(settings.broker), settings.topics, settings.gateway, __version__)

@@ -102,6 +102,46 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
     assert read < 2_000_000
 
 
+@pytest.mark.parametrize(
+    ("path", "form"),
+    [("/predict", False), ("/predict", True), ("/predict/batch", True), ("/v2/models/m/infer", False)],
+)
+async def test_a_body_that_does_not_come_is_a_408_and_keeps_no_place(path: str, form: bool) -> None:
+    kind = {"Content-Type": "multipart/form-data; boundary=b"} if form else PNG
+
+    async def hanging() -> AsyncIterator[bytes]:
+        yield b"--b\r\n" if form else SANDAL[:10]
+        await asyncio.Event().wait()
+
+    async with gateway(sandal, body_timeout_ms=200, max_in_flight=4) as http:
+        waiting = [asyncio.create_task(http.post(path, content=hanging(), headers=kind)) for _ in range(8)]
+        good = await http.post("/predict", content=SANDAL, headers=PNG)
+        slow = (await asyncio.gather(*waiting))[0]
+        impatient = await http.post(path, content=hanging(), headers={**kind, "X-Request-Timeout-Ms": "50"})
+    assert (slow.status_code, impatient.status_code, good.status_code) == (408, 408, 200)
+    assert slow.headers["connection"] == "close"
+    assert "within 0.2 s" in slow.text
+    assert "within 0.05 s" in impatient.text
+
+
+async def test_a_client_that_hangs_up_while_it_sends_is_no_defect() -> None:
+    messages = [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[dict] = []
+
+    async def receive() -> dict:
+        return messages.pop(0)
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": []}
+    async with gateway(sandal) as http:
+        await http._transport.app(scope, receive, send)
+        metrics = (await http.get("/metrics")).text
+    assert sent[0]["status"] == 499
+    assert 'code="499",route="/predict"' in metrics
+
+
 async def test_without_a_worker_it_is_live_but_not_ready_and_refuses_at_once() -> None:
     async with gateway(None) as http:
         assert (await http.get("/health/live")).status_code == 200

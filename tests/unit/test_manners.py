@@ -135,15 +135,10 @@ async def test_each_path_says_which_methods_it_has(path: str, allowed: str) -> N
         head, get = await http.head(path), await http.get(path)
     assert (options.status_code, options.content, options.headers["allow"]) == (204, b"", allowed)
     assert (wrong.status_code, wrong.headers["allow"]) == (405, allowed)
-    assert (
-        head.status_code == get.status_code == (200 if "HEAD" in allowed and path != "/" else get.status_code)
-    )
-    assert head.content == b""
-    assert (
-        head.headers["content-type"] == get.headers["content-type"] if "content-type" in get.headers else True
-    )
-    if path != "/metrics":
-        assert abs(int(head.headers["content-length"]) - int(get.headers["content-length"])) <= 1
+    expected = 405 if "GET" not in allowed else 307 if path == "/" else 200
+    assert (head.status_code, get.status_code, head.content) == (expected, expected, b"")
+    assert set(head.headers) == set(get.headers)
+    assert head.headers.get("content-type") == get.headers.get("content-type")
 
 
 async def test_what_is_not_there_has_no_methods() -> None:

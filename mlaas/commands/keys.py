@@ -1,0 +1,63 @@
+"""keys new."""
+
+import secrets
+from pathlib import Path
+
+import click
+
+_PREFIX = "mlaas_"
+_RANDOM_BYTES = 32
+
+
+@click.group()
+def keys() -> None:
+    """The API keys of the gateway: gateway.api_keys_file has their digests."""
+
+
+@keys.command()
+@click.argument("name")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="At most so many a second.")
+@click.option("--burst", type=click.IntRange(min=1), help="So many at once after a pause.  [default: --rate]")
+@click.option(
+    "--file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Add the line to this file instead of printing it.",
+)
+def new(name: str, rate: float | None, burst: int | None, file: Path | None) -> None:
+    """Make a key for NAME. It is printed here and kept nowhere; the file gets its digest.
+
+    A NAME that has a key may get another, so that one can replace the other.
+    """
+    from gateway.keyring import NAME_IS, digest_of, is_name
+
+    if not is_name(name):
+        raise click.BadParameter(NAME_IS, param_hint="NAME")
+    if burst is not None and rate is None:
+        raise click.UsageError("--burst goes with --rate")
+    key = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+    limits = [f"{limit:g}" for limit in (rate, burst) if limit is not None]
+    line = " ".join([name, digest_of(key), *limits])
+    if file is not None:
+        _add(line, file)
+        click.echo(f"added to {file}: {line}", err=True)
+    else:
+        click.echo(f"for gateway.api_keys_file:\n{line}\n\nthe key, which is not shown again:", err=True)
+    click.echo(key)
+
+
+def _add(line: str, file: Path) -> None:
+    from gateway.keyring import KeyFileError, parse
+
+    try:
+        before = file.read_text(encoding="utf-8") if file.exists() else ""
+        added = f"{line}\n" if before.endswith("\n") or not before else f"\n{line}\n"
+        parse(before + added)
+        with file.open("a", encoding="utf-8") as target:
+            target.write(added)
+    except OSError as error:
+        raise click.ClickException(f"cannot write {file}: {error.strerror}") from error
+    except KeyFileError as error:
+        raise click.ClickException(f"{file}: {error}") from error
+
+
+COMMANDS = (keys,)

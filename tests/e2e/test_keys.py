@@ -1,0 +1,100 @@
+"""API keys as docs/operations.md shows them, over the real processes."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import yaml
+
+from mlaas.settings import load
+from tests.e2e.services import PNG, ROOT, SAMPLES, service, until, up
+
+SECTION = (ROOT / "docs" / "operations.md").read_text().partition("## API keys\n")[2].partition("\n## ")[0]
+FILE = "MLAAS_GATEWAY__API_KEYS_FILE"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
+
+
+MAKE, START, ASK, ROTATE = blocks("sh")
+
+
+def run(script: str, folder: Path, **variables: str) -> str:
+    """As a reader would type it, in a folder with the samples in it."""
+    here = f'mlaas() {{ "{sys.executable}" -m mlaas "$@"; }}\n'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    done = subprocess.run(
+        ["bash", "-ec", here + script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_making_using_and_rotating_a_key_work_as_shown_and_no_key_is_logged(tmp_path: Path) -> None:
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    file = tmp_path / "api-keys"
+    key = run(MAKE + "printf %s $KEY", tmp_path)
+    assert f"export {FILE}=$PWD/api-keys\nmlaas up\n" == START
+    with up(**{FILE: str(file), "MLAAS_LOG__LEVEL": "debug"}) as (running, url):
+        ask = ASK.replace("localhost:8000", url)
+        assert '"label":"Sandal"' in run(ask, tmp_path, KEY=key)
+        assert '"fashion-mnist-large"' in run(ask, tmp_path, KEY=key)
+        assert '"status":401' in run(ask, tmp_path, KEY="mlaas_wrong")
+
+        add, remove = ROTATE.splitlines()
+        new_key = run(f"{add}\nprintf %s $NEW_KEY", tmp_path)
+        until(lambda: status(url, new_key) == 200, "the new key's taking effect")
+        assert status(url, key) == 200
+        run(remove, tmp_path)
+        until(lambda: status(url, key) == 401, "the old key's end")
+        assert status(url, new_key) == 200
+
+        file.write_text("broken")
+        running.wait_for("the API keys stay as they were: .*line 1 has 1 words")
+        assert status(url, new_key) == 200
+        metrics = httpx.get(f"{url}/metrics").text
+    for secret in (key, new_key, "mlaas_wrong"):
+        assert secret not in running.output
+        assert secret not in metrics
+        assert secret not in file.read_text()
+    assert "Traceback" not in running.output
+
+
+def status(url: str, key: str) -> int:
+    return httpx.post(
+        f"{url}/predict", content=SAMPLES[0].read_bytes(), headers={**PNG, "X-API-Key": key}, timeout=30
+    ).status_code
+
+
+def test_the_secret_is_mounted_where_the_gateway_looks_for_it() -> None:
+    (block,) = blocks("yaml")
+    compose = yaml.safe_load(block)
+    gateway = compose["services"]["gateway"]
+    (name,) = gateway["secrets"]
+    assert name in compose["secrets"]
+    assert load(None, gateway["environment"]).gateway.api_keys_file == f"/run/secrets/{name}"
+
+
+def test_a_file_that_is_missing_or_broken_is_said_in_one_line_and_nothing_is_open(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("phone mlaas_secret\n")
+    for file, says in ((tmp_path / "none", "No such file"), (broken, "line 1: the second word is not")):
+        with service(
+            "gateway", "--port", "0", "--broker", "kafka://127.0.0.1:1", **{FILE: str(file)}
+        ) as alone:
+            assert alone.wait() == os.EX_CONFIG
+        with service("up", "--port", "0", **{FILE: str(file)}) as together:
+            assert together.wait() == os.EX_CONFIG
+        for output in (alone.output, together.output):
+            assert re.search(rf"mlaas: gateway.api_keys_file {file}:? {says}", output)
+            assert "Traceback" not in output
+            assert "mlaas_secret" not in output
