@@ -1,5 +1,6 @@
 """Requests that are too large, too slow, or not clear about their end, and what the process does."""
 
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -46,7 +47,7 @@ def ask(url: str, request: bytes) -> bytes:
 
 
 def statuses(received: bytes) -> list[int]:
-    return [int(line.split()[1]) for line in received.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", received)]
 
 
 @pytest.mark.parametrize(
@@ -67,10 +68,9 @@ def test_what_is_too_large_or_does_not_come_is_refused_and_cut_off(
     running: tuple[Service, str], name: str, request_: bytes, status: int
 ) -> None:
     received = ask(running[1], request_)
-    assert statuses(received) in ([status], []) if status == 431 else [status], name
-    assert statuses(received) != [] or status == 431
-    if received:
-        assert b"application/problem+json" in received
+    # Who still sends when the connection is closed may lose the answer: TCP resets it.
+    assert statuses(received) == [status] or (status == 431 and not received), name
+    assert not received or b"application/problem+json" in received
 
 
 def test_a_large_head_that_is_within_the_limit_is_answered(running: tuple[Service, str]) -> None:
@@ -164,7 +164,7 @@ def part(name: bytes, content: bytes, more: bytes = b"", filename: bytes = b'; f
             400,
         ),
         ("a field of 2 MB", part(b"x", b"a" * 2_000_000, filename=b"") + b"--b--\r\n", 400),
-        ("a form in a form", part(b"file", part(b"file", SANDAL), b"Content-Type: multipart/x\r\n"), 400),
+        ("a form in a form", part(b"file", part(b"file", SANDAL), b"Content-Type: multipart/x\r\n"), 422),
     ],
 )
 @pytest.mark.parametrize("path", [b"/predict", b"/predict/batch"])

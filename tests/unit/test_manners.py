@@ -18,7 +18,7 @@ ORIGIN = "https://shop.example"
 
 
 class Defective(MemoryBroker):
-    def publish(self, address: str, message: Message) -> Future[None]:
+    def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
         if message.headers.get("content_type") == "image/png":
             raise RuntimeError("secret")
         return super().publish(address, message)
