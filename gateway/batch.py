@@ -32,7 +32,7 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
         summary="What is on each of the pictures?",
         response_model=schemas.BatchResult,
         responses=schemas.PREDICT_ERRORS,
-        openapi_extra={"parameters": PARAMETERS, **schemas.PICTURES_BODY},
+        openapi_extra={"parameters": [*PARAMETERS, schemas.TIMEOUT], **schemas.PICTURES_BODY},
     )
     async def predict_batch(request: Request) -> Response:
         """Send many pictures, each as form field `file`. Every one has its own result or its own problem."""

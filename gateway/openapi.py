@@ -94,7 +94,7 @@ def _required(name: str, header: Tree) -> Tree:
 def _keep_private(operation: Tree, path: str) -> None:
     """It wants a key, and says so."""
     operation["security"] = [{name: []} for name in _SCHEMES]
-    of_keys = oip.plain_errors(*_PRIVATE) if path.startswith(oip_errors.PREFIX) else problems(*_PRIVATE)
+    of_keys = oip.plain_errors(*_PRIVATE) if f"{path}/".startswith(oip_errors.PREFIX) else problems(*_PRIVATE)
     for status, response in of_keys.items():
         before = operation["responses"].setdefault(str(status), response)
         if before is not response:

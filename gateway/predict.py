@@ -21,6 +21,13 @@ from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from gateway.upload import read_picture
 
+_KEY = schemas.header_parameter(
+    "Idempotency-Key",
+    "The same key again, with the same picture and query, gets the first answer again.",
+    type="string",
+    pattern="^[!-~]{1,255}$",
+)
+
 
 class Answer(NamedTuple):
     """What is sent, and sent again to who asks with the same Idempotency-Key."""
@@ -38,7 +45,7 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
         summary="What is on the picture?",
         response_model=schemas.Prediction,
         responses=schemas.PREDICT_ERRORS,
-        openapi_extra={"parameters": PARAMETERS, **schemas.PICTURE_BODY},
+        openapi_extra={"parameters": [*PARAMETERS, schemas.TIMEOUT, _KEY], **schemas.PICTURE_BODY},
     )
     async def predict(request: Request) -> Response:
         """Send one picture, as form field `file` or as the body itself (PNG, JPEG or WebP)."""

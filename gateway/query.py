@@ -54,9 +54,11 @@ PARAMETERS = [
         "mode",
         "How the picture becomes the model's 28 x 28 grey pixels. raw28: it has that size; product: one "
         "piece on a plain background; photo: cut out of a busy one; auto: whichever suits.",
-        enum=MODES,
+        enum=[*MODES, ""],
         default="auto",
     ),
-    parameter("explain", "input: the answer shows what the model saw.", enum=["input"]),
-    parameter("top_k", "Only so many labels, the most probable ones.", type="integer", minimum=1),
+    parameter("explain", "input: the answer shows what the model saw.", enum=["input", ""]),
+    parameter(
+        "top_k", "Only so many of the most probable labels.", type="integer", minimum=1, maximum=999_999
+    ),
 ]

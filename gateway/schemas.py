@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.upload import OTHER_FIELDS
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 
@@ -17,6 +18,7 @@ PICTURE_BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
+                    "maxProperties": 1 + OTHER_FIELDS,
                     "properties": {"file": {"type": "string", "format": "binary"}},
                 }
             },
@@ -36,8 +38,13 @@ PICTURES_BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
+                    "maxProperties": 1 + OTHER_FIELDS,
                     "properties": {
-                        "file": {"type": "array", "items": {"type": "string", "format": "binary"}}
+                        "file": {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {"type": "string", "format": "binary"},
+                        }
                     },
                 }
             }
@@ -117,6 +124,19 @@ class Health(BaseModel):
     reason: str | None = None
 
 
+def header_parameter(name: str, description: str, **schema: object) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+TIMEOUT = header_parameter(
+    "X-Request-Timeout-Ms",
+    "How long the caller waits, sending the pictures included; at most what the gateway's settings say.",
+    type="integer",
+    minimum=1,
+    maximum=999_999_999_999_999,
+)
+
+
 def path_parameter(name: str, example: str) -> dict[str, Any]:
     """A part of the path, as OpenAPI describes it."""
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
@@ -151,8 +171,17 @@ def _problem_example(kind: type[GatewayError]) -> dict[str, object]:
     }
 
 
+_BROKEN_FORM: dict[str, Any] = {
+    "type": "urn:mlaas:problem:http-400",
+    "title": "Bad Request",
+    "status": 400,
+    "detail": "Missing boundary in multipart.",
+    "request_id": "7d6bd088794840c69cf72e11b36f0d14",
+}
+
 PREDICT_ERRORS = problems(
     errors.UnknownModel,
+    errors.SlowBody,
     errors.TooLarge,
     errors.UnacceptedMedia,
     errors.InvalidRequest,
@@ -162,3 +191,7 @@ PREDICT_ERRORS = problems(
     errors.Unavailable,
     errors.ReplyTimeout,
 )
+PREDICT_ERRORS[400] = {
+    "description": "Form that is broken, or has too many parts",
+    "content": {"application/problem+json": {"schema": Problem.model_json_schema(), "example": _BROKEN_FORM}},
+}

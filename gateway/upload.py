@@ -8,6 +8,8 @@ from starlette.requests import Request
 from gateway.errors import NotAPicture, UnacceptedMedia
 
 FIELD = "file"
+OTHER_FIELDS = 8
+"""So many may come beside it; they say nothing."""
 
 
 class Upload(NamedTuple):
@@ -40,7 +42,7 @@ async def read_pictures(request: Request, most: int) -> list[Upload]:
 
 
 async def _from_form(request: Request, most: int) -> list[Upload]:
-    async with request.form(max_files=most, max_fields=8) as form:
+    async with request.form(max_files=most, max_fields=OTHER_FIELDS) as form:
         files = [file for file in form.getlist(FIELD) if isinstance(file, UploadFile)]
         if not files:
             raise NotAPicture(f"the form has no file in its field {FIELD!r}")

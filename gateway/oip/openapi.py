@@ -5,7 +5,7 @@ from typing import Any
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.oip import schemas
-from gateway.schemas import path_parameter
+from gateway.schemas import TIMEOUT, path_parameter
 
 # A PNG of one black pixel.
 _BLACK = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -142,11 +142,11 @@ INFER: dict[str, Any] = {
     "response_model": schemas.InferenceResponse,
     "responses": {
         200: {"content": {"application/octet-stream": _BINARY}},
-        **_errors(errors.InvalidRequest, errors.NotAPicture, errors.TooLarge),
+        **_errors(errors.InvalidRequest, errors.NotAPicture, errors.TooLarge, errors.SlowBody),
         **_OF_MODELS,
     },
     "openapi_extra": {
-        "parameters": [_NAME, _LENGTH],
+        "parameters": [_NAME, _LENGTH, TIMEOUT],
         "requestBody": {
             "required": True,
             "content": {

@@ -154,7 +154,7 @@ async def test_without_a_worker_it_is_live_but_not_ready_and_refuses_at_once() -
 async def test_no_answer_in_time_is_a_504() -> None:
     async with gateway(silent, reply_timeout_ms=50) as http:
         document = problem(await http.post("/predict", content=SANDAL, headers=PNG), 504)
-    assert "0.05 s" in str(document["detail"])
+    assert "no answer within 0.0" in str(document["detail"])
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,8 @@ async def test_the_documentation_lists_every_mode_that_there_is() -> None:
     described = schema["paths"]["/predict"]["post"]["parameters"]
     parameters = {found["name"]: found["schema"] for found in described if found["in"] == "query"}
     assert set(parameters) == {"model", "mode", "explain", "top_k"}
-    assert tuple(parameters["mode"]["enum"]) == MODES == preprocessing.MODES
+    assert tuple(parameters["mode"]["enum"]) == (*MODES, "")
+    assert MODES == preprocessing.MODES
     assert parameters["mode"]["default"] == "auto"
 
 
