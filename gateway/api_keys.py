@@ -12,7 +12,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.token_bucket import TokenBucket
 
 _OPEN = frozenset({"/", "/docs", "/metrics", "/openapi.json"})
-_OPEN_BELOW = ("/health/", "/v2/health/", "/docs/", "/static/")
+_OPEN_BELOW = ("/health/", "/v2/health/", "/docs/", "/page/")
 
 
 def is_open(method: str, path: str) -> bool:

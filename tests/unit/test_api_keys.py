@@ -116,6 +116,12 @@ async def test_every_other_path_wants_a_key_whether_it_exists_or_not(keys: str, 
             assert (await http.request(method, f"http://g{path}")).status_code == 401
 
 
+async def test_the_files_of_the_page_are_open_as_it_is(keys: str) -> None:
+    async with gateway(sandal, api_keys_file=keys) as http:
+        assert (await http.get("/page/nothing")).status_code == 404
+        assert (await http.get("/pagex")).status_code == 401
+
+
 async def test_a_path_cannot_be_made_open_by_the_host_header(keys: str) -> None:
     async with gateway(sandal, api_keys_file=keys) as http:
         for host in ("g/health/live?", "health/live#", "a@b"):
