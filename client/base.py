@@ -1,0 +1,38 @@
+"""What both clients are made of."""
+
+import os
+from typing import Any
+
+from client.calls import Calls
+
+DEFAULT_URL = "http://localhost:8000"
+
+
+class Base:
+    """url and api_key are else taken from MLAAS_URL and MLAAS_API_KEY; transport is one of httpx, for tests.
+
+    A call ends within timeout_s seconds. 429, 503 and lost connections are tried again, so often at most.
+    """
+
+    _new: Any  # one of httpx's classes
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout_s: float = 30.0,
+        retries: int = 4,
+        transport: Any = None,
+    ) -> None:
+        """Raises ValueError for a URL that is none."""
+        url = url or os.environ.get("MLAAS_URL") or DEFAULT_URL
+        url = url if "://" in url else f"http://{url}"
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"{url!r} is not the URL of a gateway, as {DEFAULT_URL}")
+        key = (api_key or os.environ.get("MLAAS_API_KEY") or "").strip()
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("the API key has characters that no header can carry")
+        headers = {"X-API-Key": key} if key else {}
+        self._calls = Calls(timeout_s, retries)
+        self._http: Any = self._new(base_url=url, headers=headers, transport=transport)

@@ -1,0 +1,89 @@
+"""The client that blocks."""
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
+
+import httpx
+
+from client.base import Base
+from client.calls import Asked, Call, Calls, Outcome
+from client.many import Many, Progress
+from client.pictures import Picture
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _blocking(call: Callable[Concatenate[Calls, P], Call[T]]) -> Callable[Concatenate["Client", P], T]:
+    @wraps(call)  # its signature and docstring
+    def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(call(self._calls, *args, **kwargs))
+
+    return method
+
+
+class Client(Base):
+    """Safe to use from several threads."""
+
+    _new = httpx.Client
+
+    predict = _blocking(Calls.predict)
+    models = _blocking(Calls.models)
+    submit = _blocking(Calls.submit)
+    result = _blocking(Calls.result)
+    cancel = _blocking(Calls.cancel)
+
+    def predict_many(
+        self,
+        pictures: Iterable[Picture],
+        *,
+        concurrency: int = 4,
+        progress: Progress | None = None,
+        **asked: Unpack[Asked],
+    ) -> list[Outcome]:
+        """For each picture, in their order, its Prediction, or the MlaasError that kept it from one.
+
+        timeout_s is for each request of up to 32 pictures; progress(done, total) is told after each.
+        """
+        many = Many(pictures, concurrency, progress)
+
+        def work() -> None:
+            while uploads := many.take():
+                many.bring(self._run(self._calls.chunk(uploads, asked)))
+
+        with ThreadPoolExecutor(concurrency) as pool:
+            try:
+                for worker in [pool.submit(work) for _ in range(concurrency)]:
+                    worker.result()
+            finally:
+                many.stop()
+        return many.outcomes
+
+    def _run(self, call: Call[T]) -> T:
+        came: Any = None
+        while True:
+            try:
+                step = call.send(came)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            came = self._sleep(step) if isinstance(step, float) else self._send(step)
+
+    _sleep = staticmethod(time.sleep)
+
+    def _send(self, request: dict[str, Any]) -> Any:
+        try:
+            return self._http.request(**request)
+        except httpx.TransportError as error:
+            return error
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

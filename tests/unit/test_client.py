@@ -1,0 +1,324 @@
+"""Both clients: over httpx's MockTransport, and the one for asyncio against the gateway itself."""
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+
+import httpx
+import pytest
+
+import client
+import mlaas
+from client import AsyncClient, Client
+from messaging.contract import ErrorCode, Failure, Reply, Request
+from tests.unit.gateways import PNG, SAMPLES, SANDAL, gateway, sandal
+
+PATIENT = {"reply_timeout_ms": 60_000, "worker_silence_ms": 60_000}
+ANSWER = {"label": "Sandal", "confidence": 0.9, "probabilities": {"Sandal": 0.9}}
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("MLAAS_URL", "MLAAS_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    yield
+
+
+def over(answer: Callable[[httpx.Request], httpx.Response], **more: object) -> Client:
+    return Client("http://g", transport=httpx.MockTransport(answer), **more)  # type: ignore[arg-type]
+
+
+def named(request: httpx.Request) -> list[bytes]:
+    """The contents of the form's files: here one byte each."""
+    parts = request.content.split(b"\r\n\r\n")[1:]
+    return [part.partition(b"\r\n")[0] for part in parts]
+
+
+def batch(request: httpx.Request) -> httpx.Response:
+    """Names each picture's label after its content; x is none."""
+    bad = {"title": "Not a picture", "status": 422, "detail": "x"}
+    results = [
+        {"index": index, "problem": bad}
+        if content == b"x"
+        else {"index": index, "prediction": {**ANSWER, "label": content.decode()}}
+        for index, content in enumerate(named(request))
+    ]
+    return httpx.Response(200, json={"results": results})
+
+
+def test_the_blocking_client_sends_again_what_failed_in_passing() -> None:
+    answers = iter([httpx.Response(503), httpx.Response(200, json=ANSWER)])
+    with over(lambda _: next(answers)) as asking:
+        assert asking.predict(SANDAL).label == "Sandal"
+
+
+def test_a_lost_connection_is_sent_again() -> None:
+    tries = iter([True, False])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if next(tries):
+            raise httpx.RemoteProtocolError("cut", request=request)
+        return httpx.Response(200, json=ANSWER)
+
+    with over(answer) as asking:
+        assert asking.predict(SANDAL).label == "Sandal"
+
+
+@pytest.mark.anyio
+async def test_the_client_for_asyncio_does_the_same() -> None:
+    answers = iter([httpx.Response(503), httpx.Response(200, json=ANSWER)])
+    async with AsyncClient("http://g", transport=httpx.MockTransport(lambda _: next(answers))) as asking:
+        assert (await asking.predict(SANDAL)).label == "Sandal"
+
+
+def test_of_many_each_has_its_own_outcome_in_order() -> None:
+    contents = [str(number).encode() for number in range(100)]
+    contents[37] = b"x"
+    told: list[tuple[int, int]] = []
+    with over(batch) as asking:
+        given = [*contents, "nothing.png"]
+        outcomes = asking.predict_many(given, progress=lambda *its: told.append(its))
+    labels = [its.label if isinstance(its, client.Prediction) else type(its).__name__ for its in outcomes]
+    expected = [*map(str, range(37)), "Refused", *map(str, range(38, 100)), "PictureUnreadable"]
+    assert labels == expected
+    done = [done for done, _ in told]
+    assert done == sorted(set(done))
+    assert told[-1] == (101, 101)
+
+
+@pytest.mark.anyio
+async def test_of_many_each_has_its_own_outcome_with_asyncio_too() -> None:
+    async with AsyncClient("http://g", transport=httpx.MockTransport(batch)) as asking:
+        outcomes = await asking.predict_many([b"a", b"x", b"c"], concurrency=2)
+    assert [type(its) for its in outcomes] == [client.Prediction, client.Refused, client.Prediction]
+
+
+def test_no_more_requests_than_asked_for_are_under_way_at_once() -> None:
+    under_way, most, lock = 0, 0, threading.Lock()
+    both = threading.Barrier(2, timeout=30)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        both.wait()
+        with lock:
+            under_way -= 1
+        return batch(request)
+
+    with over(answer) as asking:
+        assert len(asking.predict_many([b"a"] * 128, concurrency=2)) == 128
+    assert most == 2
+
+
+def test_no_picture_at_all_is_no_request() -> None:
+    with over(lambda _: httpx.Response(500)) as asking:
+        assert asking.predict_many([]) == []
+
+
+def test_what_stops_one_stops_all_and_is_raised() -> None:
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return batch(request)
+
+    def interrupted(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with over(answer) as asking, pytest.raises(KeyboardInterrupt):
+        asking.predict_many([b"a"] * 3200, concurrency=1, progress=interrupted)
+    assert len(asked) == 1
+
+
+def test_an_error_of_the_whole_request_is_each_pictures() -> None:
+    with over(lambda _: httpx.Response(401, json={"title": "No key", "status": 401})) as asking:
+        outcomes = asking.predict_many([b"a", b"b"])
+    assert [type(its) for its in outcomes] == [client.Unauthorized] * 2
+
+
+def test_the_key_is_sent_and_shown_nowhere() -> None:
+    keys = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers.get("X-API-Key"))
+        return httpx.Response(200, json=ANSWER)
+
+    with over(answer, api_key="secret\n") as asking:
+        asking.predict(SANDAL)
+        assert "secret" not in repr(asking) + str(vars(asking))
+    with over(answer) as asking:
+        asking.predict(SANDAL)
+    assert keys == ["secret", None]
+
+
+def test_a_key_that_no_header_carries_is_refused_without_showing_it() -> None:
+    with pytest.raises(ValueError, match="no header") as caught:
+        Client(api_key="se\ncret")
+    assert "cret" not in str(caught.value)
+
+
+def test_url_and_key_are_taken_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLAAS_URL", "g.example:8123")
+    monkeypatch.setenv("MLAAS_API_KEY", "k")
+    seen = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append((str(request.url), request.headers["X-API-Key"]))
+        return httpx.Response(200, json=ANSWER)
+
+    with Client(transport=httpx.MockTransport(answer)) as asking:
+        asking.predict(SANDAL)
+    assert seen == [("http://g.example:8123/predict", "k")]
+
+
+def test_a_gateway_may_be_below_a_path() -> None:
+    paths = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.path)
+        return httpx.Response(200, json={"models": []})
+
+    with Client("http://g/mlaas/", transport=httpx.MockTransport(answer)) as asking:
+        assert asking.models() == []
+    assert paths == ["/mlaas/models"]
+
+
+def test_a_url_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="not the URL of a gateway"):
+        Client("kafka://localhost:9092")
+
+
+def test_mlaas_gives_the_client_too() -> None:
+    assert all(getattr(mlaas, name) is getattr(client, name) for name in client.__all__)
+    assert set(client.__all__) == set(mlaas._OF_CLIENT)
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = mlaas.nothing  # type: ignore[attr-defined]
+
+
+# Against the gateway itself, with a worker that the test plays.
+
+
+def asking(http: httpx.AsyncClient, **more: object) -> AsyncClient:
+    return AsyncClient("http://g", transport=http._transport, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+async def test_a_prediction_has_what_the_gateway_says() -> None:
+    async with gateway(sandal, **PATIENT) as http, asking(http) as its:
+        found = await its.predict(SAMPLES / "sandal.png", top_k=1)
+        raw = (await http.post("/predict?top_k=1", content=SANDAL, headers=PNG)).json()
+    assert (found.label, found.confidence, found.probabilities) == ("Sandal", 0.8, {"Sandal": 0.8})
+    assert found.raw.keys() == raw.keys()
+    assert (found.sha256, found.model) == (raw["sha256"], "fashion-mnist")
+    assert len(found.request_id) == 32
+
+
+@pytest.mark.anyio
+async def test_what_the_gateway_refuses_is_an_error_with_its_problem() -> None:
+    async with gateway(sandal, **PATIENT) as http, asking(http) as its:
+        with pytest.raises(client.Refused, match="neither PNG, JPEG nor WebP") as caught:
+            await its.predict(b"rubbish")
+    assert caught.value.problem["type"] == "urn:mlaas:problem:not-a-picture"
+    assert caught.value.request_id == caught.value.problem["request_id"]
+
+
+@pytest.mark.anyio
+async def test_the_deadline_is_the_gateways_too() -> None:
+    async with gateway(lambda _: None) as http, asking(http) as its:
+        with pytest.raises(client.DeadlineExceeded, match=r"0\.\d+ s"):
+            await its.predict(SANDAL, timeout_s=0.2)
+
+
+@pytest.mark.anyio
+async def test_an_attempt_after_an_answer_that_was_lost_gets_that_answer() -> None:
+    """The gateway answers, the connection breaks, and the second attempt's key finds the first answer."""
+    worked = []
+
+    def work(request: Request) -> Reply:
+        worked.append(request)
+        return sandal(request)
+
+    class Losing(httpx.AsyncBaseTransport):
+        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+            self.inner, self.lost = inner, 0
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            response = await self.inner.handle_async_request(request)
+            if not self.lost:
+                self.lost += 1
+                raise httpx.ReadError("lost", request=request)
+            return response
+
+    async with (
+        gateway(work, **PATIENT) as http,
+        AsyncClient("http://g", transport=Losing(http._transport)) as its,
+    ):
+        assert (await its.predict(SANDAL)).label == "Sandal"
+    assert len(worked) == 1
+
+
+@pytest.mark.anyio
+async def test_of_many_the_bad_ones_have_the_workers_word() -> None:
+    def work(request: Request) -> Reply:
+        if request.body == SANDAL:
+            return sandal(request)
+        return Reply(sha256="", error=Failure(code=ErrorCode.INVALID_PICTURE, detail="broken"))
+
+    broken = SANDAL + b"!"
+    async with gateway(work, **PATIENT) as http, asking(http) as its:
+        outcomes = await its.predict_many([SANDAL, broken, b"rubbish", *[SANDAL] * 50])
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds == [client.Prediction, client.Refused, client.Refused, *[client.Prediction] * 50]
+    assert "broken" in str(outcomes[1])
+
+
+@pytest.mark.anyio
+async def test_more_files_than_the_gateway_takes_at_once_are_sent_in_parts() -> None:
+    async with gateway(sandal, max_batch_files=5, **PATIENT) as http, asking(http) as its:
+        outcomes = await its.predict_many([SANDAL] * 40, concurrency=2)
+    assert all(isinstance(outcome, client.Prediction) for outcome in outcomes)
+
+
+@pytest.mark.anyio
+async def test_many_pictures_wait_for_room_in_a_gateway_that_is_full() -> None:
+    async with gateway(sandal, max_in_flight=2, **PATIENT) as http, asking(http) as its:
+        outcomes = await its.predict_many([SANDAL] * 40, concurrency=4)
+    assert all(isinstance(outcome, client.Prediction) for outcome in outcomes)
+
+
+@pytest.mark.anyio
+async def test_models_are_what_the_gateway_lists() -> None:
+    async with gateway(sandal, **PATIENT) as http, asking(http) as its:
+        small, large = await its.models()
+    assert (small.name, small.default, small.accuracy) == ("fashion-mnist", True, 0.94)
+    assert (large.default, len(large.labels)) == (False, 10)
+
+
+@pytest.mark.anyio
+async def test_an_unknown_model_is_not_found() -> None:
+    def work(request: Request) -> Reply:
+        return Reply(
+            sha256="", error=Failure(code=ErrorCode.UNKNOWN_MODEL, detail=f"no model {request.model!r}")
+        )
+
+    async with gateway(work, **PATIENT) as http, asking(http) as its:
+        with pytest.raises(client.NotFound, match="no model 'none'"):
+            await its.predict(SANDAL, model="none")
+
+
+@pytest.mark.anyio
+async def test_a_call_that_is_given_up_ends_at_once() -> None:
+    async with gateway(lambda _: None) as http, asking(http) as its:
+        call = asyncio.create_task(its.predict(SANDAL))
+        await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
+def test_what_comes_back_can_be_written_as_json() -> None:
+    with over(lambda _: httpx.Response(200, json=ANSWER)) as its:
+        assert json.loads(json.dumps(its.predict(SANDAL).raw)) == ANSWER
