@@ -6,7 +6,7 @@ from statistics import median
 
 import msgspec
 
-from bench.tally import Result
+from mlaas.load.tally import Result
 
 KAFKA, EMBEDDED, BARE = "Apache Kafka", "embedded broker", "bare uvicorn"
 

@@ -13,9 +13,9 @@ import msgspec
 from bench import machine, report, tables
 from bench.report import BARE, EMBEDDED, KAFKA, Case, Report
 from bench.systems import System, ask, bare, memory_mib, mlaas
-from bench.tally import Result
 from deploy.kafka.jars import missing_tools
 from deploy.kafka.local_kafka import LocalKafka
+from mlaas.load.tally import Result
 from tests.e2e.services import SAMPLES
 
 HERE = Path(__file__).parent

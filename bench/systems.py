@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.tally import Result
+from mlaas.load.tally import Result
 from tests.e2e.services import ROOT, descendants, up
 
 _PROCESSES = {" gateway ": "gateway", " worker ": "consumer", "worker.model_main": "model process"}

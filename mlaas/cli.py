@@ -7,8 +7,9 @@ import click
 
 from mlaas import __version__
 from mlaas.chosen import Chosen, config_option
-from mlaas.commands import broker, config, dlq, evaluate, keys, model, serve
+from mlaas.commands import ask, bench, broker, config, dlq, evaluate, jobs, keys, model, serve
 from mlaas.errors import exit_code, users_errors
+from mlaas.hints import with_hint
 from mlaas.supervisor import end_with_parent
 
 
@@ -37,7 +38,7 @@ def _pair(text: str) -> tuple[str, object]:
     return name, value
 
 
-for group in (serve, model, evaluate, broker, dlq, keys, config):
+for group in (serve, ask, jobs, model, evaluate, broker, dlq, keys, bench, config):
     for part in group.COMMANDS:
         part.params.append(config_option())
         command.add_command(part)
@@ -53,5 +54,5 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except users_errors() as error:
-        click.echo(f"mlaas: {error}", err=True)
+        click.echo(f"mlaas: {with_hint(error)}", err=True)
         sys.exit(exit_code(error))

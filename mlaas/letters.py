@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from messaging.broker import Delivery
 from messaging.contract import ErrorCode, Reply
 from messaging.dead_letters import Letter, Origin, decode_letter
+from mlaas.columns import aligned, harmless
 
 _WIDEST = 60
 _TITLES = ("LETTER", "WHEN (UTC)", "BYTES", "MODEL", "REQUEST", "ORIGINAL", "REASON")
@@ -15,10 +16,7 @@ _TITLES = ("LETTER", "WHEN (UTC)", "BYTES", "MODEL", "REQUEST", "ORIGINAL", "REA
 
 def table(letters: Sequence[Letter]) -> Iterable[str]:
     """A title line, and one line for each; what is too long for a column is cut."""
-    rows = [_TITLES, *(_row(letter) for letter in letters)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
-    for row in rows:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    return aligned([_TITLES, *(_row(letter) for letter in letters)])
 
 
 def as_json(letter: Letter) -> str:
@@ -103,8 +101,7 @@ def _cell(text: str) -> str:
 
 def _line(value: object) -> str:
     """Fit for a terminal: in one line, control characters as Python would write them; - where it is empty."""
-    text = "" if value is None else _text(str(value))
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text) or "-"
+    return harmless("" if value is None else str(value)) or "-"
 
 
 def _text(text: str) -> str:

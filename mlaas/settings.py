@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULTS = ROOT / "configs" / "config.yaml"
 PREFIX = "MLAAS_"
 FILE_VARIABLE = "MLAAS_CONFIG"
+NO_SETTINGS = (FILE_VARIABLE, "MLAAS_URL", "MLAAS_API_KEY")  # the latter two are the client's
 
 Tree = dict[str, Any]
 
@@ -86,7 +87,7 @@ def _from_environment(environment: Mapping[str, str]) -> list[tuple[list[str], A
     return [
         (name.removeprefix(PREFIX).lower().split("__"), _value(text, name), name)
         for name, text in sorted(environment.items())
-        if name.startswith(PREFIX) and name != FILE_VARIABLE
+        if name.startswith(PREFIX) and name not in NO_SETTINGS
     ]
 
 

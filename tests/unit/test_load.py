@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from bench.exchange import Exchange, exchanges
-from bench.load import load
-from bench.tally import Result, Tally, percentile
+from mlaas.load.exchange import Exchange, exchanges
+from mlaas.load.generator import load
+from mlaas.load.tally import Result, Tally, percentile
 from tests.e2e.services import ROOT
 
 pytestmark = pytest.mark.anyio
 
-SANDAL = ROOT / "samples" / "sandal.png"
+PICTURE = (ROOT / "samples" / "sandal.png").read_bytes()
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer"
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 6\r\n\r\nanswer"
 ENDING = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer"
@@ -64,7 +64,7 @@ def _length(head: bytes) -> int:
 
 
 async def send(url: str, count: int, expected: bytes = b"answer") -> Result:
-    given = [Exchange(exchange.request, expected) for exchange in exchanges(url, [SANDAL])]
+    given = [Exchange(exchange.request, expected) for exchange in exchanges(url, [PICTURE])]
     return await load(url, given, clients=4, seconds=30, count=count, patience_s=30)
 
 
@@ -73,7 +73,7 @@ async def test_every_answer_is_counted_once() -> None:
     async with server(lambda _, body: bodies.append(body) or OK) as url:
         result = await send(url, 100)
     assert (result.answers, result.errors) == (100, {})
-    assert bodies == [SANDAL.read_bytes()] * 100
+    assert bodies == [PICTURE] * 100
     assert 0 < result.p50_ms <= result.p90_ms <= result.p99_ms <= result.max_ms
 
 
@@ -123,7 +123,7 @@ async def test_what_is_not_http_is_an_error() -> None:
 
 async def test_a_request_that_is_never_answered_is_an_error() -> None:
     async with server(lambda number, _: NOTHING if number == 2 else OK) as url:
-        given = exchanges(url, [SANDAL], proof=False)
+        given = exchanges(url, [PICTURE], proof=False)
         result = await load(url, given, clients=2, seconds=0.2, patience_s=0.2)
     assert result.errors == {"no answer": 1}
     assert result.answers > 0
@@ -139,9 +139,9 @@ async def test_nobody_listening_is_an_error_for_each_request() -> None:
 async def test_a_form_carries_the_picture_in_its_field() -> None:
     bodies = []
     async with server(lambda _, body: bodies.append(body) or OK) as url:
-        await load(url, exchanges(url, [SANDAL], form=True, proof=False), clients=1, seconds=30, count=1)
+        await load(url, exchanges(url, [PICTURE], form=True, proof=False), clients=1, seconds=30, count=1)
     assert b'name="file"' in bodies[0]
-    assert SANDAL.read_bytes() in bodies[0]
+    assert PICTURE in bodies[0]
 
 
 def test_percentiles_are_values_that_were_measured() -> None:

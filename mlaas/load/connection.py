@@ -1,4 +1,4 @@
-"""One keep-alive HTTP/1.1 connection that asks, waits for the answer, and asks again."""
+"""One keep-alive HTTP/1.1 connection that asks, waits for the answer, and asks again when that is due."""
 
 import asyncio
 import time
@@ -7,20 +7,21 @@ from typing import cast
 
 import httptools
 
-from bench.exchange import Exchange
-from bench.tally import Tally
+from mlaas.load.exchange import Due, Exchange
+from mlaas.load.tally import Tally
 
 
 class Connection(asyncio.Protocol):
     """Takes from the supply, which it shares with others, until that ends or the connection does."""
 
-    def __init__(self, supply: Iterator[Exchange], tally: Tally) -> None:
+    def __init__(self, supply: Iterator[Due], tally: Tally) -> None:
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._supply = supply
         self._tally = tally
         self._parser = httptools.HttpResponseParser(self)
         self._asked: Exchange | None = None
-        self._asked_at = 0.0
+        self._counts_from = 0.0
+        self._timer: asyncio.TimerHandle | None = None
         self._body = b""
         self._complete = False
         self._stays_open = False
@@ -38,6 +39,8 @@ class Connection(asyncio.Protocol):
         self._ask()
 
     def connection_lost(self, _: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         if self._asked is not None:
             self._tally.failed("closed")
         if not self._closed.done():
@@ -64,7 +67,7 @@ class Connection(asyncio.Protocol):
         asked = self._asked
         if asked is None:
             return self._transport.abort()
-        latency_ms = (time.perf_counter() - self._asked_at) * 1000
+        latency_ms = (time.perf_counter() - self._counts_from) * 1000
         self._tally.came(self._parser.get_status_code(), self._body, asked.expected, latency_ms)
         self._asked = None
         if self._stays_open:
@@ -73,13 +76,22 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _ask(self) -> None:
-        self._asked = next(self._supply, None)
-        if self._asked is None:
+        due = next(self._supply, None)
+        if due is None:
             return self._transport.close()
+        self._asked = due.exchange
         self._body = b""
         self._complete = False
-        self._asked_at = time.perf_counter()
-        self._transport.write(self._asked.request)
+        now = time.perf_counter()
+        if due.at is not None and due.at > now:
+            self._timer = asyncio.get_running_loop().call_later(due.at - now, self._send, due.at)
+        else:
+            self._send(now if due.at is None else due.at)
+
+    def _send(self, counts_from: float) -> None:
+        if self._asked is not None:
+            self._counts_from = counts_from
+            self._transport.write(self._asked.request)
 
     def _give_up(self, why: str) -> None:
         if self._asked is not None:

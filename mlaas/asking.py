@@ -1,0 +1,108 @@
+"""Pictures that were named on the command line, and asking for them: over HTTP, or in this process."""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from client import Client, MlaasError, PictureUnreadable, Prediction, Unauthorized, Unreachable
+from mlaas.answers import Answer
+
+if TYPE_CHECKING:
+    from messaging.contract import Mode
+    from model.settings import ModelSettings
+
+PICTURES = (".jpeg", ".jpg", ".png", ".webp")
+
+Progress = Callable[[int, int], object]
+
+
+class Named(NamedTuple):
+    """A picture with what to call it."""
+
+    name: str
+    picture: Path | bytes
+
+
+def named(files: Iterable[str]) -> Iterator[Named]:
+    """A folder is the pictures in it, - is standard input."""
+    for file in files:
+        path = Path(file)
+        if file == "-":
+            yield Named("-", sys.stdin.buffer.read())
+        elif path.is_dir():
+            for inner in sorted(path.iterdir()):
+                if inner.suffix.lower() in PICTURES and inner.is_file():
+                    yield Named(str(inner), inner)
+        else:
+            yield Named(file, path)
+
+
+@contextmanager
+def client(url: str | None, **more: Any) -> Iterator[Client]:
+    """url: else that of MLAAS_URL."""
+    try:
+        asking = Client(url, **more)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    with asking:
+        yield asking
+
+
+def over_http(its: Sequence[Named], asking: Client, progress: Progress, **asked: Any) -> list[Answer]:
+    """Raises Unreachable and Unauthorized if that is what came of each: once is enough."""
+    if len(its) == 1:
+        outcomes = [one(asking, its[0].picture, **asked)]
+    else:
+        outcomes = asking.predict_many([named.picture for named in its], progress=progress, **asked)
+    if outcomes and all(isinstance(outcome, (Unreachable, Unauthorized)) for outcome in outcomes):
+        assert isinstance(outcomes[0], MlaasError)
+        raise outcomes[0]
+    return [answer(named.name, outcome) for named, outcome in zip(its, outcomes, strict=True)]
+
+
+def one(asking: Client, picture: Path | bytes, **asked: Any) -> Prediction | MlaasError:
+    """As one of predict_many."""
+    try:
+        return asking.predict(picture, **asked)
+    except MlaasError as error:
+        return error
+
+
+def answer(name: str, outcome: Prediction | MlaasError) -> Answer:
+    return Answer(name, None, outcome) if isinstance(outcome, MlaasError) else Answer(name, outcome.raw)
+
+
+def locally(
+    its: Sequence[Named],
+    settings: "ModelSettings",
+    model: str | None,
+    mode: "Mode | None",
+    progress: Progress,
+) -> Iterator[Answer]:
+    """With the model in this process. Raises ModelError."""
+    from model.classifier import load
+    from model.predict import predict_picture
+    from model.preprocessing import PictureError
+
+    name = model or settings.names[0]
+    classifier = load(Path(settings.weights_dir), name, settings.runtime, settings.threads)
+    about = {"model": classifier.manifest.name, "version": classifier.manifest.version}
+    for number, (its_name, picture) in enumerate(its, 1):
+        try:
+            content = picture if isinstance(picture, bytes) else picture.read_bytes()
+            found = predict_picture(
+                content, classifier, mode=mode or "auto", max_pixels=settings.max_pixels
+            )._asdict()
+        except OSError as error:
+            unread = PictureUnreadable(f"the picture cannot be read: {error.strerror}")
+            yield Answer(its_name, None, unread)
+        except PictureError as error:
+            yield Answer(its_name, None, error)
+        else:
+            label, confidence = next(iter(found["probabilities"].items()))
+            yield Answer(its_name, {"label": label, "confidence": confidence, **found, **about})
+        progress(number, len(its))

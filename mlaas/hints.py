@@ -1,0 +1,21 @@
+"""What to do about an error of the client, for who types commands. Pure."""
+
+_HINTS = {
+    "DeadlineExceeded": "`mlaas doctor` says whether every part runs",
+    "NotFound": "`mlaas models` lists the models",
+    "Overloaded": "come back later, or send fewer at once",
+    "ServerFailed": "the gateway's log says more",
+    "Unauthorized": "put the key into MLAAS_API_KEY",
+    "Unavailable": "`mlaas doctor` names the part that is missing",
+    "Unreachable": "is it running? `mlaas up` starts it; --url and MLAAS_URL take another address",
+}
+
+
+def with_hint(error: Exception) -> str:
+    """One line."""
+    said = " ".join(str(error).split())
+    hint = _HINTS.get(type(error).__name__)
+    if hint and type(error).__module__ == "client.errors":
+        request_id = getattr(error, "request_id", "")
+        return f"{said}; {hint}" + (f" (request {request_id})" if request_id else "")
+    return said

@@ -1,0 +1,1 @@
+"""A load generator for HTTP: closed loop or open, one process."""
