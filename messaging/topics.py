@@ -1,11 +1,11 @@
-"""Making the topics on a Kafka cluster."""
+"""Making the topics on a Kafka cluster, and looking whether they are there."""
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from messaging import kafka_config
-from messaging.kafka_errors import translate
+from messaging.kafka_errors import translate, translated
 from messaging.kafka_log import ClientLog
 from messaging.settings import BrokerSettings, TopicSettings
 
@@ -18,6 +18,21 @@ def create_topics(broker: BrokerSettings, topics: TopicSettings, timeout: float 
     return {name: _was_created(name, future.exception(timeout)) for name, future in futures.items()}
 
 
+def partitions(broker: BrokerSettings, timeout: float = 30.0) -> dict[str, int]:
+    """How many each topic has that is there; creates none. Raises BrokerError, ValueError for a wrong URL."""
+    servers, given = kafka_config.parse_url(broker.url)
+    with translated(f"broker {servers}"):
+        admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
+        found = admin.list_topics(timeout=timeout).topics
+    return {name: len(its.partitions) for name, its in found.items()}
+
+
+def wanted_partitions(topics: TopicSettings) -> dict[str, int]:
+    """How many each topic is to have."""
+    shared = dict.fromkeys((topics.requests, topics.replies, topics.dead_letters), topics.partitions)
+    return {**shared, topics.cancellations: 1}
+
+
 def _wanted(broker: BrokerSettings, topics: TopicSettings) -> list[NewTopic]:
     kept = {
         topics.requests: topics.requests_retention_ms,
@@ -25,10 +40,11 @@ def _wanted(broker: BrokerSettings, topics: TopicSettings) -> list[NewTopic]:
         topics.dead_letters: topics.dead_letters_retention_ms,
         topics.cancellations: topics.replies_retention_ms,
     }
+    partitions_of = wanted_partitions(topics)
     return [
         NewTopic(
             name,
-            num_partitions=1 if name == topics.cancellations else topics.partitions,
+            num_partitions=partitions_of[name],
             replication_factor=topics.replication_factor,
             config={
                 "retention.ms": str(retention_ms),

@@ -7,13 +7,31 @@ import click
 
 from mlaas import __version__
 from mlaas.chosen import Chosen, config_option
-from mlaas.commands import ask, bench, broker, config, dlq, evaluate, jobs, keys, model, serve
+from mlaas.commands import (
+    ask,
+    bench,
+    broker,
+    completion,
+    config,
+    dlq,
+    doctor,
+    evaluate,
+    jobs,
+    keys,
+    model,
+    serve,
+)
 from mlaas.errors import exit_code, users_errors
+from mlaas.help import Sections
 from mlaas.hints import with_hint
 from mlaas.supervisor import end_with_parent
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Sections,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="mlaas COMMAND --help says more of each, with an example.",
+)
 @click.option(
     "--config", "file", type=click.Path(path_type=Path), help="Your own settings, over the defaults."
 )
@@ -24,7 +42,9 @@ from mlaas.supervisor import end_with_parent
 def command(context: click.Context, file: Path | None, pairs: tuple[str, ...], supervised: bool) -> None:
     """Machine Learning as a Service: a picture in over HTTP, through Kafka to a Keras model, the answer out.
 
-    Try it:  mlaas up    then    curl -F file=@samples/sandal.png localhost:8000/predict
+    \b
+    mlaas up                            starts everything; then, in another terminal:
+    mlaas predict samples/sandal.png    says what is on the picture
     """
     if supervised:
         end_with_parent()
@@ -38,7 +58,20 @@ def _pair(text: str) -> tuple[str, object]:
     return name, value
 
 
-for group in (serve, ask, jobs, model, evaluate, broker, dlq, keys, bench, config):
+for group in (
+    serve,
+    ask,
+    jobs,
+    model,
+    evaluate,
+    broker,
+    dlq,
+    keys,
+    doctor,
+    bench,
+    config,
+    completion,
+):
     for part in group.COMMANDS:
         part.params.append(config_option())
         command.add_command(part)
@@ -47,7 +80,7 @@ for group in (serve, ask, jobs, model, evaluate, broker, dlq, keys, bench, confi
 def main() -> None:
     """What is the user's to mend ends in one line, not in a traceback."""
     try:
-        command(standalone_mode=False)
+        command(prog_name="mlaas", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -42,7 +42,7 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
             gateway = ["gateway", "--fd", str(listener.fileno())]
             supervisor.start("gateway", gateway, pass_fds=[listener.fileno()])
             start_workers(supervisor, settings.worker)
-            host = _reachable(settings.gateway.host)
+            host = reachable(settings.gateway.host)
             _wait_until_ready(supervisor, host, port, stopping)
             if not stopping.is_set():
                 announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
@@ -104,7 +104,9 @@ def _with_broker(settings: Settings) -> Iterator[Settings]:
 def _wait_until_ready(supervisor: Supervisor, host: str, port: int, stopping: threading.Event) -> None:
     while not stopping.is_set() and not _is_ready(host, port):
         if dead := supervisor.dead():
-            raise StartFailed(f"{dead[0].name} did not start; its last lines say why")
+            raise StartFailed(
+                f"{dead[0].name} did not start; its last lines say why, `mlaas doctor` looks at the rest"
+            )
         stopping.wait(_TURN_S)
 
 
@@ -119,5 +121,6 @@ def _is_ready(host: str, port: int) -> bool:
         connection.close()
 
 
-def _reachable(host: str) -> str:
+def reachable(host: str) -> str:
+    """Where to ask who listens there."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)

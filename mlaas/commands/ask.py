@@ -92,7 +92,7 @@ def _progress(length: int) -> Iterator[Callable[[int, int], Any]]:
         yield lambda done, _: bar.update(done - bar.pos)
 
 
-@click.command()
+@click.command(short_help="Say of each picture that appears in a folder what is on it.")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--all", "everything", is_flag=True, help="The pictures that are there already, too.")
 @click.option(

@@ -12,11 +12,10 @@ from mlaas.commands.ask import JSON
 if TYPE_CHECKING:
     from mlaas.load.tally import Result
 
-_SIZE = 28
 _DIFFERENT = 16
 
 
-@click.command()
+@click.command(short_help="Measure requests a second and latencies.")
 @click.argument("url", metavar="URL")
 @click.option("--clients", type=click.IntRange(min=1), default=64, show_default=True, help="Connections.")
 @click.option("--seconds", type=click.FloatRange(min=0.1), default=10, show_default=True)
@@ -57,23 +56,13 @@ def bench(
 
 def _exchanges(url: str, pictures: tuple[Path, ...]) -> Any:
     from mlaas.load.exchange import exchanges
+    from mlaas.made_pictures import made
 
     if not url.startswith(("http://", "https://")):
         raise click.BadParameter(f"{url!r} is not a URL as http://127.0.0.1:8000/predict", param_hint="URL")
     key = os.environ.get("MLAAS_API_KEY", "").strip()
-    contents = [path.read_bytes() for path in pictures] or _made()
+    contents = [path.read_bytes() for path in pictures] or made(_DIFFERENT)
     return exchanges(url, contents, headers={"X-API-Key": key} if key else {})
-
-
-def _made() -> list[bytes]:
-    """Pictures that differ, as answers must name the one that they are for."""
-    from gateway.png import encode
-
-    size = _SIZE * _SIZE
-    return [
-        encode(bytes((place * (3 + number)) % 256 for place in range(size)), _SIZE)
-        for number in range(_DIFFERENT)
-    ]
 
 
 def _nothing(url: str, found: "Result") -> str:

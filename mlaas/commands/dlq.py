@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON, as in a pipe.")
 
 
-@click.group()
+@click.group(short_help="Look after the dead letters: what no worker could process.")
 def dlq() -> None:
     """The dead letters: what no worker could process, kept with the reason."""
 

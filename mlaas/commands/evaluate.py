@@ -17,7 +17,7 @@ FOLDER = click.Path(path_type=Path)
 LAYOUT = "The layout is one folder for each kind of clothes with its photos, as t-shirt/1.jpg."
 
 
-@click.command()
+@click.command(short_help="Measure a model on test pictures, or on photos of your own.")
 @click.option("--model", "name", help="Which model.  [default: the first of model.names]")
 @click.option("--runtime", type=click.Choice(["auto", "onnx", "keras"]), help="What runs the model.")
 @click.option("--robustness", is_flag=True, help="Accuracy on corrupted pictures, too.")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlaas.chosen import Chosen
 
 
-@click.command()
+@click.command(short_help="Train a model, and report what it is worth.")
 @click.option("--epochs", type=int, help="How many passes over the training pictures.")
 @click.option(
     "--seed", type=int, help="Another seed gives other first weights, and another order of pictures."

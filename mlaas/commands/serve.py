@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 BROKER = click.option("--broker", metavar="URL", help="kafka://host:9092; for `up` also embedded://.")
 
 
-@click.command()
+@click.command(short_help="Start everything on this machine; Ctrl-C ends it.")
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
 @click.option("--workers", type=int, help="How many worker processes.")
