@@ -1,18 +1,24 @@
 """The command `mlaas` as it is typed."""
 
+import json
 from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner, Result
 
+from client import Unreachable
 from gateway.png import encode
 from mlaas.chosen import Chosen
 from mlaas.cli import command
+from mlaas.errors import exit_code, users_errors
+from mlaas.help import SECTIONS
+from mlaas.hints import with_hint
 from model.settings import TrainSettings
 from tests import second_model
 
 SANDAL = "samples/sandal.png"
+NOBODY = "http://127.0.0.1:1"
 
 
 def mlaas(*arguments: str) -> Result:
@@ -73,18 +79,81 @@ def test_a_model_is_asked_by_its_name(tmp_path: Path) -> None:
     weights = f"model.weights_dir={tmp_path}"
     said = mlaas("--set", weights, "predict", "--local", "--model", "mirrored", SANDAL)
     assert said.exit_code == 0
-    assert said.stdout.startswith(f"{SANDAL}: Coat (")
+    answer = json.loads(said.stdout)
+    assert (answer["file"], answer["label"], answer["model"]) == (SANDAL, "Coat", "mirrored")
 
 
-def test_doubts_are_printed_after_the_answer(tmp_path: Path) -> None:
+def test_doubts_are_part_of_the_answer(tmp_path: Path) -> None:
     black = tmp_path / "black.png"
     black.write_bytes(encode(bytes(40 * 40), 40))
     said = mlaas("predict", "--local", "--mode", "product", str(black))
     assert said.exit_code == 0
-    assert len(said.stdout.splitlines()) == 1
-    assert f"{black}: warning: picture very small\n" in said.stderr
-    assert said.output.index("warning") > said.output.index("%")
+    assert "picture very small" in json.loads(said.stdout)["warnings"]
+
+
+def test_a_bad_picture_loses_no_other(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"rubbish")
+    said = mlaas("predict", "--local", str(bad), "nothing.png", SANDAL)
+    assert said.exit_code == 1
+    entries = [json.loads(line) for line in said.stdout.splitlines()]
+    assert ["problem" in entry for entry in entries] == [True, True, False]
+    assert entries[2]["label"] == "Sandal"
+    assert [line.split(":")[0] for line in said.stderr.splitlines()] == [str(bad), "nothing.png"]
+
+
+def test_an_empty_folder_is_said(tmp_path: Path) -> None:
+    said = mlaas("predict", "--local", str(tmp_path))
+    assert said.exit_code == 1
+    assert "no pictures in" in said.stderr
+
+
+def test_no_gateway_is_said_once_with_what_to_do() -> None:
+    with pytest.raises(Unreachable) as caught:
+        CliRunner().invoke(
+            command,
+            ["predict", "--url", NOBODY, SANDAL, SANDAL],
+            catch_exceptions=False,
+            standalone_mode=False,
+        )
+    assert isinstance(caught.value, users_errors())
+    assert exit_code(caught.value) == 1
+    assert with_hint(caught.value).endswith("--url and MLAAS_URL take another address")
+
+
+def test_the_clients_variables_are_no_settings() -> None:
+    variables = {"MLAAS_URL": NOBODY, "MLAAS_API_KEY": "k"}
+    said = CliRunner(env=variables).invoke(command, ["config", "show"])
+    assert said.exit_code == 0
+    assert "api_key" not in said.stdout
 
 
 def test_the_mode_is_one_of_those_that_there_are() -> None:
     assert "'auto', 'raw28', 'product', 'photo'" in mlaas("predict", "--mode", "sketch", SANDAL).stderr
+
+
+def test_every_command_is_in_a_section_of_the_help_and_shows_an_example() -> None:
+    names = [name for section in SECTIONS.values() for name in section]
+    assert sorted(names) == sorted(command.commands)
+    help_ = mlaas("--help").stdout
+    assert all(f"\n{title}:\n" in help_ for title in SECTIONS)
+    for section in SECTIONS.values():
+        for name, example in section.items():
+            assert f"Example:  {example}" in " ".join(mlaas(name, "--help").stdout.split()).replace(
+                "Example: ", "Example:  "
+            )
+
+
+@pytest.mark.parametrize("example", [its for section in SECTIONS.values() for its in section.values()])
+def test_every_example_can_be_typed(example: str) -> None:
+    """Its command and options exist: --help is asked for in place of doing it."""
+    words = [word.strip('"$()') for word in example.removeprefix("eval ").split()]
+    said = mlaas(*words[1:], "--help")
+    assert said.exit_code == 0, said.output
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_calls_the_command(shell: str) -> None:
+    said = mlaas("completion", shell)
+    assert said.exit_code == 0
+    assert "_MLAAS_COMPLETE" in said.stdout

@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 import math
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -26,7 +27,7 @@ NOTHING = b"wait for ever"
 
 @asynccontextmanager
 async def server(
-    answer: Callable[[int, bytes], bytes], connected: Callable[[], object] = lambda: None
+    answer: Callable[[int, bytes], bytes | Awaitable[bytes]], connected: Callable[[], object] = lambda: None
 ) -> AsyncIterator[str]:
     """answer(n, body) is what goes back for the nth request."""
     seen = 0
@@ -38,7 +39,8 @@ async def server(
             while head := await _head(reader):
                 body = await reader.readexactly(_length(head))
                 seen += 1
-                raw = answer(seen, body)
+                made = answer(seen, body)
+                raw = made if isinstance(made, bytes) else await made
                 if raw == HANG_UP:
                     return
                 if raw != NOTHING:
@@ -134,6 +136,39 @@ async def test_nobody_listening_is_an_error_for_each_request() -> None:
         pass
     result = await send(url, 3)
     assert (result.answers, result.errors) == (0, {"no connection": 3})
+
+
+async def test_at_a_rate_requests_come_when_they_are_due_and_not_before() -> None:
+    times = []
+    async with server(lambda *_: times.append(time.perf_counter()) or OK) as url:
+        given = exchanges(url, [PICTURE], proof=False)
+        started = time.perf_counter()
+        result = await load(url, given, clients=2, seconds=0.5, rate_per_s=40)
+    assert (result.answers, result.errors) == (20, {})
+    assert all(at - started >= number / 40 for number, at in enumerate(sorted(times)))
+
+
+async def test_at_a_rate_what_waits_for_a_client_counts_from_when_it_was_due() -> None:
+    """The first answer is late; a closed loop would see that alone, and nothing of those behind it."""
+
+    async def late(number: int, _: bytes) -> bytes:
+        if number == 1:
+            await asyncio.sleep(0.5)
+        return OK
+
+    async with server(late) as url:
+        given = exchanges(url, [PICTURE], proof=False)
+        result = await load(url, given, clients=1, seconds=0.5, rate_per_s=40)
+    assert result.answers == 20
+    assert result.p50_ms > 200
+
+
+def test_query_and_headers_are_part_of_the_request() -> None:
+    (exchange,) = exchanges("http://g:1/predict?model=m", [PICTURE], headers={"X-API-Key": "k"})
+    head, _, body = exchange.request.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /predict?model=m HTTP/1.1\r\nHost: g:1\r\n")
+    assert head.endswith(b"X-API-Key: k")
+    assert body == PICTURE
 
 
 async def test_a_form_carries_the_picture_in_its_field() -> None:

@@ -1,0 +1,108 @@
+"""What mlaas doctor concludes."""
+
+import pytest
+from msgspec.structs import replace
+
+from gateway.liveness import Liveness
+from mlaas.checkup import Finding, Seen, findings, lines
+
+SOUND = Seen(
+    models=["fashion-mnist 1.0.0"],
+    model_error=None,
+    broker_url="kafka://k:9092",
+    broker_error=None,
+    topics={"requests": 12, "replies": 12},
+    creates_topics=False,
+    wanted={"requests": 12, "replies": 12},
+    worker=None,
+    url="http://g:8000",
+    gateway_error=None,
+    is_mlaas=True,
+    live_error=None,
+    not_ready=None,
+    answer="answered",
+    answer_error=None,
+)
+AWAY = {"broker_error": "refused", "topics": None}
+NO_WORKER = "no worker has answered yet"
+
+
+def states(**changes: object) -> dict[str, str]:
+    return {its.check: its.status for its in findings(replace(SOUND, **changes))}
+
+
+def broken(**changes: object) -> list[str]:
+    return [check for check, status in states(**changes).items() if status == "failed"]
+
+
+def found(check: str, **changes: object) -> Finding:
+    return next(its for its in findings(replace(SOUND, **changes)) if its.check == check)
+
+
+def test_where_all_is_sound_all_is_ok() -> None:
+    assert set(states().values()) == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({"model_error": "x.onnx is not the file"}, "model"),
+        ({**AWAY, "not_ready": "broker away"}, "broker"),
+        ({"topics": {"requests": 12}, "not_ready": NO_WORKER}, "topics"),
+        ({"worker": False, "not_ready": NO_WORKER}, "worker"),
+        ({"gateway_error": "refused", "is_mlaas": False, "worker": True}, "port"),
+        ({"is_mlaas": False, "worker": True}, "port"),
+        ({"live_error": "the thread has ended", "not_ready": "the thread has ended", "worker": True}, "live"),
+        ({"answer_error": "no answer in time"}, "round trip"),
+    ],
+)
+def test_the_broken_link_is_the_first_that_failed_and_has_its_cure(
+    changes: dict[str, object], first: str
+) -> None:
+    assert broken(**changes)[0] == first
+    assert all(its.mend for its in findings(replace(SOUND, **changes)) if its.status == "failed")
+
+
+def test_a_broker_inside_mlaas_up_is_no_failure() -> None:
+    assert broken(**AWAY) == []
+    assert "inside `mlaas up`" in found("broker", **AWAY).said
+
+
+def test_a_dead_worker_is_not_blamed_on_a_broker_that_is_inside_mlaas_up() -> None:
+    assert broken(**AWAY, not_ready=NO_WORKER) == ["worker", "ready"]
+
+
+def test_the_gateways_own_reasons_tell_a_silent_worker_from_a_lost_broker() -> None:
+    """What it says when it reached a broker, and when it did not."""
+    liveness = Liveness(worker_silence_s=5)
+    assert "broker" in broken(**AWAY, not_ready=liveness.why_not_ready(0))
+    liveness.opened()
+    assert "broker" not in broken(**AWAY, not_ready=liveness.why_not_ready(0))
+    liveness.heard(0)
+    assert "broker" not in broken(**AWAY, not_ready=liveness.why_not_ready(9))
+    liveness.lost("all brokers are down")
+    assert "broker" in broken(**AWAY, not_ready=liveness.why_not_ready(9))
+
+
+def test_what_needs_a_broken_link_is_not_looked_at() -> None:
+    its = states(**AWAY, gateway_error="refused", is_mlaas=False)
+    later = ("topics", "worker", "live", "ready", "round trip")
+    assert {check: its[check] for check in later} == dict.fromkeys(later, "unknown")
+
+
+def test_a_worker_can_be_sound_without_a_gateway() -> None:
+    assert states(gateway_error="refused", is_mlaas=False, worker=True)["worker"] == "ok"
+
+
+def test_fewer_partitions_are_said_and_missing_topics_fail_unless_the_broker_makes_them() -> None:
+    fewer = {"topics": {"requests": 4, "replies": 12}}
+    assert found("topics", **fewer).status == "ok"
+    assert "requests has 4 partitions of 12" in found("topics", **fewer).said
+    assert found("topics", topics={}).mend == "`mlaas topics create` makes them"
+    assert found("topics", topics={}, creates_topics=True).status == "ok"
+
+
+def test_each_finding_is_one_line() -> None:
+    shown = list(lines(findings(replace(SOUND, worker=False, not_ready=NO_WORKER))))
+    assert [line.split()[0] for line in shown] == ["ok", "ok", "ok", "FAILED", "ok", "ok", "FAILED", "--"]
+    assert all("\n" not in line for line in shown)
