@@ -22,6 +22,10 @@ URL = click.option(
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON, as in a pipe.")
 MODEL = click.option("--model", metavar="NAME", help="Name of the model that is to answer.")
 MODE = click.option("--mode", type=click.Choice(MODES), help="How to prepare the pictures.  [default: auto]")
+TIMEOUT = click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    help="How long to wait for an answer.  [default: 30]",
+)  # fmt: skip
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILES...")
 
 _FEW = 32
@@ -33,6 +37,7 @@ _FEW = 32
 @URL
 @MODEL
 @MODE
+@TIMEOUT
 @JSON
 @click.pass_obj
 def predict(
@@ -42,6 +47,7 @@ def predict(
     url: str | None,
     model: str | None,
     mode: "Mode | None",
+    timeout_s: float | None,
     as_json: bool,
 ) -> None:
     """Say what is on each picture, and why that may be wrong.
@@ -58,7 +64,8 @@ def predict(
             answers = list(asking.locally(its, settings, model, mode, progress))
         else:
             with asking.client(url) as client:
-                answers = asking.over_http(its, client, progress, model=model, mode=mode)
+                asked = {"model": model, "mode": mode, "timeout_s": timeout_s}
+                answers = asking.over_http(its, client, progress, **asked)
     if not its:
         raise click.ClickException(
             f"no pictures in {', '.join(files)}: .png, .jpg, .jpeg and .webp are taken"
