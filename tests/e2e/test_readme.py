@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.services import ROOT, Service, up
+from tests.e2e.services import ROOT, SAMPLES, Service, label_of, up
 
 README = (ROOT / "README.md").read_text()
 PAGES = [
@@ -37,10 +38,9 @@ def running() -> Iterator[tuple[Service, str]]:
 def run(command: str, url: str, broker: str = "") -> str:
     """As a reader would type it, but for the port and the place of the environment."""
     command = command.replace(".venv/bin/mlaas", f"{sys.executable} -m mlaas")
-    command = command.replace("localhost:8000", url.removeprefix("http://"))
-    if " predict " in command and "--local" not in command and "curl" not in command:
-        command += f" --url {url}"
-    environment = {**os.environ, **({"MLAAS_BROKER__URL": broker} if broker else {})}
+    for there in ("localhost:8000", "127.0.0.1:8000"):
+        command = command.replace(there, url.removeprefix("http://"))
+    environment = {**os.environ, "MLAAS_URL": url, **({"MLAAS_BROKER__URL": broker} if broker else {})}
     done = subprocess.run(
         ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
     )
@@ -73,9 +73,30 @@ def test_the_python_lines_print_the_label(running: tuple[Service, str]) -> None:
 def test_the_predict_lines_name_every_sample(running: tuple[Service, str]) -> None:
     predicts = [command for command in COMMANDS if "mlaas predict" in command]
     assert len(predicts) == 2
-    printed = "".join(run(command, running[1]) for command in predicts)
-    assert len(printed.splitlines()) == 11
-    assert "samples/ankle-boot.png: Ankle boot" in printed
+    lines = "".join(run(command, running[1]) for command in predicts).splitlines()
+    found = [(answer["file"], answer["label"]) for answer in map(json.loads, lines)]
+    expected = [*SAMPLES, ROOT / "samples" / "sneaker.png"]
+    assert found == [(str(sample.relative_to(ROOT)), label_of(sample)) for sample in expected]
+
+
+def test_the_table_is_what_a_terminal_shows(running: tuple[Service, str]) -> None:
+    (shown,) = re.findall(r"^FILE .*?(?=^```)", README, re.MULTILINE | re.DOTALL)
+    predict = next(command for command in COMMANDS if "mlaas predict" in command)
+    in_terminal = ["script", "-qec", "stty cols 200; " + predict, "/dev/null"]
+    printed = run(shlex.join(in_terminal), running[1]).replace("\r", "")
+    assert printed.startswith(shown)
+
+
+def test_doctor_finds_nothing_broken(running: tuple[Service, str]) -> None:
+    (command,) = [command for command in COMMANDS if "mlaas doctor" in command]
+    assert "inside `mlaas up`" in run(command, running[1])
+
+
+def test_bench_counts_answers(running: tuple[Service, str]) -> None:
+    (command,) = [command for command in COMMANDS if "mlaas bench" in command]
+    found = json.loads(run(command.replace("--seconds 10", "--seconds 1"), running[1]))
+    assert found["answers"] > 0
+    assert found["clients"] == 64
 
 
 def test_send_and_receive_work_as_shown(running: tuple[Service, str]) -> None:
