@@ -2,12 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 import httpx
 
-from client.base import Base
+from client.base import Base, documented
 from client.calls import Asked, Call, Calls, Outcome
 from client.many import Many, Progress
 from client.pictures import Picture
@@ -19,10 +18,10 @@ T = TypeVar("T")
 def _awaited(
     call: Callable[Concatenate[Calls, P], Call[T]],
 ) -> Callable[Concatenate["AsyncClient", P], Coroutine[Any, Any, T]]:
-    @wraps(call)  # its signature and docstring
     async def method(self: "AsyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._run(call(self._calls, *args, **kwargs))
 
+    documented(method, call)
     return method
 
 
@@ -49,7 +48,7 @@ class AsyncClient(Base):
         many = Many(pictures, concurrency, progress)
 
         async def work() -> None:
-            while uploads := many.take():
+            while uploads := await asyncio.to_thread(many.take):  # it reads files
                 many.bring(await self._run(self._calls.chunk(uploads, asked)))
 
         async with asyncio.TaskGroup() as workers:

@@ -1,7 +1,12 @@
 """What both clients are made of."""
 
+import inspect
 import os
-from typing import Any
+from collections.abc import Callable
+from functools import update_wrapper
+from typing import Any, get_args
+
+import httpx
 
 from client.calls import Calls
 
@@ -35,4 +40,15 @@ class Base:
             raise ValueError("the API key has characters that no header can carry")
         headers = {"X-API-Key": key} if key else {}
         self._calls = Calls(timeout_s, retries)
-        self._http: Any = self._new(base_url=url, headers=headers, transport=transport)
+        try:
+            self._http: Any = self._new(base_url=url, headers=headers, transport=transport)
+        except httpx.InvalidURL as error:
+            raise ValueError(f"{url!r} is not the URL of a gateway: {error}") from error
+
+
+def documented(method: Callable[..., Any], call: Callable[..., Any]) -> None:
+    """Give a client's method the name, docstring and signature of the call that it makes."""
+    update_wrapper(method, call)
+    its = inspect.signature(call)
+    (*_, returned) = get_args(its.return_annotation)
+    setattr(method, "__signature__", its.replace(return_annotation=returned))  # noqa: B010

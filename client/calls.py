@@ -85,7 +85,7 @@ class Calls:
 
     def chunk(self, uploads: Mapping[int, Upload], asked: Asked) -> Call[dict[int, Outcome]]:
         """Many in one request. Those that there was no room for are sent again; too many are cut in two."""
-        end = self._clock() + (asked.get("timeout_s") or self._timeout_s)
+        end = self._end(asked)
         outcomes: dict[int, Outcome] = dict.fromkeys(uploads, errors.ServerFailed("not in the answer"))
         waiting = list(uploads)
         for number in count():
@@ -99,7 +99,7 @@ class Calls:
                 if error.problem.get("status") not in (400, 413) or len(waiting) == 1:
                     return outcomes | dict.fromkeys(waiting, error)
                 for half in (waiting[::2], waiting[1::2]):
-                    outcomes |= yield from self.chunk({index: uploads[index] for index in half}, asked)
+                    outcomes |= yield from self.chunk({index: uploads[index] for index in half}, limited)
                 return outcomes
             again = {index: its for index in waiting if isinstance(its := outcomes[index], _AGAIN)}
             waiting = list(again)
@@ -120,8 +120,7 @@ class Calls:
         params = {name: value for name, value in asked.items() if name != "timeout_s" and value is not None}
         request = {"method": method, "url": path, "params": params, "headers": {}, **request}
         request["headers"]["Idempotency-Key"] = uuid4().hex
-        timeout_s = asked.get("timeout_s")
-        end = self._clock() + (self._timeout_s if timeout_s is None else timeout_s)
+        end = self._end(asked)
         for number in count():
             left_s = max(0.001, end - self._clock())
             request["headers"]["X-Request-Timeout-Ms"] = str(int(left_s * 1000))
@@ -134,6 +133,10 @@ class Calls:
                 raise error from (outcome if isinstance(outcome, Exception) else None)
             yield pause_s
         raise AssertionError
+
+    def _end(self, asked: Asked) -> float:
+        timeout_s = asked.get("timeout_s")
+        return self._clock() + (self._timeout_s if timeout_s is None else timeout_s)
 
     def _pause_s(self, error: errors.MlaasError, number: int, end: float) -> float | None:
         """Before the attempt after this one, counted from 0; None where there is to be none."""

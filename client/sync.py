@@ -3,12 +3,11 @@
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 import httpx
 
-from client.base import Base
+from client.base import Base, documented
 from client.calls import Asked, Call, Calls, Outcome
 from client.many import Many, Progress
 from client.pictures import Picture
@@ -18,10 +17,10 @@ T = TypeVar("T")
 
 
 def _blocking(call: Callable[Concatenate[Calls, P], Call[T]]) -> Callable[Concatenate["Client", P], T]:
-    @wraps(call)  # its signature and docstring
     def method(self: "Client", /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._run(call(self._calls, *args, **kwargs))
 
+    documented(method, call)
     return method
 
 

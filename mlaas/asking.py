@@ -30,15 +30,19 @@ class Named(NamedTuple):
 def named(files: Iterable[str]) -> Iterator[Named]:
     """A folder is the pictures in it, - is standard input."""
     for file in files:
-        path = Path(file)
         if file == "-":
             yield Named("-", sys.stdin.buffer.read())
-        elif path.is_dir():
-            for inner in sorted(path.iterdir()):
-                if inner.suffix.lower() in PICTURES and inner.is_file():
-                    yield Named(str(inner), inner)
+        elif Path(file).is_dir():
+            yield from (Named(str(path), path) for path in _inside(Path(file)))
         else:
-            yield Named(file, path)
+            yield Named(file, Path(file))
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
+    except OSError as error:
+        raise click.ClickException(f"{folder}: {error.strerror}") from error
 
 
 @contextmanager

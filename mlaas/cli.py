@@ -86,6 +86,10 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.Abort:
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        hint = "`make run` installs what serving and asking need, `make test` the rest"
+        click.echo(f"mlaas: {error.name} is not installed here; {hint}", err=True)
+        sys.exit(1)
     except users_errors() as error:
         click.echo(f"mlaas: {with_hint(error)}", err=True)
         sys.exit(exit_code(error))

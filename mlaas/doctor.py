@@ -129,7 +129,7 @@ def _gateway(url: str) -> _Gateway:
     try:
         with httpx.Client(base_url=url, timeout=_PATIENCE_S) as http:
             live, ready = http.get("/health/live"), http.get("/health/ready")
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         return _Gateway(str(error) or type(error).__name__)
     states = [_state(its) for its in (live, ready)]
     if not all(states):
@@ -156,7 +156,7 @@ def _round_trip(url: str) -> tuple[str, str | None]:
     try:
         with Client(url, retries=1, timeout_s=_TRIP_S) as client:
             found = client.predict(made(1)[0])
-    except MlaasError as error:
+    except (MlaasError, ValueError) as error:
         return "", str(error)
     took_ms = (time.monotonic() - started) * 1000
     return f"{found.model} {found.version} answered a picture in {took_ms:.0f} ms", None

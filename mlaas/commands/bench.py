@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -58,11 +59,19 @@ def _exchanges(url: str, pictures: tuple[Path, ...]) -> Any:
     from mlaas.load.exchange import exchanges
     from mlaas.made_pictures import made
 
-    if not url.startswith(("http://", "https://")):
+    if not _is_url(url):
         raise click.BadParameter(f"{url!r} is not a URL as http://127.0.0.1:8000/predict", param_hint="URL")
     key = os.environ.get("MLAAS_API_KEY", "").strip()
     contents = [path.read_bytes() for path in pictures] or made(_DIFFERENT)
     return exchanges(url, contents, headers={"X-API-Key": key} if key else {})
+
+
+def _is_url(text: str) -> bool:
+    try:
+        its = urlsplit(text)
+        return its.scheme in ("http", "https") and bool(its.hostname) and its.port != 0
+    except ValueError:
+        return False
 
 
 def _nothing(url: str, found: "Result") -> str:

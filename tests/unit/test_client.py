@@ -1,6 +1,7 @@
 """Both clients: over httpx's MockTransport, and the one for asyncio against the gateway itself."""
 
 import asyncio
+import inspect
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -186,9 +187,18 @@ def test_a_gateway_may_be_below_a_path() -> None:
     assert paths == ["/mlaas/models"]
 
 
-def test_a_url_that_is_none_is_refused() -> None:
+@pytest.mark.parametrize("url", ["kafka://localhost:9092", "http://host:port", "ftp://g"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="not the URL of a gateway"):
-        Client("kafka://localhost:9092")
+        Client(url)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_help_shows_what_a_method_takes_and_gives(kind: type) -> None:
+    shown = inspect.signature(kind.predict)
+    assert list(shown.parameters) == ["self", "picture", "asked"]
+    assert shown.return_annotation is client.Prediction
+    assert "Raises MlaasError" in (kind.predict.__doc__ or "")
 
 
 def test_mlaas_gives_the_client_too() -> None:

@@ -1,6 +1,9 @@
 """The command `mlaas` as it is typed."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -157,3 +160,27 @@ def test_the_completion_script_calls_the_command(shell: str) -> None:
     said = mlaas("completion", shell)
     assert said.exit_code == 0
     assert "_MLAAS_COMPLETE" in said.stdout
+
+
+def test_the_command_starts_without_what_only_some_of_its_parts_need() -> None:
+    """A gateway's image has no httpx, a worker's no fastapi, neither TensorFlow."""
+    heavy = {"httpx", "fastapi", "confluent_kafka", "numpy", "onnxruntime", "keras", "uvicorn", "client"}
+    code = f"import sys, mlaas.cli; print(*({heavy} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "\n"
+
+
+def test_what_is_not_installed_is_said_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "httpx.py").write_text("raise ModuleNotFoundError('no', name='httpx')")
+    said = subprocess.run(
+        [sys.executable, "-m", "mlaas", "models"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert said.returncode == 1
+    assert said.stderr.startswith("mlaas: httpx is not installed here; `make run` installs")
+    assert len(said.stderr.splitlines()) == 1
+
+
+def test_a_url_that_is_none_is_wrong_usage() -> None:
+    for typed in ("bench kafka://x", "bench http://host:port/predict", f"predict --url http://h:p {SANDAL}"):
+        said = mlaas(*typed.split())
+        assert (said.exit_code, "is not" in said.stderr) == (2, True), typed
