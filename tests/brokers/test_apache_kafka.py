@@ -10,7 +10,7 @@ from deploy.kafka.local_kafka import LocalKafka
 from messaging.broker import BrokerUnavailable, ClientBroken, Message, TopicMissing
 from messaging.connect import connect
 from messaging.settings import BrokerSettings, TopicSettings
-from messaging.topics import create_topics
+from messaging.topics import create_topics, partitions, wanted_partitions
 from tests.brokers.conftest import create_topic
 
 PATIENCE_S = 30.0
@@ -42,6 +42,16 @@ def test_topics_are_created_once_and_then_found(apache_kafka: LocalKafka) -> Non
     inbox = connect(broker.url).open_inbox(topics.replies, "i")
     assert 0 <= int(inbox.address.partition("/")[2]) < 12
     inbox.close()
+
+
+def test_looking_for_topics_creates_none(apache_kafka: LocalKafka) -> None:
+    broker, topics = settings(apache_kafka)
+    wanted = wanted_partitions(topics)
+    for _ in range(2):
+        assert not wanted.keys() & partitions(broker).keys()
+    create_topics(broker, topics)
+    found = partitions(broker)
+    assert {name: found[name] for name in wanted} == wanted
 
 
 def test_a_missing_topic_is_named_with_the_command_that_makes_it(apache_kafka: LocalKafka) -> None:

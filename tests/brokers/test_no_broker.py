@@ -4,6 +4,8 @@ import pytest
 
 from messaging.broker import BrokerUnavailable, Message
 from messaging.connect import connect
+from messaging.settings import BrokerSettings
+from messaging.topics import partitions
 
 NOBODY = "kafka://127.0.0.1:1"
 
@@ -22,3 +24,9 @@ def test_opening_an_inbox_on_nothing_says_so() -> None:
     with pytest.raises(BrokerUnavailable):
         broker.open_inbox("t", "i")
     broker.close()
+
+
+def test_looking_for_topics_on_nothing_says_so() -> None:
+    settings = BrokerSettings(url=NOBODY, max_message_bytes=1, publish_timeout_ms=1)
+    with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1"):
+        partitions(settings, timeout=1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import random
 import signal
@@ -71,6 +72,33 @@ def test_send_and_receive_go_straight_over_the_broker(running: tuple[Service, st
     correlation_id = sending.lines[-1].split()[0]
     assert f'"correlation_id": "{correlation_id}"' in receiving.output
     assert hashlib.sha256(SANDAL).hexdigest() in receiving.output
+
+
+def test_doctor_names_one_missing_part_after_the_other(apache_kafka: LocalKafka) -> None:
+    """As they are started: the topics, a worker, a gateway."""
+    theirs = environment(apache_kafka)
+
+    def failing(url: str) -> list[str]:
+        with service("doctor", "--json", **theirs, MLAAS_URL=url) as looking:
+            assert looking.wait() in (0, 1)
+        return [its["check"] for its in json.loads(looking.lines[-1]) if its["status"] == "failed"]
+
+    nobody = "http://127.0.0.1:1"
+    assert failing(nobody) == ["topics", "port"]
+    with service("topics", "create", **theirs) as creating:
+        assert creating.wait() == 0
+    assert failing(nobody) == ["worker", "port"]
+    with service("worker", **theirs) as working:
+        working.wait_for("assigned partitions")
+        assert failing(nobody) == ["port"]
+        with service("gateway", "--port", "0", **theirs) as answering:
+            url = f"http://{answering.wait_for(LISTENING)[1]}"
+            until(lambda: is_ready(url), "the gateway's readiness")
+            assert failing(url) == []
+    with service("gateway", "--port", "0", **theirs) as alone:
+        url = f"http://{alone.wait_for(LISTENING)[1]}"
+        until(lambda: status(f"{url}/health/live") == 200, "the gateway's start")
+        assert failing(url) == ["worker", "ready"]
 
 
 def test_topics_are_created_by_command_and_that_is_safe_to_repeat(apache_kafka: LocalKafka) -> None:
