@@ -16,7 +16,8 @@ DEFAULT_URL = "http://localhost:8000"
 class Base:
     """url and api_key are else taken from MLAAS_URL and MLAAS_API_KEY; transport is one of httpx, for tests.
 
-    A call ends within timeout_s seconds. 429, 503 and lost connections are tried again, so often at most.
+    A call ends within timeout_s seconds, which the gateway is told, and one more. 429, 503 and lost
+    connections are tried again, so often at most. Safe to share; close it, or use it in a with statement.
     """
 
     _new: Any  # one of httpx's classes

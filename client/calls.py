@@ -40,7 +40,7 @@ class Asked(TypedDict, total=False):
 
 
 class Calls:
-    """Times are seconds. A call is tried again at most so often, and ends within its timeout_s."""
+    """Times are seconds. A call is tried again at most so often, and ends with its timeout_s."""
 
     def __init__(
         self,
@@ -172,11 +172,9 @@ def _error(outcome: httpx.Response | httpx.TransportError) -> errors.MlaasError:
 def _seconds(retry_after: str, now: float) -> float | None:
     """RFC 9110: a number of seconds, or a date."""
     try:
-        return (
-            float(retry_after)
-            if retry_after.isdigit()
-            else parsedate_to_datetime(retry_after).timestamp() - now
-        )
+        if retry_after.isdigit():
+            return float(retry_after)
+        return parsedate_to_datetime(retry_after).timestamp() - now
     except ValueError:
         return None
 

@@ -9,16 +9,16 @@ from client.errors import PictureUnreadable
 from client.pictures import Picture, Upload, read
 
 Progress: TypeAlias = Callable[[int, int], object]
-_FILES, _BYTES = (
-    32,
-    4 * 1024 * 1024,
-)  # as many as a worker takes at once, and what a small broker has room for
+_FILES = 32  # as many as a worker takes at once; docs/decisions/0004-predict-many.md
+_BYTES = 4 * 1024 * 1024  # what the embedded broker has room for
 
 
 class Many:
     """Shared by those who ask at the same time: each takes some, and brings back what is on them."""
 
     def __init__(self, pictures: Iterable[Picture], concurrency: int, progress: Progress | None) -> None:
+        if concurrency < 1:
+            raise ValueError(f"concurrency {concurrency} is not at least 1")
         its = list(pictures)
         self.outcomes: list[Outcome] = [PictureUnreadable("not asked")] * len(its)
         self._files = min(_FILES, -(-len(its) // concurrency))

@@ -4,6 +4,7 @@ import os
 import queue
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -97,6 +98,20 @@ def up(*arguments: str, **environment: str) -> Iterator[tuple[Service, str]]:
     """`mlaas up` on a free port, when it says it is ready."""
     with service("up", "--port", "0", *arguments, **environment) as running:
         yield running, running.wait_for(r"Ready: (http://\S+)")[1]
+
+
+def mlaas(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """The command, run to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "mlaas", *arguments],
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+
+
+def free_port() -> int:
+    with socket.socket() as its:
+        its.bind(("127.0.0.1", 0))
+        return int(its.getsockname()[1])
 
 
 def predict(url: str, picture: bytes, **query: str) -> httpx.Response:

@@ -2,15 +2,9 @@
 
 import asyncio
 import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -18,33 +12,15 @@ import pytest
 from PIL import Image
 
 from client import AsyncClient, Client, Prediction, Refused
-from tests.e2e.services import ROOT, SAMPLES, Service, descendants, is_ready, label_of, service, until, up
+from tests.e2e.services import ROOT, SAMPLES, free_port, label_of, mlaas, service, up
 
 SLICE = np.load(ROOT / "tests" / "data" / "fashion-mnist-test-500.npz")
 
 
 @pytest.fixture(scope="module")
-def running() -> Iterator[tuple[Service, str]]:
-    with up() as started:
-        yield started
-
-
-@pytest.fixture(scope="module")
-def url(running: tuple[Service, str]) -> str:
-    return running[1]
-
-
-def mlaas(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "mlaas", *arguments],
-        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=100,
-    )  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as its:
-        its.bind(("127.0.0.1", 0))
-        return int(its.getsockname()[1])
+def url() -> Iterator[str]:
+    with up() as (_, its_url):
+        yield its_url
 
 
 # The client.
@@ -129,69 +105,6 @@ def test_watch_says_what_appears_outlives_the_gateway_and_ends_quietly(tmp_path:
         assert watching.stop(signal.SIGINT) == 0
     assert "before.png" not in watching.output
     assert "Traceback" not in watching.output
-
-
-# doctor.
-
-
-def checks(said: "subprocess.CompletedProcess[str]") -> dict[str, str]:
-    return {its["check"]: its["status"] for its in json.loads(said.stdout)}
-
-
-def test_doctor_finds_all_sound_with_the_broker_inside(url: str) -> None:
-    said = mlaas("doctor", "--url", url)
-    assert said.returncode == 0, said.stdout
-    assert len(said.stdout.splitlines()) == 9
-    assert "inside `mlaas up`" in said.stdout
-
-
-def test_doctor_asks_the_broker_itself_where_it_is_named(running: tuple[Service, str]) -> None:
-    broker = running[0].wait_for(r"embedded broker at (kafka://\S+)")[1]
-    said = mlaas("doctor", "--broker", broker, "--url", f"http://127.0.0.1:{free_port()}", "--json")
-    its = checks(said)
-    assert said.returncode == 1
-    assert (its["broker"], its["topics"], its["worker"]) == ("ok", "ok", "ok")
-    assert (its["port"], its["round trip"]) == ("failed", "unknown")
-
-
-def test_doctor_names_what_is_not_mlaas() -> None:
-    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
-        said = mlaas(
-            "doctor", "--url", f"http://127.0.0.1:{other.server_port}", "--broker", "kafka://127.0.0.1:1"
-        )
-        other.shutdown()
-    assert "is not mlaas; start mlaas on another --port" in said.stdout
-    assert "FAILED  broker" in said.stdout
-
-
-def test_doctor_names_weights_that_are_damaged_and_settings_that_cannot_be(url: str, tmp_path: Path) -> None:
-    for file in (ROOT / "weights").iterdir():
-        shutil.copy(file, tmp_path / file.name)
-    with (tmp_path / "fashion-mnist.onnx").open("ab") as file:
-        file.write(b"!")
-    said = mlaas("--set", f"model.weights_dir={tmp_path}", "doctor", "--url", url, "--json")
-    assert said.returncode == 1
-    assert [check for check, status in checks(said).items() if status == "failed"] == ["model"]
-    said = mlaas("--set", "gateway.prot=1", "doctor")
-    assert said.returncode == 1
-    assert said.stdout.startswith("FAILED  settings")
-    assert "did you mean gateway.port?" in said.stdout
-
-
-def test_doctor_names_a_worker_that_hangs() -> None:
-    """Stopped, it keeps its connections and answers nothing."""
-    with up() as (service_, url):
-        below = descendants(service_.process.pid).items()
-        (worker,) = [pid for pid, line in below if " worker " in line]
-        os.kill(worker, signal.SIGSTOP)
-        try:
-            until(lambda: not is_ready(url), "the gateway noticing")
-            said = mlaas("doctor", "--url", url, "--json")
-        finally:
-            os.kill(worker, signal.SIGCONT)
-    failed = [check for check, status in checks(said).items() if status == "failed"]
-    assert failed == ["worker", "ready"]
 
 
 # bench, completion.

@@ -1,6 +1,5 @@
-"""Both clients: over httpx's MockTransport, and the one for asyncio against the gateway itself."""
+"""Both clients, over httpx's MockTransport."""
 
-import asyncio
 import inspect
 import json
 import threading
@@ -12,10 +11,8 @@ import pytest
 import client
 import mlaas
 from client import AsyncClient, Client
-from messaging.contract import ErrorCode, Failure, Reply, Request
-from tests.unit.gateways import PNG, SAMPLES, SANDAL, gateway, sandal
+from tests.unit.gateways import SANDAL
 
-PATIENT = {"reply_timeout_ms": 60_000, "worker_silence_ms": 60_000}
 ANSWER = {"label": "Sandal", "confidence": 0.9, "probabilities": {"Sandal": 0.9}}
 
 
@@ -119,6 +116,11 @@ def test_no_picture_at_all_is_no_request() -> None:
         assert asking.predict_many([]) == []
 
 
+def test_nobody_to_ask_at_once_is_an_error() -> None:
+    with over(batch) as asking, pytest.raises(ValueError, match="concurrency 0"):
+        asking.predict_many([b"a"], concurrency=0)
+
+
 def test_what_stops_one_stops_all_and_is_raised() -> None:
     asked = []
 
@@ -206,127 +208,6 @@ def test_mlaas_gives_the_client_too() -> None:
     assert set(client.__all__) == set(mlaas._OF_CLIENT)
     with pytest.raises(AttributeError, match="nothing"):
         _ = mlaas.nothing  # type: ignore[attr-defined]
-
-
-# Against the gateway itself, with a worker that the test plays.
-
-
-def asking(http: httpx.AsyncClient, **more: object) -> AsyncClient:
-    return AsyncClient("http://g", transport=http._transport, **more)  # type: ignore[arg-type]
-
-
-@pytest.mark.anyio
-async def test_a_prediction_has_what_the_gateway_says() -> None:
-    async with gateway(sandal, **PATIENT) as http, asking(http) as its:
-        found = await its.predict(SAMPLES / "sandal.png", top_k=1)
-        raw = (await http.post("/predict?top_k=1", content=SANDAL, headers=PNG)).json()
-    assert (found.label, found.confidence, found.probabilities) == ("Sandal", 0.8, {"Sandal": 0.8})
-    assert found.raw.keys() == raw.keys()
-    assert (found.sha256, found.model) == (raw["sha256"], "fashion-mnist")
-    assert len(found.request_id) == 32
-
-
-@pytest.mark.anyio
-async def test_what_the_gateway_refuses_is_an_error_with_its_problem() -> None:
-    async with gateway(sandal, **PATIENT) as http, asking(http) as its:
-        with pytest.raises(client.Refused, match="neither PNG, JPEG nor WebP") as caught:
-            await its.predict(b"rubbish")
-    assert caught.value.problem["type"] == "urn:mlaas:problem:not-a-picture"
-    assert caught.value.request_id == caught.value.problem["request_id"]
-
-
-@pytest.mark.anyio
-async def test_the_deadline_is_the_gateways_too() -> None:
-    async with gateway(lambda _: None) as http, asking(http) as its:
-        with pytest.raises(client.DeadlineExceeded, match=r"0\.\d+ s"):
-            await its.predict(SANDAL, timeout_s=0.2)
-
-
-@pytest.mark.anyio
-async def test_an_attempt_after_an_answer_that_was_lost_gets_that_answer() -> None:
-    """The gateway answers, the connection breaks, and the second attempt's key finds the first answer."""
-    worked = []
-
-    def work(request: Request) -> Reply:
-        worked.append(request)
-        return sandal(request)
-
-    class Losing(httpx.AsyncBaseTransport):
-        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-            self.inner, self.lost = inner, 0
-
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            response = await self.inner.handle_async_request(request)
-            if not self.lost:
-                self.lost += 1
-                raise httpx.ReadError("lost", request=request)
-            return response
-
-    async with (
-        gateway(work, **PATIENT) as http,
-        AsyncClient("http://g", transport=Losing(http._transport)) as its,
-    ):
-        assert (await its.predict(SANDAL)).label == "Sandal"
-    assert len(worked) == 1
-
-
-@pytest.mark.anyio
-async def test_of_many_the_bad_ones_have_the_workers_word() -> None:
-    def work(request: Request) -> Reply:
-        if request.body == SANDAL:
-            return sandal(request)
-        return Reply(sha256="", error=Failure(code=ErrorCode.INVALID_PICTURE, detail="broken"))
-
-    broken = SANDAL + b"!"
-    async with gateway(work, **PATIENT) as http, asking(http) as its:
-        outcomes = await its.predict_many([SANDAL, broken, b"rubbish", *[SANDAL] * 50])
-    kinds = [type(outcome) for outcome in outcomes]
-    assert kinds == [client.Prediction, client.Refused, client.Refused, *[client.Prediction] * 50]
-    assert "broken" in str(outcomes[1])
-
-
-@pytest.mark.anyio
-async def test_more_files_than_the_gateway_takes_at_once_are_sent_in_parts() -> None:
-    async with gateway(sandal, max_batch_files=5, **PATIENT) as http, asking(http) as its:
-        outcomes = await its.predict_many([SANDAL] * 40, concurrency=2)
-    assert all(isinstance(outcome, client.Prediction) for outcome in outcomes)
-
-
-@pytest.mark.anyio
-async def test_many_pictures_wait_for_room_in_a_gateway_that_is_full() -> None:
-    async with gateway(sandal, max_in_flight=2, **PATIENT) as http, asking(http) as its:
-        outcomes = await its.predict_many([SANDAL] * 40, concurrency=4)
-    assert all(isinstance(outcome, client.Prediction) for outcome in outcomes)
-
-
-@pytest.mark.anyio
-async def test_models_are_what_the_gateway_lists() -> None:
-    async with gateway(sandal, **PATIENT) as http, asking(http) as its:
-        small, large = await its.models()
-    assert (small.name, small.default, small.accuracy) == ("fashion-mnist", True, 0.94)
-    assert (large.default, len(large.labels)) == (False, 10)
-
-
-@pytest.mark.anyio
-async def test_an_unknown_model_is_not_found() -> None:
-    def work(request: Request) -> Reply:
-        return Reply(
-            sha256="", error=Failure(code=ErrorCode.UNKNOWN_MODEL, detail=f"no model {request.model!r}")
-        )
-
-    async with gateway(work, **PATIENT) as http, asking(http) as its:
-        with pytest.raises(client.NotFound, match="no model 'none'"):
-            await its.predict(SANDAL, model="none")
-
-
-@pytest.mark.anyio
-async def test_a_call_that_is_given_up_ends_at_once() -> None:
-    async with gateway(lambda _: None) as http, asking(http) as its:
-        call = asyncio.create_task(its.predict(SANDAL))
-        await asyncio.sleep(0)
-        call.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await call
 
 
 def test_what_comes_back_can_be_written_as_json() -> None:

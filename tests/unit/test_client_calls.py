@@ -1,64 +1,14 @@
 """What the client decides: attempts, pauses, deadlines, and what answers mean. Nothing is sent."""
 
-import io
-import zlib
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
 import httpx
-import numpy as np
 import pytest
-from PIL import Image
 
 import client
-from client import errors, pictures, results
-from client.calls import Call, Calls
-from client.pictures import Upload
-from tests.unit.gateways import SAMPLES, SANDAL
-
-ANSWER = {"label": "Sandal", "confidence": 0.9, "probabilities": {"Sandal": 0.9}, "request_id": "r"}
-BUSY = {"type": "urn:mlaas:problem:too-many-in-flight", "title": "Too many", "status": 429, "detail": "busy"}
-REQUEST = httpx.Request("POST", "http://g:1/predict")
-
-Reaction = httpx.Response | httpx.TransportError
-
-
-def response(status: int, document: object = None, **headers: str) -> httpx.Response:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.Response(status, json=document, headers=named, request=REQUEST)
-
-
-def refused() -> httpx.ConnectError:
-    return httpx.ConnectError("refused", request=REQUEST)
-
-
-class Driven:
-    """A call with its clock; each attempt takes a second and gets the next reaction."""
-
-    def __init__(self, *reactions: Reaction, retries: int = 4, timeout_s: float = 30.0) -> None:
-        self.now = 100.0
-        self.calls = Calls(timeout_s, retries, clock=lambda: self.now, chance=lambda: 0.0)
-        self.reactions = list(reactions)
-        self.attempts: list[dict[str, Any]] = []
-        self.pauses: list[float] = []
-
-    def run(self, call: Call[Any]) -> Any:
-        came: Reaction | None = None
-        while True:
-            try:
-                step = call.send(came)
-            except StopIteration as end:
-                return end.value
-            if isinstance(step, float):
-                self.pauses.append(step)
-                self.now, came = self.now + step, None
-            else:
-                self.attempts.append({**step, "headers": dict(step["headers"])})
-                self.now, came = self.now + 1, self.reactions.pop(0)
-
-    def predict(self, **asked: Any) -> client.Prediction:
-        return self.run(self.calls.predict(SANDAL, **asked))
+from client import errors, results
+from client.calls import Calls
+from tests.unit.driving import ANSWER, BUSY, REQUEST, Driven, Reaction, refused, response
 
 
 @pytest.mark.parametrize("reaction", [lambda: response(429, BUSY), lambda: response(503), refused])
@@ -197,142 +147,6 @@ def test_what_is_asked_for_goes_into_the_query() -> None:
 def test_what_cannot_be_asked_for_is_an_error_and_not_ignored() -> None:
     with pytest.raises(TypeError, match="modle; there are model"):
         Driven().predict(modle="large")
-
-
-# Many in one request.
-
-UPLOADS = {index: Upload(bytes([index]), f"{index}.png") for index in (4, 5, 6, 7)}
-
-
-def batch(*entries: dict[str, object]) -> httpx.Response:
-    numbered = [{"index": index, "filename": "f", **entry} for index, entry in enumerate(entries)]
-    return response(200, {"results": numbered})
-
-
-def sent(attempt: dict[str, Any]) -> Sequence[int]:
-    return [content[0] for _, (_, content) in attempt["files"]]
-
-
-FOUND = {"prediction": ANSWER}
-BAD = {"problem": {"title": "Not a picture", "status": 422}}
-
-
-def test_a_bad_picture_in_a_batch_loses_no_other() -> None:
-    driven = Driven(batch(FOUND, BAD, FOUND, FOUND))
-    outcomes = driven.run(driven.calls.chunk(UPLOADS, {}))
-    assert [type(outcomes[index]).__name__ for index in UPLOADS] == [
-        "Prediction",
-        "Refused",
-        *2 * ["Prediction"],
-    ]
-
-
-def test_those_of_a_batch_that_there_was_no_room_for_are_sent_again_alone() -> None:
-    busy = {"problem": BUSY}
-    driven = Driven(batch(FOUND, busy, BAD, busy), batch(FOUND, busy), batch(FOUND))
-    outcomes = driven.run(driven.calls.chunk(UPLOADS, {}))
-    assert [sent(attempt) for attempt in driven.attempts] == [[4, 5, 6, 7], [5, 7], [7]]
-    assert isinstance(outcomes[6], errors.Refused)
-    assert isinstance(outcomes[7], client.Prediction)
-
-
-@pytest.mark.parametrize("status", [400, 413])
-def test_a_batch_that_is_too_large_for_the_server_is_cut(status: int) -> None:
-    too_much = {"title": "Too many files", "status": status}
-    driven = Driven(response(status, too_much), batch(FOUND, FOUND), response(status, too_much), batch(FOUND),
-                    response(status, too_much))  # fmt: skip
-    outcomes = driven.run(driven.calls.chunk(UPLOADS, {}))
-    assert [sent(attempt) for attempt in driven.attempts] == [[4, 5, 6, 7], [4, 6], [5, 7], [5], [7]]
-    assert [isinstance(outcomes[index], client.Prediction) for index in UPLOADS] == [True, True, True, False]
-
-
-def test_an_answer_that_leaves_a_picture_out_is_an_error_for_it() -> None:
-    driven = Driven(batch(FOUND, FOUND, FOUND))
-    outcomes = driven.run(driven.calls.chunk(UPLOADS, {}))
-    assert isinstance(outcomes[7], errors.ServerFailed)
-
-
-# Jobs, as docs/api.md has them.
-
-RUNNING = {"id": "a/b", "status": "running", "total": 2, "completed": 1, "results": [{"index": 1, **BAD}]}
-DONE = {**RUNNING, "status": "done", "completed": 2, "results": [{"index": 0, **FOUND}, {"index": 1, **BAD}]}
-
-
-def test_a_job_is_waited_for_until_it_is_over() -> None:
-    driven = Driven(response(200, RUNNING), response(200, DONE, X_Request_ID="r"))
-    job = driven.run(driven.calls.result("a/b", wait_s=20))
-    assert [attempt["params"]["wait"] for attempt in driven.attempts] == ["20000ms", "18900ms"]
-    assert {attempt["url"] for attempt in driven.attempts} == {"/jobs/a%2Fb"}
-    assert (job.is_over, job.request_id) == (True, "r")
-    assert [type(item.outcome).__name__ for item in job.items] == ["Prediction", "Refused"]
-
-
-def test_a_job_that_is_not_over_in_time_is_returned_as_it_is() -> None:
-    driven = Driven(response(200, RUNNING))
-    job = driven.run(driven.calls.result("a", wait_s=0.5))
-    assert (job.is_over, job.completed, len(job.items)) == (False, 1, 1)
-
-
-def test_a_job_is_submitted_and_cancelled_by_what_submit_gave() -> None:
-    driven = Driven(
-        response(202, {"id": "j", "status": "accepted"}), response(200, {**RUNNING, "status": "canceled"})
-    )
-    job = driven.run(driven.calls.submit([SANDAL, SAMPLES / "bag.png"], model="m"))
-    assert driven.run(driven.calls.cancel(job)).is_over
-    first, second = driven.attempts
-    assert [name for _, (name, _) in first["files"]] == ["picture", "bag.png"]
-    assert (first["params"], second["method"], second["url"]) == ({"model": "m"}, "DELETE", "/jobs/j")
-
-
-# Pictures.
-
-
-def pixels_of(upload: Upload) -> np.ndarray:
-    with Image.open(io.BytesIO(upload.content)) as picture:
-        return np.asarray(picture)
-
-
-@pytest.mark.parametrize("shape", [(28, 28), (5, 9), (5, 9, 3)])
-def test_an_array_becomes_a_picture_with_the_same_pixels(shape: tuple[int, ...]) -> None:
-    array = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
-    assert np.array_equal(pixels_of(pictures.read(array)), array)
-    assert np.array_equal(pixels_of(pictures.read(array[::-1])), array[::-1])
-
-
-def test_an_array_may_have_its_one_channel_as_a_third_dimension() -> None:
-    array = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
-    assert np.array_equal(pixels_of(pictures.read(array)), array[:, :, 0])
-
-
-@pytest.mark.parametrize(
-    "array",
-    [np.zeros((28, 28)), np.zeros((3, 4, 4), np.uint8), np.zeros(9, np.uint8), np.zeros((0, 3), np.uint8)],
-)
-def test_an_array_that_is_no_picture_is_told_what_one_is(array: Any) -> None:
-    with pytest.raises(errors.PictureUnreadable, match="an array is uint8"):
-        pictures.read(array)
-
-
-def test_a_path_bytes_a_file_and_an_image_are_pictures(tmp_path: Path) -> None:
-    path = SAMPLES / "sandal.png"
-    for given in (path, str(path), SANDAL, bytearray(SANDAL), io.BytesIO(SANDAL)):
-        assert pictures.read(given).content == SANDAL  # type: ignore[arg-type]
-    with path.open("rb") as file, Image.open(path) as image:
-        assert pictures.read(file) == Upload(SANDAL, "sandal.png")
-        assert np.array_equal(pixels_of(pictures.read(image)), np.asarray(image))
-
-
-@pytest.mark.parametrize("given", ["nothing.png", io.StringIO("text"), 7, None, "", "nul\0.png"])
-def test_what_is_no_picture_is_said_and_nothing_is_sent(given: Any) -> None:
-    driven = Driven()
-    with pytest.raises(errors.PictureUnreadable, match="cannot be read"):
-        driven.run(driven.calls.predict(given))
-    assert driven.attempts == []
-
-
-def test_the_bytes_of_a_png_are_checked_by_its_checksums() -> None:
-    content = pictures.read(np.zeros((2, 2), np.uint8)).content
-    assert content.endswith(b"IEND" + zlib.crc32(b"IEND").to_bytes(4, "big"))
 
 
 def test_a_result_needs_only_what_every_server_says() -> None:

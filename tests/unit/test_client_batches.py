@@ -1,0 +1,95 @@
+"""What the client makes of batches and jobs. Nothing is sent."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+import pytest
+
+import client
+from client import errors
+from client.pictures import Upload
+from tests.unit.driving import ANSWER, BUSY, Driven, response
+from tests.unit.gateways import SAMPLES, SANDAL
+
+UPLOADS = {index: Upload(bytes([index]), f"{index}.png") for index in (4, 5, 6, 7)}
+
+
+def batch(*entries: dict[str, object]) -> httpx.Response:
+    numbered = [{"index": index, "filename": "f", **entry} for index, entry in enumerate(entries)]
+    return response(200, {"results": numbered})
+
+
+def sent(attempt: dict[str, Any]) -> Sequence[int]:
+    return [content[0] for _, (_, content) in attempt["files"]]
+
+
+FOUND = {"prediction": ANSWER}
+BAD = {"problem": {"title": "Not a picture", "status": 422}}
+
+
+def test_a_bad_picture_in_a_batch_loses_no_other() -> None:
+    driven = Driven(batch(FOUND, BAD, FOUND, FOUND))
+    outcomes = driven.run(driven.calls.chunk(UPLOADS, {}))
+    assert [type(outcomes[index]).__name__ for index in UPLOADS] == [
+        "Prediction",
+        "Refused",
+        *2 * ["Prediction"],
+    ]
+
+
+def test_those_of_a_batch_that_there_was_no_room_for_are_sent_again_alone() -> None:
+    busy = {"problem": BUSY}
+    driven = Driven(batch(FOUND, busy, BAD, busy), batch(FOUND, busy), batch(FOUND))
+    outcomes = driven.run(driven.calls.chunk(UPLOADS, {}))
+    assert [sent(attempt) for attempt in driven.attempts] == [[4, 5, 6, 7], [5, 7], [7]]
+    assert isinstance(outcomes[6], errors.Refused)
+    assert isinstance(outcomes[7], client.Prediction)
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_batch_that_is_too_large_for_the_server_is_cut(status: int) -> None:
+    too_much = {"title": "Too many files", "status": status}
+    driven = Driven(response(status, too_much), batch(FOUND, FOUND), response(status, too_much), batch(FOUND),
+                    response(status, too_much))  # fmt: skip
+    outcomes = driven.run(driven.calls.chunk(UPLOADS, {}))
+    assert [sent(attempt) for attempt in driven.attempts] == [[4, 5, 6, 7], [4, 6], [5, 7], [5], [7]]
+    assert [isinstance(outcomes[index], client.Prediction) for index in UPLOADS] == [True, True, True, False]
+
+
+def test_an_answer_that_leaves_a_picture_out_is_an_error_for_it() -> None:
+    driven = Driven(batch(FOUND, FOUND, FOUND))
+    outcomes = driven.run(driven.calls.chunk(UPLOADS, {}))
+    assert isinstance(outcomes[7], errors.ServerFailed)
+
+
+# Jobs, as docs/api.md has them.
+
+RUNNING = {"id": "a/b", "status": "running", "total": 2, "completed": 1, "results": [{"index": 1, **BAD}]}
+DONE = {**RUNNING, "status": "done", "completed": 2, "results": [{"index": 0, **FOUND}, {"index": 1, **BAD}]}
+
+
+def test_a_job_is_waited_for_until_it_is_over() -> None:
+    driven = Driven(response(200, RUNNING), response(200, DONE, X_Request_ID="r"))
+    job = driven.run(driven.calls.result("a/b", wait_s=20))
+    assert [attempt["params"]["wait"] for attempt in driven.attempts] == ["20000ms", "18900ms"]
+    assert {attempt["url"] for attempt in driven.attempts} == {"/jobs/a%2Fb"}
+    assert (job.is_over, job.request_id) == (True, "r")
+    assert [type(item.outcome).__name__ for item in job.items] == ["Prediction", "Refused"]
+
+
+def test_a_job_that_is_not_over_in_time_is_returned_as_it_is() -> None:
+    driven = Driven(response(200, RUNNING))
+    job = driven.run(driven.calls.result("a", wait_s=0.5))
+    assert (job.is_over, job.completed, len(job.items)) == (False, 1, 1)
+
+
+def test_a_job_is_submitted_and_cancelled_by_what_submit_gave() -> None:
+    driven = Driven(
+        response(202, {"id": "j", "status": "accepted"}), response(200, {**RUNNING, "status": "canceled"})
+    )
+    job = driven.run(driven.calls.submit([SANDAL, SAMPLES / "bag.png"], model="m"))
+    assert driven.run(driven.calls.cancel(job)).is_over
+    first, second = driven.attempts
+    assert [name for _, (name, _) in first["files"]] == ["picture", "bag.png"]
+    assert (first["params"], second["method"], second["url"]) == ({"model": "m"}, "DELETE", "/jobs/j")
