@@ -4,11 +4,12 @@ import inspect
 import os
 from collections.abc import Callable
 from functools import update_wrapper
+from inspect import Parameter
 from typing import Any, get_args
 
 import httpx
 
-from client.calls import Calls
+from client.calls import Asked, Calls
 
 DEFAULT_URL = "http://localhost:8000"
 
@@ -48,8 +49,12 @@ class Base:
 
 
 def documented(method: Callable[..., Any], call: Callable[..., Any]) -> None:
-    """Give a client's method the name, docstring and signature of the call that it makes."""
+    """Give a client's method the name, docstring and signature of its call, with options one by one."""
     update_wrapper(method, call)
     its = inspect.signature(call)
+    plain = [one for one in its.parameters.values() if one.kind is not Parameter.VAR_KEYWORD]
+    hints = Asked.__annotations__.items() if len(plain) < len(its.parameters) else ()
+    options = [Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=hint) for name, hint in hints]
     (*_, returned) = get_args(its.return_annotation)
-    setattr(method, "__signature__", its.replace(return_annotation=returned))  # noqa: B010
+    shown = its.replace(parameters=[*plain, *options], return_annotation=returned)
+    setattr(method, "__signature__", shown)  # noqa: B010

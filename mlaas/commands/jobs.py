@@ -32,9 +32,14 @@ def submit(
     """Hand pictures over. Prints the job's id, for `mlaas jobs get`."""
     from mlaas import asking
 
+    its = list(asking.named(files))
+    for name, picture in its:
+        if not (isinstance(picture, bytes) or picture.is_file()):
+            raise click.ClickException(f"{name}: no such file; nothing was handed over")
+    if not its:
+        raise click.ClickException(f"no pictures in {', '.join(files)}")
     with asking.client(url) as client:
-        pictures = [named.picture for named in asking.named(files)]
-        job = client.submit(pictures, model=model, mode=mode)
+        job = client.submit([named.picture for named in its], model=model, mode=mode)
     click.echo(json.dumps(job.raw) if as_json else job.id)
 
 

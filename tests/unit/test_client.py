@@ -198,7 +198,9 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_help_shows_what_a_method_takes_and_gives(kind: type) -> None:
     shown = inspect.signature(kind.predict)
-    assert list(shown.parameters) == ["self", "picture", "asked"]
+    options = ["model", "top_k", "mode", "explain", "timeout_s"]
+    assert list(shown.parameters) == ["self", "picture", *options]
+    assert list(inspect.signature(kind.result).parameters) == ["self", "job", "wait_s"]
     assert shown.return_annotation is client.Prediction
     assert "Raises MlaasError" in (kind.predict.__doc__ or "")
 

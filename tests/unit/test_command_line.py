@@ -111,6 +111,12 @@ def test_an_empty_folder_is_said(tmp_path: Path) -> None:
     assert "no pictures in" in said.stderr
 
 
+def test_a_job_with_a_file_that_is_not_there_is_not_handed_over() -> None:
+    said = mlaas("jobs", "submit", "--url", NOBODY, SANDAL, "nothing.png")
+    assert said.exit_code == 1
+    assert "nothing.png: no such file" in said.stderr
+
+
 def test_no_gateway_is_said_once_with_what_to_do() -> None:
     with pytest.raises(Unreachable) as caught:
         CliRunner().invoke(
