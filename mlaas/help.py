@@ -17,6 +17,7 @@ SECTIONS = {
         "gateway": "mlaas gateway --broker kafka://localhost:9092",
         "worker": "mlaas worker --broker kafka://localhost:9092 --workers 2",
         "topics": "mlaas topics create --broker kafka://localhost:9092",
+        "keys": "mlaas keys new alice --file keys.txt",
         "config": "mlaas config show",
         "completion": 'eval "$(mlaas completion bash)"',
     },
