@@ -134,7 +134,7 @@ def test_the_clients_variables_are_no_settings() -> None:
     variables = {"MLAAS_URL": NOBODY, "MLAAS_API_KEY": "k"}
     said = CliRunner(env=variables).invoke(command, ["config", "show"])
     assert said.exit_code == 0
-    assert "api_key" not in said.stdout
+    assert NOBODY not in said.stdout
 
 
 def test_the_mode_is_one_of_those_that_there_are() -> None:
