@@ -1,11 +1,11 @@
-"""When a micro-batch opens and closes."""
+"""Micro-batches: one grows while the model works on the one before."""
 
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from messaging.broker import Delivery
-
-Receive = Callable[[int, float], Sequence[Delivery]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,17 +16,61 @@ class Batch:
     received_at: float
 
 
-def collect(
-    receive: Receive, *, max_size: int, max_wait_s: float, patience_s: float, clock: Callable[[], float]
-) -> Batch | None:
-    """Wait up to patience_s for a first message, then up to max_wait_s for more. None if none came.
+class NextBatch:
+    """Between the thread that receives and the one that has the model work.
 
-    With max_wait_s 0 a lone message goes on at once; batches form while the model is busy.
+    With max_wait_s 0 a lone message goes on at once; batches form while the model is busy. max_wait_s counts
+    from a batch's first message.
     """
-    deliveries = list(receive(max_size, patience_s))
-    if not deliveries:
-        return None
-    received_at = clock()
-    while len(deliveries) < max_size and (left := received_at + max_wait_s - clock()) > 0:
-        deliveries += receive(max_size - len(deliveries), left)
-    return Batch(deliveries, received_at)
+
+    def __init__(self, max_size: int, max_wait_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_size = max_size
+        self._max_wait_s = max_wait_s
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._deliveries: list[Delivery] = []
+        self._received_at = 0.0
+        self._closed = False
+
+    def is_empty(self) -> bool:
+        return not self._deliveries
+
+    def wait_for_room(self, timeout: float) -> int:
+        """How many more may be added: 0 if it was full for so many seconds."""
+        with self._changed:
+            self._changed.wait_for(self._has_room, timeout)
+            return self._max_size - len(self._deliveries)
+
+    def wait_until_taken(self, timeout: float) -> None:
+        """So many seconds at most."""
+        with self._changed:
+            self._changed.wait_for(self.is_empty, timeout)
+
+    def add(self, deliveries: Iterable[Delivery]) -> None:
+        with self._changed:
+            if not self._deliveries:
+                self._received_at = self._clock()
+            self._deliveries += deliveries
+            self._changed.notify_all()
+
+    def take(self) -> Batch | None:
+        """Waits for a first message. None when it is closed and nothing is left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._deliveries or self._closed)
+            if not self._deliveries:
+                return None
+            left_s = self._received_at + self._max_wait_s - self._clock()
+            self._changed.wait_for(lambda: not self._has_room() or self._closed, max(0.0, left_s))
+            batch = Batch(self._deliveries, self._received_at)
+            self._deliveries = []
+            self._changed.notify_all()
+            return batch
+
+    def close(self) -> None:
+        """Nothing will be added any more."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _has_room(self) -> bool:
+        return len(self._deliveries) < self._max_size

@@ -1,15 +1,13 @@
-"""The consumer process: one thread collects the next batch while the other has the model work on this one."""
+"""The consumer process: one thread receives the next batch while the other has the model work on this one."""
 
 import logging
-import queue
 import threading
-import time
 from pathlib import Path
 
 from messaging.broker import Broker, BrokerError, ClientBroken, Subscription
 from messaging.settings import TopicSettings
 from worker.answering import Answerer
-from worker.batching import Batch, collect
+from worker.batching import NextBatch
 from worker.cancelled import CancellationListener, Cancelled
 from worker.isolation import IsolatedModel
 from worker.metrics import WorkerMetrics
@@ -20,6 +18,7 @@ _log = logging.getLogger("mlaas.worker")
 
 _PATIENCE_S = 0.2
 _RETRY_S = 0.5
+_TOP_UP_S = 0.003
 
 
 class Consumer:
@@ -35,7 +34,7 @@ class Consumer:
         self._settings = settings
         self._model = model
         self._stopping = threading.Event()
-        self._ready_to_think: queue.Queue[Batch | None] = queue.Queue(maxsize=1)
+        self._next_batch = NextBatch(settings.max_batch_size, settings.max_batch_wait_ms / 1000)
         self._failure: BaseException | None = None
         self._lost = False
 
@@ -89,46 +88,42 @@ class Consumer:
         thinker.start()
         while not self._stopping.is_set():
             self._beat()
-            batch = self._collect(subscription)
-            if batch is not None:
-                self._lost = False
-                self._ready_to_think.put(batch)
-        self._ready_to_think.put(None)
+            self._receive(subscription)
+        self._next_batch.close()
         thinker.join()
         listener.stop()
         self._broker.close()  # sends what is waiting, so that it is acknowledged before leaving the group
         subscription.close()
 
-    def _collect(self, subscription: Subscription) -> Batch | None:
+    def _receive(self, subscription: Subscription) -> None:
+        """At once what comes to an idle model; what comes to a busy one, every few milliseconds together."""
+        if not self._next_batch.is_empty():
+            self._next_batch.wait_until_taken(_TOP_UP_S)
+        room = self._next_batch.wait_for_room(_PATIENCE_S)
+        if not room:
+            return
         try:
-            return collect(
-                subscription.receive,
-                max_size=self._settings.max_batch_size,
-                max_wait_s=self._settings.max_batch_wait_ms / 1000,
-                patience_s=_PATIENCE_S,
-                clock=time.monotonic,
-            )
+            patience_s = _PATIENCE_S if self._next_batch.is_empty() else 0
+            if deliveries := subscription.receive(room, patience_s):
+                self._lost = False
+                self._next_batch.add(deliveries)
         except ClientBroken as error:
             self._failure = error
             self._stopping.set()
-            return None
         except BrokerError as error:
             if not self._lost:
                 _log.warning("receiving: %s", error)
             self._lost = True
             self._stopping.wait(_RETRY_S)
-            return None
 
     def _think(self, answerer: Answerer) -> None:
         """A thread's whole life. Whatever ends it early ends the process: a dead loop is not healthy."""
         try:
-            while (batch := self._ready_to_think.get()) is not None:
+            while (batch := self._next_batch.take()) is not None:
                 answerer.answer(batch)
         except BaseException as error:
             self._failure = error
             self._stopping.set()
-            while self._ready_to_think.get() is not None:
-                pass
 
     def _beat(self) -> None:
         """A probe looks at the age of this file: the loop turns several times a second."""
