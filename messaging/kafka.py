@@ -10,6 +10,7 @@ from messaging.kafka_places import KafkaInbox, KafkaSubscription
 from messaging.kafka_reader import Reader
 from messaging.kafka_records import KafkaRecords
 from messaging.kafka_sender import Sender
+from messaging.kafka_turns import ANY, Turns
 
 
 class KafkaBroker:
@@ -32,9 +33,12 @@ class KafkaBroker:
         }
         self._sender = Sender(kafka_config.producer(self._servers, sending))
         self._gatherer = Sender(kafka_config.gatherer(self._servers, sending))
+        self._turns = Turns(self._sender.led_partitions)
 
     def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
         topic, partition = split_address(address)
+        if partition == ANY:
+            partition = self._turns.next(topic, gather=gather)
         return (self._gatherer if gather else self._sender).send(topic, partition, message)
 
     def subscribe(self, topic: str, group: str, instance_id: str = "") -> KafkaSubscription:
@@ -62,6 +66,7 @@ class KafkaBroker:
             raise
 
     def close(self) -> None:
+        self._turns.close()
         self._sender.close()
         self._gatherer.close()
 
@@ -78,10 +83,10 @@ class KafkaBroker:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """topic/partition, or a topic alone: then -1, and the client spreads. Raises TopicMissing."""
+    """topic/partition, or a topic alone: then ANY. Raises TopicMissing."""
     topic, slash, partition = address.partition("/")
     if not slash:
-        return topic, -1
+        return topic, ANY
     if not (partition.isascii() and partition.isdigit() and len(partition) < 10):
         raise TopicMissing(f"{address[:100]!r} is not an address")
     return topic, int(partition)

@@ -11,6 +11,8 @@ from messaging.kafka_errors import is_fatal, translate, translated
 from messaging.kafka_log import ClientLog
 from messaging.kafka_reader import encode_headers
 
+_ANSWER_TIMEOUT_S = 2.0
+
 
 class Sender:
     """Safe to use from several threads. A producer that cannot go on is replaced by another."""
@@ -48,6 +50,12 @@ class Sender:
         except BufferError as error:
             raise QueueFull(f"publish to {topic}: {error}") from error
         return published
+
+    def led_partitions(self, topic: str) -> list[int]:
+        """Those that have a leader. Raises BrokerError."""
+        with translated(f"topic {topic}"):
+            found = self._producer.list_topics(topic, timeout=_ANSWER_TIMEOUT_S).topics[topic]
+        return sorted(number for number, its in found.partitions.items() if its.leader >= 0)
 
     def close(self) -> None:
         """Send what is still waiting, for a short while."""

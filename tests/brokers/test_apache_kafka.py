@@ -149,3 +149,21 @@ def test_a_member_with_the_same_instance_id_takes_the_place(apache_kafka: LocalK
     for broker in brokers:
         broker.close()
     second.close()
+
+
+def test_every_partition_gets_as_many_messages(apache_kafka: LocalKafka) -> None:
+    topic = f"t-{uuid.uuid4().hex[:8]}"
+    create_topic(apache_kafka.bootstrap_servers, topic, partitions=4)
+    broker = connect(f"kafka://{apache_kafka.bootstrap_servers}")
+    broker.publish(topic, Message(b"the first, before the partitions are known")).result(PATIENCE_S)
+    end = time.monotonic() + PATIENCE_S
+    while not broker._turns._led[topic]:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    for gather in (False, True):
+        for published in [broker.publish(topic, Message(b""), gather=gather) for _ in range(64)]:
+            published.result(PATIENCE_S)
+    records = broker.records(topic)
+    assert sorted(len(offsets) for offsets in records.bounds().values()) == [32, 32, 32, 33]
+    records.close()
+    broker.close()
