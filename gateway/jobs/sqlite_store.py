@@ -1,0 +1,92 @@
+"""Jobs in a file: for gateways on one machine. Not for a network's file system: locks fail there."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gateway.jobs.sql_database import SCHEMA, Session
+from gateway.jobs.sql_store import SqlStore
+from gateway.jobs.store import StoreError, StoreUnavailable
+
+T = TypeVar("T")
+
+
+class SqliteStore(SqlStore):
+    def __init__(self, path: str, timeout_s: float) -> None:
+        super().__init__(_Sqlite(Path(path), timeout_s))
+
+
+class _Sqlite:
+    """One connection, used by one thread at a time: SQLite has one writer anyway."""
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        self._path = path
+        self._timeout_s = timeout_s
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def change(self, work: Callable[[Session], T]) -> T:
+        if not self._lock.acquire(timeout=self._timeout_s):
+            raise StoreUnavailable(f"{self._path}: busy for {self._timeout_s:g} s")
+        try:
+            return self._change(work)
+        except sqlite3.OperationalError as error:
+            raise StoreUnavailable(f"{self._path}: {error}") from error
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self._path}: {error}") from error
+        finally:
+            self._lock.release()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _change(self, work: Callable[[Session], T]) -> T:
+        if self._connection is None:
+            self._connection = self._open()
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            found = work(_Transaction(connection))
+            connection.execute("COMMIT")
+            return found
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+
+    def _open(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # What is committed outlives the process; a loss of power may take the last commits.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            for statement in SCHEMA:
+                connection.execute(statement.format(blob="BLOB"))
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+
+class _Transaction:
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, statement: str, *parameters: object) -> Sequence[Sequence[Any]]:
+        return self._connection.execute(statement, parameters).fetchall()
+
+    def each(self, statement: str, parameters: Iterable[Sequence[object]]) -> None:
+        self._connection.executemany(statement, parameters)
+
+    def lock_jobs(self, job_ids: Sequence[str]) -> None:
+        """An immediate transaction is alone from its start."""
+
+    def lock_creation(self) -> None:
+        """As lock_jobs."""

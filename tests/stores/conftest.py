@@ -1,0 +1,83 @@
+"""The same tests over every store of jobs."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from gateway.jobs.connect import connect
+from gateway.jobs.store import Store
+from tests.stores.servers import LocalPostgresql, LocalRedis, Server
+
+TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """connect() is the store as another gateway has it."""
+
+    url: str
+    connect: Callable[[], Store]
+
+
+@pytest.fixture(params=["sqlite", "redis", "postgresql"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'folder' / 'jobs.sqlite3'}"
+    else:
+        server: Server = request.getfixturevalue(request.param)
+        url = server.url
+    made: list[Store] = []
+
+    def connect_one() -> Store:
+        made.append(connect(url, TIMEOUT_S))
+        return made[-1]
+
+    yield Bench(url, connect_one)
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def store(bench: Bench) -> Store:
+    return bench.connect()
+
+
+@pytest.fixture
+def server_of(request: pytest.FixtureRequest) -> Callable[[str], Server]:
+    """By its name, one of its own for this test."""
+
+    def start(name: str) -> Server:
+        kind = {"redis": LocalRedis, "postgresql": LocalPostgresql}[name]
+        require(kind)
+        server = kind()
+        request.addfinalizer(lambda: server.__exit__(None, None, None))
+        server.start()
+        return server
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[Server]:
+    require(LocalRedis)
+    with LocalRedis() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    require(LocalPostgresql)
+    with LocalPostgresql() as server:
+        yield server
+
+
+def require(kind: type[Server]) -> None:
+    """Skips the test where the server is not installed; REQUIRE_JOB_STORES makes that a failure."""
+    reason = kind.missing()
+    if reason is not None:
+        if os.environ.get("REQUIRE_JOB_STORES"):
+            pytest.fail(reason)
+        pytest.skip(reason)
