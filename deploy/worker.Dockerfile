@@ -13,6 +13,7 @@ COPY worker worker
 COPY mlaas mlaas
 # mlaas checks the settings of all parts.
 COPY gateway/__init__.py gateway/settings.py gateway/
+COPY gateway/jobs/__init__.py gateway/jobs/settings.py gateway/jobs/
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     MLAAS_LOG__FORMAT=json MLAAS_WORKER__HEARTBEAT_FILE=/tmp/heartbeat

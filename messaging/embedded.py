@@ -12,6 +12,7 @@ from messaging.kafka_errors import translated
 
 # Below what one partition holds, so that nothing is dropped before it is read.
 MAX_BYTES_IN_FLIGHT = 4 * 1024 * 1024
+MAX_REPLIES_IN_FLIGHT = MAX_BYTES_IN_FLIGHT // 2048
 
 # The mock never wakes a waiting fetch, so the wait is the latency. It gives a place in a group back
 # only after session.timeout.ms, and never finishes a first join with less than 3000.

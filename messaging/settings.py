@@ -19,8 +19,11 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     replies: TopicName
     dead_letters: TopicName
     cancellations: TopicName
+    jobs: TopicName
+    job_replies: TopicName
     partitions: PositiveInt
     replication_factor: PositiveInt
     requests_retention_ms: PositiveInt
     replies_retention_ms: PositiveInt
     dead_letters_retention_ms: PositiveInt
+    jobs_retention_ms: PositiveInt

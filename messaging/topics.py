@@ -29,8 +29,8 @@ def partitions(broker: BrokerSettings, timeout: float = 30.0) -> dict[str, int]:
 
 def wanted_partitions(topics: TopicSettings) -> dict[str, int]:
     """How many each topic is to have."""
-    shared = dict.fromkeys((topics.requests, topics.replies, topics.dead_letters), topics.partitions)
-    return {**shared, topics.cancellations: 1}
+    shared = (topics.requests, topics.replies, topics.dead_letters, topics.jobs, topics.job_replies)
+    return {**dict.fromkeys(shared, topics.partitions), topics.cancellations: 1}
 
 
 def _wanted(broker: BrokerSettings, topics: TopicSettings) -> list[NewTopic]:
@@ -39,6 +39,8 @@ def _wanted(broker: BrokerSettings, topics: TopicSettings) -> list[NewTopic]:
         topics.replies: topics.replies_retention_ms,
         topics.dead_letters: topics.dead_letters_retention_ms,
         topics.cancellations: topics.replies_retention_ms,
+        topics.jobs: topics.jobs_retention_ms,
+        topics.job_replies: topics.jobs_retention_ms,
     }
     partitions_of = wanted_partitions(topics)
     return [

@@ -9,6 +9,7 @@ import msgspec
 import yaml
 from msgspec.structs import replace
 
+from gateway.jobs.settings import JobSettings
 from gateway.settings import GatewaySettings
 from messaging.settings import BrokerSettings, TopicSettings
 from model.settings import ModelSettings, TrainSettings
@@ -36,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     broker: BrokerSettings
     topics: TopicSettings
     gateway: GatewaySettings
+    jobs: JobSettings
     worker: WorkerSettings
     model: ModelSettings
     train: TrainSettings
@@ -52,7 +54,7 @@ def load(
         tree = _merged(tree, _read(chosen), str(chosen), ())
     for path, value, source in [*_from_environment(environment), *_from_command_line(overrides)]:
         tree = _merged(tree, _nested(path, value), source, ())
-    return _absolute(_converted(tree))
+    return _absolute(_consistent(_converted(tree)))
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
@@ -139,6 +141,14 @@ def _converted(tree: Tree) -> Settings:
         raise SettingsError(f"{where.rstrip('`')}: {what}" if where else what) from error
 
 
+def _consistent(settings: Settings) -> Settings:
+    if settings.topics.jobs_retention_ms < settings.jobs.deadline_ms:
+        raise SettingsError(
+            "topics.jobs_retention_ms is below jobs.deadline_ms: the broker would delete jobs that wait"
+        )
+    return settings
+
+
 def _absolute(settings: Settings) -> Settings:
     """Folders and files are relative to the project's root, wherever the command is run."""
     model = replace(settings.model, weights_dir=str(ROOT / settings.model.weights_dir))
@@ -151,4 +161,9 @@ def _absolute(settings: Settings) -> Settings:
     gateway = settings.gateway
     if gateway.api_keys_file:
         gateway = replace(gateway, api_keys_file=str(ROOT / gateway.api_keys_file))
-    return replace(settings, gateway=gateway, model=model, train=train)
+    return replace(settings, gateway=gateway, model=model, train=train, jobs=_absolute_store(settings.jobs))
+
+
+def _absolute_store(jobs: JobSettings) -> JobSettings:
+    scheme, _, path = jobs.store.partition(":///")
+    return replace(jobs, store=f"sqlite:///{ROOT / path}") if scheme == "sqlite" else jobs

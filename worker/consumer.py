@@ -9,6 +9,7 @@ from messaging.settings import TopicSettings
 from worker.answering import Answerer
 from worker.batching import NextBatch
 from worker.cancelled import CancellationListener, Cancelled
+from worker.intake import Intake
 from worker.isolation import IsolatedModel
 from worker.metrics import WorkerMetrics
 from worker.outbox import Outbox
@@ -58,11 +59,16 @@ class Consumer:
             raise self._failure
 
     def _subscribe(self) -> Subscription | None:
-        """As soon as the broker and the topic are there; None if stopped before."""
+        """As soon as the broker and the topics are there; None if stopped before."""
         while not self._stopping.is_set():
             try:
-                return self._broker.subscribe(
-                    self._topics.requests, self._settings.group, self._settings.instance_id
+                return Intake(
+                    self._broker,
+                    self._topics.requests,
+                    self._topics.jobs,
+                    self._settings.group,
+                    self._settings.instance_id,
+                    self._settings.max_jobs_in_batch,
                 )
             except BrokerError as error:
                 if not self._lost:
@@ -81,7 +87,7 @@ class Consumer:
             self._model,
             outbox,
             self.metrics,
-            reply_topics={self._topics.replies, *self._settings.more_reply_topics},
+            reply_topics={self._topics.replies, self._topics.job_replies, *self._settings.more_reply_topics},
             cancelled=cancelled,
         )
         thinker = threading.Thread(target=self._think, args=[answerer], name="thinker")

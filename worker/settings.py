@@ -13,6 +13,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     instance_id: str
     more_reply_topics: list[str]
     max_batch_size: PositiveInt
+    max_jobs_in_batch: PositiveInt
     max_batch_wait_ms: Annotated[int, msgspec.Meta(ge=0)]
     model_timeout_ms: PositiveInt
     model_start_timeout_ms: PositiveInt

@@ -26,11 +26,14 @@ def settings(kafka: LocalKafka) -> tuple[BrokerSettings, TopicSettings]:
         replies=f"{prefix}.replies",
         dead_letters=f"{prefix}.dead-letters",
         cancellations=f"{prefix}.cancellations",
+        jobs=f"{prefix}.jobs",
+        job_replies=f"{prefix}.job-replies",
         partitions=12,
         replication_factor=1,
         requests_retention_ms=300_000,
         replies_retention_ms=60_000,
         dead_letters_retention_ms=600_000,
+        jobs_retention_ms=600_000,
     )
     return broker, topics
 

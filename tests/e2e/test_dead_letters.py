@@ -81,7 +81,7 @@ class Shell:
 def shell(apache_kafka: LocalKafka) -> Iterator[Shell]:
     prefix = uuid.uuid4().hex[:8]
     url = f"kafka://{apache_kafka.bootstrap_servers}"
-    names = ("requests", "replies", "dead_letters", "cancellations")
+    names = ("requests", "replies", "dead_letters", "cancellations", "jobs", "job_replies")
     topics = {f"MLAAS_TOPICS__{name.upper()}": f"{prefix}.{name}" for name in names}
     theirs = {"MLAAS_BROKER__URL": url, "MLAAS_WORKER__GROUP": f"{prefix}.workers", **topics}
     shell = Shell(url, f"{prefix}.requests", theirs)

@@ -36,6 +36,12 @@ def test_the_environment_names_a_file(tmp_path: Path) -> None:
         ({"MLAAS_TRAIN__NETWORK__DEPTHS": "[16]"}, r"no setting train\.network\.depths"),
         ({"MLAAS_MODEL__NAMES": "[]"}, r"model\.names: Expected `array` of length >= 1"),
         ({"MLAAS_MODEL__NAMES": "['../etc']"}, r"model\.names"),
+        ({"MLAAS_JOBS__STORE": "mysql://host/db"}, r"jobs\.store"),
+        ({"MLAAS_JOBS__KEEP_MS": "1000"}, r"jobs: keep_ms is below deadline_ms"),
+        (
+            {"MLAAS_TOPICS__JOBS_RETENTION_MS": "1000"},
+            r"topics\.jobs_retention_ms is below jobs\.deadline_ms",
+        ),
         ({"MLAAS_CONFIG": "/no/such/file"}, "/no/such/file: No such file"),
     ],
 )
@@ -69,6 +75,7 @@ def test_children_read_back_the_same_settings() -> None:
         ("broker.url", "kafka://a:1?b=c"),
         ("worker.processes", 3),
         ("model.names", ["a", "b"]),
+        ("jobs.store", "redis://h:1/0"),
         ("train.network.widths", "[8, 16]"),
         ("train.teacher.name", ""),
     ]
@@ -78,6 +85,8 @@ def test_children_read_back_the_same_settings() -> None:
 
 def test_folders_are_relative_to_the_project() -> None:
     settings = load(None, {})
+    assert settings.jobs.store == f"sqlite:///{ROOT}/.cache/jobs.sqlite3"
+    assert load(None, {"MLAAS_JOBS__STORE": "sqlite:////a/b"}).jobs.store == "sqlite:////a/b"
     assert settings.model.weights_dir == str(ROOT / "weights")
     for folder in (settings.train.data_dir, settings.train.checkpoint_dir, settings.train.reports_dir):
         assert Path(folder).parent == ROOT

@@ -9,7 +9,7 @@ import pytest
 
 from messaging import contract
 from messaging.broker import Message, feed
-from messaging.contract import ErrorCode
+from messaging.contract import ErrorCode, Request
 from messaging.memory import MemoryBroker
 from tests import fragile_model, second_model
 from tests.unit.workers import SANDAL, SETTINGS, Running, label, worker
@@ -28,6 +28,19 @@ def test_a_picture_is_answered_with_its_label_and_its_digest() -> None:
     assert reply.model == "fashion-mnist"
     assert reply.timings is not None
     assert reply.timings.batch_size == 1
+
+
+def test_a_jobs_picture_is_answered_to_the_jobs_replies() -> None:
+    topics = SETTINGS.topics
+    with worker() as running:
+        replies = running.broker.subscribe(topics.job_replies, "test")
+        request = Request(body=SANDAL, correlation_id="job.0", reply_to=topics.job_replies)
+        running.broker.publish(topics.jobs, contract.encode_request(request)).result()
+        running.send("beside it", SANDAL)
+        assert label(running.replies(1)["beside it"]) == "Sandal"
+        (delivery,) = replies.receive(2, 60)
+    assert contract.correlation_id(delivery.message) == "job.0"
+    assert label(contract.decode_reply(delivery.message)) == "Sandal"
 
 
 def test_one_bad_picture_fails_alone() -> None:
