@@ -14,7 +14,10 @@ COPY model/__init__.py model/settings.py model/
 COPY worker/__init__.py worker/settings.py worker/
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
-    MLAAS_GATEWAY__HOST=0.0.0.0 MLAAS_LOG__FORMAT=json
+    MLAAS_GATEWAY__HOST=0.0.0.0 MLAAS_LOG__FORMAT=json \
+    MLAAS_JOBS__STORE=sqlite:////var/lib/mlaas/jobs.sqlite3
+# A volume that is mounted there takes over its owner.
+RUN install -d -o 10001 -g 10001 /var/lib/mlaas
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s \

@@ -1,6 +1,6 @@
 """The HTTP application."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -9,6 +9,9 @@ from fastapi.routing import APIRoute
 from gateway import batch, docs, health, models, openapi, page, predict
 from gateway.api_keys import ApiKeys
 from gateway.cors import Cors
+from gateway.jobs import routes as job_routes
+from gateway.jobs.service import Jobs
+from gateway.jobs.settings import JobSettings
 from gateway.key_file import open_key_file
 from gateway.middleware import BodyLimit
 from gateway.observing import Observing
@@ -20,18 +23,31 @@ from gateway.settings import GatewaySettings
 from gateway.shortcut import Shortcut
 
 _FORM_OVERHEAD_BYTES = 64 * 1024
+_FORM_PART_BYTES = 512  # a boundary, two headers, a filename
 _MANY_PICTURES = ("/predict/batch", "/v2/models/")
 
 
-def create_app(requester: Requester, settings: GatewaySettings, version: str = "unknown") -> FastAPI:
-    """The requester is started and closed with the application. Raises KeyFileError."""
+def create_app(
+    requester: Requester,
+    settings: GatewaySettings,
+    version: str = "unknown",
+    jobs: tuple[Jobs, JobSettings] | None = None,
+) -> FastAPI:
+    """The requester, and the jobs if there are any, are started and closed with the application.
+
+    Raises KeyFileError.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await requester.start()
         try:
+            if jobs is not None:
+                await jobs[0].start()
             yield
         finally:
+            if jobs is not None:
+                await jobs[0].close()
             await requester.close()
 
     app = FastAPI(
@@ -46,6 +62,8 @@ def create_app(requester: Requester, settings: GatewaySettings, version: str = "
     predicting = predict.router(requester, settings)
     app.include_router(predicting)
     app.include_router(batch.router(requester, settings))
+    if jobs is not None:
+        app.include_router(job_routes.router(*jobs, settings))
     app.include_router(models.router(requester, settings))
     app.include_router(metadata.router(requester, settings, version))
     app.include_router(infer.router(requester, settings))
@@ -57,17 +75,26 @@ def create_app(requester: Requester, settings: GatewaySettings, version: str = "
     problems.install(app)
     busiest = [route for route in predicting.routes if isinstance(route, APIRoute)]
     app.add_middleware(Shortcut, routes=busiest, handlers=app.exception_handlers)
-    _wrap(app, requester, settings, problems)
+    more = dict.fromkeys(_MANY_PICTURES, settings.max_batch_bytes + _FORM_OVERHEAD_BYTES)
+    if jobs is not None:
+        more["/jobs"] = jobs[1].max_bytes + jobs[1].max_pictures * _FORM_PART_BYTES
+    _wrap(app, requester, settings, problems, more)
     return app
 
 
-def _wrap(app: FastAPI, requester: Requester, settings: GatewaySettings, problems: Problems) -> None:
-    """From the innermost to the outermost."""
+def _wrap(
+    app: FastAPI,
+    requester: Requester,
+    settings: GatewaySettings,
+    problems: Problems,
+    more_bytes: Mapping[str, int],
+) -> None:
+    """From the innermost to the outermost. more_bytes: beginnings of paths whose bodies may be larger."""
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_upload_bytes + _FORM_OVERHEAD_BYTES,
         timeout_ms=settings.body_timeout_ms,
-        more=dict.fromkeys(_MANY_PICTURES, settings.max_batch_bytes + _FORM_OVERHEAD_BYTES),
+        more=more_bytes,
     )
     keys = open_key_file(settings.api_keys_file)
     if keys is not None:

@@ -11,8 +11,11 @@ GatewayError
 ├── Unauthorized        401  no API key, or a wrong one
 ├── RateLimited         429  too often for this API key: come back in retry_after_s
 ├── UnknownModel        404  no worker serves a model of that name
+├── UnknownJob          404  none of that id, or it is another's
+├── JobExpired          410  its time, or that of its results, is over
 ├── ClientGone          499  nobody is left to read this; for logs and counts
 ├── TooManyInFlight     429  come back in retry_after_s
+├── TooManyJobs         429  too much is unfinished: come back in retry_after_s
 ├── Unavailable         503  broker away, no worker, or closing: come back in retry_after_s
 ├── ReplyTimeout        504  nobody answered in time
 └── WorkerFailed        500  the worker could not; no detail
@@ -113,6 +116,18 @@ class UnknownModel(Rejected):
     title = "Unknown model"
 
 
+class UnknownJob(Rejected):
+    status = 404
+    kind = "unknown-job"
+    title = "Unknown job"
+
+
+class JobExpired(Rejected):
+    status = 410
+    kind = "job-expired"
+    title = "The job's time is over"
+
+
 class ClientGone(GatewayError):
     status = 499
     kind = "client-gone"
@@ -124,6 +139,13 @@ class TooManyInFlight(GatewayError):
     kind = "too-many-in-flight"
     title = "Too many requests in flight"
     retry_after_s = 1
+
+
+class TooManyJobs(GatewayError):
+    status = 429
+    kind = "too-many-jobs"
+    title = "Too many unfinished jobs"
+    retry_after_s = 10
 
 
 class Unavailable(GatewayError):

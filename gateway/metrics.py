@@ -47,6 +47,18 @@ class GatewayMetrics:
             ("api_key",),
             registry=self._registry,
         )
+        self.jobs_accepted = Counter(
+            "mlaas_jobs_accepted_total", "Jobs acknowledged with 202.", registry=self._registry
+        )
+        self.job_results = Counter(
+            "mlaas_job_results_total", "Results of jobs that were stored.", registry=self._registry
+        )
+        self.job_results_dropped = Counter(
+            "mlaas_job_results_dropped_total",
+            "Results of jobs that were not stored. duplicate: there was one; unknown: no job waited for it.",
+            ("reason",),
+            registry=self._registry,
+        )
         self.ready = Gauge(
             "mlaas_ready", "1 while a picture sent now would be answered.", registry=self._registry
         )

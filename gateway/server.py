@@ -14,6 +14,8 @@ import uvicorn
 
 from gateway.app import create_app
 from gateway.http_protocol import BoundedProtocol
+from gateway.jobs.service import Jobs
+from gateway.jobs.settings import JobSettings
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from messaging.broker import Broker
@@ -33,17 +35,21 @@ class _Server(uvicorn.Server):
     go elsewhere. Draining, it takes nothing new, and every waiter is answered before connections are cut.
     """
 
-    def __init__(self, config: uvicorn.Config, requester: Requester, drain_delay_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, requester: Requester, jobs: Jobs, drain_delay_s: float
+    ) -> None:
         super().__init__(config)
         self._requester = requester
+        self._jobs = jobs
         self._drain_delay_s = drain_delay_s
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._requester.leave()
         await self._leave()
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._requester.drain())
-            both.create_task(super().shutdown(sockets))
+        async with asyncio.TaskGroup() as ending:
+            ending.create_task(self._requester.drain())
+            ending.create_task(self._jobs.drain())
+            ending.create_task(super().shutdown(sockets))
 
     async def _leave(self) -> None:
         """A second signal ends it at once."""
@@ -66,10 +72,19 @@ def listen(settings: GatewaySettings) -> socket.socket:
 
 
 def serve(
-    listener: socket.socket, broker: Broker, topics: TopicSettings, settings: GatewaySettings, version: str
+    listener: socket.socket,
+    broker: Broker,
+    topics: TopicSettings,
+    settings: GatewaySettings,
+    job_settings: JobSettings,
+    version: str,
 ) -> None:
-    """Until SIGTERM or SIGINT; then the requests in flight are answered first. Raises KeyFileError."""
+    """Until SIGTERM or SIGINT; then the requests in flight are answered first.
+
+    Raises KeyFileError, StoreError.
+    """
     requester = Requester(broker, topics, settings)
+    jobs = Jobs(broker, topics, job_settings, requester, settings.instance_id)
     host, port = listener.getsockname()[:2]
     _log.info("listening on %s:%s", host, port)
     protocol: Any = partial(
@@ -78,7 +93,7 @@ def serve(
         head_timeout_s=settings.head_timeout_ms / 1000,
     )
     config = uvicorn.Config(
-        create_app(requester, settings, version),
+        create_app(requester, settings, version, (jobs, job_settings)),
         http=protocol,
         log_config=None,
         access_log=False,
@@ -86,7 +101,7 @@ def serve(
         timeout_graceful_shutdown=settings.drain_timeout_ms // 1000 + _AFTER_DRAIN_S,
         server_header=False,
     )
-    server = _Server(config, requester, settings.drain_delay_ms / 1000)
+    server = _Server(config, requester, jobs, settings.drain_delay_ms / 1000)
 
     def stop(_: int, __: FrameType | None) -> None:
         server.should_exit = True

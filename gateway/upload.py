@@ -41,6 +41,14 @@ async def read_pictures(request: Request, most: int) -> list[Upload]:
     return await _from_form(request, most)
 
 
+async def read_any(request: Request, most: int) -> list[Upload]:
+    """All files of a form, or the body itself as the only one. Raises Rejected."""
+    if request.headers.get("content-type", "").startswith("multipart/form-data"):
+        return await _from_form(request, most)
+    content, declared = await read_picture(request)
+    return [Upload(content, declared, "")]
+
+
 async def _from_form(request: Request, most: int) -> list[Upload]:
     async with request.form(max_files=most, max_fields=OTHER_FIELDS) as form:
         files = [file for file in form.getlist(FIELD) if isinstance(file, UploadFile)]

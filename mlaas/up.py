@@ -3,6 +3,7 @@
 import http.client
 import logging
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from types import FrameType
 
 from msgspec.structs import replace
 
-from mlaas.settings import Settings, as_environment
+from mlaas.settings import Settings, as_environment, load
 from mlaas.supervisor import Supervisor
 from worker.settings import WorkerSettings
 
@@ -86,19 +87,34 @@ def _with_broker(settings: Settings) -> Iterator[Settings]:
         create_topics(settings.broker, settings.topics)
         yield settings
         return
-    from messaging.embedded import MAX_BYTES_IN_FLIGHT, EmbeddedBroker
+    from messaging.embedded import EmbeddedBroker
 
     broker = EmbeddedBroker()
     _log.info("embedded broker at %s", broker.url)
-    most = min(settings.gateway.max_in_flight_bytes, MAX_BYTES_IN_FLIGHT)
     try:
-        yield replace(
-            settings,
-            broker=replace(settings.broker, url=broker.url),
-            gateway=replace(settings.gateway, max_in_flight_bytes=most),
-        )
+        with tempfile.TemporaryDirectory(prefix="mlaas-") as folder:
+            yield _embedded(settings, broker.url, folder)
     finally:
         broker.close()
+
+
+def _embedded(settings: Settings, url: str, folder: str) -> Settings:
+    """No more in flight than that broker holds. Jobs end with it: by default their store does, too."""
+    from messaging.embedded import MAX_BYTES_IN_FLIGHT, MAX_REPLIES_IN_FLIGHT
+
+    gateway, jobs = settings.gateway, settings.jobs
+    store = f"sqlite:///{folder}/jobs.sqlite3" if jobs.store == load(None, {}).jobs.store else jobs.store
+    return replace(
+        settings,
+        broker=replace(settings.broker, url=url),
+        gateway=replace(gateway, max_in_flight_bytes=min(gateway.max_in_flight_bytes, MAX_BYTES_IN_FLIGHT)),
+        jobs=replace(
+            jobs,
+            store=store,
+            max_unfinished_bytes=min(jobs.max_unfinished_bytes, MAX_BYTES_IN_FLIGHT),
+            max_unfinished_pictures=min(jobs.max_unfinished_pictures, MAX_REPLIES_IN_FLIGHT),
+        ),
+    )
 
 
 def _wait_until_ready(supervisor: Supervisor, host: str, port: int, stopping: threading.Event) -> None:

@@ -58,7 +58,8 @@ def gateway(chosen: "Chosen", host: str | None, port: int | None, fd: int | None
     open_key_file(settings.gateway.api_keys_file)
     with _taken_port_explained(settings):
         listener = listen(settings.gateway) if fd is None else socket.socket(fileno=fd)
-    serve(listener, connect(settings.broker), settings.topics, settings.gateway, __version__)
+    connection = connect(settings.broker)
+    serve(listener, connection, settings.topics, settings.gateway, settings.jobs, __version__)
 
 
 @click.command()

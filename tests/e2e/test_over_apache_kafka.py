@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -42,6 +43,10 @@ def environment(kafka: LocalKafka) -> dict[str, str]:
         "MLAAS_TOPICS__REPLIES": f"{prefix}.replies",
         "MLAAS_TOPICS__DEAD_LETTERS": f"{prefix}.dead-letters",
         "MLAAS_TOPICS__CANCELLATIONS": f"{prefix}.cancellations",
+        "MLAAS_TOPICS__JOBS": f"{prefix}.jobs",
+        "MLAAS_TOPICS__JOB_REPLIES": f"{prefix}.job-replies",
+        "MLAAS_JOBS__GROUP": f"{prefix}.gateways",
+        "MLAAS_JOBS__STORE": f"sqlite:///{tempfile.mkdtemp()}/jobs.sqlite3",
         "MLAAS_WORKER__GROUP": f"{prefix}.workers",
     }
 
@@ -106,7 +111,7 @@ def test_topics_are_created_by_command_and_that_is_safe_to_repeat(apache_kafka: 
     for expected in ("created", "there already"):
         with service("topics", "create", **theirs) as creating:
             assert creating.wait() == 0
-        assert creating.output.count(expected) == 4
+        assert creating.output.count(expected) == 6
 
 
 async def ask_steadily(url: str, count: int, per_second: float) -> Counter[str]:

@@ -49,11 +49,19 @@ def run(command: str, url: str, broker: str = "") -> str:
 
 
 def test_the_curl_lines_answer_with_the_label(running: tuple[Service, str]) -> None:
-    curls = [command for command in COMMANDS if command.startswith("curl")]
+    curls = [command for command in COMMANDS if command.startswith("curl") and "/predict" in command]
     assert len(curls) == 3
     for command in curls:
         (name,) = re.findall(r"samples/(\w+)\.png", command)
         assert f'"label":"{name.capitalize()}"' in run(command, running[1])
+
+
+def test_the_job_lines_end_with_the_results(running: tuple[Service, str]) -> None:
+    lines = [command for command in COMMANDS if "/jobs" in command]
+    assert len(lines) == 2
+    job = json.loads(run("\n".join(lines), running[1]))
+    assert job["status"] == "done"
+    assert [entry["prediction"]["label"] for entry in job["results"]] == ["Coat", "Shirt"]
 
 
 def test_the_answer_has_the_fields_that_are_shown(running: tuple[Service, str]) -> None:

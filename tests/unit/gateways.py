@@ -73,9 +73,9 @@ def working(
     stop = threading.Event()
 
     def serve() -> None:
-        subscription = broker.subscribe("predict.requests", "g")
+        subscriptions = [broker.subscribe(topic, "g") for topic in ("predict.requests", "predict.jobs")]
         while not stop.is_set():
-            for delivery in subscription.receive(10, 0.01):
+            for delivery in [each for one in subscriptions for each in one.receive(10, 0.005)]:
                 request = contract.decode_request(delivery.message)
                 ping = Reply(sha256="", model="m", version="1", models=list(served))
                 reply = ping if request.is_ping else worker(request)

@@ -1,0 +1,128 @@
+"""The thread that brings the workers' replies into the store."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from gateway.jobs.job import Result, picture_of
+from gateway.jobs.rendering import answered
+from gateway.jobs.settings import JobSettings
+from gateway.jobs.store import Added, Store, StoreError
+from messaging import contract
+from messaging.broker import Broker, BrokerError, ClientBroken, Delivery, Message, Subscription
+from messaging.contract import ContractError
+
+_log = logging.getLogger("mlaas.jobs")
+
+_MOST_AT_ONCE = 500
+_RETRY_S = 0.5
+_SWEPT_AT_ONCE = 1_000
+
+
+class Collector:
+    """Acknowledges replies once the store has committed them. Outlives broker and store.
+
+    Calls back from its own thread: on_stored gets the ids of jobs that replies
+    came for, and what became of those.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        topic: str,
+        store: Store,
+        settings: JobSettings,
+        on_stored: Callable[[Sequence[str], Added], None],
+        instance_id: str = "",
+    ) -> None:
+        """instance_id: keeps this gateway's share for it while it is away for a short time."""
+        self._broker = broker
+        self._topic = topic
+        self._store = store
+        self._settings = settings
+        self._on_stored = on_stored
+        self._instance_id = instance_id
+        self._stopping = threading.Event()
+        self._subscription: Subscription | None = None
+        self._in_hand: Sequence[Delivery] = ()
+        self._swept_at = float("-inf")
+        self._said = ""
+        self._thread = threading.Thread(target=self._run, name="job-collector", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Blocks until the group is left."""
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._turn()
+                self._said = ""
+            except (BrokerError, StoreError) as error:
+                if isinstance(error, ClientBroken):
+                    self._leave()
+                    self._instance_id = ""  # another gateway has the same
+                self._wait_after(str(error))
+            except Exception as error:
+                _log.exception("collecting results of jobs")
+                self._wait_after(repr(error))
+        self._leave()
+
+    def _turn(self) -> None:
+        """Take replies, store them, acknowledge them; what the store did not take is tried again first."""
+        if time.monotonic() - self._swept_at > self._settings.sweep_interval_ms / 1000:
+            self._store.sweep(_now_ms(), _SWEPT_AT_ONCE)
+            self._swept_at = time.monotonic()
+        if self._subscription is None:
+            # In one group with gateways of another store, each would drop results of the other's jobs.
+            group = f"{self._settings.group}.{self._store.identity()}"
+            self._subscription = self._broker.subscribe(self._topic, group, self._instance_id)
+        if not self._in_hand:
+            self._in_hand = self._subscription.receive(_MOST_AT_ONCE, 0.2)
+        if self._in_hand:
+            self._keep(self._in_hand)
+            self._subscription.acknowledge(self._in_hand)
+            self._in_hand = ()
+
+    def _keep(self, deliveries: Sequence[Delivery]) -> None:
+        now_ms = _now_ms()
+        results = list(_results((delivery.message for delivery in deliveries), now_ms))
+        added = self._store.add(results, now_ms)
+        strange = len(deliveries) - len(results)
+        self._on_stored(
+            sorted({result.job_id for result in results}), added._replace(unknown=added.unknown + strange)
+        )
+
+    def _leave(self) -> None:
+        """What is in hand comes again, here or elsewhere."""
+        subscription, self._subscription, self._in_hand = self._subscription, None, ()
+        if subscription is not None:
+            subscription.close()
+
+    def _wait_after(self, what: str) -> None:
+        if what != self._said:
+            _log.warning("results of jobs wait: %s", what)
+        self._said = what
+        self._stopping.wait(_RETRY_S)
+
+
+def _results(replies: Iterable[Message], now_ms: int) -> Iterable[Result]:
+    """Of those that are replies to a job's picture."""
+    for reply in replies:
+        picture = picture_of(contract.correlation_id(reply))
+        if picture is None:
+            continue
+        try:
+            yield Result(*picture, answered(reply, now_ms))
+        except ContractError as error:
+            _log.warning("%s", error)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

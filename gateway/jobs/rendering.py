@@ -1,0 +1,123 @@
+"""A job and its results as what HTTP carries. Pure."""
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+
+from gateway import problem
+from gateway.answer import prediction
+from gateway.errors import GatewayError, JobExpired, WorkerFailed
+from gateway.jobs.job import Job, Result, State, status_of
+from messaging import contract
+from messaging.broker import Message
+from messaging.contract import ContractError
+
+Document = dict[str, object]
+
+
+class Answered(msgspec.Struct, frozen=True, tag="reply"):
+    """A worker's reply as it came, and when (epoch)."""
+
+    at_ms: int
+    reply: msgspec.Raw
+
+
+class Refused(msgspec.Struct, frozen=True, tag="problem"):
+    """A problem document."""
+
+    problem: msgspec.Raw
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Answered | Refused).decode
+
+
+class Event(NamedTuple):
+    """One entry of the results, and its number among the job's events, from 1 on."""
+
+    number: int
+    entry: Document
+
+
+def answered(message: Message, at_ms: int) -> bytes:
+    """A result's body. Raises ContractError."""
+    contract.decode_reply(message)
+    return _encode(Answered(at_ms, msgspec.Raw(message.body)))
+
+
+def refused(error: GatewayError, request_id: str) -> bytes:
+    """A result's body."""
+    return _encode(Refused(msgspec.Raw(_encode(problem.document(error, request_id)))))
+
+
+def document(job: Job, results: Sequence[Result]) -> Document:
+    """gateway.jobs.schemas.Job; results are all that the store has."""
+    entries = sorted((event.entry for event in events(job, results)), key=_index)
+    return {**summary(job, len(entries)), "results": entries}
+
+
+def summary(job: Job, completed: int) -> Document:
+    """The document without the results."""
+    job = msgspec.structs.replace(job, completed=completed)
+    return {
+        "id": job.id,
+        "status": status_of(job),
+        "created_at": _rfc3339(job.created_ms),
+        "expires_at": _rfc3339(job.expires_ms),
+        "total": job.total,
+        "completed": completed,
+    }
+
+
+def events(job: Job, results: Sequence[Result], after: int = 0) -> list[Event]:
+    """One for each of the results, which are those after the first so many.
+
+    If they are all, one more for each picture of an expired job that has none.
+    """
+    entries = [_entry(job, result) for result in results]
+    if job.state is State.EXPIRED and not after:
+        entries += [_expired(job, index) for index in unfinished(job, results)]
+    return [Event(number, entry) for number, entry in enumerate(entries, after + 1)]
+
+
+def unfinished(job: Job, results: Iterable[Result]) -> list[int]:
+    """The pictures without a result."""
+    return sorted(set(range(job.total)) - {result.index for result in results})
+
+
+def _entry(job: Job, result: Result) -> Document:
+    entry = _head(job, result.index)
+    stored = _decode(result.body)
+    if isinstance(stored, Refused):
+        return {**entry, "problem": stored.problem}
+    try:
+        reply = contract.decode_reply(Message(bytes(stored.reply)))
+        total_ms = float(max(0, stored.at_ms - job.created_ms))
+        return {**entry, "prediction": prediction(reply, job.asked.request_id, total_ms, job.asked.top_k)}
+    except GatewayError as error:
+        return {**entry, "problem": problem.document(error, job.asked.request_id)}
+    except ContractError as error:
+        return {**entry, "problem": problem.document(WorkerFailed(str(error)), job.asked.request_id)}
+
+
+def _expired(job: Job, index: int) -> Document:
+    error = JobExpired(f"not answered by {_rfc3339(job.deadline_ms)}, the job's deadline")
+    return {**_head(job, index), "problem": problem.document(error, job.asked.request_id)}
+
+
+def _head(job: Job, index: int) -> Document:
+    return {"index": index, "filename": job.asked.filenames[index]}
+
+
+def _index(entry: Document) -> int:
+    index = entry["index"]
+    assert isinstance(index, int)
+    return index
+
+
+def _rfc3339(epoch_ms: int) -> str:
+    return (
+        datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    )

@@ -1,0 +1,132 @@
+"""What the OpenAPI document says of jobs."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from gateway import errors
+from gateway.picture import ACCEPTED
+from gateway.query import PARAMETERS, parameter
+from gateway.schemas import BatchEntry, path_parameter, problems
+
+_ID = "3f0c2a9b7d5e4c1f8a6b0d9e2c4f7a1b"
+_FILE = {"type": "string", "format": "binary"}
+_SUMMARY: dict[str, Any] = {
+    "id": _ID,
+    "status": "running",
+    "created_at": "2026-01-31T12:00:00.000Z",
+    "expires_at": "2026-02-01T12:00:00.000Z",
+    "total": 2,
+    "completed": 1,
+}
+_ENTRY: dict[str, Any] = {
+    "index": 1,
+    "filename": "notes.txt",
+    "problem": {
+        "type": "urn:mlaas:problem:not-a-picture",
+        "title": "Not a picture that can be read",
+        "status": 422,
+        "detail": "the bytes are neither PNG, JPEG nor WebP",
+        "request_id": "7d6bd088794840c69cf72e11b36f0d14",
+    },
+}
+
+
+class Job(BaseModel):
+    """accepted: nothing is finished yet; running: some; done: every picture has a prediction or a problem.
+
+    canceled: results that were there stay; expired: the deadline came first, and what was not answered has a
+    problem. results are those that are finished, in the order of index. After expires_at they are deleted.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"example": {**_SUMMARY, "results": [_ENTRY]}})
+
+    id: str
+    status: Literal["accepted", "running", "done", "canceled", "expired"]
+    created_at: str
+    expires_at: str
+    total: int
+    completed: int
+    results: list[BatchEntry]
+
+
+ID = path_parameter("id", _ID)
+WAIT = parameter(
+    "wait",
+    "How long to wait until the job is over: a number with s or ms. It is answered before, when it is over.",
+    pattern="^[0-9]+(\\.[0-9]+)?(ms|s)$",
+    example="20s",
+)
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key with the same request again gets the same job, from any gateway.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+_LAST_EVENT_ID = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The id of the last event that was seen: go on after it.",
+    "schema": {"type": "string"},
+}
+SUBMIT: dict[str, Any] = {
+    "parameters": [*PARAMETERS, _KEY],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "array", "items": _FILE}},
+                }
+            },
+            **{media_type: {"schema": _FILE} for media_type in ACCEPTED},
+        },
+    },
+}
+EVENTS: dict[str, Any] = {"parameters": [ID, _LAST_EVENT_ID]}
+
+_ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "Taken: from now on it outlives gateways and workers",
+        "headers": {
+            "Location": {"description": "/jobs/{id}", "schema": {"type": "string"}},
+            "Idempotent-Replayed": {
+                "description": "true, if the job was there before under this Idempotency-Key",
+                "schema": {"type": "string"},
+            },
+        },
+    }
+}
+SUBMIT_ANSWERS = _ACCEPTED | problems(
+    errors.TooLarge,
+    errors.UnacceptedMedia,
+    errors.InvalidRequest,
+    errors.KeyReused,
+    errors.NotAPicture,
+    errors.TooManyJobs,
+    errors.TooManyInFlight,
+    errors.GatewayError,
+    errors.Unavailable,
+    errors.ReplyTimeout,
+)
+_NOT_THERE = (errors.UnknownJob, errors.JobExpired)
+JOB_ANSWERS = problems(*_NOT_THERE, errors.InvalidRequest, errors.GatewayError, errors.Unavailable)
+CANCEL_ANSWERS = problems(*_NOT_THERE, errors.GatewayError, errors.Unavailable)
+EVENTS_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "result: one of the results; done: the job without its results, and the end",
+        "content": {
+            "text/event-stream": {
+                "schema": {"type": "string"},
+                "example": (
+                    'id: 1\nevent: result\ndata: {"index":0,"filename":"a","prediction":{"label":"Bag"}}\n\n'
+                    f'id: done\nevent: done\ndata: {{"id":"{_ID}","status":"done"}}\n\n'
+                ),
+            }
+        },
+    },
+    204: {"description": "Last-Event-ID says that all has been seen"},
+    **JOB_ANSWERS,
+}

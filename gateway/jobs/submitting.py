@@ -1,0 +1,180 @@
+"""Taking a job: its record first, then its pictures to the broker, then the word that it is taken."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import msgspec
+
+from gateway.broker_errors import as_gateway_error
+from gateway.deadline import Deadline
+from gateway.errors import GatewayError, KeyReused, ReplyTimeout, TooManyJobs, Unavailable
+from gateway.jobs.calls import Calls
+from gateway.jobs.job import Asked, Job, Result, correlation_id
+from gateway.jobs.settings import JobSettings
+from gateway.jobs.store import Creation, Limits, Store
+from gateway.query import Query
+from gateway.request_reply import Requester
+from messaging import contract
+from messaging.broker import Broker, BrokerError, Message
+from messaging.contract import Request
+from messaging.settings import TopicSettings
+
+_OTHERS_TURN_S = 0.05
+_GRACE_MS = 2_000
+
+
+class Picture(NamedTuple):
+    """One of the job's: to be answered, or refused with the body of its result."""
+
+    filename: str
+    content: bytes
+    media_type: str
+    refusal: bytes = b""
+
+
+class Submission(NamedTuple):
+    """What was sent. fingerprint stands for all of it, if there is an Idempotency-Key."""
+
+    pictures: Sequence[Picture]
+    asked: Query
+    owner: str
+    key: str
+    fingerprint: str
+    request_id: str
+    traceparent: str
+
+
+class Taken(NamedTuple):
+    """A job, and the results that it began with. again: it was there before, under the same key."""
+
+    job: Job
+    results: Sequence[Result]
+    again: bool
+
+
+class Submitting:
+    def __init__(
+        self,
+        broker: Broker,
+        topics: TopicSettings,
+        settings: JobSettings,
+        store: Store,
+        calls: Calls,
+        requester: Requester,
+    ) -> None:
+        self._broker = broker
+        self._topics = topics
+        self._settings = settings
+        self._store = store
+        self._calls = calls
+        self._requester = requester
+        self._limits = Limits(settings.max_unfinished_pictures, settings.max_unfinished_bytes)
+
+    async def submit(self, submission: Submission, deadline: Deadline) -> Taken:
+        """Returns when the broker has every picture. Raises GatewayError: then there is no job."""
+        job = self._new_job(submission, deadline)
+        refused = [
+            Result(job.id, index, picture.refusal)
+            for index, picture in enumerate(submission.pictures)
+            if picture.refusal
+        ]
+        try:
+            first = await self._create(job, refused, deadline)
+            if first is not None:
+                return Taken(first, [], again=True)
+            await self._publish(self._messages(job, submission), deadline)
+            if not await self._calls(self._store.accept, job.id, _now_ms()):
+                raise Unavailable("taking the job took too long")
+        except (KeyReused, TooManyJobs):
+            raise
+        except BaseException:
+            await self._abandon(job)
+            raise
+        self._requester.metrics.jobs_accepted.inc()
+        return Taken(msgspec.structs.replace(job, completed=len(refused)), refused, again=False)
+
+    def _new_job(self, submission: Submission, deadline: Deadline) -> Job:
+        now_ms = _now_ms()
+        names = [picture.filename for picture in submission.pictures]
+        return Job(
+            id=uuid.uuid4().hex,
+            owner=submission.owner,
+            key=submission.key,
+            fingerprint=submission.fingerprint,
+            created_ms=now_ms,
+            deadline_ms=now_ms + self._settings.deadline_ms,
+            expires_ms=now_ms + self._settings.keep_ms,
+            publish_until_ms=now_ms + int(deadline.left_s() * 1000) + _GRACE_MS,
+            total=len(names),
+            size_bytes=sum(len(picture.content) for picture in submission.pictures if not picture.refusal),
+            asked=Asked(filenames=names, top_k=submission.asked.top_k, request_id=submission.request_id),
+        )
+
+    async def _create(self, job: Job, results: Sequence[Result], deadline: Deadline) -> Job | None:
+        """None if it was kept; else the job with the same key, once that is acknowledged."""
+        while True:
+            creation, first = await self._calls(self._store.create, job, results, self._limits, _now_ms())
+            if creation is Creation.CREATED:
+                return None
+            if creation is Creation.FULL:
+                raise TooManyJobs("the unfinished jobs have as many pictures, or bytes, as they may have")
+            if first is not None and first.fingerprint != job.fingerprint:
+                raise KeyReused("this Idempotency-Key came with another request before; take a new one")
+            if first is not None and not first.publish_until_ms:
+                return first
+            await asyncio.sleep(min(_OTHERS_TURN_S, deadline.left_s()))
+
+    def _messages(self, job: Job, submission: Submission) -> list[Message]:
+        asked = submission.asked
+        return [
+            contract.encode_request(
+                Request(
+                    body=picture.content,
+                    correlation_id=correlation_id(job.id, index),
+                    reply_to=self._topics.job_replies,
+                    deadline_ms=job.deadline_ms,
+                    content_type=picture.media_type,
+                    model=asked.model,
+                    mode=asked.mode,
+                    explain=asked.explain,
+                    traceparent=submission.traceparent,
+                )
+            )
+            for index, picture in enumerate(submission.pictures)
+            if not picture.refusal
+        ]
+
+    async def _publish(self, messages: Sequence[Message], deadline: Deadline) -> None:
+        """Until the broker has them all. Raises GatewayError."""
+        published: list[asyncio.Future[None]] = []
+        try:
+            for message in messages:
+                published.append(self._send(message, gather=len(messages) > 1))
+            async with asyncio.timeout(deadline.left_s()):
+                for failure in await asyncio.gather(*published, return_exceptions=True):
+                    if failure is not None:
+                        raise as_gateway_error(failure)
+        except BrokerError as error:
+            raise as_gateway_error(error) from error
+        except (TimeoutError, ReplyTimeout) as error:
+            raise Unavailable(f"the broker did not take the job within {deadline.timeout_s:g} s") from error
+        finally:
+            for future in published:
+                future.cancel()
+
+    def _send(self, message: Message, *, gather: bool) -> "asyncio.Future[None]":
+        return asyncio.wrap_future(self._broker.publish(self._topics.jobs, message, gather=gather))
+
+    async def _abandon(self, job: Job) -> None:
+        """Nobody was told of it. If the store cannot be told either, publish_until_ms ends it."""
+        self._requester.cancel(correlation_id(job.id, index) for index in range(job.total))
+        with suppress(GatewayError):
+            await self._calls(self._store.remove, job.id)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

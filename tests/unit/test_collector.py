@@ -1,0 +1,168 @@
+"""Replies that wait for a store which is away, and for a broker."""
+
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gateway.jobs.collector import Collector
+from gateway.jobs.connect import connect
+from gateway.jobs.job import Asked, Job, correlation_id
+from gateway.jobs.store import Added, Limits, Store
+from messaging import contract
+from messaging.broker import BrokerUnavailable, ClientBroken
+from messaging.contract import Reply, ReturnAddress
+from messaging.memory import MemoryBroker
+from mlaas.settings import load
+
+TOPIC = "job-replies"
+SETTINGS = msgspec.structs.replace(load(None, {}).jobs, sweep_interval_ms=1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = connect(f"sqlite:///{tmp_path}/jobs.sqlite3", 0.1)
+    yield made
+    made.close()
+
+
+def job_in(store: Store, total: int = 3) -> Job:
+    now_ms = int(time.time() * 1000)
+    job = Job(
+        id=uuid.uuid4().hex,
+        owner="",
+        created_ms=now_ms,
+        deadline_ms=now_ms + 60_000,
+        expires_ms=now_ms + 60_000,
+        total=total,
+        size_bytes=0,
+        asked=Asked(filenames=total * [""]),
+    )
+    store.create(job, [], Limits(100, 100), now_ms)
+    return job
+
+
+def publish(broker: MemoryBroker, job: Job, index: int) -> None:
+    address = ReturnAddress("", {"correlation_id": correlation_id(job.id, index)})
+    broker.publish(TOPIC, contract.encode_reply(Reply(sha256="", model="m"), address))
+
+
+@contextmanager
+def collecting(
+    broker: MemoryBroker, store: Store, on_stored: Callable[[Sequence[str], Added], None] | None = None
+) -> Iterator[Collector]:
+    collector = Collector(broker, TOPIC, store, SETTINGS, on_stored or (lambda _, __: None), "g")
+    collector.start()
+    try:
+        yield collector
+    finally:
+        collector.stop()
+
+
+def until_completed(store: Store, job: Job, count: int) -> None:
+    end = time.monotonic() + 20
+    while store.progress([job.id])[job.id].completed < count:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """The store is away for everybody else."""
+    other = sqlite3.connect(folder / "jobs.sqlite3", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        other.execute("ROLLBACK")
+        other.close()
+
+
+def unacknowledged(broker: MemoryBroker, store: Store) -> int:
+    """What the next member of the group gets."""
+    return len(broker.subscribe(TOPIC, f"{SETTINGS.group}.{store.identity()}").receive(100, 0))
+
+
+def test_what_the_store_has_is_acknowledged_and_told(store: Store) -> None:
+    broker, job, told = MemoryBroker(), job_in(store), []
+    with collecting(broker, store, lambda ids, added: told.append((ids, added))):
+        for index in (0, 1, 1, 7):
+            publish(broker, job, index)
+        until_completed(store, job, 2)
+    assert {job_id for ids, _ in told for job_id in ids} == {job.id}
+    assert [sum(column) for column in zip(*(added for _, added in told), strict=True)] == [2, 1, 1]
+    assert unacknowledged(broker, store) == 0
+
+
+def test_while_the_store_is_away_nothing_is_acknowledged_and_afterwards_all_is_there(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker, job = MemoryBroker(), job_in(store)
+    with collecting(broker, store):
+        with locked(tmp_path):
+            for index in range(3):
+                publish(broker, job, index)
+            end = time.monotonic() + 20
+            while "results of jobs wait" not in caplog.text:
+                assert time.monotonic() < end
+                time.sleep(0.01)
+        until_completed(store, job, 3)
+    assert unacknowledged(broker, store) == 0
+
+
+def test_what_was_not_stored_when_a_gateway_ended_comes_to_the_next(store: Store, tmp_path: Path) -> None:
+    broker, job = MemoryBroker(), job_in(store)
+    with collecting(broker, store) as collector:
+        until(lambda: collector._subscription is not None)
+        with locked(tmp_path):
+            publish(broker, job, 0)
+            until(lambda: bool(collector._in_hand))
+            collector.stop()
+    assert unacknowledged(broker, store) == 1
+    assert store.progress([job.id])[job.id].completed == 0
+
+
+@pytest.mark.parametrize("error", [BrokerUnavailable, ClientBroken, ValueError])
+def test_it_outlives_what_goes_wrong_while_reading(
+    store: Store, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    broker, job = MemoryBroker(), job_in(store)
+    failing = threading.Event()
+    subscribe = broker.subscribe
+    instance_ids = []
+
+    def subscribe_to_trouble(topic: str, group: str, instance_id: str) -> object:
+        instance_ids.append(instance_id)
+        subscription = subscribe(topic, group, instance_id)
+        receive = subscription.receive
+
+        def fail_once(most: int, timeout: float) -> object:
+            if not failing.is_set():
+                failing.set()
+                raise error("away")
+            return receive(most, timeout)
+
+        monkeypatch.setattr(subscription, "receive", fail_once)
+        return subscription
+
+    monkeypatch.setattr(broker, "subscribe", subscribe_to_trouble)
+    with collecting(broker, store):
+        assert failing.wait(20)
+        publish(broker, job, 0)
+        until_completed(store, job, 1)
+    assert instance_ids == (["g", ""] if error is ClientBroken else ["g"]), (
+        "whose place is taken goes without"
+    )
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
