@@ -4,6 +4,7 @@ import json
 import os
 import re
 import socket
+import tempfile
 import threading
 import uuid
 from collections.abc import Mapping
@@ -26,15 +27,19 @@ class Fleet:
     def __init__(self, bootstrap_servers: str, query: str = "", defect: str = "", **settings: str) -> None:
         prefix = uuid.uuid4().hex[:8]
         self._defect = defect
+        self._folder = tempfile.TemporaryDirectory(prefix="mlaas-fleet-")
         self.group = f"{prefix}.workers"
+        self.job_store = f"{self._folder.name}/jobs.sqlite3"
         self.topics = {
             name: f"{prefix}.{name.replace('_', '-')}"
-            for name in ("requests", "replies", "dead_letters", "cancellations")
+            for name in ("requests", "replies", "dead_letters", "cancellations", "jobs", "job_replies")
         }
         self.broker_url = f"kafka://{bootstrap_servers}{query}"
         self.environment = {
             "MLAAS_BROKER__URL": self.broker_url,
             "MLAAS_WORKER__GROUP": self.group,
+            "MLAAS_JOBS__GROUP": f"{prefix}.gateways",
+            "MLAAS_JOBS__STORE": f"sqlite:///{self.job_store}",
             **{f"MLAAS_TOPICS__{name.upper()}": topic for name, topic in self.topics.items()},
             **settings,
         }
@@ -129,6 +134,7 @@ class Fleet:
                 service.process.kill()
         for service in self._processes.values():
             service.wait()
+        self._folder.cleanup()
 
     def _start(self, name: str, arguments: list[str], settings: Mapping[str, str], planted: str = "") -> None:
         defects = "+".join(filter(None, [self._defect, planted]))

@@ -5,6 +5,7 @@ For showing that the scenarios notice. Nothing on disk changes; the classes of t
 
 import asyncio
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -70,6 +71,19 @@ def publish_before_registering() -> None:
     Pending.waiter = late  # type: ignore[method-assign, assignment]
 
 
+def acknowledge_before_store() -> None:
+    from gateway.jobs.collector import Collector
+
+    keep = Collector._keep
+
+    def later(self: Collector, deliveries: Any) -> None:
+        storing = threading.Timer(2.0, keep, [self, deliveries])
+        storing.daemon = True
+        storing.start()
+
+    Collector._keep = later  # type: ignore[method-assign]
+
+
 def slow_model() -> None:
     """Not a defect: a model that takes its time, so that kills meet work that is under way."""
     _model_process("bench.faults.slow_model")
@@ -90,6 +104,7 @@ def _model_process(module: str) -> None:
 
 DEFECTS: dict[str, Callable[[], None]] = {
     "acknowledge-before-reply": acknowledge_before_reply,
+    "acknowledge-before-store": acknowledge_before_store,
     "no-correlation-check": no_correlation_check,
     "no-deadline": no_deadline,
     "publish-before-registering": publish_before_registering,

@@ -10,7 +10,7 @@ import msgspec
 from bench.faults import report
 from bench.faults.outcome import Outcome
 from bench.faults.pictures import Pictures
-from bench.faults.scenarios import brokers, gateways, hostile, load, models, poison, soak, workers
+from bench.faults.scenarios import brokers, gateways, hostile, jobs, load, models, poison, soak, workers
 from bench.faults.stage import Stage
 from deploy.kafka.jars import missing_tools
 from deploy.kafka.local_kafka import LocalKafka
@@ -28,6 +28,7 @@ SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
     "scaling": workers.scaling,
     "zombie": workers.zombie,
     "hang-up": load.hang_up,
+    "jobs": jobs.jobs,
     "hostile": hostile.hostile,
     "corrupted-models": models.corrupted_models,
     "soak": soak.soak,

@@ -11,6 +11,7 @@ from deploy.kafka.local_kafka import LocalKafka
 
 CAUGHT_BY = {
     "acknowledge-before-reply": "worker-kill",
+    "acknowledge-before-store": "jobs",
     "no-correlation-check": "cross-talk",
     "no-deadline": "deadline",
     "publish-before-registering": "cross-talk",

@@ -15,6 +15,7 @@ SHORT = (
     "poison-kill",
     "hang",
     "hang-up",
+    "jobs",
     "hostile",
     "corrupted-models",
 )
