@@ -17,7 +17,7 @@ from gateway.jobs.rendering import Document
 from gateway.jobs.service import Jobs
 from gateway.jobs.settings import JobSettings
 from gateway.jobs.submitting import Submission
-from gateway.middleware import owner_of, request_id
+from gateway.middleware import owner_of, request_id, traceparent
 from gateway.query import read_query
 from gateway.settings import GatewaySettings
 from gateway.upload import read_any
@@ -106,7 +106,7 @@ def router(jobs: Jobs, settings: JobSettings, gateway: GatewaySettings) -> APIRo
             key=key,
             fingerprint=await asyncio.to_thread(fingerprint, uploads, asked) if key else "",
             request_id=request_id(request.scope),
-            traceparent=request.headers.get("traceparent", "")[:100],
+            traceparent=traceparent(request.scope),
         )
 
     return routes

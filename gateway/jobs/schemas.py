@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict
 from gateway import errors
 from gateway.picture import ACCEPTED
 from gateway.query import PARAMETERS, parameter
-from gateway.schemas import BatchEntry, path_parameter, problems
+from gateway.schemas import PREDICT_ERRORS, TIMEOUT, BatchEntry, path_parameter, problems
+from gateway.upload import OTHER_FIELDS
 
 _ID = "3f0c2a9b7d5e4c1f8a6b0d9e2c4f7a1b"
 _FILE = {"type": "string", "format": "binary"}
@@ -67,10 +68,10 @@ _LAST_EVENT_ID = {
     "name": "Last-Event-ID",
     "in": "header",
     "description": "The id of the last event that was seen: go on after it.",
-    "schema": {"type": "string"},
+    "schema": {"type": "string", "pattern": "^([0-9]{0,6}|done)$"},
 }
 SUBMIT: dict[str, Any] = {
-    "parameters": [*PARAMETERS, _KEY],
+    "parameters": [*PARAMETERS, _KEY, TIMEOUT],
     "requestBody": {
         "required": True,
         "content": {
@@ -78,7 +79,8 @@ SUBMIT: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": ["file"],
-                    "properties": {"file": {"type": "array", "items": _FILE}},
+                    "maxProperties": 1 + OTHER_FIELDS,
+                    "properties": {"file": {"type": "array", "minItems": 1, "items": _FILE}},
                 }
             },
             **{media_type: {"schema": _FILE} for media_type in ACCEPTED},
@@ -99,17 +101,22 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
         },
     }
 }
-SUBMIT_ANSWERS = _ACCEPTED | problems(
-    errors.TooLarge,
-    errors.UnacceptedMedia,
-    errors.InvalidRequest,
-    errors.KeyReused,
-    errors.NotAPicture,
-    errors.TooManyJobs,
-    errors.TooManyInFlight,
-    errors.GatewayError,
-    errors.Unavailable,
-    errors.ReplyTimeout,
+SUBMIT_ANSWERS = (
+    _ACCEPTED
+    | {400: PREDICT_ERRORS[400]}
+    | problems(
+        errors.SlowBody,
+        errors.TooLarge,
+        errors.UnacceptedMedia,
+        errors.InvalidRequest,
+        errors.KeyReused,
+        errors.NotAPicture,
+        errors.TooManyJobs,
+        errors.TooManyInFlight,
+        errors.GatewayError,
+        errors.Unavailable,
+        errors.ReplyTimeout,
+    )
 )
 _NOT_THERE = (errors.UnknownJob, errors.JobExpired)
 JOB_ANSWERS = problems(*_NOT_THERE, errors.InvalidRequest, errors.GatewayError, errors.Unavailable)

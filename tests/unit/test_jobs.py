@@ -396,7 +396,7 @@ async def test_openapi_describes_every_route_with_its_errors(tmp_path: Path) -> 
         if path.startswith("/jobs")
     }
     assert said == {
-        ("post", "/jobs"): {"202", "413", "415", "422", "429", "500", "503", "504"},
+        ("post", "/jobs"): {"202", "400", "408", "413", "415", "422", "429", "500", "503", "504"},
         ("get", "/jobs/{id}"): {"200", "404", "410", "422", "500", "503"},
         ("delete", "/jobs/{id}"): {"200", "404", "410", "500", "503"},
         ("get", "/jobs/{id}/events"): {"200", "204", "404", "410", "422", "500", "503"},
