@@ -87,6 +87,16 @@ SUBMIT: dict[str, Any] = {
         },
     },
 }
+_EVENT: dict[str, Any] = {
+    "type": "object",
+    "description": "The fields of one event.",
+    "properties": {
+        "id": {"type": "string", "pattern": "^([0-9]{1,6}|done)$"},
+        "event": {"type": "string", "enum": ["result", "done"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer"},
+    },
+}
 EVENTS: dict[str, Any] = {"parameters": [ID, _LAST_EVENT_ID]}
 
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
@@ -123,10 +133,10 @@ JOB_ANSWERS = problems(*_NOT_THERE, errors.InvalidRequest, errors.GatewayError, 
 CANCEL_ANSWERS = problems(*_NOT_THERE, errors.GatewayError, errors.Unavailable)
 EVENTS_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "result: one of the results; done: the job without its results, and the end",
+        "description": "Each event. result: one of the results; done: the job without them, and the end",
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string"},
+                "schema": _EVENT,
                 "example": (
                     'id: 1\nevent: result\ndata: {"index":0,"filename":"a","prediction":{"label":"Bag"}}\n\n'
                     f'id: done\nevent: done\ndata: {{"id":"{_ID}","status":"done"}}\n\n'
