@@ -54,7 +54,9 @@ class Pending:
             raise self._too_many(detail, timeout_s)
         if self._estimate.is_too_long(waiting + 1, timeout_s):
             wait_s = self._estimate.wait_s(waiting + 1)
-            raise self._too_many(f"the wait would be about {wait_s:.1f} s, over {timeout_s:g} s", timeout_s)
+            raise self._too_many(
+                f"the wait would be about {wait_s:.1f} s, too near to {timeout_s:g} s", timeout_s
+            )
 
     @contextmanager
     def waiter(self, correlation_id: str, size: int) -> Iterator[asyncio.Future[Message]]:

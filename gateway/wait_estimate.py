@@ -7,6 +7,8 @@ _BUSY_MEMORY_S = 5.0
 _STANDSTILL_S = 1.0
 # The first answers of a worker that has just started are slow.
 _ENOUGH = 5.0
+# Of the time that the caller gives: what is admitted to the last of it comes too late at the next hiccup.
+_SAFE_SHARE = 0.75
 # A worker takes so many at once: a few that wait are answered together, in the time of one.
 _SURE_FROM_PLACE = 32
 
@@ -47,9 +49,9 @@ class WaitEstimate:
 
     def is_too_long(self, place: int, timeout_s: float) -> bool:
         """Whether one that comes at this place will be answered too late. Of the first few nobody knows."""
-        return place > _SURE_FROM_PLACE and self.wait_s(place) > timeout_s
+        return place > _SURE_FROM_PLACE and self.wait_s(place) > _SAFE_SHARE * timeout_s
 
     def retry_after_s(self, waiting: int, timeout_s: float) -> int:
         """Whole seconds until those that wait now are so few that one more would be answered in time."""
-        excess_s = self.wait_s(waiting) - timeout_s
+        excess_s = self.wait_s(waiting) - _SAFE_SHARE * timeout_s
         return max(1, math.ceil(excess_s if excess_s > 0 else self.wait_s(waiting)))

@@ -92,7 +92,7 @@ async def test_who_would_be_answered_too_late_is_refused_and_told_when_to_come_b
         for number in range(50):
             others.enter_context(pending.waiter(f"again {number}", 1))
         pending.admit(1, 15)
-        with pytest.raises(TooManyInFlight, match=r"would be about \d+\.\d s, over 3 s") as refused:
+        with pytest.raises(TooManyInFlight, match=r"would be about \d+\.\d s, too near to 3 s") as refused:
             pending.admit(1, 3)
     assert refused.value.retry_after_s is not None
     assert refused.value.retry_after_s in (2, 3)  # fifty wait, five seconds; in three they are few enough
