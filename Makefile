@@ -37,7 +37,7 @@ samples: .venv/.development ## write samples/ anew from the data set
 screenshot: .venv/.development ## take docs/page.png, the picture of the page, anew; needs Chromium
 	$(BIN)/python -m tests.browser.take_screenshot
 
-bench: .venv/.development ## measure it over a real Kafka and the embedded broker, write bench/results/bench.json
+bench: .venv/.development ## measure it beside its peers and its parts, write bench/results; twenty minutes
 	$(BIN)/python -m bench.run
 
 faults: .venv/.development ## kill, stop and overload the parts of it over real brokers, write bench/results/faults.json; an hour

@@ -1,6 +1,6 @@
-"""The least an HTTP server can do: read the body, answer. `python -m bench.bare_app` prints its URL."""
+"""The least an HTTP server can do: read the body, answer. `python -m bench.bare_app --port 8123`."""
 
-import socket
+import argparse
 
 import uvicorn
 from starlette.types import Message, Receive, Scope, Send
@@ -22,11 +22,10 @@ async def app(_: Scope, receive: Receive, send: Send) -> None:
 
 
 def main() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        host, port = listener.getsockname()
-        print(f"http://{host}:{port}/", flush=True)
-        config = uvicorn.Config(app, lifespan="off", access_log=False, log_level="warning")
-        uvicorn.Server(config).run(sockets=[listener])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    port = parser.parse_args().port
+    uvicorn.run(app, port=port, lifespan="off", access_log=False, log_level="warning")
 
 
 if __name__ == "__main__":

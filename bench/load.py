@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from mlaas.load.bodies import BODIES
 from mlaas.load.exchange import exchanges
 from mlaas.load.generator import load, loop_factory
 
@@ -21,14 +22,22 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--count", type=int, help="end after so many requests")
-    parser.add_argument("--form", action="store_true", help="as form field, not as the body itself")
+    parser.add_argument("--rate", type=float, help="requests a second, however slow the answers are")
+    parser.add_argument("--body", choices=BODIES, default="raw", help="how the picture is sent")
     parser.add_argument("--any-answer", action="store_true", help="accept every 200, whatever its body")
     chosen = parser.parse_args()
     pictures = [path.read_bytes() for path in chosen.pictures]
-    given = exchanges(chosen.url, pictures, form=chosen.form, proof=not chosen.any_answer)
+    given = exchanges(chosen.url, pictures, body=chosen.body, proof=not chosen.any_answer)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         result = runner.run(
-            load(chosen.url, given, clients=chosen.clients, seconds=chosen.seconds, count=chosen.count)
+            load(
+                chosen.url,
+                given,
+                clients=chosen.clients,
+                seconds=chosen.seconds,
+                count=chosen.count,
+                rate_per_s=chosen.rate,
+            )
         )
     if not result.answers:
         sys.exit(f"{chosen.url} answered nothing: {result.errors}")

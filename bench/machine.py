@@ -3,9 +3,11 @@
 import os
 import platform
 import re
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from bench.environments import version_of
 from deploy.kafka.jars import POM
 from mlaas import __version__
 
@@ -27,7 +29,17 @@ def versions() -> dict[str, str]:
         "mlaas": __version__,
         "apache-kafka": _first(r"<kafka.version>(.+?)<", POM) or "unknown",
         **{name: version(name) for name in packages},
+        **{name: version_of(name) for name in ("mosec", "litserve", "bentoml", "ray", "mlserver")},
+        "wrk": _wrk(),
     }
+
+
+def _wrk() -> str:
+    try:
+        said = subprocess.run(["wrk", "-v"], capture_output=True, text=True).stdout
+    except OSError:
+        return "none"
+    return said.split()[1] if said.startswith("wrk ") else "unknown"
 
 
 def _cpu() -> str:

@@ -1,117 +1,131 @@
-"""Measure mlaas and print the numbers: `python -m bench.run`, or with --quick for one minute of it."""
+"""Measure mlaas beside its peers, print a table: `python -m bench.run`. See bench/README.md."""
 
 import argparse
+import signal
 import sys
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from bench import machine, report, tables
-from bench.report import BARE, EMBEDDED, KAFKA, Case, Report
-from bench.systems import System, ask, bare, memory_mib, mlaas
+from bench import aims, contenders, groups, pages, tables
+from bench.asking import AskingFailed
+from bench.environments import CACHE, PeerFailed, python_of
+from bench.measured import Measured, say
+from bench.peers.catalogue import PEERS
+from bench.scale import scale
+from bench.wrk import is_there
 from deploy.kafka.jars import missing_tools
 from deploy.kafka.local_kafka import LocalKafka
-from mlaas.load.tally import Result
-from tests.e2e.services import SAMPLES
 
-HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "bench.json"
-README = HERE / "README.md"
+GROUPS = ("mlaas", "peers", "limits", "batch", "large", "start", "scale")
+PARTIAL = CACHE / "partial.json"
 
-LOADS = [(1, False), (16, False), (64, False), (256, False), (64, True)]
-WARM_UP = ("--clients", "64", "--seconds", "3")
-
-Systems = dict[str, Callable[[], AbstractContextManager[System]]]
+Step = tuple[str, Callable[[], None]]
 
 
-class Measurements:
-    """What each turn adds to."""
+class Plan(msgspec.Struct, frozen=True):
+    """absent: peers that could not be installed."""
 
-    def __init__(self) -> None:
-        self.machine = machine.machine()
-        self.results: dict[Case, list[Result]] = defaultdict(list)
-        self.ready_s: dict[str, list[float]] = defaultdict(list)
-        self.resident_mib: dict[str, list[dict[str, float]]] = defaultdict(list)
-
-    def report(self, repeats: int, seconds: float) -> Report:
-        cases = [Case(name, *load) for name in (KAFKA, EMBEDDED, BARE) for load in LOADS]
-        rows = [report.row(case, self.results[case]) for case in cases]
-        starts = [
-            report.start(name, self.ready_s[name], self.resident_mib[name]) for name in (KAFKA, EMBEDDED)
-        ]
-        return Report(
-            machine=self.machine,
-            versions=machine.versions(),
-            command=" ".join(["python -m bench.run", *sys.argv[1:]]),
-            date=datetime.now(UTC).date().isoformat(),
-            repeats=repeats,
-            seconds=seconds,
-            rows=rows,
-            starts=starts,
-            aims=report.aims(rows, starts),
-        )
+    only: Sequence[str]
+    absent: Sequence[str]
+    rounds: int
+    seconds: float
+    minutes: float
 
 
-def measure(repeats: int, seconds: float) -> Report:
-    """All systems in turn, next time in the opposite order, so that a drift of the machine cancels out."""
-    measured = Measurements()
+def measure(measured: Measured, plan: Plan) -> None:
+    """All in turn, next time in the opposite order, so that a drift of the machine cancels out.
+
+    A round that would not end within the minutes is not begun.
+    """
     with LocalKafka() as kafka:
-        systems: Systems = {
-            KAFKA: lambda: mlaas(f"kafka://{kafka.bootstrap_servers}"),
-            EMBEDDED: lambda: mlaas("embedded://"),
-            BARE: bare,
-        }
-        with mlaas("embedded://"):
-            pass  # from now on all files are warm
-        for turn in range(repeats):
-            for name in sorted(systems, reverse=turn % 2 == 1):
-                with systems[name]() as system:
-                    _measure(name, system, seconds, measured)
-    return measured.report(repeats, seconds)
+        if "scale" in plan.only:
+            _try("simulated workers", lambda: scale(kafka, 4 * plan.seconds, measured), measured)
+            measured.keep()
+        began_s = measured.took_s
+        for turn in range(plan.rounds):
+            left_s = plan.minutes * 60 - measured.took_s
+            if turn and (measured.took_s - began_s) / turn > left_s:
+                measured.notes.append(f"{turn} rounds: more do not fit into {plan.minutes:g} minutes.")
+                break
+            measured.round = turn + 1
+            say(f"round {turn + 1} of {plan.rounds}, after {measured.took_s:.0f} s")
+            steps = _steps(plan, kafka, measured)
+            for name, step in steps if turn % 2 == 0 else reversed(steps):
+                _try(name, step, measured)
+                measured.keep()
 
 
-def _measure(name: str, system: System, seconds: float, into: Measurements) -> None:
-    options = ["--any-answer"] if name == BARE else []
-    ask(system, SAMPLES, *WARM_UP, *options)
-    for clients, form in LOADS:
-        case = Case(name, clients, form)
-        as_form = ["--form"] if form else []
-        result = ask(
-            system, SAMPLES, "--clients", str(clients), "--seconds", str(seconds), *as_form, *options
-        )
-        into.results[case].append(result)
-        _say(f"{name}, clients: {clients}{', form' if form else ''}: {result.requests_per_s:.0f} requests/s")
-    into.ready_s[name].append(system.ready_s)
-    into.resident_mib[name].append(memory_mib(system))
+def _steps(plan: Plan, kafka: LocalKafka, into: Measured) -> list[Step]:
+    loads: list[Step] = [
+        (one.system, partial(contenders.measure, one, plan.seconds, into))
+        for one in contenders.chosen(plan.only, plan.absent, kafka)
+    ]
+    parts: list[Step] = [
+        (name, partial(part, kafka, plan.seconds, into))
+        for name, part in groups.PARTS.items()
+        if name in plan.only
+    ]
+    return loads + parts
 
 
-def _write(measured: Report) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(measured), indent=2) + b"\n")
-    page = README.read_text(encoding="utf-8")
-    README.write_text(tables.between_markers(page, tables.markdown(measured)), encoding="utf-8")
+def _try(name: str, step: Callable[[], None], into: Measured) -> None:
+    """What fails is noted with its reason, and the rest goes on."""
+    try:
+        step()
+    except (PeerFailed, AskingFailed) as error:
+        into.fails(name, str(error))
+    except Exception as error:
+        (last, *_) = reversed(str(error).strip().splitlines() or [""])
+        into.fails(name, f"{type(error).__name__}: {last[:200]}")
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _absent(only: Sequence[str], into: Measured) -> list[str]:
+    """Make the environments that are not there yet; which peers cannot be had."""
+    found = []
+    for name, peer in PEERS.items() if "peers" in only else ():
+        try:
+            say(f"{name}: {python_of(peer.environment).parents[1].name}")
+        except PeerFailed as error:
+            into.fails(name, str(error))
+            found.append(name)
+    return found
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Measure mlaas. Keep the machine quiet meanwhile.")
-    parser.add_argument("--quick", action="store_true", help="one minute; prints, and writes nothing")
-    quick = parser.parse_args(arguments).quick
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure mlaas and its peers on a machine that is quiet.")
+    add = parser.add_argument
+    add("--only", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP", help=", ".join(GROUPS))
+    add("--quick", action="store_true", help="one round of a second for each load; writes nothing")
+    add("--rounds", type=int, default=3)
+    add("--seconds", type=int, default=3, help="for each load; whole ones, as wrk wants them")
+    add("--minutes", type=float, default=25, help="no round is begun that would end later")
+    return parser.parse_args(given)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    chosen = _arguments(given)
     if problem := missing_tools():
         sys.exit(problem)
-    measured = measure(repeats=1, seconds=2) if quick else measure(repeats=3, seconds=10)
-    print(tables.markdown(measured))
-    if not quick:
-        _write(measured)
-    missed = [aim.name for aim in measured.aims if not aim.met]
-    _say(f"Missed: {'; '.join(missed)}." if missed else "All aims are met.")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing that was started stays
+    rounds, seconds = (1, 1) if chosen.quick else (chosen.rounds, chosen.seconds)
+    measured = Measured(rounds, seconds, PARTIAL)
+    if not is_there():
+        measured.notes.append(
+            "wrk is not installed: mlaas.load asked instead, and took more of the processor."
+        )
+    measure(measured, Plan(chosen.only, _absent(chosen.only, measured), rounds, seconds, chosen.minutes))
+    whole = set(chosen.only) == set(GROUPS)
+    found = measured.report() if whole else measured.report().measured()
+    print(tables.markdown(found))
+    if whole and not chosen.quick:
+        pages.write(found, Path(__file__).parents[1])
+    missed = aims.missed(found.aims)
+    say(f"{len(found.aims) - len(missed)} of {len(found.aims)} aims met, in {found.took_s / 60:.1f} minutes.")
+    for name in missed:
+        say(f"Missed: {name}")
 
 
 if __name__ == "__main__":

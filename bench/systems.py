@@ -1,66 +1,59 @@
-"""What is measured: mlaas over a real Apache Kafka, mlaas by itself, and a bare HTTP server beside them."""
+"""What is measured: mlaas over either broker, its peers, and a bare HTTP server."""
 
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 import msgspec
 
-from mlaas.load.tally import Result
-from tests.e2e.services import ROOT, descendants, up
+from bench import usage
+from bench.serving import serving
+from bench.usage import Roles
+from mlaas.load.bodies import Body
+from tests.e2e.services import up
 
-_PROCESSES = {" gateway ": "gateway", " worker ": "consumer", "worker.model_main": "model process"}
+GATEWAY, CONSUMER, MODEL, BROKER, UP = "gateway", "consumer", "model process", "broker", "mlaas up"
+
+_PARTS = {" gateway ": GATEWAY, " worker ": CONSUMER, "worker.model_main": MODEL}
 
 
 class System(msgspec.Struct, frozen=True):
-    """A running one. ready_s: from starting it until it says that it is ready."""
+    """A running one. urls: by how pictures may be sent to it. ready_s: from starting it until it is ready."""
 
-    url: str
+    urls: Mapping[Body, str]
     ready_s: float
-    pid: int
+    roles: Roles
+    proof: bool = True
+
+    @property
+    def body(self) -> Body:
+        """The plainest that it takes."""
+        return next(iter(self.urls))
+
+    def cpu_s(self) -> dict[str, float]:
+        return {role: usage.cpu_s(pids) for role, pids in self.roles.items()}
+
+    def memory_mb(self) -> dict[str, float]:
+        return {role: usage.memory_mb(pids) for role, pids in self.roles.items()}
 
 
 @contextmanager
-def mlaas(broker: str) -> Iterator[System]:
-    """`mlaas up` with one worker, on a free port."""
+def mlaas(broker_url: str, workers: int = 1, broker_pid: int | None = None) -> Iterator[System]:
+    """`mlaas up` on a free port. The embedded broker lives in the process of `mlaas up` itself."""
     started = time.perf_counter()
-    with up("--workers", "1", "--broker", broker) as (service, url):
-        yield System(f"{url}/predict", time.perf_counter() - started, service.process.pid)
+    with up("--workers", str(workers), "--broker", broker_url) as (service, url):
+        ready_s = time.perf_counter() - started
+        roles = usage.roles(service.process.pid, _PARTS, UP if broker_pid else BROKER)
+        if broker_pid:
+            roles[BROKER] = [broker_pid]
+        predict = f"{url}/predict"
+        yield System({"raw": predict, "form": predict}, ready_s, roles)
 
 
 @contextmanager
 def bare() -> Iterator[System]:
-    started = time.perf_counter()
-    command = [sys.executable, "-m", "bench.bare_app"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        try:
-            url = process.stdout.readline().strip()
-            yield System(url, time.perf_counter() - started, process.pid)
-        finally:
-            process.terminate()
-
-
-def ask(system: System, pictures: list[Path], *options: str) -> Result:
-    """Run the load generator, in a process of its own."""
-    command = [sys.executable, "-m", "bench.load", system.url, *map(str, pictures), *options]
-    printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
-    return msgspec.json.decode(printed, type=Result)
-
-
-def memory_mib(system: System) -> dict[str, float]:
-    """Resident, by what the process is for."""
-    found = {"mlaas up": _resident_mib(system.pid)}
-    for pid, command in descendants(system.pid).items():
-        name = next((name for part, name in _PROCESSES.items() if part in f"{command} "), None)
-        if name:
-            found[name] = _resident_mib(pid)
-    return found
-
-
-def _resident_mib(pid: int) -> float:
-    printed = subprocess.run(["ps", "-o", "rss=", "-p", str(pid)], stdout=subprocess.PIPE, text=True).stdout
-    return round(int(printed) / 1024, 1)
+    command = [sys.executable, "-m", "bench.bare_app", "--port"]
+    with serving("bare", command, proof=False) as (process, port, ready_s):
+        url = f"http://127.0.0.1:{port}/"
+        yield System({"raw": url, "form": url}, ready_s, {"server": [process.pid]}, proof=False)

@@ -94,6 +94,11 @@ def fragile_model() -> None:
     _model_process("tests.fragile_model")
 
 
+def simulated_model() -> None:
+    """Not a defect: a model that takes time and no processor, for many workers on few cores."""
+    _model_process("bench.simulated_model")
+
+
 def _model_process(module: str) -> None:
     """The consumer starts it as `python -m MODULE …`."""
     from worker.model_process import ModelProcess
@@ -110,6 +115,7 @@ DEFECTS: dict[str, Callable[[], None]] = {
     "publish-before-registering": publish_before_registering,
     "slow-model": slow_model,
     "fragile-model": fragile_model,
+    "simulated-model": simulated_model,
 }
 
 

@@ -19,6 +19,7 @@ class Connection(asyncio.Protocol):
         self._supply = supply
         self._tally = tally
         self._parser = httptools.HttpResponseParser(self)
+        self._waiting: Due | None = None
         self._asked: Exchange | None = None
         self._counts_from = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -26,13 +27,17 @@ class Connection(asyncio.Protocol):
         self._complete = False
         self._stays_open = False
 
-    async def ended(self) -> None:
-        """Wait until it is closed. Cancelling this gives the request under way up."""
+    async def ended(self) -> Due | None:
+        """Wait until it is closed; what was not due by then comes back, for another connection.
+
+        Cancelling this gives the request under way up.
+        """
         try:
             await self._closed
         except asyncio.CancelledError:
-            self._give_up("no answer")
+            self.give_up("no answer")
             raise
+        return self._waiting
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -43,6 +48,7 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
         if self._asked is not None:
             self._tally.failed("closed")
+            self._asked = None
         if not self._closed.done():
             self._closed.set_result(None)
 
@@ -50,7 +56,7 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._give_up("not HTTP")
+            self.give_up("not HTTP")
         else:
             if self._complete:
                 self._answered()
@@ -76,24 +82,25 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def _ask(self) -> None:
-        due = next(self._supply, None)
-        if due is None:
+        self._waiting = next(self._supply, None)
+        if self._waiting is None:
             return self._transport.close()
-        self._asked = due.exchange
-        self._body = b""
-        self._complete = False
+        self._send_when_due(self._waiting)
+
+    def _send_when_due(self, due: Due) -> None:
+        """uvloop rounds a delay to milliseconds, so that a timer may be early."""
         now = time.perf_counter()
         if due.at is not None and due.at > now:
-            self._timer = asyncio.get_running_loop().call_later(due.at - now, self._send, due.at)
-        else:
-            self._send(now if due.at is None else due.at)
+            self._timer = asyncio.get_running_loop().call_later(due.at - now, self._send_when_due, due)
+            return
+        self._waiting = None
+        self._asked = due.exchange
+        self._counts_from = now if due.at is None else due.at
+        self._body = b""
+        self._complete = False
+        self._transport.write(due.exchange.request)
 
-    def _send(self, counts_from: float) -> None:
-        if self._asked is not None:
-            self._counts_from = counts_from
-            self._transport.write(self._asked.request)
-
-    def _give_up(self, why: str) -> None:
+    def give_up(self, why: str) -> None:
         if self._asked is not None:
             self._tally.failed(why)
             self._asked = None

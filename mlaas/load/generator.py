@@ -17,6 +17,7 @@ from mlaas.load.tally import Result, Tally
 
 _PATIENCE_S = 35.0
 _RECONNECT_S = 0.05
+_LEAD_S = 0.2
 
 
 async def load(
@@ -31,10 +32,11 @@ async def load(
 ) -> Result:
     """Send the exchanges in turn, for so many seconds or until so many were sent, whichever is first.
 
-    What is under way at the end is waited for, up to patience_s; so is what was due by then in an open loop.
+    What is under way at the end is waited for, up to patience_s; so is what was due by then in an open loop,
+    and is an error if it could not be sent. An open loop begins when there was time to connect.
     """
     tally = Tally()
-    started = time.perf_counter()
+    started = time.perf_counter() + (0.0 if rate_per_s is None else _LEAD_S)
     supply = (
         _as_they_are_answered(given, started + seconds, time.perf_counter)
         if rate_per_s is None
@@ -49,6 +51,8 @@ async def load(
     await asyncio.gather(*stuck, return_exceptions=True)
     for task in set(tasks) - stuck:
         task.result()
+    for _ in tickets:
+        tally.failed("not sent")
     return tally.result(elapsed_s)
 
 
@@ -68,15 +72,28 @@ def _as_they_are_due(
 
 async def _client(url: str, supply: Iterator[Due], tally: Tally) -> None:
     """Connects, and again when the other side closes, until the supply ends."""
-    for first in supply:
-        connection = Connection(itertools.chain([first], supply), tally)
+    due = next(supply, None)
+    while due is not None:
+        connection = Connection(itertools.chain([due], supply), tally)
         try:
             await _connect(url, connection)
         except OSError:
+            await _until(due)
             tally.failed("no connection")
             await asyncio.sleep(_RECONNECT_S)
+            left = None
+        except asyncio.CancelledError:
+            tally.failed("no connection")
+            raise
         else:
-            await connection.ended()
+            left = await connection.ended()
+        if left is not None:
+            await _until(left)
+        due = left or next(supply, None)
+
+
+async def _until(due: Due) -> None:
+    await asyncio.sleep(max(0.0, (due.at or 0.0) - time.perf_counter()))
 
 
 async def _connect(url: str, connection: Connection) -> None:

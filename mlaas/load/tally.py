@@ -1,14 +1,20 @@
 """Counting what came back."""
 
 import math
+import time
 from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
 
+QUANTILES = 100
+
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """Latencies are those of the answers; errors are counted by kind, and are no answers."""
+    """Latencies are those of the answers; errors are counted by kind, and are no answers.
+
+    quantiles_ms are evenly spaced from the least to the most. generator_cpu_s: of the process that asked.
+    """
 
     answers: int
     requests_per_s: float
@@ -17,6 +23,9 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     p99_ms: float
     max_ms: float
     errors: dict[str, int]
+    quantiles_ms: list[float] = []
+    generator: str = "mlaas.load"
+    generator_cpu_s: float = 0.0
 
 
 class Tally:
@@ -48,6 +57,8 @@ class Tally:
             p99_ms=percentile(ordered, 0.99),
             max_ms=percentile(ordered, 1.0),
             errors=dict(self._errors),
+            quantiles_ms=[percentile(ordered, step / QUANTILES) for step in range(QUANTILES + 1)],
+            generator_cpu_s=time.process_time(),
         )
 
 

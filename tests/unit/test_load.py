@@ -4,8 +4,6 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -13,56 +11,11 @@ from mlaas.load.exchange import Exchange, exchanges
 from mlaas.load.generator import load
 from mlaas.load.tally import Result, Tally, percentile
 from tests.e2e.services import ROOT
+from tests.unit.http_server import BUSY, CHUNKED, ENDING, HANG_UP, NOTHING, OK, server
 
 pytestmark = pytest.mark.anyio
 
 PICTURE = (ROOT / "samples" / "sandal.png").read_bytes()
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nanswer"
-BUSY = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 6\r\n\r\nanswer"
-ENDING = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nConnection: close\r\n\r\nanswer"
-CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nans\r\n3\r\nwer\r\n0\r\n\r\n"
-HANG_UP = b""
-NOTHING = b"wait for ever"
-
-
-@asynccontextmanager
-async def server(
-    answer: Callable[[int, bytes], bytes | Awaitable[bytes]], connected: Callable[[], object] = lambda: None
-) -> AsyncIterator[str]:
-    """answer(n, body) is what goes back for the nth request."""
-    seen = 0
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal seen
-        connected()
-        try:
-            while head := await _head(reader):
-                body = await reader.readexactly(_length(head))
-                seen += 1
-                made = answer(seen, body)
-                raw = made if isinstance(made, bytes) else await made
-                if raw == HANG_UP:
-                    return
-                if raw != NOTHING:
-                    writer.write(raw)
-        finally:
-            writer.close()
-
-    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with listening:
-        host, port = listening.sockets[0].getsockname()
-        yield f"http://{host}:{port}/predict"
-
-
-async def _head(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.readuntil(b"\r\n\r\n")
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return b""
-
-
-def _length(head: bytes) -> int:
-    return int(head.lower().partition(b"content-length:")[2].split()[0])
 
 
 async def send(url: str, count: int, expected: bytes = b"answer") -> Result:
@@ -163,6 +116,37 @@ async def test_at_a_rate_what_waits_for_a_client_counts_from_when_it_was_due() -
     assert result.p50_ms > 200
 
 
+async def test_at_a_rate_what_could_not_be_sent_is_an_error() -> None:
+    async with server(lambda number, _: NOTHING if number == 1 else OK) as url:
+        given = exchanges(url, [PICTURE], proof=False)
+        result = await load(url, given, clients=1, seconds=0.1, rate_per_s=100, patience_s=0.4)
+    assert (result.answers, result.errors) == (0, {"no answer": 1, "not sent": 9})
+
+
+async def test_at_a_rate_a_connection_that_is_closed_while_it_waits_is_replaced() -> None:
+    """Nothing was under way on it, so nothing went wrong."""
+    async with server(lambda *_: OK, idle_timeout_s=0.05) as url:
+        given = exchanges(url, [PICTURE], proof=False)
+        result = await load(url, given, clients=2, seconds=0.6, rate_per_s=10)
+    assert (result.answers, result.errors) == (6, {})
+
+
+async def test_at_a_rate_a_connection_that_is_closed_instead_of_answered_is_replaced() -> None:
+    async with server(lambda number, _: HANG_UP if number == 1 else OK) as url:
+        given = exchanges(url, [PICTURE], proof=False)
+        result = await load(url, given, clients=2, seconds=0.1, rate_per_s=200)
+    assert (result.answers, result.errors) == (19, {"closed": 1})
+
+
+async def test_at_a_rate_nobody_listening_is_an_error_for_each_request_when_it_is_due() -> None:
+    async with server(lambda *_: OK) as url:
+        pass
+    started = time.perf_counter()
+    result = await load(url, exchanges(url, [PICTURE]), clients=4, seconds=0.3, rate_per_s=10)
+    assert (result.answers, result.errors) == (0, {"no connection": 3})
+    assert time.perf_counter() - started >= 0.2
+
+
 def test_query_and_headers_are_part_of_the_request() -> None:
     (exchange,) = exchanges("http://g:1/predict?model=m", [PICTURE], headers={"X-API-Key": "k"})
     head, _, body = exchange.request.partition(b"\r\n\r\n")
@@ -174,7 +158,7 @@ def test_query_and_headers_are_part_of_the_request() -> None:
 async def test_a_form_carries_the_picture_in_its_field() -> None:
     bodies = []
     async with server(lambda _, body: bodies.append(body) or OK) as url:
-        await load(url, exchanges(url, [PICTURE], form=True, proof=False), clients=1, seconds=30, count=1)
+        await load(url, exchanges(url, [PICTURE], body="form", proof=False), clients=1, seconds=30, count=1)
     assert b'name="file"' in bodies[0]
     assert PICTURE in bodies[0]
 

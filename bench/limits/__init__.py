@@ -1,0 +1,1 @@
+"""The parts alone: what none of them can be faster than."""

@@ -1,0 +1,43 @@
+"""What every peer does with pictures: mlaas's own preprocessing and exported model, one thread."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.classifier import load
+from model.predict import is_in_distribution, warnings_of
+from model.preprocessing import prepare
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
+MAX_PIXELS = 25_000_000
+
+
+class Answering:
+    """Loads and warms the model when it is made: make it in the process that uses it."""
+
+    def __init__(self) -> None:
+        self._classifier = load(WEIGHTS, "fashion-mnist", "onnx", 1)
+
+    def __call__(self, pictures: Sequence[bytes]) -> list[dict[str, Any]]:
+        """An answer for each of the picture files, as POST /predict has it, but for names and timings."""
+        prepared = [prepare(picture, max_pixels=MAX_PIXELS) for picture in pictures]
+        predicted = self._classifier.predict(np.stack([one.pixels for one in prepared]))
+        probabilities, scores = predicted.probabilities.tolist(), predicted.ood_scores.tolist()
+        return [self._answer(*one) for one in zip(pictures, prepared, probabilities, scores, strict=True)]
+
+    def _answer(self, picture: bytes, prepared: Any, row: list[float], ood_score: float) -> dict[str, Any]:
+        best = max(range(len(row)), key=row.__getitem__)
+        labels = self._classifier.manifest.labels
+        return {
+            "label": labels[best],
+            "confidence": round(row[best], 6),
+            "probabilities": {label: round(value, 6) for label, value in zip(labels, row, strict=True)},
+            "in_distribution": is_in_distribution(ood_score),
+            "ood_score": round(ood_score, 6),
+            "mode": prepared.mode,
+            "warnings": warnings_of(prepared, ood_score),
+            "sha256": hashlib.sha256(picture).hexdigest(),
+        }

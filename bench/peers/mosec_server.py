@@ -1,0 +1,43 @@
+"""Mosec: its Rust front, and worker processes that batch."""
+
+import argparse
+import sys
+from typing import Any
+
+import msgspec
+from mosec import Server, Worker
+
+from bench.peers.answering import Answering
+
+
+class Classify(Worker):
+    def __init__(self) -> None:
+        super().__init__()
+        self._answer = Answering()
+
+    def deserialize(self, data: bytes) -> bytes:
+        return data
+
+    def serialize(self, data: dict[str, Any]) -> bytes:
+        return msgspec.json.encode(data)
+
+    def forward(self, data: list[bytes]) -> list[dict[str, Any]]:
+        return self._answer(data)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", required=True)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--wait-ms", type=int, default=1)
+    chosen = parser.parse_args()
+    sys.argv[1:] = ["--port", chosen.port, "--address", "127.0.0.1", "--log-level", "warning"]
+    server = Server()
+    server.append_worker(
+        Classify, num=chosen.workers, max_batch_size=32, max_wait_time=chosen.wait_ms, route="/predict"
+    )
+    server.run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""From one worker to sixteen, with a simulated model, so that two cores are enough for all of them.
+
+The real fleet but for the model: gateway, Apache Kafka, a consumer and a model process for each worker.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from bench import wrk
+from bench.asking import AskingFailed, ask
+from bench.faults.fleet import Fleet
+from bench.measured import Measured, say
+from bench.report import Case, Scale
+from bench.systems import System
+from deploy.kafka.local_kafka import LocalKafka
+
+WORKERS = (1, 2, 4, 8, 16)
+PARTITIONS = 48
+BATCH = 16
+BATCH_MS = 640
+CLIENTS_A_WORKER = 6 * BATCH
+
+_SETTLE_TIMEOUT_S = 120.0
+_WARM_UP_S = 2.0
+
+
+def scale(kafka: LocalKafka, seconds: float, into: Measured, most: int = max(WORKERS)) -> None:
+    """Workers join the ones that are there. Raises AskingFailed."""
+    settings = {
+        "MLAAS_TOPICS__PARTITIONS": str(PARTITIONS),
+        "MLAAS_WORKER__MAX_BATCH_SIZE": str(BATCH),
+        "MLAAS_GATEWAY__MAX_IN_FLIGHT": "4096",
+        "SIMULATED_BATCH_MS": str(BATCH_MS),
+    }
+    rates: dict[int, float] = {}
+    with Fleet(kafka.bootstrap_servers, **settings) as fleet:
+        fleet.gateway("gateway")
+        for workers in (count for count in WORKERS if count <= most):
+            say(f"{workers} simulated workers")
+            for number in range(len(rates) and max(rates), workers):
+                fleet.worker(f"worker-{number + 1}", "simulated-model")
+            _wait_until_shared(fleet, kafka.bootstrap_servers, workers)
+            fleet.wait_until_ready()
+            rates[workers], used = _rate(fleet, kafka.bootstrap_servers, workers, seconds)
+            into.scales.append(result(workers, rates, used))
+            say(f"  {into.scales[-1]}")
+
+
+def result(workers: int, rates: Mapping[int, float], used: Sequence[int]) -> Scale:
+    """rates: requests/s by workers, that of one among them. used: messages by partition."""
+    middle = mean(used) or 1.0
+    return Scale(
+        workers=workers,
+        requests_per_s=round(rates[workers], 1),
+        efficiency=round(rates[workers] / (workers * rates[1]), 3),
+        busiest=round(max(used) / middle, 2),
+        idlest=round(min(used) / middle, 2),
+    )
+
+
+def _rate(fleet: Fleet, servers: str, workers: int, seconds: float) -> tuple[float, list[int]]:
+    url = f"{fleet.url('gateway')}/predict"
+    system = System({"raw": url}, 0.0, {}, proof=False)
+    generator = "wrk" if wrk.is_there() else "mlaas.load"
+    case = Case(system="", clients=CLIENTS_A_WORKER * workers, generator=generator)
+    ask(system, case, _WARM_UP_S)
+    before = _ends(servers, fleet.topics["requests"])
+    answered = ask(system, case, seconds).result
+    after = _ends(servers, fleet.topics["requests"])
+    return answered.requests_per_s, [after[number] - before[number] for number in before]
+
+
+def _ends(servers: str, topic: str) -> dict[int, int]:
+    consumer = Consumer({"bootstrap.servers": servers, "group.id": "bench-ends"})
+    try:
+        found = range(PARTITIONS)
+        return {n: consumer.get_watermark_offsets(TopicPartition(topic, n), timeout=10)[1] for n in found}
+    finally:
+        consumer.close()
+
+
+def _wait_until_shared(fleet: Fleet, servers: str, workers: int) -> None:
+    """Until every worker has its part of the partitions."""
+    admin = AdminClient({"bootstrap.servers": servers})
+    end = time.monotonic() + _SETTLE_TIMEOUT_S
+    even = [PARTITIONS // workers, -(-PARTITIONS // workers)]
+    while True:
+        shares = _shares(admin, fleet.group)
+        if len(shares) == workers and [min(shares), max(shares)] == even and sum(shares) == PARTITIONS:
+            return
+        if time.monotonic() > end:
+            raise AskingFailed(f"{workers} workers share the partitions as {shares}")
+        time.sleep(0.2)
+
+
+def _shares(admin: AdminClient, group: str) -> list[int]:
+    """Partitions of each member; none while the group is not settled."""
+    try:
+        described = admin.describe_consumer_groups([group], request_timeout=5)[group].result(10)
+    except (KafkaException, TimeoutError):
+        return []
+    if described.state != ConsumerGroupState.STABLE:
+        return []
+    return [len(member.assignment.topic_partitions) for member in described.members]

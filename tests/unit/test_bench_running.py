@@ -1,0 +1,104 @@
+"""Starting what is measured, ending it, and going on when one of them fails."""
+
+import sys
+
+import msgspec
+import pytest
+
+from bench import environments, usage
+from bench.asking import AskingFailed, printed
+from bench.environments import CACHE, PeerFailed, python_of
+from bench.measured import Measured
+from bench.peers.catalogue import PEERS
+from bench.report import Case, Report
+from bench.rounds import Cell
+from bench.run import _try
+from bench.serving import serving
+from mlaas.load.tally import Result
+from tests.e2e.services import ROOT, is_alive, until
+from tests.unit.workers import SETTINGS
+from worker.model_process import ModelProcess
+from worker.pipe import Picture
+
+SERVER_WITH_A_CHILD = """
+import subprocess
+print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
+from bench.bare_app import main
+main()
+"""
+
+
+@pytest.fixture
+def measured(tmp_path):
+    return Measured(3, 2.0, tmp_path / "partial.json")
+
+
+def test_a_server_is_there_when_it_answers_and_leaves_nothing_behind():
+    with serving("test", [sys.executable, "-c", SERVER_WITH_A_CHILD, "--port"], proof=False) as started:
+        process, _, ready_s = started
+        child = int((CACHE / "logs" / "test.log").read_text().splitlines()[0])
+        assert ready_s > 0
+        assert child in usage.roles(process.pid, {}, "server")["server"]
+        assert usage.memory_mb([process.pid]) > 5
+        assert usage.cpu_s([process.pid]) > 0
+    assert process.returncode is not None
+    until(lambda: not is_alive(child), "its child gone")
+
+
+def test_a_server_that_does_not_start_is_refused_with_its_last_words():
+    command = [sys.executable, "-c", "print('no such model'); raise SystemExit(3)"]
+    with pytest.raises(PeerFailed, match="ended with code 3: no such model"), serving("test", command):
+        pass
+
+
+def test_an_environment_that_cannot_be_made_is_refused_with_the_reason(monkeypatch, tmp_path):
+    monkeypatch.setattr(environments, "REQUIREMENTS", tmp_path)
+    monkeypatch.setattr(environments, "CACHE", tmp_path)
+    (tmp_path / "nothing.txt").write_text("nothing @ file:///no/such/folder\n")
+    with pytest.raises(PeerFailed, match=r"^not installed: "):
+        python_of("nothing")
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_every_peer_has_a_server_and_pinned_versions(name):
+    peer = PEERS[name]
+    assert (ROOT / "bench" / "peers" / f"{peer.module}.py").exists()
+    lines = (environments.REQUIREMENTS / f"{peer.environment}.txt").read_text().splitlines()
+    assert all("==" in line for line in lines)
+    assert environments.version_of(peer.environment) != "unknown"
+
+
+def test_what_fails_is_noted_and_the_rest_goes_on(measured):
+    for error in (AskingFailed("no answers"), PeerFailed("not installed"), ValueError("first\nlast")):
+        _try("Mosec", lambda error=error: (_ for _ in ()).throw(error), measured)
+    assert [each.reason for each in measured.report().failed] == [
+        "no answers",
+        "not installed",
+        "ValueError: last",
+    ]
+
+
+def test_what_was_measured_so_far_is_on_disk(measured, tmp_path):
+    result = Result(answers=1, requests_per_s=9, p50_ms=1, p90_ms=2, p99_ms=3, max_ms=4, errors={})
+    measured.round = 1
+    measured.cell(Case(system="Mosec", clients=64), Cell(result, {"server": 0.5}, 2.0))
+    measured.value("something, ms", 7.0)
+    measured.keep()
+    found = msgspec.json.decode((tmp_path / "partial.json").read_bytes(), type=Report)
+    assert found.rows[0].requests_per_s.rounds == {1: 9.0}
+    assert found.values["something, ms"].median == 7.0
+
+
+def test_a_command_that_fails_is_named_by_its_last_words():
+    with pytest.raises(AskingFailed, match="so it is"):
+        printed([sys.executable, "-c", "import sys; sys.exit('so it is')"], Result)
+
+
+def test_the_simulated_model_answers_every_picture_of_a_batch(monkeypatch):
+    monkeypatch.setenv("SIMULATED_BATCH_MS", "1")
+    model = ModelProcess(SETTINGS.model, timeout_s=20, start_timeout_s=60, module="bench.simulated_model")
+    try:
+        found = model.predict([Picture(b"any", "simulated", "auto", False)] * 5)
+    finally:
+        model.close()
+    assert [len(outcome.probabilities) for outcome in found.outcomes] == [10] * 5
