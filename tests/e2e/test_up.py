@@ -103,7 +103,7 @@ def test_each_of_two_models_answers_who_asks_for_it(tmp_path: Path) -> None:
         "fashion-mnist",
         answers["fashion-mnist"]["probabilities"],
     )
-    assert command.output.startswith("samples/sandal.png: Coat (")
+    assert '"label": "Coat"' in command.output
 
 
 def huge_png() -> bytes:
