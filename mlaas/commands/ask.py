@@ -1,10 +1,13 @@
 """predict, watch: what is on pictures."""
 
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -131,13 +134,26 @@ def watch(
         click.echo(f"watching {folder}; Ctrl-C ends it", err=True)
         with asking.client(url) as client:
             ask = _Asking(lambda path: asking.one(client, path, model=model, mode=mode), is_json(as_json))
-            while True:
+            interrupted = _interrupted()
+            while not interrupted.is_set():
                 arrivals.again(ask(arrivals.settled(look(folder, asking.PICTURES))))
                 time.sleep(interval_s)
     except KeyboardInterrupt:
         click.echo(err=True)
     except OSError as error:
         raise click.ClickException(f"{folder} cannot be watched any more: {error.strerror}") from error
+
+
+def _interrupted() -> threading.Event:
+    """Set by Ctrl-C, which raises KeyboardInterrupt as well: one that comes amid a finalizer is lost."""
+    interrupted = threading.Event()
+
+    def interrupt(_: int, __: FrameType | None) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    return interrupted
 
 
 class _Asking:

@@ -1,6 +1,7 @@
 """A gateway over a broker in memory, with a worker that behaves as a test says."""
 
 import asyncio
+import contextlib
 import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -14,6 +15,7 @@ from gateway.app import create_app
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from messaging import contract
+from messaging.broker import BrokerUnavailable
 from messaging.contract import Reply, Request, Timings
 from messaging.memory import MemoryBroker
 from messaging.served_model import ServedModel
@@ -81,7 +83,8 @@ def working(
                 reply = ping if request.is_ping else worker(request)
                 if reply is not None:
                     address = contract.return_address(delivery.message)
-                    broker.publish(address.reply_to, contract.encode_reply(reply, address))
+                    with contextlib.suppress(BrokerUnavailable):  # the gateway has closed it
+                        broker.publish(address.reply_to, contract.encode_reply(reply, address))
 
     thread = threading.Thread(target=serve)
     thread.start()
