@@ -64,6 +64,8 @@ async def job_gateway(
     at_work = working(broker, worker) if worker else contextlib.nullcontext()
     with at_work:
         async with Gateway(broker, folder / "jobs.sqlite3", **changes).running(owner) as http:
+            while worker and (await http.get("/health/ready")).status_code != 200:
+                await asyncio.sleep(0.005)
             yield http
 
 
