@@ -21,6 +21,7 @@ def main() -> None:
         page.get_by_role("button", name="Sandal").click()
         expect_label(page, "Sandal")
         page.mouse.move(0, 0)
+        page.evaluate("scrollTo(0, 0)")
         picture = Image.open(io.BytesIO(page.screenshot()))
     picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(TARGET, optimize=True)
 
