@@ -12,6 +12,8 @@ from gateway.settings import GatewaySettings
 
 _log = logging.getLogger("mlaas.gateway")
 
+_REFRESH_S = 5.0
+
 
 class Pinging:
     """A ping takes the whole way there and back, so its reply shows that a picture's would come.
@@ -30,7 +32,7 @@ class Pinging:
         self._liveness = liveness
         self._catalogue = catalogue
         self._interval_s = settings.ping_interval_ms / 1000
-        self._refresh_s = settings.worker_silence_ms / 1000
+        self._refresh_s = min(_REFRESH_S, settings.worker_silence_ms / 1000)
 
     async def run(self) -> None:
         """Until cancelled."""

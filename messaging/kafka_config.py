@@ -40,7 +40,8 @@ CONSUMER: Properties = {
     # The least that brokers allow: how long a killed worker's share of the work stands still.
     # docs/decisions/0001-group-protocol.md
     "session.timeout.ms": 6_000,
-    "heartbeat.interval.ms": 2_000,
+    # A member learns from the answer to its heartbeat that partitions move, twice for each move.
+    "heartbeat.interval.ms": 500,
     "max.poll.interval.ms": 300_000,
     # What is prefetched here is hidden from the other workers, and comes again late if this one dies.
     "queued.min.messages": 256,
