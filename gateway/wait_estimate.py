@@ -8,7 +8,7 @@ _STANDSTILL_S = 1.0
 # The first answers of a worker that has just started are slow.
 _ENOUGH = 5.0
 # Of the time that the caller gives: what is admitted to the last of it comes too late at the next hiccup.
-_SAFE_SHARE = 0.75
+_SAFE_SHARE = 0.7
 # A worker takes so many at once: a few that wait are answered together, in the time of one.
 _SURE_FROM_PLACE = 32
 
