@@ -79,7 +79,7 @@ def test_pixels_from_triton_get_the_models_own_probabilities(
     assert (probabilities.dtype, probabilities.shape) == (np.float32, (256, 10))
     assert np.allclose(probabilities, expected, atol=2e-5)
     assert np.array_equal(answer.as_numpy("class"), expected.argmax(axis=1))
-    assert (answer.as_numpy("class") == SLICE["labels"][:256]).mean() > 0.9
+    assert (answer.as_numpy("class") == SLICE["labels"][:256]).mean() > 0.85
     assert answer.get_response()["id"] == "its-own"
     assert answer.get_response()["model_version"] == manifests.read(ROOT / "weights", NAMES[0]).version
 
