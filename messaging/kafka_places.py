@@ -81,4 +81,6 @@ class KafkaInbox:
 
 
 def _log_assigned(_: Consumer, partitions: list[TopicPartition]) -> None:
-    _log.info("assigned partitions %s", [partition.partition for partition in partitions])
+    for topic in sorted({each.topic for each in partitions}):
+        numbers = sorted(each.partition for each in partitions if each.topic == topic)
+        _log.info("assigned partitions of %s: %s", topic, numbers)
