@@ -75,10 +75,11 @@ temperature {its.temperature:g}.
 def training(found: Sources) -> str:
     its = found.manifest
     versions = ", ".join(f"{name} {version}" for name, version in its.software.items())
+    epochs = " and ".join(map(str, its.best_epochs))
     return f"""## Training
 
 Epochs run: {its.epochs}, in {its.wall_seconds / 60:.0f} minutes, with {versions}. The weights are those after
-epoch {its.best_epoch}, right on {percent(its.held_out_accuracy)} of the held-out pictures. The settings:
+epoch {epochs}, right on {percent(its.held_out_accuracy)} of the held-out pictures. The settings:
 
 {tables.recipe(its.settings)}{picture(found, "learning-curves.png", "Loss and accuracy after each epoch")}"""
 

@@ -65,8 +65,10 @@ def learn(
     progress_bar: bool,
 ) -> Progress:
     """Runs the epochs that are left. Raises TrainingError."""
+    if settings.epochs <= settings.warmup_epochs:
+        raise TrainingError("train.epochs and train.later_epochs must be more than train.warmup_epochs")
     keras.utils.set_random_seed(settings.seed)
-    learner = prepare(settings, len(data.images))
+    learner = prepare(settings, len(data.images), taught=teacher is not None)
     averaged = untrained(settings)
     averaged.set_weights(learner.get_weights())
     averaging = Averaging(averaged, settings.ema_decay)
@@ -98,7 +100,7 @@ def untrained(settings: TrainSettings) -> keras.Model:
         return to_train(settings.network, len(LABELS), normalize)
 
 
-def prepare(settings: TrainSettings, pictures: int) -> keras.Model:
+def prepare(settings: TrainSettings, pictures: int, *, taught: bool) -> keras.Model:
     """The network with its loss and its optimizer: SGD with Nesterov momentum."""
     network = untrained(settings)
     optimizer = keras.optimizers.SGD(
@@ -109,7 +111,8 @@ def prepare(settings: TrainSettings, pictures: int) -> keras.Model:
     )
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     optimizer.build(network.trainable_variables)
-    network.compile(optimizer, Objective(settings.teacher), metrics=[accuracy], jit_compile=False)
+    objective = Objective(settings.teacher.weight if taught else 0.0, settings.teacher.temperature)
+    network.compile(optimizer, objective, metrics=[accuracy], jit_compile=False)
     return network
 
 
@@ -134,7 +137,7 @@ def choose(
         return skipping.everything(len(data.images), random)
     judged = skipping.judged(settings, epoch)
     if judged == epoch:
-        checkpoints.keep_losses(epoch, losses(mean_logits(averaged, data.images), data.labels))
+        checkpoints.keep_losses(epoch, losses(logits_of(averaged, data.images), data.labels))
     return skipping.choose(checkpoints.losses(judged), settings.skipping, random)
 
 
@@ -166,14 +169,14 @@ def run_epoch(
 
 def judge(averaged: keras.Model, data: Split) -> tuple[float, float]:
     """Loss and accuracy of the averaged network on the held-out pictures."""
-    logits = mean_logits(averaged, data.held_out_images)
+    logits = logits_of(averaged, data.held_out_images)
     hits = logits.argmax(axis=1) == data.held_out_labels
     return round(nll(logits, data.held_out_labels), 5), float(hits.mean())
 
 
-def mean_logits(network: keras.Model, images: Pictures) -> NDArray[np.float32]:
-    """The mean over the members: float32 (n, classes)."""
-    logits: NDArray[np.float32] = network.predict(images, batch_size=256, verbose=0).mean(axis=1)
+def logits_of(network: keras.Model, images: Pictures) -> NDArray[np.float32]:
+    """float32 (n, classes)."""
+    logits: NDArray[np.float32] = network.predict(images, batch_size=256, verbose=0)
     return logits
 
 

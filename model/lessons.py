@@ -33,19 +33,20 @@ class Lessons:
 
     def of(self, epoch: int) -> tuple[Pictures, Floats]:
         """uint8 (n, 28, 28) and the targets of model.objective, in the order of the data."""
-        key = edition(self._settings, epoch)
+        key = edition(self._settings, epoch, taught=self._teacher is not None)
         if key in self._kept:
             return self._kept[key]
         images = varied(self._data, self._settings, *key)
         taught = targets(self._data.labels, len(LABELS), self._teacher(images) if self._teacher else None)
-        if self._settings.augmentation.editions:
+        if self._teacher and self._settings.augmentation.editions:
             self._kept[key] = images, taught
         return images, taught
 
 
-def edition(settings: TrainSettings, epoch: int) -> tuple[int, bool]:
+def edition(settings: TrainSettings, epoch: int, *, taught: bool) -> tuple[int, bool]:
     """The number of the variation that this epoch has, and whether boxes are erased in it."""
-    number = epoch % settings.augmentation.editions if settings.augmentation.editions else epoch
+    editions = settings.augmentation.editions if taught else 0
+    number = epoch % editions if editions else epoch
     return number, epoch < settings.epochs - settings.augmentation.plain_epochs
 
 

@@ -42,8 +42,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     input_shape is that of one picture, uint8. onnx_from_sha256 is the digest of the .keras file that the
     .onnx file was made from. ood_file has what model.ood needs. metrics are over the test pictures.
-    temperature is the one that the logits were divided by. best_epoch counts from 1. Digests are SHA-256;
-    those of the data are of the unpacked arrays.
+    temperature is the one that the logits were divided by. epochs are those of all members together;
+    best_epochs has one of each, counted from 1. Digests are SHA-256; those of the data are of the unpacked
+    arrays.
     """
 
     name: FileName
@@ -63,7 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     parameters: int
     multiply_adds: int
     epochs: int
-    best_epoch: int
+    best_epochs: tuple[int, ...]
     wall_seconds: float
     settings: TrainSettings
     data_sha256: dict[str, str]

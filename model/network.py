@@ -1,6 +1,7 @@
 """The whole network, in one file."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import keras
@@ -16,30 +17,32 @@ Normalize = Callable[[], keras.Layer]
 def to_train(
     settings: NetworkSettings, classes: int, normalize: Normalize = layers.BatchNormalization
 ) -> keras.Model:
-    """The network as it learns: every member has logits of its own.
+    """One member as it learns.
 
-    Input: uint8 (n, 28, 28), grey, bright clothing on black. Output: float32 (n, members, classes).
+    Input: uint8 (n, 28, 28), grey, bright clothing on black. Output: logits, float32 (n, classes).
     """
     pixels = keras.Input((28, 28), dtype="uint8", name="pixels")
-    logits = [
-        layers.Reshape((1, classes), dtype="float32")(layers.Dense(classes, dtype="float32")(x))
-        for x in members(pixels, settings, normalize)
-    ]
-    return keras.Model(pixels, layers.Concatenate(axis=1, dtype="float32")(logits))
+    return keras.Model(pixels, layers.Dense(classes, dtype="float32")(member(pixels, settings, normalize)))
 
 
 def to_serve(
-    settings: NetworkSettings, classes: int, trained: keras.Model, temperature: float
+    settings: NetworkSettings,
+    classes: int,
+    trained: Sequence[keras.Model],
+    temperature: float,
+    normalize: Normalize = layers.BatchNormalization,
 ) -> keras.Model:
-    """The trained network as it answers: the softmax of the members' mean logits over the temperature.
+    """The trained members as they answer: the softmax of their mean logits over the temperature.
 
     Both are folded into the last layer.
     """
-    network = serving(settings, classes)
-    for new, old in zip(_trunk(network), _trunk(trained), strict=True):
+    network = serving(settings, classes, normalize)
+    # Keras sorts layers by depth, and those of one depth as they were made: member after member.
+    in_turn = chain.from_iterable(zip(*map(_trunk, trained), strict=True))
+    for new, old in zip(_trunk(network), in_turn, strict=True):
         new.set_weights(old.get_weights())
-    kernels, biases = zip(*(layer.get_weights() for layer in _dense(trained)), strict=True)
-    scale = 1 / (settings.members * temperature)
+    kernels, biases = zip(*(one.layers[-1].get_weights() for one in trained), strict=True)
+    scale = 1 / (len(trained) * temperature)
     network.get_layer("probabilities").set_weights([np.concatenate(kernels) * scale, sum(biases) * scale])
     return network
 
@@ -52,19 +55,18 @@ def serving(
     Input: as above. Output: float32 (n, classes), probabilities; the layer "features" has (n, features).
     """
     pixels = keras.Input((28, 28), dtype="uint8", name="pixels")
-    features = layers.Concatenate(name="features")(members(pixels, settings, normalize))
+    side_by_side = [member(pixels, settings, normalize) for _ in range(settings.members)]
+    features = layers.Concatenate(name="features")(side_by_side)
     dense = layers.Dense(classes, "softmax", dtype="float32", name="probabilities")
     return keras.Model(pixels, dense(features))
 
 
-def members(pixels: Tensor, settings: NetworkSettings, normalize: Normalize) -> list[Tensor]:
-    """The features of each member, (n, last width)."""
+def member(pixels: Tensor, settings: NetworkSettings, normalize: Normalize) -> Tensor:
+    """The features of one member, (n, last width)."""
     x = layers.Reshape((28, 28, 1))(pixels)
     x = layers.Rescaling(1 / 255)(x)
     body = {"vgg": vgg, "resnet": resnet}[settings.kind]
-    return [
-        layers.GlobalAveragePooling2D()(body(x, settings.widths, normalize)) for _ in range(settings.members)
-    ]
+    return layers.GlobalAveragePooling2D()(body(x, settings.widths, normalize))
 
 
 def vgg(x: Tensor, widths: tuple[int, ...], normalize: Normalize) -> Tensor:
@@ -102,7 +104,3 @@ def multiply_adds(network: keras.Model) -> int:
 
 def _trunk(network: keras.Model) -> Iterator[keras.Layer]:
     return (x for x in network.layers if isinstance(x, layers.Conv2D | layers.BatchNormalization))
-
-
-def _dense(network: keras.Model) -> Iterator[keras.Layer]:
-    return (layer for layer in network.layers if isinstance(layer, layers.Dense))

@@ -6,7 +6,6 @@ from keras import ops
 from numpy.typing import NDArray
 
 from model.arrays import Labels, Probabilities
-from model.settings import TeacherSettings
 
 Floats = NDArray[np.float32]
 
@@ -14,29 +13,29 @@ Floats = NDArray[np.float32]
 class Objective(keras.losses.Loss):  # type: ignore[misc]
     """Hinton et al., arXiv 1503.02531: (1 - w) CE(truth, p) + w T^2 KL(teacher at T, p at T).
 
-    y_true: (n, 2, classes), truth and teacher, see targets(). y_pred: logits (n, members, classes).
+    y_true: (n, 2, classes), truth and teacher, see targets(). y_pred: logits (n, classes).
     """
 
-    def __init__(self, teacher: TeacherSettings) -> None:
+    def __init__(self, weight: float, temperature: float) -> None:
         super().__init__(name="objective")
-        self._weight = teacher.weight if teacher.name else 0.0
-        self._temperature = teacher.temperature
+        self._weight = weight
+        self._temperature = temperature
 
     def call(self, y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-        """(n,): the mean over the members."""
-        truth, teacher = y_true[:, 0:1], y_true[:, 1:2]
+        """(n,)."""
+        truth, teacher = y_true[:, 0], y_true[:, 1]
         loss = (1 - self._weight) * _cross_entropy(truth, y_pred)
         if self._weight:
             t = self._temperature
             softened = ops.softmax(ops.log(teacher + 1e-8) / t)
             own = -ops.sum(softened * ops.log(softened + 1e-8), axis=-1)
             loss = loss + self._weight * t * t * (_cross_entropy(softened, y_pred / t) - own)
-        return ops.mean(loss, axis=1)
+        return loss
 
 
 def accuracy(y_true: keras.KerasTensor, y_pred: keras.KerasTensor) -> keras.KerasTensor:
-    """Whether the members together are right: (n,)."""
-    return ops.equal(ops.argmax(y_true[:, 0], axis=-1), ops.argmax(ops.mean(y_pred, axis=1), axis=-1))
+    """Which answers are right: (n,)."""
+    return ops.equal(ops.argmax(y_true[:, 0], axis=-1), ops.argmax(y_pred, axis=-1))
 
 
 def targets(labels: Labels, classes: int, teacher: Probabilities | None) -> Floats:

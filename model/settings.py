@@ -23,7 +23,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The network: see model.network. members are trained side by side and answer together."""
+    """The network: see model.network. members answer together, by the mean of their logits."""
 
     kind: Literal["vgg", "resnet"]
     widths: tuple[int, ...]
@@ -33,8 +33,9 @@ class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 class AugmentationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How training pictures are varied. Areas are fractions of the picture; plain_epochs have no erasing.
 
-    editions is how many variations there are of the whole training set, epochs taking them in turn; 0: as
-    many as epochs. photo_share is how many pictures become like what is cut out of a phone's photo.
+    editions is how many variations of the whole training set a teacher answers, epochs taking them in turn;
+    without a teacher, or with 0, every epoch has its own. photo_share is how many pictures become like what
+    is cut out of a phone's photo.
     """
 
     editions: Annotated[int, msgspec.Meta(ge=0)]
@@ -50,7 +51,8 @@ class AugmentationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Another model whose answers are learned beside the labels (Hinton et al., arXiv 1503.02531).
 
-    weight is the share of its part in the loss; temperature softens its answers; no name, no teacher.
+    weight is the share of its part in the loss; temperature softens its answers. Without a name, the first
+    member of the network has no teacher; each later member is taught by those before it.
     """
 
     name: str
@@ -70,9 +72,10 @@ class SkippingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a model is trained.
 
-    seed decides first weights and order; data_seed which pictures are held out, and how the others vary.
-    runs is how many seeds are tried, from this one on. limit_pictures cuts the training and test sets (0: all
-    of them).
+    The members of the network learn one after another: the first for so many epochs, each other for so many
+    later_epochs. seed decides first weights and order; data_seed which pictures are held out, and how the
+    others vary. runs is how many seeds are tried, from this one on. limit_pictures cuts the training and test
+    sets (0: all of them).
     """
 
     name: ModelName
@@ -86,6 +89,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     network: NetworkSettings
     precision: Literal["float32", "mixed_bfloat16"]
     epochs: int
+    later_epochs: int
     warmup_epochs: int
     batch_size: int
     learning_rate: float

@@ -8,23 +8,16 @@ import onnx
 import tensorflow as tf
 
 from model import dataset, export, ood
-from model.checkpoint import Progress
 from model.dataset import LABELS
-from model.manifest import Manifest, Metrics, replace, sha256, write
+from model.ensemble import Run
+from model.manifest import Manifest, replace, sha256, write
 from model.network import multiply_adds
-from model.settings import TrainSettings, recipe
+from model.settings import recipe
 
 
-def ship(
-    network: keras.Model,
-    detector: ood.Detector,
-    metrics: Metrics,
-    temperature: float,
-    progress: Progress,
-    settings: TrainSettings,
-    weights_dir: Path,
-) -> Manifest:
+def ship(run: Run, detector: ood.Detector, weights_dir: Path) -> Manifest:
     """Writes .keras, .onnx and .npz, then the manifest with their digests."""
+    settings, network = run.settings, run.network
     weights_dir.mkdir(parents=True, exist_ok=True)
     keras_path, onnx_path, ood_path = (
         weights_dir / f"{settings.name}{kind}" for kind in (".keras", ".onnx", ".npz")
@@ -45,14 +38,14 @@ def ship(
         onnx_from_sha256=keras_sha256,
         ood_file=ood_path.name,
         ood_sha256=sha256(ood_path.read_bytes()),
-        metrics=metrics,
-        temperature=temperature,
-        held_out_accuracy=progress.best.held_out_accuracy,
+        metrics=run.metrics,
+        temperature=run.temperature,
+        held_out_accuracy=run.held_out_accuracy,
         parameters=network.count_params(),
         multiply_adds=multiply_adds(network),
-        epochs=progress.epochs_done,
-        best_epoch=progress.best_epoch,
-        wall_seconds=round(progress.wall_seconds, 1),
+        epochs=len(run.history),
+        best_epochs=tuple(member.progress.best_epoch for member in run.members),
+        wall_seconds=round(run.wall_seconds, 1),
         settings=recipe(settings),
         data_sha256=dataset.DIGESTS,
         software=software(),

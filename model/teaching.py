@@ -30,7 +30,13 @@ def teacher(settings: TrainSettings, weights_dir: Path) -> Teacher | None:
     with precision(settings.precision):
         network = serving(manifest.settings.network, len(manifest.labels), FusedBatchNormalization)
     network.set_weights(keras.saving.load_model(path, compile=False).get_weights())
-    folder = Path(settings.checkpoint_dir, f"{manifest.name}-{manifest.keras_sha256[:8]}")
+    return remembering(network, settings)
+
+
+def remembering(network: keras.Model, settings: TrainSettings) -> Teacher:
+    """The network's answers, each kept beside the checkpoints."""
+    weights = b"".join(array.tobytes() for array in network.get_weights())
+    folder = Path(settings.checkpoint_dir, f"teacher-{sha256(weights)[:8]}")
 
     def answer(pictures: Pictures) -> Probabilities:
         kept = folder / f"{sha256(pictures.tobytes())[:16]}.npy"

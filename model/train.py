@@ -1,6 +1,5 @@
 """From data to weights: `mlaas train`."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -11,29 +10,19 @@ from msgspec.structs import replace
 from model import dataset, ood_fit
 from model.arrays import Features, Pictures
 from model.calibration import fit_temperature
-from model.checkpoint import Checkpoints, Progress
 from model.dataset import LABELS, Dataset
+from model.ensemble import Run, learn_in_turn, mean_logits
 from model.evaluate import measure
-from model.learning import Report, learn, mean_logits, untrained
+from model.figures import History
+from model.learning import Report
 from model.lessons import Split, varied
-from model.manifest import Manifest, Metrics
+from model.manifest import Manifest
 from model.manifest import replace as write_file
 from model.network import to_serve
 from model.ood import Detector
 from model.settings import TrainSettings
 from model.ship import ship
 from model.teaching import Teacher, teacher
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One training from one seed: its best epoch, calibrated, and measured on the test pictures."""
-
-    settings: TrainSettings
-    progress: Progress
-    network: keras.Model
-    temperature: float
-    metrics: Metrics
 
 
 def train(
@@ -53,11 +42,9 @@ def train(
         run(replace(settings, seed=seed, runs=1), data, parts, taught_by, report, progress_bar=progress_bar)
         for seed in seeds
     ]
-    best = max(runs, key=lambda run: run.progress.best.held_out_accuracy)
+    best = max(runs, key=lambda run: run.held_out_accuracy)
     detector = fit_detector(best.network, parts, settings)
-    manifest = ship(
-        best.network, detector, best.metrics, best.temperature, best.progress, best.settings, weights_dir
-    )
+    manifest = ship(best, detector, weights_dir)
     keep_records(best, runs, Path(settings.reports_dir, settings.name))
     return manifest
 
@@ -69,12 +56,12 @@ def keep_records(best: Run, runs: list[Run], folder: Path) -> None:
         {
             "seed": run.settings.seed,
             "accuracy": run.metrics.accuracy,
-            "held_out_accuracy": run.progress.best.held_out_accuracy,
-            "seconds": round(run.progress.wall_seconds, 1),
+            "held_out_accuracy": run.held_out_accuracy,
+            "seconds": round(run.wall_seconds, 1),
         }
         for run in runs
     ]
-    for name, content in (("history", best.progress), ("seeds", results)):
+    for name, content in (("history", History(history=best.history)), ("seeds", results)):
         write_file(
             folder / f"{name}.json", msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
         )
@@ -90,20 +77,18 @@ def run(
     progress_bar: bool,
 ) -> Run:
     """All epochs from one seed. Raises TrainingError."""
-    checkpoints = Checkpoints(settings)
-    if done := checkpoints.progress().epochs_done:
-        report(f"seed {settings.seed}: going on after epoch {done} of {settings.epochs}")
-    progress = learn(settings, parts, checkpoints, report, taught_by, progress_bar=progress_bar)
-    trained = untrained(settings)
-    trained.load_weights(checkpoints.best(progress))
-    temperature = fit_temperature(mean_logits(trained, parts.held_out_images), parts.held_out_labels)
+    members = learn_in_turn(settings, parts, taught_by, report, progress_bar=progress_bar)
+    logits = mean_logits(members, parts.held_out_images)
+    held_out_accuracy = float((logits.argmax(axis=1) == parts.held_out_labels).mean())
+    temperature = fit_temperature(logits, parts.held_out_labels)
+    trained = [member.network for member in members]
     network = to_serve(settings.network, len(LABELS), trained, temperature)
     metrics = measure(network.predict(data.test_images, batch_size=256, verbose=0), data.test_labels, LABELS)
     report(
         f"seed {settings.seed}: test accuracy {metrics.accuracy:.2%} on {metrics.count} pictures, "
-        f"epoch {progress.best_epoch}, held-out {progress.best.held_out_accuracy:.2%}"
+        f"held-out {held_out_accuracy:.2%}"
     )
-    return Run(settings, progress, network, temperature, metrics)
+    return Run(settings, members, network, temperature, held_out_accuracy, metrics)
 
 
 def limited(data: Dataset, pictures: int) -> Dataset:

@@ -77,7 +77,7 @@ def acknowledge_before_store() -> None:
     keep = Collector._keep
 
     def later(self: Collector, deliveries: Any) -> None:
-        storing = threading.Timer(2.0, keep, [self, deliveries])
+        storing = threading.Timer(6.0, keep, [self, deliveries])
         storing.daemon = True
         storing.start()
 

@@ -34,7 +34,7 @@ def manifest(**changes) -> Manifest:
         parameters=1234,
         multiply_adds=56789,
         epochs=9,
-        best_epoch=8,
+        best_epochs=(8,),
         wall_seconds=720.0,
         settings=recipe(settings.load(None, {}).train),
         data_sha256=DIGESTS,

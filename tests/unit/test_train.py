@@ -10,6 +10,7 @@ from model import train as training
 from model.checkpoint import Checkpoints, Progress, fingerprint
 from model.classifier import load
 from model.dataset import Dataset
+from model.ensemble import alone
 from model.figures import Epoch
 from model.learning import TrainingError
 from model.manifest import ModelError, verify
@@ -37,6 +38,7 @@ def settings(tmp_path):
         network=NetworkSettings(kind="vgg", widths=(4,), members=1),
         precision="float32",
         epochs=2,
+        later_epochs=2,
         warmup_epochs=1,
         batch_size=32,
         learning_rate=0.1,
@@ -68,7 +70,8 @@ def data(monkeypatch):
 
 def state(settings):
     """All that the last epoch left: weights, averages, momentum, number of steps."""
-    learner = learning.prepare(settings, pictures=100)
+    settings = alone(settings, 0)
+    learner = learning.prepare(settings, pictures=100, taught=False)
     averaged = learning.untrained(settings)
     Checkpoints(settings).restore(learner, averaged)
     optimizer = [np.asarray(variable) for variable in learner.optimizer.variables]
@@ -139,12 +142,15 @@ def test_the_history_has_every_epoch(settings, weights_dir):
     ] * 2
 
 
-def test_members_learn_and_answer_together(settings, weights_dir):
+def test_members_learn_in_turn_and_answer_together(settings, weights_dir):
     three = NetworkSettings(kind="resnet", widths=(4, 8), members=3)
     manifest, _ = quiet(replace(settings, network=three), weights_dir)
     classifier = load(weights_dir, "tiny", "onnx", 1)
     assert classifier.features(np.zeros((2, 28, 28), np.uint8)).shape == (2, 3 * 8)
     assert manifest.settings.network == three
+    assert (manifest.epochs, len(manifest.best_epochs)) == (2 + 2 + 2, 3)
+    answered = list(Path(settings.checkpoint_dir).glob("teacher-*/*.npy"))
+    assert len(answered) == 4  # two epochs of the second member, by the first; two of the third, by both
 
 
 def test_a_teacher_is_asked_once_for_every_edition(settings, weights_dir, monkeypatch):
@@ -157,7 +163,7 @@ def test_a_teacher_is_asked_once_for_every_edition(settings, weights_dir, monkey
     )
     manifest, _ = quiet(taught, weights_dir)
     assert manifest.settings.teacher.name == "tiny"
-    assert len(list(Path(settings.checkpoint_dir).glob("tiny-*/*.npy"))) == 1
+    assert len(list(Path(settings.checkpoint_dir).glob("teacher-*/*.npy"))) == 1
 
 
 def test_a_teacher_that_is_not_there_is_named(settings, weights_dir):
@@ -168,7 +174,13 @@ def test_a_teacher_that_is_not_there_is_named(settings, weights_dir):
 def test_a_loss_that_is_not_a_number_ends_the_training_with_a_hint(settings, weights_dir):
     with pytest.raises(TrainingError, match=r"lower train\.learning_rate"):
         quiet(replace(settings, learning_rate=1e30, warmup_epochs=0), weights_dir)
-    assert Checkpoints(settings).progress().epochs_done == 0
+    assert Checkpoints(alone(settings, 0)).progress().epochs_done == 0
+
+
+def test_members_without_enough_epochs_are_refused(settings, weights_dir):
+    two = replace(settings, later_epochs=1, network=replace(settings.network, members=2))
+    with pytest.raises(TrainingError, match="later_epochs must be more than"):
+        quiet(two, weights_dir)
 
 
 def test_other_settings_start_afresh(settings):

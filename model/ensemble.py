@@ -1,0 +1,109 @@
+"""The members of a network: they learn one after another, and answer together."""
+
+from dataclasses import dataclass
+from itertools import chain
+
+import keras
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from model.arrays import Pictures
+from model.checkpoint import Checkpoints, Progress
+from model.dataset import LABELS
+from model.figures import Epoch
+from model.learning import Report, learn, logits_of, untrained
+from model.lessons import Split
+from model.manifest import Metrics
+from model.network import to_serve
+from model.normalization import FusedBatchNormalization
+from model.precision import precision
+from model.settings import TrainSettings
+from model.teaching import Teacher, remembering
+
+SEEDS_APART = 1000
+"""Between one member's seed and the next one's: more than there are runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One that has learned: how, and its network with the weights of its best epoch."""
+
+    progress: Progress
+    network: keras.Model
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training from one seed, calibrated on the held-out pictures, measured on the test pictures."""
+
+    settings: TrainSettings
+    members: list[Member]
+    network: keras.Model
+    temperature: float
+    held_out_accuracy: float
+    metrics: Metrics
+
+    @property
+    def wall_seconds(self) -> float:
+        """All epochs together."""
+        return sum(epoch.seconds for epoch in self.history)
+
+    @property
+    def history(self) -> tuple[Epoch, ...]:
+        """The epochs of all members, one member after another."""
+        return tuple(chain.from_iterable(member.progress.history for member in self.members))
+
+
+def learn_in_turn(
+    settings: TrainSettings, data: Split, taught_by: Teacher | None, report: Report, *, progress_bar: bool
+) -> list[Member]:
+    """Every member in turn: the first taught by taught_by, each other one by all before it.
+
+    So each is a born-again network (Furlanello et al., arXiv 1805.04770). Raises TrainingError.
+    """
+    members: list[Member] = []
+    for number in range(settings.network.members):
+        teacher = taught_by if not members else together(members, settings)
+        members.append(one(alone(settings, number), data, teacher, report, progress_bar=progress_bar))
+    return members
+
+
+def one(
+    settings: TrainSettings, data: Split, teacher: Teacher | None, report: Report, *, progress_bar: bool
+) -> Member:
+    """Learns the epochs that are left of one member. Raises TrainingError."""
+    checkpoints = Checkpoints(settings)
+    if done := checkpoints.progress().epochs_done:
+        report(f"seed {settings.seed}: going on after epoch {done} of {settings.epochs}")
+    progress = learn(settings, data, checkpoints, report, teacher, progress_bar=progress_bar)
+    network = untrained(settings)
+    network.load_weights(checkpoints.best(progress))
+    return Member(progress, network)
+
+
+def alone(settings: TrainSettings, number: int) -> TrainSettings:
+    """The settings of one member, counted from 0, as of a network that has no other."""
+    return replace(
+        settings,
+        seed=settings.seed + SEEDS_APART * number,
+        runs=1,
+        epochs=settings.later_epochs if number else settings.epochs,
+        later_epochs=0,
+        network=replace(settings.network, members=1),
+    )
+
+
+def together(members: list[Member], settings: TrainSettings) -> Teacher:
+    """These members as a teacher."""
+    network = replace(settings.network, members=len(members))
+    trained = [member.network for member in members]
+    with precision(settings.precision):
+        answering = to_serve(network, len(LABELS), trained, 1.0, FusedBatchNormalization)
+    return remembering(answering, settings)
+
+
+def mean_logits(members: list[Member], images: Pictures) -> NDArray[np.float32]:
+    """float32 (n, classes)."""
+    logits: NDArray[np.float32] = np.mean([logits_of(one.network, images) for one in members], axis=0)
+    return logits
