@@ -111,7 +111,7 @@ def _implementation(runtime: Literal["onnx", "keras"]) -> Callable[[Path, Manife
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         from model.onnx_runtime import OnnxRuntime
 
-        return OnnxRuntime
+        return OnnxRuntime.of_model
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on the processor go to every terminal
     from model.keras_runtime import KerasRuntime
 

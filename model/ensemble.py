@@ -35,11 +35,15 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One training from one seed, calibrated on the held-out pictures, measured on the test pictures."""
+    """One training from one seed, calibrated on the held-out pictures, measured on the test pictures.
+
+    exported is network as an ONNX file in 8-bit integers; metrics are its.
+    """
 
     settings: TrainSettings
     members: list[Member]
     network: keras.Model
+    exported: bytes
     temperature: float
     held_out_accuracy: float
     metrics: Metrics

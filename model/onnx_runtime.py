@@ -1,6 +1,7 @@
-"""A network on ONNX Runtime. The only place that imports it."""
+"""A network on ONNX Runtime. The only place that runs it."""
 
 from pathlib import Path
+from typing import Self
 
 import onnxruntime
 
@@ -13,9 +14,15 @@ class OnnxRuntime:
 
     name = "onnx"
 
-    def __init__(self, weights_dir: Path, manifest: Manifest, threads: int) -> None:
+    def __init__(self, content: bytes, threads: int, file: str) -> None:
+        """file is what to call it in an error. Raises ModelError."""
+        self._session = _open(content, threads, file)
+
+    @classmethod
+    def of_model(cls, weights_dir: Path, manifest: Manifest, threads: int) -> Self:
+        """Its file, once the digest is right. Raises ModelError."""
         content = verify(weights_dir / manifest.onnx_file, manifest.onnx_sha256)
-        self._session = _open(content, threads, manifest.onnx_file)
+        return cls(content, threads, manifest.onnx_file)
 
     def run(self, pictures: Pictures) -> tuple[Probabilities, Features]:
         """See classifier.Runtime."""

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import tensorflow as tf
 
-from model import dataset, export, ood
+from model import dataset, ood
 from model.dataset import LABELS
 from model.ensemble import Run
 from model.manifest import Manifest, replace, sha256, write
@@ -23,7 +23,7 @@ def ship(run: Run, detector: ood.Detector, weights_dir: Path) -> Manifest:
         weights_dir / f"{settings.name}{kind}" for kind in (".keras", ".onnx", ".npz")
     )
     network.save(keras_path)
-    replace(onnx_path, export.to_onnx(network))
+    replace(onnx_path, run.exported)
     replace(ood_path, detector.to_bytes())
     keras_sha256 = sha256(keras_path.read_bytes())
     manifest = Manifest(

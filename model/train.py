@@ -2,27 +2,31 @@
 
 from pathlib import Path
 
-import keras
 import msgspec
 import numpy as np
 from msgspec.structs import replace
 
 from model import dataset, ood_fit
-from model.arrays import Features, Pictures
+from model.arrays import Features, Pictures, Probabilities
 from model.calibration import fit_temperature
 from model.dataset import LABELS, Dataset
 from model.ensemble import Run, learn_in_turn, mean_logits
 from model.evaluate import measure
+from model.export import to_onnx
 from model.figures import History
 from model.learning import Report
 from model.lessons import Split, varied
 from model.manifest import Manifest
 from model.manifest import replace as write_file
 from model.network import to_serve
+from model.onnx_runtime import OnnxRuntime
 from model.ood import Detector
+from model.quantization import quantized
 from model.settings import TrainSettings
 from model.ship import ship
 from model.teaching import Teacher, teacher
+
+AT_ONCE = 256
 
 
 def train(
@@ -43,7 +47,7 @@ def train(
         for seed in seeds
     ]
     best = max(runs, key=lambda run: run.held_out_accuracy)
-    detector = fit_detector(best.network, parts, settings)
+    detector = fit_detector(best.exported, parts, settings)
     manifest = ship(best, detector, weights_dir)
     keep_records(best, runs, Path(settings.reports_dir, settings.name))
     return manifest
@@ -76,19 +80,29 @@ def run(
     *,
     progress_bar: bool,
 ) -> Run:
-    """All epochs from one seed. Raises TrainingError."""
+    """All epochs from one seed, and what is to be served. Raises TrainingError."""
     members = learn_in_turn(settings, parts, taught_by, report, progress_bar=progress_bar)
     logits = mean_logits(members, parts.held_out_images)
-    held_out_accuracy = float((logits.argmax(axis=1) == parts.held_out_labels).mean())
     temperature = fit_temperature(logits, parts.held_out_labels)
     trained = [member.network for member in members]
     network = to_serve(settings.network, len(LABELS), trained, temperature)
-    metrics = measure(network.predict(data.test_images, batch_size=256, verbose=0), data.test_labels, LABELS)
+    exported = quantized(to_onnx(network), varied(parts, settings, 0, erase=False))
+    held_out, _ = answers(exported, parts.held_out_images)
+    held_out_accuracy = float((held_out.argmax(axis=1) == parts.held_out_labels).mean())
+    metrics = measure(answers(exported, data.test_images)[0], data.test_labels, LABELS)
     report(
         f"seed {settings.seed}: test accuracy {metrics.accuracy:.2%} on {metrics.count} pictures, "
         f"held-out {held_out_accuracy:.2%}"
     )
-    return Run(settings, members, network, temperature, held_out_accuracy, metrics)
+    return Run(settings, members, network, exported, temperature, held_out_accuracy, metrics)
+
+
+def answers(exported: bytes, pictures: Pictures) -> tuple[Probabilities, Features]:
+    """What the export makes of any number of pictures."""
+    runtime = OnnxRuntime(exported, threads=0, file="the export")
+    parts = [runtime.run(pictures[at : at + AT_ONCE]) for at in range(0, len(pictures), AT_ONCE)]
+    probabilities, features = map(np.concatenate, zip(*parts, strict=True))
+    return probabilities, features
 
 
 def limited(data: Dataset, pictures: int) -> Dataset:
@@ -106,13 +120,11 @@ def split(data: Dataset, settings: TrainSettings) -> Split:
     return Split(images[~out], labels[~out], images[out], labels[out])
 
 
-def fit_detector(network: keras.Model, parts: Split, settings: TrainSettings) -> Detector:
+def fit_detector(exported: bytes, parts: Split, settings: TrainSettings) -> Detector:
     """What knows the features of training pictures, plain and varied as in the first epoch."""
-    reader = keras.Model(network.input, network.get_layer("features").output)
 
     def features(images: Pictures) -> Features:
-        found: Features = reader.predict(images, batch_size=256, verbose=0)
-        return found
+        return answers(exported, images)[1]
 
     pictures = np.concatenate((parts.images, varied(parts, settings, 0, erase=True)))
     labels = np.concatenate((parts.labels, parts.labels))
