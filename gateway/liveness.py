@@ -9,12 +9,10 @@ class Liveness:
     """Times are monotonic seconds. A worker counts as alive for worker_silence_s after its last reply."""
 
     worker_silence_s: float
-    inbox_open: bool = False
     heard_at: float | None = None
     trouble: str = "the reply inbox is not open yet"
 
     def opened(self) -> None:
-        self.inbox_open = True
         self.trouble = "no worker has answered yet"
 
     def heard(self, now: float) -> None:

@@ -33,12 +33,18 @@ class Pinging:
         self._catalogue = catalogue
         self._interval_s = settings.ping_interval_ms / 1000
         self._refresh_s = min(_REFRESH_S, settings.worker_silence_ms / 1000)
+        self._opened = asyncio.Event()
+
+    def opened(self) -> None:
+        """There is a place for replies now."""
+        self._opened.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """From opened() on, until cancelled."""
+        await self._opened.wait()
         async with asyncio.TaskGroup() as pings:
             while True:
-                if self._liveness.inbox_open and self._is_due(time.monotonic()):
+                if self._is_due(time.monotonic()):
                     pings.create_task(self._once())
                 await asyncio.sleep(self._interval_s)
 

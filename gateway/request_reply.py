@@ -190,6 +190,7 @@ class Requester:
     def _opened(self, address: str) -> None:
         self._address = address
         self._liveness.opened()
+        self._pinging.opened()
 
     def _lost(self, reason: str) -> None:
         self._liveness.lost(reason)

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.request_reply import Requester
 from messaging import contract
-from messaging.broker import Message
+from messaging.broker import BrokerUnavailable, Inbox, Message
 from messaging.contract import ErrorCode, Failure, Reply, Request, ReturnAddress
 from messaging.memory import MemoryBroker
 from mlaas.settings import load
@@ -149,6 +149,20 @@ async def test_without_a_worker_it_is_live_but_not_ready_and_refuses_at_once() -
         response = await http.post("/predict", content=SANDAL, headers=PNG)
     problem(response, 503)
     assert int(response.headers["retry-after"]) > 0
+
+
+async def test_a_broker_that_comes_late_does_not_wait_for_the_next_ping_to_be_due() -> None:
+    class Late(MemoryBroker):
+        asked = 0
+
+        def open_inbox(self, topic: str, instance_id: str) -> Inbox:
+            self.asked += 1
+            if self.asked == 1:
+                raise BrokerUnavailable("no broker answers")
+            return super().open_inbox(topic, instance_id)
+
+    async with asyncio.timeout(20), gateway(sandal, Late(), ping_interval_ms=60_000) as http:
+        assert (await http.get("/health/ready")).status_code == 200
 
 
 async def test_no_answer_in_time_is_a_504() -> None:
