@@ -29,7 +29,7 @@ _log = logging.getLogger("mlaas.gateway")
 
 
 class _Server(uvicorn.Server):
-    """Told to stop, it leaves first, and then drains.
+    """Looks for garbage while the broker is reached for. Told to stop, it leaves first, and then drains.
 
     Leaving, it is not ready, answers all the same, and closes connections with the answers, so that balancers
     go elsewhere. Draining, it takes nothing new, and every waiter is answered before connections are cut.
@@ -42,6 +42,10 @@ class _Server(uvicorn.Server):
         self._requester = requester
         self._jobs = jobs
         self._drain_delay_s = drain_delay_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        _collect_seldom()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._requester.leave()
@@ -109,12 +113,12 @@ def serve(
     # uvicorn takes the signals while it runs, and afterwards raises them again for who had them before.
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    _collect_seldom()
     server.run(sockets=[listener])
 
 
 def _collect_seldom() -> None:
     """What was made up to now stays, so it is not looked through again; a request leaves no cycles behind."""
+    gc.enable()
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

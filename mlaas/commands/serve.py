@@ -1,6 +1,7 @@
 """up, gateway, worker."""
 
 import errno
+import gc
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ def _announce(url: str) -> None:
 @click.pass_obj
 def gateway(chosen: "Chosen", host: str | None, port: int | None, fd: int | None, broker: str | None) -> None:
     """Answer HTTP. Runs without a broker, too, and says so until there is one."""
+    gc.disable()  # until serve() has made all: what is loaded stays, and is long to look through
     from gateway.key_file import open_key_file
     from gateway.server import listen, serve
     from mlaas import __version__
