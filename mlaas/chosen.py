@@ -2,10 +2,12 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mlaas import logs, settings
+if TYPE_CHECKING:
+    from mlaas.settings import Settings
 
 
 class Chosen:
@@ -19,8 +21,10 @@ class Chosen:
         """The same, over the defaults in another file."""
         return Chosen(file, self._overrides)
 
-    def load(self, process: str = "mlaas", **overrides: object) -> settings.Settings:
+    def load(self, process: str = "mlaas", **overrides: object) -> "Settings":
         """overrides: gateway__port=8123; None means not given. Starts logging under the process's name."""
+        from mlaas import logs, settings
+
         given = [(name.replace("__", "."), value) for name, value in overrides.items() if value is not None]
         loaded = settings.load(self._file, os.environ, [*self._overrides, *given])
         logs.configure(loaded.log, process)

@@ -169,8 +169,9 @@ def test_the_completion_script_calls_the_command(shell: str) -> None:
 
 
 def test_the_command_starts_without_what_only_some_of_its_parts_need() -> None:
-    """A gateway's image has no httpx, a worker's no fastapi, neither TensorFlow."""
+    """A gateway's image has no httpx, a worker's no fastapi, neither TensorFlow. Help needs no settings."""
     heavy = {"httpx", "fastapi", "confluent_kafka", "numpy", "onnxruntime", "keras", "uvicorn", "client"}
+    heavy |= {"mlaas.settings", "yaml"}
     code = f"import sys, mlaas.cli; print(*({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "\n"
 
