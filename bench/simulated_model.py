@@ -8,23 +8,23 @@ import sys
 import time
 from multiprocessing.connection import Connection
 
-from worker.pipe import Loaded, LoadedModel, Outcome, Predicted, receive_pictures, send_answer
+from worker.pipe import Loaded, LoadedModel, Outcome, Picture, Predicted, send_answer
+from worker.serving import serve
 
 _LABELS = [f"label {number}" for number in range(10)]
 
 
 def main(arguments: list[str]) -> None:
-    connection = Connection(int(arguments[0]))
+    lanes = [Connection(int(descriptor)) for descriptor in arguments[:-1]]
     batch_s = float(os.environ["SIMULATED_BATCH_MS"]) / 1000
-    send_answer(connection, Loaded([LoadedModel("simulated", "1", "none", _LABELS)]))
+    send_answer(lanes[0], Loaded([LoadedModel("simulated", "1", "none", _LABELS)]))
     answer = Outcome(probabilities=[0.1] * len(_LABELS), mode="raw28")
-    try:
-        while True:
-            pictures = receive_pictures(connection)
-            time.sleep(batch_s)
-            send_answer(connection, Predicted([answer] * len(pictures)))
-    except (EOFError, ConnectionError):
-        return
+
+    def predict(pictures: list[Picture]) -> Predicted:
+        time.sleep(batch_s)
+        return Predicted([answer] * len(pictures))
+
+    serve(lanes, predict)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""The real model process, but for three pictures: one kills it, one hangs it, one makes it raise.
+"""The real model process, but for some pictures: one kills it, one hangs it, one makes it raise, and one is
+held up until another was predicted.
 
 Run by the tests in the place of worker.model_main. Marks are appended to a PNG, whose decoder ignores them.
 """
 
-import os
 import signal
 import sys
+import threading
 import time
 
 from worker import model_main
@@ -13,17 +14,24 @@ from worker import model_main
 KILL = b"kill the process"
 HANG = b"hang the process"
 RAISE = b"raise in the process"
+HOLD_UP = b"hold this picture up"
+
+predicted_another = threading.Event()
 
 
 def predict(models, pictures, max_pixels):
     for picture in pictures:
         if picture.content.endswith(KILL):
-            os.kill(os.getpid(), signal.SIGSEGV)
+            signal.raise_signal(signal.SIGSEGV)  # to this very thread, as a defect would
         if picture.content.endswith(HANG):
             time.sleep(3600)
         if picture.content.endswith(RAISE):
             raise RuntimeError("a defect in the model's code")
-    return real_predict(models, pictures, max_pixels)
+        if picture.content.endswith(HOLD_UP):
+            predicted_another.wait()
+    predicted = real_predict(models, pictures, max_pixels)
+    predicted_another.set()
+    return predicted
 
 
 real_predict = model_main.predict

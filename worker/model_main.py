@@ -1,6 +1,7 @@
 """The model process: prepares each picture on its own, predicts on the batch, knows nothing of brokers.
 
-Started by worker.model_process as `python -m worker.model_main FD SETTINGS`. Ends with its consumer.
+Started by worker.model_process as `python -m worker.model_main FD... SETTINGS`, with a descriptor for each
+lane. Ends with its consumer.
 """
 
 import signal
@@ -15,7 +16,8 @@ from model.classifier import Classifier, load
 from model.manifest import ModelError
 from model.settings import ModelSettings
 from worker.inference import predict
-from worker.pipe import Loaded, LoadedModel, LoadFailed, receive_pictures, send_answer
+from worker.pipe import Loaded, LoadedModel, LoadFailed, send_answer
+from worker.serving import serve
 
 _INPUT = "{shape} grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it"
 
@@ -23,19 +25,15 @@ _INPUT = "{shape} grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP 
 def main(arguments: list[str]) -> None:
     # Ctrl-C reaches every process of the terminal; this one ends when its consumer closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection = Connection(int(arguments[0]))
-    settings = msgspec.json.decode(arguments[1], type=ModelSettings)
+    lanes = [Connection(int(descriptor)) for descriptor in arguments[:-1]]
+    settings = msgspec.json.decode(arguments[-1], type=ModelSettings)
     try:
         models = load_all(settings)
     except ModelError as error:
-        send_answer(connection, LoadFailed(str(error)))
+        send_answer(lanes[0], LoadFailed(str(error)))
         return
-    send_answer(connection, Loaded([_describe(name, model) for name, model in models.items()]))
-    try:
-        while True:
-            send_answer(connection, predict(models, receive_pictures(connection), settings.max_pixels))
-    except (EOFError, ConnectionError):
-        return
+    send_answer(lanes[0], Loaded([_describe(name, model) for name, model in models.items()]))
+    serve(lanes, lambda pictures: predict(models, pictures, settings.max_pixels))
 
 
 def load_all(settings: ModelSettings) -> Mapping[str, Classifier]:

@@ -1,17 +1,29 @@
-"""What the consumer and its model process say to each other, and how: msgpack over a socket pair.
+"""What the consumer and its model process say to each other, and how: msgpack over socket pairs.
 
 consumer                     model process
-         ◄──── Loaded ──────               once, or LoadFailed and the end
+         ◄──── Loaded ──────               once, on the first pair, or LoadFailed and the end
          ───── pictures ───►
          ◄──── Predicted ───               for each batch, in order
+
+Each lane has a pair of its own, and does not wait for what is under way on the other.
 """
 
 from collections.abc import Callable
+from enum import IntEnum
 from multiprocessing.connection import Connection
 
 import msgspec
 
 from messaging.contract import ErrorCode, Mode
+
+
+class Lane(IntEnum):
+    """Which way pictures take to the model, and its place among the process's descriptors."""
+
+    SMALL = 0
+    """In batches."""
+    LARGE = 1
+    """Those that take long to decode, one at a time."""
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
