@@ -8,7 +8,7 @@ from worker.batching import Batch
 from worker.isolation import IsolatedModel
 from worker.metrics import Ending, WorkerMetrics
 from worker.outbox import Outbox
-from worker.pipe import Loaded, Outcome, Picture
+from worker.pipe import Lane, Loaded, Outcome, Picture
 from worker.recent import RecentReplies, digest
 from worker.replies import reply_to, reply_to_ping
 from worker.triage import Task, Triage, triage
@@ -30,6 +30,7 @@ class Answerer:
         *,
         reply_topics: Container[str],
         cancelled: Container[str],
+        lane: Lane = Lane.SMALL,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -38,6 +39,7 @@ class Answerer:
         self._metrics = metrics
         self._reply_topics = reply_topics
         self._cancelled = cancelled
+        self._lane = lane
         self._recent = RecentReplies()
         self._clock = clock
         self._wall_clock = wall_clock
@@ -84,7 +86,7 @@ class Answerer:
         return True
 
     def _predict(self, work: list[tuple[Task, str]], received_at: float) -> None:
-        outcomes = self._model.predict([_picture(task) for task, _ in work]).outcomes
+        outcomes = self._model.predict([_picture(task) for task, _ in work], self._lane).outcomes
         at_worker_ms = (self._clock() - received_at) * 1000
         received_ms = self._wall_clock() * 1000 - at_worker_ms
         self._metrics.predicted(outcomes)

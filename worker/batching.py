@@ -20,11 +20,19 @@ class NextBatch:
     """Between the thread that receives and the one that has the model work.
 
     With max_wait_s 0 a lone message goes on at once; batches form while the model is busy. max_wait_s counts
-    from a batch's first message.
+    from a batch's first message. most_at_once: where fewer than max_size are to be taken together.
     """
 
-    def __init__(self, max_size: int, max_wait_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        max_size: int,
+        max_wait_s: float,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        most_at_once: int | None = None,
+    ) -> None:
         self._max_size = max_size
+        self._most_at_once = most_at_once or max_size
         self._max_wait_s = max_wait_s
         self._clock = clock
         self._changed = threading.Condition()
@@ -34,6 +42,11 @@ class NextBatch:
 
     def is_empty(self) -> bool:
         return not self._deliveries
+
+    def holds_of(self, topic: str) -> bool:
+        """Whether something of this topic waits."""
+        with self._changed:
+            return any(delivery.topic == topic for delivery in self._deliveries)
 
     def wait_for_room(self, timeout: float) -> int:
         """How many more may be added: 0 if it was full for so many seconds."""
@@ -61,8 +74,8 @@ class NextBatch:
                 return None
             left_s = self._received_at + self._max_wait_s - self._clock()
             self._changed.wait_for(lambda: not self._has_room() or self._closed, max(0.0, left_s))
-            batch = Batch(self._deliveries, self._received_at)
-            self._deliveries = []
+            batch = Batch(self._deliveries[: self._most_at_once], self._received_at)
+            self._deliveries = self._deliveries[self._most_at_once :]
             self._changed.notify_all()
             return batch
 

@@ -1,18 +1,19 @@
-"""The consumer process: one thread receives the next batch while the other has the model work on this one."""
+"""The consumer process: a thread receives the next batches while others have the model work on these."""
 
 import logging
 import threading
 from pathlib import Path
 
-from messaging.broker import Broker, BrokerError, ClientBroken, Subscription
+from messaging.broker import Broker, BrokerError, ClientBroken
 from messaging.settings import TopicSettings
 from worker.answering import Answerer
-from worker.batching import NextBatch
 from worker.cancelled import CancellationListener, Cancelled
 from worker.intake import Intake
 from worker.isolation import IsolatedModel
+from worker.lanes import Lanes
 from worker.metrics import WorkerMetrics
 from worker.outbox import Outbox
+from worker.pipe import Lane
 from worker.settings import WorkerSettings
 
 _log = logging.getLogger("mlaas.worker")
@@ -35,7 +36,7 @@ class Consumer:
         self._settings = settings
         self._model = model
         self._stopping = threading.Event()
-        self._next_batch = NextBatch(settings.max_batch_size, settings.max_batch_wait_ms / 1000)
+        self._lanes = Lanes(settings.max_batch_size, settings.max_batch_wait_ms / 1000)
         self._failure: BaseException | None = None
         self._lost = False
 
@@ -49,16 +50,16 @@ class Consumer:
             loaded = self._model.load()
             for model in loaded.models:
                 _log.info("%s %s (%s) is warm", model.name, model.version, model.runtime)
-            subscription = self._subscribe()
-            if subscription is not None:
-                self._serve(subscription)
+            intake = self._subscribe()
+            if intake is not None:
+                self._serve(intake)
         finally:
             self._broker.close()
             self._model.close()
         if self._failure is not None:
             raise self._failure
 
-    def _subscribe(self) -> Subscription | None:
+    def _subscribe(self) -> Intake | None:
         """As soon as the broker and the topics are there; None if stopped before."""
         while not self._stopping.is_set():
             try:
@@ -78,41 +79,42 @@ class Consumer:
                 self._stopping.wait(_RETRY_S)
         return None
 
-    def _serve(self, subscription: Subscription) -> None:
-        outbox = Outbox(self._broker, subscription, self._topics.dead_letters)
+    def _serve(self, intake: Intake) -> None:
         cancelled = Cancelled()
         listener = CancellationListener(self._broker, self._topics.cancellations, cancelled)
         listener.start()
-        answerer = Answerer(
-            self._model,
-            outbox,
-            self.metrics,
-            reply_topics={self._topics.replies, self._topics.job_replies, *self._settings.more_reply_topics},
-            cancelled=cancelled,
-        )
-        thinker = threading.Thread(target=self._think, args=[answerer], name="thinker")
-        thinker.start()
+        thinkers = [
+            threading.Thread(target=self._think, args=[lane, intake, cancelled], name=f"thinker-{lane.name}")
+            for lane in Lane
+        ]
+        for thinker in thinkers:
+            thinker.start()
         while not self._stopping.is_set():
             self._beat()
-            self._receive(subscription)
-        self._next_batch.close()
-        thinker.join()
+            self._receive(intake)
+        self._lanes.close()
+        for thinker in thinkers:
+            thinker.join()
         listener.stop()
         self._broker.close()  # sends what is waiting, so that it is acknowledged before leaving the group
-        subscription.close()
+        intake.close()
 
-    def _receive(self, subscription: Subscription) -> None:
-        """At once what comes to an idle model; what comes to a busy one, every few milliseconds together."""
-        if not self._next_batch.is_empty():
-            self._next_batch.wait_until_taken(_TOP_UP_S)
-        room = self._next_batch.wait_for_room(_PATIENCE_S)
+    def _receive(self, intake: Intake) -> None:
+        """At once what comes to an idle model; what comes to a busy one, every few milliseconds together.
+
+        Large pictures of jobs come when those before them are gone: a lane full of them would be in the way.
+        """
+        if not self._lanes.small.is_empty():
+            self._lanes.small.wait_until_taken(_TOP_UP_S)
+        room = self._lanes.wait_for_room(_PATIENCE_S)
         if not room:
             return
         try:
-            patience_s = _PATIENCE_S if self._next_batch.is_empty() else 0
-            if deliveries := subscription.receive(room, patience_s):
+            patience_s = _PATIENCE_S if self._lanes.small.is_empty() else 0
+            with_jobs = not self._lanes.large.holds_of(self._topics.jobs)
+            if deliveries := intake.receive(room, patience_s, with_jobs=with_jobs):
                 self._lost = False
-                self._next_batch.add(deliveries)
+                self._lanes.add(deliveries)
         except ClientBroken as error:
             self._failure = error
             self._stopping.set()
@@ -122,10 +124,18 @@ class Consumer:
             self._lost = True
             self._stopping.wait(_RETRY_S)
 
-    def _think(self, answerer: Answerer) -> None:
+    def _think(self, lane: Lane, intake: Intake, cancelled: Cancelled) -> None:
         """A thread's whole life. Whatever ends it early ends the process: a dead loop is not healthy."""
+        answerer = Answerer(
+            self._model,
+            Outbox(self._broker, intake, self._topics.dead_letters),
+            self.metrics,
+            reply_topics={self._topics.replies, self._topics.job_replies, *self._settings.more_reply_topics},
+            cancelled=cancelled,
+            lane=lane,
+        )
         try:
-            while (batch := self._next_batch.take()) is not None:
+            while (batch := self._lanes.batches[lane].take()) is not None:
                 answerer.answer(batch)
         except BaseException as error:
             self._failure = error

@@ -27,17 +27,19 @@ class Intake:
             self._requests.close()
             raise
 
-    def receive(self, max_messages: int, timeout: float) -> Sequence[Delivery]:
+    def receive(self, max_messages: int, timeout: float, *, with_jobs: bool = True) -> Sequence[Delivery]:
         """As Subscription.receive; where there are jobs, it does not wait for requests.
 
         Of less than two messages requests are the first.
         """
-        share = min(self._most_jobs, max_messages // 2)
+        share = min(self._most_jobs, max_messages // 2) if with_jobs else 0
         jobs = list(self._jobs.receive(share, 0)) if share else []
         wait_s = 0 if jobs else min(timeout, _LONGEST_WAIT_S)
         try:
             requests = self._requests.receive(max_messages - len(jobs), wait_s)
-            return [*requests, *jobs] if requests or share else self._jobs.receive(max_messages, 0)
+            if requests or share or not with_jobs:
+                return [*requests, *jobs]
+            return self._jobs.receive(max_messages, 0)
         except ClientBroken:
             raise
         except BrokerError:

@@ -88,3 +88,14 @@ def test_what_is_in_hand_is_taken_after_closing_and_then_nothing(other_thread: T
     coming.close()
     assert offsets(coming.take()) == [0]
     assert other_thread.submit(coming.take).result(FOREVER) is None
+
+
+def test_where_fewer_are_to_be_taken_at_once_the_others_wait() -> None:
+    coming = NextBatch(3, 0, most_at_once=2)
+    coming.add(deliveries(0, 1, 2))
+    assert coming.wait_for_room(0.0) == 0
+    assert offsets(coming.take()) == [0, 1]
+    assert coming.wait_for_room(0.0) == 2
+    assert coming.holds_of("t")
+    assert offsets(coming.take()) == [2]
+    assert not coming.holds_of("t")

@@ -48,6 +48,12 @@ def test_one_at_a_time_requests_come_before_jobs() -> None:
     assert [counts(taking.receive(1, 0.01)) for _ in range(5)] == [(1, 0), (1, 0), (0, 1), (0, 1), (0, 0)]
 
 
+def test_jobs_can_be_left_where_they_are() -> None:
+    taking = intake(filled(requests=1, jobs=2))
+    without = [counts(taking.receive(32, 0.01, with_jobs=False)) for _ in range(2)]
+    assert [*without, counts(taking.receive(32, 0.01))] == [(1, 0), (0, 0), (0, 2)]
+
+
 def test_nothing_is_taken_where_there_is_nothing() -> None:
     assert intake(MemoryBroker()).receive(32, 0.01) == []
 

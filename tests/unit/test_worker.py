@@ -12,7 +12,7 @@ from messaging.broker import Message, feed
 from messaging.contract import ErrorCode, Request
 from messaging.memory import MemoryBroker
 from tests import fragile_model, second_model
-from tests.unit.workers import SANDAL, SETTINGS, Running, label, worker
+from tests.unit.workers import LARGE_SANDAL, SANDAL, SETTINGS, Running, label, worker
 from worker.consumer import Consumer
 from worker.isolation import IsolatedModel
 from worker.model_process import ModelProcess, ModelUnavailable
@@ -85,6 +85,57 @@ def test_a_picture_that_ends_the_model_process_costs_nobody_else_the_answer(pois
     assert letter.body.endswith(poison)
     assert letter.headers["kafka_dlt-original-topic"] == SETTINGS.topics.requests
     assert letter.headers["kafka_dlt-exception-message"]
+
+
+@pytest.mark.parametrize("poison", [fragile_model.KILL, fragile_model.HANG, fragile_model.RAISE])
+@pytest.mark.parametrize("culprit", ["small 1", "large 1"])
+def test_nor_does_it_blame_those_in_the_other_lane(culprit: str, poison: bytes) -> None:
+    def send(running: Running) -> None:
+        for number in range(3):
+            for name, picture in ((f"large {number}", LARGE_SANDAL), (f"small {number}", SANDAL)):
+                running.send(name, picture + (poison if name == culprit else b""))
+
+    with worker("tests.fragile_model", before=send) as running:
+        replies = running.replies(6)
+        (letter,) = running.dead_letters()
+    failed = {name: reply.error.code for name, reply in replies.items() if reply.error}
+    assert failed == {culprit: ErrorCode.INTERNAL}
+    assert letter.body.endswith(poison)
+    assert all(label(reply) == "Sandal" for reply in replies.values() if not reply.error)
+
+
+def test_a_small_picture_does_not_wait_for_a_large_one() -> None:
+    def send(running: Running) -> None:
+        running.send("large", LARGE_SANDAL + fragile_model.HOLD_UP)
+        running.send("small", SANDAL)
+
+    with worker("tests.fragile_model", before=send) as running:
+        replies = running.replies(2)
+    assert {name: label(reply) for name, reply in replies.items()} == {"large": "Sandal", "small": "Sandal"}
+    assert running.starts == 1
+
+
+def test_a_jobs_large_pictures_leave_room_for_requests() -> None:
+    settings, topics = SETTINGS.worker, SETTINGS.topics
+    broker = MemoryBroker()
+    for _ in range(100):
+        broker.publish(topics.jobs, Message(bytes(200_000)))
+    consumer = Consumer(broker, topics, settings, IsolatedModel(lambda: pytest.fail("no model is needed")))
+    intake = consumer._subscribe()
+    assert intake is not None
+    for _ in range(3):
+        consumer._receive(intake)
+    assert consumer._lanes.wait_for_room(0) == settings.max_batch_size - settings.max_jobs_in_batch
+
+
+def test_large_pictures_go_one_at_a_time() -> None:
+    def send(running: Running) -> None:
+        for number in range(4):
+            running.send(str(number), LARGE_SANDAL)
+
+    with worker(before=send) as running:
+        replies = running.replies(4).values()
+    assert [reply.timings and reply.timings.batch_size for reply in replies] == [1] * 4
 
 
 def test_a_request_that_is_delivered_again_gets_the_same_reply_without_the_model() -> None:

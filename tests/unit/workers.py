@@ -18,6 +18,7 @@ from worker.isolation import IsolatedModel
 from worker.model_process import ModelProcess
 
 SANDAL = (Path(__file__).parents[2] / "samples" / "sandal.png").read_bytes()
+LARGE_SANDAL = SANDAL + bytes(1_000_000)
 SETTINGS = load(None, {})
 
 
