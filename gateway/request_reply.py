@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from itertools import count
 from typing import TypeVarTuple
 
 from gateway.broker_errors import as_gateway_error
@@ -39,7 +40,8 @@ class Requester:
         self._broker = broker
         self._requests_topic = topics.requests
         self._settings = settings
-        self._ours = uuid.uuid4().hex[:12]
+        self._ours = f"{uuid.uuid4().hex}."
+        self._correlation_ids = map(f"{self._ours}{{}}".format, count())
         self._pending = Pending(settings.max_in_flight, settings.max_in_flight_bytes)
         self.metrics.in_flight.set_function(lambda: len(self._pending))
         self.metrics.ready.set_function(lambda: self.why_not_ready() is None)
@@ -119,7 +121,7 @@ class Requester:
         return await self._ask(
             Request(
                 body=picture,
-                correlation_id=self._correlation_id(),
+                correlation_id=next(self._correlation_ids),
                 reply_to=self._address,
                 deadline_ms=int((time.time() + timeout_s) * 1000),
                 content_type=content_type,
@@ -176,16 +178,13 @@ class Requester:
         timeout_s = self._settings.worker_silence_ms / 1000
         ping = Request(
             body=b"",
-            correlation_id=self._correlation_id(),
+            correlation_id=next(self._correlation_ids),
             reply_to=self._address,
             deadline_ms=int((time.time() + timeout_s) * 1000),
             content_type=PING,
         )
         reply = await self._ask(ping, timeout_s)
         self.catalogue.heard(reply.models, time.monotonic())
-
-    def _correlation_id(self) -> str:
-        return f"{self._ours}.{uuid.uuid4().hex}"
 
     def _opened(self, address: str) -> None:
         self._address = address
