@@ -103,7 +103,7 @@ def _limits(cost_ms: Mapping[str, float]) -> str:
             "one gateway",
             number(of_gateway),
             "its event loop is one thread",
-            "another gateway behind the balancer",
+            "another: `--gateways`, or behind the balancer",
         ],
         ["one worker", number(of_worker), f"its {dearer}", "another worker: `--workers`, or a replica"],
         [

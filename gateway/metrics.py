@@ -1,6 +1,13 @@
 """What the gateway counts, for Prometheus."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    start_http_server,
+)
 
 from gateway.pending import Arrival
 
@@ -75,3 +82,10 @@ class GatewayMetrics:
     def text(self) -> bytes:
         """In Prometheus's text format."""
         return generate_latest(self._registry)
+
+    def serve(self, host: str, port: int) -> None:
+        """Answer GET /metrics from a thread of its own. Raises OSError with the address as its filename."""
+        try:
+            start_http_server(port, host, self._registry)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{host}:{port}") from error

@@ -85,9 +85,11 @@ def serve(
 ) -> None:
     """Until SIGTERM or SIGINT; then the requests in flight are answered first.
 
-    Raises KeyFileError, StoreError.
+    Raises KeyFileError, StoreError, and OSError when the port for metrics is taken.
     """
     requester = Requester(broker, topics, settings)
+    if settings.metrics_port:
+        requester.metrics.serve(settings.metrics_host, settings.metrics_port)
     jobs = Jobs(broker, topics, job_settings, requester, settings.instance_id)
     host, port = listener.getsockname()[:2]
     _log.info("listening on %s:%s", host, port)

@@ -5,12 +5,16 @@ from typing import Annotated
 import msgspec
 
 Origin = Annotated[str, msgspec.Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: str
-    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+    port: Port
+    processes: PositiveInt
+    metrics_host: str
+    metrics_port: Port
     instance_id: str
     api_keys_file: str
     cors_allowed_origins: tuple[Origin, ...]

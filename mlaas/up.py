@@ -3,6 +3,7 @@
 import http.client
 import logging
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -12,6 +13,7 @@ from types import FrameType
 
 from msgspec.structs import replace
 
+from gateway.settings import GatewaySettings
 from mlaas.settings import Settings, as_environment, load
 from mlaas.supervisor import Supervisor
 from worker.settings import WorkerSettings
@@ -40,8 +42,7 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
         supervisor = Supervisor(as_environment(theirs))
         port = listener.getsockname()[1]
         try:
-            gateway = ["gateway", "--fd", str(listener.fileno())]
-            supervisor.start("gateway", gateway, pass_fds=[listener.fileno()])
+            start_gateways(supervisor, settings.gateway, listener)
             start_workers(supervisor, settings.worker)
             host = reachable(settings.gateway.host)
             _wait_until_ready(supervisor, host, port, stopping)
@@ -49,8 +50,23 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
                 announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
             watch(supervisor, stopping)
         finally:
-            supervisor.stop("gateway", settings.gateway.drain_timeout_ms / 1000 + 10)
+            stop_gateways(supervisor, alone.gateway)
             supervisor.stop("worker", settings.worker.model_timeout_ms / 1000 + 15)
+
+
+def start_gateways(supervisor: Supervisor, settings: GatewaySettings, listener: socket.socket) -> None:
+    fd = listener.fileno()
+    for number in range(settings.processes):
+        port = settings.metrics_port and settings.metrics_port + number
+        several = settings.instance_id and settings.processes > 1
+        instance = f"{settings.instance_id}-{number + 1}" if several else settings.instance_id
+        its_own = ["--set", f"gateway.metrics_port={port}", "--set", f"gateway.instance_id={instance}"]
+        command = [*its_own, "gateway", "--fd", str(fd), "--gateways", "1"]
+        supervisor.start(f"gateway-{number + 1}", command, pass_fds=[fd])
+
+
+def stop_gateways(supervisor: Supervisor, settings: GatewaySettings) -> None:
+    supervisor.stop("gateway", (settings.drain_delay_ms + settings.drain_timeout_ms) / 1000 + 10)
 
 
 def start_workers(supervisor: Supervisor, settings: WorkerSettings) -> None:

@@ -67,5 +67,8 @@ class WorkerMetrics:
         self._starts.set_function(count)
 
     def serve(self, host: str, port: int) -> None:
-        """Answer GET /metrics from a thread of its own. Raises OSError."""
-        start_http_server(port, host, self._registry)
+        """Answer GET /metrics from a thread of its own. Raises OSError with the address as its filename."""
+        try:
+            start_http_server(port, host, self._registry)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, f"{host}:{port}") from error

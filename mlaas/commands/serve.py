@@ -2,7 +2,6 @@
 
 import errno
 import gc
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,10 +18,18 @@ BROKER = click.option("--broker", metavar="URL", help="kafka://host:9092; for `u
 @click.command(short_help="Start everything on this machine; Ctrl-C ends it.")
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
+@click.option("--gateways", type=int, help="How many gateway processes share the port.")
 @click.option("--workers", type=int, help="How many worker processes.")
 @BROKER
 @click.pass_obj
-def up(chosen: "Chosen", host: str | None, port: int | None, workers: int | None, broker: str | None) -> None:
+def up(
+    chosen: "Chosen",
+    host: str | None,
+    port: int | None,
+    gateways: int | None,
+    workers: int | None,
+    broker: str | None,
+) -> None:
     """Start everything: broker (inside this process, unless --broker), worker, gateway. Ctrl-C ends it."""
     from mlaas.up import up as run
 
@@ -31,6 +38,7 @@ def up(chosen: "Chosen", host: str | None, port: int | None, workers: int | None
         broker__url=broker or "embedded://",
         gateway__host=host,
         gateway__port=port,
+        gateway__processes=gateways,
         worker__processes=workers,
     )
     with _taken_port_explained(settings):
@@ -46,22 +54,33 @@ def _announce(url: str) -> None:
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
 @click.option("--fd", type=int, hidden=True, help="A socket that is bound already.")
+@click.option("--gateways", type=int, help="How many processes share the port.")
 @BROKER
 @click.pass_obj
-def gateway(chosen: "Chosen", host: str | None, port: int | None, fd: int | None, broker: str | None) -> None:
+def gateway(
+    chosen: "Chosen",
+    host: str | None,
+    port: int | None,
+    fd: int | None,
+    gateways: int | None,
+    broker: str | None,
+) -> None:
     """Answer HTTP. Runs without a broker, too, and says so until there is one."""
     gc.disable()  # until serve() has made all: what is loaded stays, and is long to look through
-    from gateway.key_file import open_key_file
-    from gateway.server import listen, serve
-    from mlaas import __version__
-    from mlaas.connect import connect
+    from mlaas.run_gateway import run, run_several
 
-    settings = chosen.load("gateway", broker__url=broker, gateway__host=host, gateway__port=port)
-    open_key_file(settings.gateway.api_keys_file)
+    settings = chosen.load(
+        "gateway",
+        broker__url=broker,
+        gateway__host=host,
+        gateway__port=port,
+        gateway__processes=gateways,
+    )
     with _taken_port_explained(settings):
-        listener = listen(settings.gateway) if fd is None else socket.socket(fileno=fd)
-    connection = connect(settings.broker)
-    serve(listener, connection, settings.topics, settings.gateway, settings.jobs, __version__)
+        if settings.gateway.processes == 1:
+            run(settings, fd)
+        else:
+            run_several(settings)
 
 
 @click.command()
@@ -75,7 +94,8 @@ def worker(chosen: "Chosen", workers: int | None, broker: str | None) -> None:
         from mlaas.run_worker import run
     else:
         from mlaas.run_worker import run_several as run
-    run(settings)
+    with _taken_port_explained(settings):
+        run(settings)
 
 
 @contextmanager
@@ -85,9 +105,10 @@ def _taken_port_explained(settings: "Settings") -> Iterator[None]:
     except OSError as error:
         if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
             raise
-        where = f"{settings.gateway.host}:{settings.gateway.port}"
+        where = error.filename or f"{settings.gateway.host}:{settings.gateway.port}"
+        choose = "metrics_port" if error.filename else "--port, or 0 for a free one"
         raise click.ClickException(
-            f"cannot listen on {where}: {error.strerror}; choose another with --port, or 0 for a free one"
+            f"cannot listen on {where}: {error.strerror}; choose another with {choose}"
         ) from error
 
 

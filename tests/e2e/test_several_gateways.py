@@ -1,0 +1,112 @@
+"""Gateway processes that share a port."""
+
+import os
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.e2e.services import (
+    SAMPLES,
+    Service,
+    descendants,
+    free_port,
+    label_of,
+    mlaas,
+    predict,
+    service,
+    status,
+    until,
+    up,
+)
+
+COUNTED = re.compile(r'^mlaas_requests_total\{code="200",route="/predict"\} (\S+)$', re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def metrics_urls() -> list[str]:
+    """On two ports in a row."""
+    while True:
+        port = free_port()
+        with socket.socket() as following:
+            if following.connect_ex(("127.0.0.1", port + 1)) and port < 65_535:
+                return [f"http://127.0.0.1:{each}/metrics" for each in (port, port + 1)]
+
+
+@pytest.fixture(scope="module")
+def running(metrics_urls: list[str]) -> Iterator[tuple[Service, str]]:
+    port = httpx.URL(metrics_urls[0]).port
+    with up("--gateways", "2", MLAAS_GATEWAY__METRICS_PORT=str(port)) as started:
+        yield started
+
+
+def answered(metrics_url: str) -> int:
+    """Predictions, by one of the processes."""
+    if found := COUNTED.search(httpx.get(metrics_url).text):
+        return int(float(found[1]))
+    return 0
+
+
+def ask_all(url: str) -> None:
+    """Each sample at once over a connection of its own."""
+    with ThreadPoolExecutor(len(SAMPLES)) as pool:
+        for sample, answer in zip(
+            SAMPLES, pool.map(lambda each: predict(url, each.read_bytes()), SAMPLES), strict=True
+        ):
+            assert answer.json()["label"] == label_of(sample)
+
+
+def test_all_of_them_answer(running: tuple[Service, str], metrics_urls: list[str]) -> None:
+    _, url = running
+    until(lambda: all(status(each) == 200 for each in metrics_urls), "all started")
+    asked = 0
+
+    def all_have_answered() -> bool:
+        nonlocal asked
+        ask_all(url)
+        asked += len(SAMPLES)
+        return all(answered(each) for each in metrics_urls)
+
+    until(all_have_answered, "each answers")
+    assert sum(answered(each) for each in metrics_urls) == asked
+
+
+def test_one_that_is_killed_comes_again_and_the_others_go_on(
+    running: tuple[Service, str], metrics_urls: list[str]
+) -> None:
+    its, url = running
+    gateways = [pid for pid, command in descendants(its.process.pid).items() if " gateway " in command]
+    assert len(gateways) == 2
+    os.kill(gateways[0], signal.SIGKILL)
+    its.wait_for(r"gateway-\d ended with code -9")
+    ask_all(url)
+    until(lambda: all(status(each) == 200 for each in metrics_urls), "it comes again")
+    ask_all(url)
+
+
+def test_they_end_together() -> None:
+    with service("gateway", "--gateways", "2", "--port", "0", "--broker", "kafka://127.0.0.1:1") as its:
+        url = its.wait_for(r"listening on (\S+)")[1]
+        children = descendants(its.process.pid)
+        assert sum(" gateway " in command for command in children.values()) == 2
+        until(lambda: status(f"http://{url}/health/live") == 200, "it lives")
+        assert its.stop() == 0
+    assert status(f"http://{url}/health/live") == 0
+    assert not {pid for pid in children if os.path.exists(f"/proc/{pid}")}
+
+
+def test_a_port_for_metrics_that_is_taken_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for command in (["gateway", "--port", "0"], ["worker"]):
+            setting = f"MLAAS_{command[0].upper()}__METRICS_PORT"
+            said = mlaas(*command, "--broker", "kafka://127.0.0.1:1", **{setting: port})
+            assert said.returncode == 1
+            assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in said.stderr
+            assert "choose another with metrics_port" in said.stderr
