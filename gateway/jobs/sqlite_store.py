@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +10,8 @@ from typing import Any, TypeVar
 from gateway.jobs.sql_database import SCHEMA, Session
 from gateway.jobs.sql_store import SqlStore
 from gateway.jobs.store import StoreError, StoreUnavailable
+
+BETWEEN_TRIES_S = 0.01
 
 T = TypeVar("T")
 
@@ -64,7 +67,7 @@ class _Sqlite:
             self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead(connection)
             # What is committed outlives the process; a loss of power may take the last commits.
             connection.execute("PRAGMA synchronous = NORMAL")
             for statement in SCHEMA:
@@ -73,6 +76,18 @@ class _Sqlite:
             connection.close()
             raise
         return connection
+
+    def _write_ahead(self, connection: sqlite3.Connection) -> None:
+        """Changing the mode of a new file does not wait for who else opens it: SQLite says busy at once."""
+        until = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                    raise
+                time.sleep(BETWEEN_TRIES_S)
 
 
 class _Transaction:

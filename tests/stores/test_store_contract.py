@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -203,6 +204,21 @@ def test_of_many_with_the_same_key_at_once_one_is_created(bench: Bench) -> None:
     for thread in threads:
         thread.join()
     assert sorted(each.value for each in said) == ["created", "key taken", "key taken", "key taken"]
+
+
+def test_several_open_a_new_file_at_once(tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    def identity(store: Store) -> str:
+        together.wait()
+        return store.identity()
+
+    for turn in range(60):
+        stores = [connect(f"sqlite:///{tmp_path}/{turn}.sqlite3", TIMEOUT_S) for _ in range(4)]
+        with ThreadPoolExecutor(len(stores)) as threads:
+            assert len(set(threads.map(identity, stores))) == 1
+        for store in stores:
+            store.close()
 
 
 def test_a_key_is_free_again_when_its_job_is_removed(store: Store) -> None:
