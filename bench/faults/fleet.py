@@ -58,7 +58,7 @@ class Fleet:
         return HOST, port
 
     def worker(self, name: str, model: str = "", **settings: str) -> None:
-        """model: slow-model or fragile-model, see bench.faults.planted."""
+        """model: leisurely-model, slow-model or fragile-model, see bench.faults.planted."""
         settings = settings | {"MLAAS_WORKER__METRICS_PORT": str(self._port(name))}
         self._start(name, ["worker"], settings, model)
 

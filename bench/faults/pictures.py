@@ -27,19 +27,14 @@ class Picture:
 
 
 class Pictures:
-    """Test pictures, each with its number in a text chunk; labels from the same model, asked here.
+    """Test pictures, each with its number in a text chunk; labels from the same model, asked here."""
 
-    model: its number among the settings' names.
-    """
-
-    def __init__(self, model: int = 0) -> None:
+    def __init__(self) -> None:
         with np.load(_SLICE) as arrays:
             images = arrays["images"]
         self._files = [encode(image.tobytes(), 28) for image in images]
         settings = load(None, {}).model
-        asked = classifier.load(
-            Path(settings.weights_dir), settings.names[model], settings.runtime, threads=1
-        )
+        asked = classifier.load(Path(settings.weights_dir), settings.names[0], settings.runtime, threads=1)
         pixels = np.stack(
             [prepare(file, mode="auto", max_pixels=settings.max_pixels).pixels for file in self._files]
         )

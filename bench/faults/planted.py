@@ -89,6 +89,11 @@ def slow_model() -> None:
     _model_process("bench.faults.slow_model")
 
 
+def leisurely_model() -> None:
+    """Not a defect: a model of which a gateway and a client on the same cores can ask too much."""
+    _model_process("bench.faults.leisurely_model")
+
+
 def fragile_model() -> None:
     """Not a defect: a model that two kinds of pictures crash and hang."""
     _model_process("tests.fragile_model")
@@ -114,6 +119,7 @@ DEFECTS: dict[str, Callable[[], None]] = {
     "no-deadline": no_deadline,
     "publish-before-registering": publish_before_registering,
     "slow-model": slow_model,
+    "leisurely-model": leisurely_model,
     "fragile-model": fragile_model,
     "simulated-model": simulated_model,
 }

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(problem)
     outcomes = []
     with LocalKafka() as kafka:
-        stage = Stage(kafka.bootstrap_servers, Pictures(), Pictures(model=1), chosen.quick)
+        stage = Stage(kafka.bootstrap_servers, Pictures(), chosen.quick)
         for name in chosen.only:
             outcomes.append(play(name, stage))
             print(report.line(outcomes[-1]), flush=True)

@@ -24,11 +24,11 @@ def main() -> None:
         sys.exit(problem)
     unexpected = []
     with LocalKafka() as kafka:
-        pictures, large = Pictures(), Pictures(model=1)
+        pictures = Pictures()
         for defect, name in [("", each) for each in dict.fromkeys(CAUGHT_BY.values())] + list(
             CAUGHT_BY.items()
         ):
-            found = play(name, Stage(kafka.bootstrap_servers, pictures, large, quick=True, defect=defect))
+            found = play(name, Stage(kafka.bootstrap_servers, pictures, quick=True, defect=defect))
             print(f"{defect or 'no defect':28}{report.line(found)}", flush=True)
             if found.passed == bool(defect):
                 unexpected.append(f"{name} with {defect or 'no defect'}")

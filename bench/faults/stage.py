@@ -14,14 +14,13 @@ TIMEOUT_S = 30.0
 
 @dataclass(frozen=True)
 class Stage:
-    """kafka: bootstrap servers of the shared broker. large_pictures: labelled by the large model.
+    """kafka: bootstrap servers of the shared broker.
 
     quick: the form for a two-minute run. defect: one of bench.faults.planted's, in every process.
     """
 
     kafka: str
     pictures: Pictures
-    large_pictures: Pictures
     quick: bool = False
     defect: str = ""
 

@@ -23,7 +23,7 @@ SHORT = (
 
 @pytest.fixture(scope="module")
 def stage(apache_kafka):
-    return Stage(apache_kafka.bootstrap_servers, Pictures(), Pictures(model=1), quick=True)
+    return Stage(apache_kafka.bootstrap_servers, Pictures(), quick=True)
 
 
 @pytest.mark.timeout(300)

@@ -14,29 +14,31 @@ from bench.faults.stage import Stage, under_load
 from tests.e2e.services import until
 
 DEADLINE_S = 2.0
-LARGE = "/predict?model=fashion-mnist-large"
 
 
 def overload(stage: Stage) -> Outcome:
-    """Three times what it can do, for a minute; then half. The large model, so that the client has time."""
+    """Three times what it can do, for a minute; then half.
+
+    A model that leaves most of the processors to the gateway and to the client, who must keep up with it.
+    """
     with stage.fleet() as fleet:
         gateway = in_turn([fleet.gateway("gateway")])
-        fleet.worker("worker")
+        fleet.worker("worker", "leisurely-model")
         fleet.wait_until_ready()
 
         def drive(rate: float, seconds: float, timeout_s: float = DEADLINE_S) -> list[Entry]:
-            client = Client(timeout_s, LARGE)
+            client = Client(timeout_s)
             count = int(rate * seconds)
-            under_load(client.drive(gateway, map(stage.large_pictures, range(count)), rate))
+            under_load(client.drive(gateway, map(stage.pictures, range(count)), rate))
             return client.entries
 
-        can_do = capacity(stage, gateway, stage.size(15, 5), LARGE)
+        can_do = capacity(stage, gateway, stage.size(15, 5))
         before = drive(can_do / 2, stage.size(20, 5))
         memory = Memory(fleet)
         resident_before = memory.now()
-        over = Client(DEADLINE_S, LARGE)
+        over = Client(DEADLINE_S)
         count = int(3 * can_do * stage.size(60, 10))
-        under_load(over.drive(gateway, map(stage.large_pictures, range(count)), 3 * can_do), memory.watch)
+        under_load(over.drive(gateway, map(stage.pictures, range(count)), 3 * can_do), memory.watch)
         ended = time.monotonic()
         after = drive(can_do / 2, stage.size(30, 10))
     judged = judge(over.entries)
