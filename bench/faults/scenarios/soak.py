@@ -1,6 +1,5 @@
 """Half an hour at seven tenths of what it can do, with a mild fault every two minutes."""
 
-import asyncio
 import signal
 import threading
 import time
@@ -16,6 +15,7 @@ from bench.faults.stage import TIMEOUT_S, Stage, under_load
 CLIENTS_SHARE = 0.7
 FAULT_EVERY_S = 120.0
 WINDOW_S = 300.0
+AT_REST_AFTER_S = 2.0
 
 
 def soak(stage: Stage) -> Outcome:
@@ -23,14 +23,18 @@ def soak(stage: Stage) -> Outcome:
     minutes = stage.size(30, 1)
     with stage.fleet() as fleet:
         gateway = in_turn([fleet.gateway("gateway")])
-        fleet.workers(2)
+        fleet.worker("worker-1")
+        fleet.worker("worker-2")
         fleet.wait_until_ready()
         rate = CLIENTS_SHARE * capacity(stage, gateway, 15)
         client, watch = Client(TIMEOUT_S), Usage(fleet)
+        time.sleep(AT_REST_AFTER_S)
+        before = descriptors(watch.pids())
         began = time.monotonic()
         load = client.drive(gateway, map(stage.pictures, range(int(rate * minutes * 60))), rate)
         under_load(load, Mischief(fleet).run, watch.run)
-        asyncio.run(asyncio.sleep(2))
+        time.sleep(AT_REST_AFTER_S)
+        after = descriptors(watch.pids())
         pending = fleet.metric("gateway", "mlaas_in_flight_requests")
     judged = judge(client.entries)
     window_s = min(WINDOW_S, minutes * 60 / 3)
@@ -45,7 +49,7 @@ def soak(stage: Stage) -> Outcome:
             most("p99 of the last minutes over that of the first", last / first, 1.2),
             most("memory, late over early", late[0] / early[0], 1.05),
             most("threads, late minus early", late[1] - early[1], 0),
-            most("descriptors, late minus early", late[2] - early[2], 0),
+            most("descriptors at rest, after minus before", after - before, 0),
             most("pending at the end", pending, 1),
         ],
         judged.numbers()
@@ -56,7 +60,7 @@ def soak(stage: Stage) -> Outcome:
             "p99_last_ms": round(last * 1000, 1),
             "resident_mib": [round(early[0]), round(late[0])],
             "threads": [early[1], late[1]],
-            "descriptors": [early[2], late[2]],
+            "descriptors": [before, after],
         },
     )
 
@@ -84,22 +88,25 @@ class Mischief:
 
 
 class Usage:
-    """Memory in MiB, threads and descriptors of the gateway and of the worker that is never restarted."""
+    """Memory in MiB and threads of the gateway and of the worker that is never restarted."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._samples: list[tuple[float, int, int]] = []
+        self._samples: list[tuple[float, int]] = []
 
     def run(self, over: threading.Event) -> None:
         while not over.wait(2.0):
-            pids = [*self._fleet.pids("gateway"), *self._fleet.pids("worker-1")]
-            self._samples.append((memory_mib(pids), threads(pids), descriptors(pids)))
+            pids = self.pids()
+            self._samples.append((memory_mib(pids), threads(pids)))
 
-    def between(self, start: float, end: float) -> tuple[float, int, int]:
+    def pids(self) -> list[int]:
+        return [*self._fleet.pids("gateway"), *self._fleet.pids("worker-1")]
+
+    def between(self, start: float, end: float) -> tuple[float, int]:
         """The medians of a part of the samples, given in shares of the whole time."""
         part = self._samples[int(start * len(self._samples)) : int(end * len(self._samples))]
-        memory, threads, descriptors = (sorted(column)[len(part) // 2] for column in zip(*part, strict=True))
-        return memory, int(threads), int(descriptors)
+        memory, threads = (sorted(column)[len(part) // 2] for column in zip(*part, strict=True))
+        return memory, int(threads)
 
 
 def _p99(entries: list[Entry], start: float, end: float) -> float:
