@@ -6,51 +6,27 @@ from pydantic import BaseModel
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.picture import ACCEPTED
 from gateway.upload import OTHER_FIELDS
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
+BINARIES: dict[str, Any] = {"type": "array", "minItems": 1, "items": BINARY}
 
-PICTURE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "maxProperties": 1 + OTHER_FIELDS,
-                    "properties": {"file": {"type": "string", "format": "binary"}},
-                }
-            },
-            "image/png": _BINARY,
-            "image/jpeg": _BINARY,
-            "image/webp": _BINARY,
-        },
+
+def body(file: dict[str, Any], *media_types: str) -> dict[str, Any]:
+    """A form with the file, described by a schema, and other fields; or the picture alone, in these types."""
+    form = {
+        "type": "object",
+        "required": ["file"],
+        "maxProperties": 1 + OTHER_FIELDS,
+        "properties": {"file": file},
     }
-}
+    raw = {media_type: {"schema": BINARY} for media_type in media_types}
+    return {"required": True, "content": {"multipart/form-data": {"schema": form}, **raw}}
 
 
-PICTURES_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "maxProperties": 1 + OTHER_FIELDS,
-                    "properties": {
-                        "file": {
-                            "type": "array",
-                            "minItems": 1,
-                            "items": {"type": "string", "format": "binary"},
-                        }
-                    },
-                }
-            }
-        },
-    }
-}
+PICTURE_BODY: dict[str, Any] = {"requestBody": body(BINARY, *ACCEPTED)}
+PICTURES_BODY: dict[str, Any] = {"requestBody": body(BINARIES)}
 
 
 class Timings(BaseModel):

@@ -7,11 +7,9 @@ from pydantic import BaseModel, ConfigDict
 from gateway import errors
 from gateway.picture import ACCEPTED
 from gateway.query import PARAMETERS, parameter
-from gateway.schemas import PREDICT_ERRORS, TIMEOUT, BatchEntry, path_parameter, problems
-from gateway.upload import OTHER_FIELDS
+from gateway.schemas import BINARIES, PREDICT_ERRORS, TIMEOUT, BatchEntry, body, path_parameter, problems
 
 _ID = "3f0c2a9b7d5e4c1f8a6b0d9e2c4f7a1b"
-_FILE = {"type": "string", "format": "binary"}
 _SUMMARY: dict[str, Any] = {
     "id": _ID,
     "status": "running",
@@ -72,20 +70,7 @@ _LAST_EVENT_ID = {
 }
 SUBMIT: dict[str, Any] = {
     "parameters": [*PARAMETERS, _KEY, TIMEOUT],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "maxProperties": 1 + OTHER_FIELDS,
-                    "properties": {"file": {"type": "array", "minItems": 1, "items": _FILE}},
-                }
-            },
-            **{media_type: {"schema": _FILE} for media_type in ACCEPTED},
-        },
-    },
+    "requestBody": body(BINARIES, *ACCEPTED),
 }
 _EVENT: dict[str, Any] = {
     "type": "object",
