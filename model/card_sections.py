@@ -61,13 +61,14 @@ The {found.metrics.count:,} test pictures choose nothing.
 def network(found: Sources) -> str:
     its = found.manifest
     net = its.settings.network
+    mirrored = ", to the picture and to its mirror image" if net.mirrored else ""
     size = [("parameters", f"{its.parameters:,}"), ("multiply-adds a picture", f"{its.multiply_adds:,}")]
     return f"""## Network
 
 A convolutional network of the kind `{net.kind}` with {", ".join(map(str, net.widths))} channels, see
-`model/network.py`; members that answer together, by the mean of their logits: {net.members}. Input: uint8,
-{" x ".join(map(str, its.input_shape))}, grey, bright on black. Output: the softmax of the logits over the
-temperature {its.temperature:g}.
+`model/network.py`; members that answer together, by the mean of their logits: {net.members}{mirrored}.
+Input: uint8, {" x ".join(map(str, its.input_shape))}, grey, bright on black. Output: the softmax of the
+logits over the temperature {its.temperature:g}.
 
 {tables.table(["", ""], size)}"""
 

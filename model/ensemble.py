@@ -94,7 +94,7 @@ def alone(settings: TrainSettings, number: int) -> TrainSettings:
         runs=1,
         epochs=settings.later_epochs if number else settings.epochs,
         later_epochs=0,
-        network=replace(settings.network, members=1),
+        network=replace(settings.network, members=1, mirrored=False),
     )
 
 
@@ -107,7 +107,9 @@ def together(members: list[Member], settings: TrainSettings) -> Teacher:
     return remembering(answering, settings)
 
 
-def mean_logits(members: list[Member], images: Pictures) -> NDArray[np.float32]:
+def mean_logits(members: list[Member], images: Pictures, *, mirrored: bool) -> NDArray[np.float32]:
     """float32 (n, classes)."""
-    logits: NDArray[np.float32] = np.mean([logits_of(one.network, images) for one in members], axis=0)
+    views = (images, images[:, :, ::-1]) if mirrored else (images,)
+    answers = [logits_of(one.network, view) for one in members for view in views]
+    logits: NDArray[np.float32] = np.mean(answers, axis=0)
     return logits

@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 
 class Graph:
-    """ONNX nodes, written in the order of the network's layers."""
+    """ONNX nodes, written in the order of the network's layers and operations."""
 
     def __init__(self, network: keras.Model) -> None:
         self.nodes: list[onnx.NodeProto] = []
@@ -28,7 +28,7 @@ class Graph:
         self._names = {id(network.input): "pixels"}
         self._unfolded: dict[int, keras.Layer] = {}
 
-    def add(self, layer: keras.Layer) -> None:
+    def add(self, layer: Any) -> None:
         """Writes one layer; a convolution waits for its normalisation. Raises KeyError for a kind unknown."""
         if isinstance(layer, layers.Conv2D):
             self._unfolded[id(layer.output)] = layer
@@ -39,7 +39,7 @@ class Graph:
             self._names[id(layer.output)] = name
         else:
             inputs = layer.input if isinstance(layer.input, list) else [layer.input]
-            self._names[id(layer.output)] = ADD[type(layer)](self, layer, inputs)
+            self._names[id(layer.output)] = ADD[kind(layer)](self, layer, inputs)
 
     def write(self, operator: str, inputs: list[Any], *constants: NDArray[Any], **attributes: Any) -> str:
         """Appends one operator over Keras tensors, or names, and constants; returns its output's name."""
@@ -76,7 +76,7 @@ def to_onnx(network: keras.Model) -> bytes:
     Input "pixels": uint8 (n, 28, 28). Outputs, float32: "probabilities" (n, classes), "features" (n, d).
     """
     graph = Graph(network)
-    for layer in network.layers:
+    for layer in network.operations:
         if not isinstance(layer, layers.InputLayer):
             graph.add(layer)
     outputs = {"probabilities": network.output, "features": network.get_layer("features").output}
@@ -122,17 +122,40 @@ def add_concatenation(graph: Graph, layer: keras.Layer, inputs: list[Any]) -> st
     return graph.write("Concat", inputs, axis=layer.axis)
 
 
+def add_mirroring(graph: Graph, operation: Any, inputs: list[Any]) -> str:
+    starts, ends, axes, steps = (np.array([x]) for x in (-1, np.iinfo(np.int64).min, operation.axis, -1))
+    return graph.write("Slice", inputs, starts, ends, axes, steps)
+
+
+def add_division(graph: Graph, operation: Any, inputs: list[Any]) -> str:
+    return graph.write("Reshape", inputs, np.array(operation.newshape))
+
+
+def add_mean(graph: Graph, operation: Any, inputs: list[Any]) -> str:
+    return graph.write("ReduceMean", inputs, axes=[*operation.axis], keepdims=0)
+
+
 def add_dense_softmax(graph: Graph, layer: keras.Layer, inputs: list[Any]) -> str:
     return graph.write("Softmax", [graph.write("Gemm", inputs, *layer.get_weights())], axis=1)
 
 
-ADD: dict[type, Callable[[Graph, keras.Layer, list[Any]], str]] = {
-    layers.Reshape: add_reshape,
-    layers.Rescaling: add_rescaling,
-    layers.ReLU: add_relu,
-    layers.Add: add_sum,
-    layers.MaxPooling2D: add_max_pooling,
-    layers.GlobalAveragePooling2D: add_global_average,
-    layers.Concatenate: add_concatenation,
-    layers.Dense: add_dense_softmax,
+def kind(layer: Any) -> str:
+    """The name of its class; those of keras.ops are not public."""
+    name = type(layer).__name__
+    return name if isinstance(layer, keras.Layer) else f"ops.{name}"
+
+
+ADD: dict[str, Callable[[Graph, Any, list[Any]], str]] = {
+    "Reshape": add_reshape,
+    "Rescaling": add_rescaling,
+    "ReLU": add_relu,
+    "Add": add_sum,
+    "MaxPooling2D": add_max_pooling,
+    "GlobalAveragePooling2D": add_global_average,
+    "Concatenate": add_concatenation,
+    "Dense": add_dense_softmax,
+    "ops.Flip": add_mirroring,
+    "ops.Concatenate": add_concatenation,
+    "ops.Reshape": add_division,
+    "ops.Mean": add_mean,
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
 from model.settings import NetworkSettings
 
@@ -50,12 +50,15 @@ def to_serve(
 def serving(
     settings: NetworkSettings, classes: int, normalize: Normalize = layers.BatchNormalization
 ) -> keras.Model:
-    """The members' features side by side, under one softmax.
+    """The members' features side by side, under one softmax; if mirrored, the means of both pictures'.
 
     Input: as above. Output: float32 (n, classes), probabilities; the layer "features" has (n, features).
     """
     pixels = keras.Input((28, 28), dtype="uint8", name="pixels")
-    side_by_side = [member(pixels, settings, normalize) for _ in range(settings.members)]
+    seen = ops.concatenate([pixels, ops.flip(pixels, axis=2)], axis=0) if settings.mirrored else pixels
+    side_by_side = [member(seen, settings, normalize) for _ in range(settings.members)]
+    if settings.mirrored:
+        side_by_side = [ops.mean(ops.reshape(x, (2, -1, x.shape[1])), axis=0) for x in side_by_side]
     features = layers.Concatenate(name="features")(side_by_side)
     dense = layers.Dense(classes, "softmax", dtype="float32", name="probabilities")
     return keras.Model(pixels, dense(features))
@@ -93,12 +96,15 @@ def convolution(x: Tensor, width: int, normalize: Normalize) -> Tensor:
     return layers.ReLU()(normalize()(x))
 
 
-def multiply_adds(network: keras.Model) -> int:
+def multiply_adds(network: keras.Model, settings: NetworkSettings) -> int:
     """Multiplications with addition that one picture takes, in convolutions and dense layers."""
+    views = {layers.Conv2D: 2 if settings.mirrored else 1, layers.Dense: 1}
     return sum(
-        int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:-1], dtype=int))
+        views[type(layer)]
+        * int(np.prod(layer.kernel.shape))
+        * int(np.prod(layer.output.shape[1:-1], dtype=int))
         for layer in network.layers
-        if isinstance(layer, layers.Conv2D | layers.Dense)
+        if type(layer) in views
     )
 
 

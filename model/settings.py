@@ -23,11 +23,15 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The network: see model.network. members answer together, by the mean of their logits."""
+    """The network: see model.network. members answer together, by the mean of their logits.
+
+    mirrored: they answer twice, to the picture and to its mirror image, and the mean counts.
+    """
 
     kind: Literal["vgg", "resnet"]
     widths: tuple[int, ...]
     members: Annotated[int, msgspec.Meta(ge=1)]
+    mirrored: bool = False
 
 
 class AugmentationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

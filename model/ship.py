@@ -42,7 +42,7 @@ def ship(run: Run, detector: ood.Detector, weights_dir: Path) -> Manifest:
         temperature=run.temperature,
         held_out_accuracy=run.held_out_accuracy,
         parameters=network.count_params(),
-        multiply_adds=multiply_adds(network),
+        multiply_adds=multiply_adds(network, settings.network),
         epochs=len(run.history),
         best_epochs=tuple(member.progress.best_epoch for member in run.members),
         wall_seconds=round(run.wall_seconds, 1),

@@ -82,7 +82,7 @@ def run(
 ) -> Run:
     """All epochs from one seed, and what is to be served. Raises TrainingError."""
     members = learn_in_turn(settings, parts, taught_by, report, progress_bar=progress_bar)
-    logits = mean_logits(members, parts.held_out_images)
+    logits = mean_logits(members, parts.held_out_images, mirrored=settings.network.mirrored)
     temperature = fit_temperature(logits, parts.held_out_labels)
     trained = [member.network for member in members]
     network = to_serve(settings.network, len(LABELS), trained, temperature)

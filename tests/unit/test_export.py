@@ -3,6 +3,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from msgspec.structs import replace
 
 from model.calibration import softmax
 from model.export import to_onnx
@@ -14,9 +15,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 VGG = NetworkSettings(kind="vgg", widths=(8, 16), members=1)
 RESNETS = NetworkSettings(kind="resnet", widths=(8, 16, 24), members=3)
+MIRRORED = NetworkSettings(kind="resnet", widths=(8, 16, 24), members=2, mirrored=True)
 
 
-@pytest.fixture(scope="module", params=[VGG, RESNETS], ids=["one vgg", "three resnets"])
+@pytest.fixture(
+    scope="module", params=[VGG, RESNETS, MIRRORED], ids=["one vgg", "three resnets", "two, mirrored"]
+)
 def trained(request):
     """Untrained, but with every weight another than a new network has: folding must use them all.
 
@@ -55,7 +59,8 @@ def run(exported, images):
 
 def test_what_is_served_is_the_mean_of_the_members_logits_over_the_temperature(trained, network):
     images = pictures(5)
-    logits = [network.predict(images, verbose=0) for network in trained[1]]
+    views = [images, images[:, :, ::-1]] if trained[0].mirrored else [images]
+    logits = [network.predict(view, verbose=0) for network in trained[1] for view in views]
     expected = softmax(np.mean(logits, axis=0) / 1.7)
     assert np.abs(network.predict(images, verbose=0) - expected).max() < 1e-5
     assert 0.01 < expected.std() < 0.29
@@ -71,7 +76,7 @@ def test_the_export_gives_the_answers_of_the_network_for_any_number_of_pictures(
 
 def test_batch_normalisation_is_folded_away(trained, exported):
     operators = [node.op_type for node in onnx.load_from_string(exported).graph.node]
-    assert operators.count("Conv") == {"vgg": 4, "resnet": 3 * 7}[trained[0].kind]
+    assert operators.count("Conv") == trained[0].members * {"vgg": 4, "resnet": 7}[trained[0].kind]
     assert "BatchNormalization" not in operators
 
 
@@ -90,5 +95,7 @@ def test_a_layer_that_cannot_be_written_stops_the_export():
 
 
 def test_multiply_adds_are_counted_by_hand():
-    expected = 28 * 28 * 9 * (1 * 8 + 8 * 8) + 14 * 14 * 9 * (8 * 16 + 16 * 16) + 16 * 10
-    assert multiply_adds(serving(VGG, 10)) == expected
+    convolutions, dense = 28 * 28 * 9 * (1 * 8 + 8 * 8) + 14 * 14 * 9 * (8 * 16 + 16 * 16), 16 * 10
+    assert multiply_adds(serving(VGG, 10), VGG) == convolutions + dense
+    mirrored = replace(VGG, mirrored=True)
+    assert multiply_adds(serving(mirrored, 10), mirrored) == 2 * convolutions + dense

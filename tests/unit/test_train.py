@@ -143,10 +143,16 @@ def test_the_history_has_every_epoch(settings, weights_dir):
 
 
 def test_members_learn_in_turn_and_answer_together(settings, weights_dir):
-    three = NetworkSettings(kind="resnet", widths=(4, 8), members=3)
+    three = NetworkSettings(kind="resnet", widths=(4, 8), members=3, mirrored=True)
     manifest, _ = quiet(replace(settings, network=three), weights_dir)
     classifier = load(weights_dir, "tiny", "onnx", 1)
-    assert classifier.features(np.zeros((2, 28, 28), np.uint8)).shape == (2, 3 * 8)
+    images = np.random.default_rng(1).integers(0, 256, (2, 28, 28), np.uint8)
+    assert classifier.features(images).shape == (2, 3 * 8)
+    for runtime in ("onnx", "keras"):
+        answers, mirrored = (
+            load(weights_dir, "tiny", runtime, 1).predict(its) for its in (images, images[:, :, ::-1])
+        )
+        np.testing.assert_allclose(answers.probabilities, mirrored.probabilities, atol=1e-6)
     assert manifest.settings.network == three
     assert (manifest.epochs, len(manifest.best_epochs)) == (2 + 2 + 2, 3)
     answered = list(Path(settings.checkpoint_dir).glob("teacher-*/*.npy"))
