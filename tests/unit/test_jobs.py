@@ -241,7 +241,7 @@ async def test_a_deadline_that_passes_leaves_a_problem_for_each_picture_that_was
 
 
 async def test_results_whose_time_is_over_are_410_and_later_404(tmp_path: Path) -> None:
-    settings = {"deadline_ms": 300, "keep_ms": 400, "sweep_interval_ms": 20}
+    settings = {"deadline_ms": 300, "keep_ms": 1500, "sweep_interval_ms": 20}
     async with job_gateway(sandal, tmp_path, **settings) as http:
         document = await submit(http, SANDAL)
         while (response := await http.get(f"/jobs/{document['id']}")).status_code == 200:
