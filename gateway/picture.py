@@ -1,6 +1,7 @@
 """What can be told of a picture without decoding it."""
 
 import io
+from struct import Struct
 
 import imagesize
 
@@ -8,6 +9,8 @@ from gateway.errors import NotAPicture, TooLarge, UnacceptedMedia
 
 ACCEPTED = ("image/png", "image/jpeg", "image/webp")
 _UNDECLARED = ("", "application/octet-stream")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_SIZE, _PNG_SIZE_AT = Struct(">II"), 16
 
 
 def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> str:
@@ -33,7 +36,7 @@ def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> str
 
 
 def media_type_of(body: bytes) -> str | None:
-    if body.startswith(b"\x89PNG\r\n\x1a\n"):
+    if body.startswith(_PNG):
         return "image/png"
     if body.startswith(b"\xff\xd8\xff"):
         return "image/jpeg"
@@ -45,7 +48,11 @@ def media_type_of(body: bytes) -> str | None:
 def pixels_of(body: bytes) -> int:
     """Width times height as the header names them; 0 where it cannot be read."""
     try:
-        width, height = imagesize.get(io.BytesIO(body), exif_rotation=False)
+        # imagesize takes ten times as long, and small pictures are PNG.
+        if body.startswith(_PNG) and body[12:16] == b"IHDR":
+            width, height = _PNG_SIZE.unpack_from(body, _PNG_SIZE_AT)
+        else:
+            width, height = imagesize.get(io.BytesIO(body), exif_rotation=False)
     except Exception:  # a broken header shows in many ways; the worker will say what is wrong
         return 0
     return max(0, int(width)) * max(0, int(height))
