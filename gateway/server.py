@@ -12,6 +12,7 @@ from typing import Any
 
 import uvicorn
 
+from gateway.accepting import Acceptor
 from gateway.app import create_app
 from gateway.http_protocol import BoundedProtocol
 from gateway.jobs.service import Jobs
@@ -25,6 +26,9 @@ _AFTER_DRAIN_S = 5
 # Longer than clients and proxies keep an idle connection, so that none is closed just as it is used again.
 _KEEP_ALIVE_S = 75
 
+# Several processes that share a port are to share its connections.
+_ACCEPTED_ALONE, _ACCEPTED_AMONG_OTHERS = 64, 2
+
 _log = logging.getLogger("mlaas.gateway")
 
 
@@ -36,20 +40,32 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, requester: Requester, jobs: Jobs, drain_delay_s: float
+        self, config: uvicorn.Config, requester: Requester, jobs: Jobs, settings: GatewaySettings
     ) -> None:
         super().__init__(config)
         self._requester = requester
         self._jobs = jobs
-        self._drain_delay_s = drain_delay_s
+        self._drain_delay_s = settings.drain_delay_ms / 1000
+        self._accepted_in_a_turn = _ACCEPTED_ALONE if settings.processes == 1 else _ACCEPTED_AMONG_OTHERS
+        self._acceptors: list[Acceptor] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._acceptors = [
+            Acceptor(listener, self._protocol, self._accepted_in_a_turn) for listener in sockets or ()
+        ]
         _collect_seldom()
+
+    def _protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._requester.leave()
         await self._leave()
+        for acceptor in self._acceptors:
+            acceptor.close()
         async with asyncio.TaskGroup() as ending:
             ending.create_task(self._requester.drain())
             ending.create_task(self._jobs.drain())
@@ -107,7 +123,7 @@ def serve(
         timeout_graceful_shutdown=settings.drain_timeout_ms // 1000 + _AFTER_DRAIN_S,
         server_header=False,
     )
-    server = _Server(config, requester, jobs, settings.drain_delay_ms / 1000)
+    server = _Server(config, requester, jobs, settings)
 
     def stop(_: int, __: FrameType | None) -> None:
         server.should_exit = True
