@@ -16,12 +16,14 @@ class IsolatedModel:
     """Starts a model process, and another when it dies or hangs. A lane is used by one thread at a time.
 
     Lanes share the process, so one picture costs every lane its batch. Who works with a lane holds its lock;
-    who looks for the culprit holds all of them, so that nobody else's picture can be it.
+    who looks for the culprit holds all of them, so that nobody else's picture can be it, and does so without
+    the process that died last: while it waited, other lanes may have gone on and killed a later one than its.
     """
 
     def __init__(self, start: Callable[[], ModelProcess]) -> None:
         self._start = start
         self._process: ModelProcess | None = None
+        self._dead: ModelProcess | None = None
         self._changing = threading.Lock()
         self._lanes = {lane: threading.Lock() for lane in Lane}
         self.starts = 0
@@ -41,11 +43,12 @@ class IsolatedModel:
             try:
                 return process.predict(pictures, lane)
             except ModelDied as error:
+                self._dead = process
                 _log.warning("%s, over a batch of %d; running it one by one", error, len(pictures))
         with ExitStack() as nobody_else:
             for lock in self._lanes.values():
                 nobody_else.enter_context(lock)
-            self._replace(process)
+            self._replace(self._dead)
             return Predicted([self._predict_alone(picture, lane) for picture in pictures])
 
     def close(self) -> None:
@@ -68,9 +71,9 @@ class IsolatedModel:
                 self.starts += 1
             return self._process
 
-    def _replace(self, dead: ModelProcess) -> None:
+    def _replace(self, dead: ModelProcess | None) -> None:
         """By the next that is needed; another lane may have done so already."""
         with self._changing:
-            if self._process is dead:
+            if dead is not None and self._process is dead:
                 dead.close()
                 self._process = None

@@ -1,8 +1,12 @@
 """Lanes that share a model process, with a process that dies of some pictures."""
 
+import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import pytest
 
 from messaging.contract import ErrorCode
 from worker.isolation import IsolatedModel
@@ -44,7 +48,17 @@ def work(model: IsolatedModel, lane: Lane, poisoned: set[int]) -> list[Outcome]:
     return outcomes
 
 
-def test_only_the_poisoned_fail_though_both_lanes_die_of_them() -> None:
+@pytest.fixture
+def threads_that_take_turns_at_any_point() -> Iterator[None]:
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(usual_s)
+
+
+@pytest.mark.usefixtures("threads_that_take_turns_at_any_point")
+@pytest.mark.parametrize("_time", range(25))
+def test_only_the_poisoned_fail_though_both_lanes_die_of_them(_time: int) -> None:
     start: Any = Mortal
     model = IsolatedModel(start)
     poisoned = {Lane.SMALL: {0, 31, 32, 33, 120, 199}, Lane.LARGE: {0, 1, 30, 33, 121, 160}}
