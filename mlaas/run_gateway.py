@@ -6,6 +6,7 @@ from gateway.key_file import open_key_file
 from gateway.server import listen, serve
 from mlaas import __version__
 from mlaas.connect import connect
+from mlaas.memory import give_back_large_buffers
 from mlaas.settings import Settings, as_environment
 from mlaas.supervisor import Supervisor
 from mlaas.up import start_gateways, stop_gateways, stop_on_signals, watch
@@ -16,6 +17,7 @@ def run(settings: Settings, fd: int | None) -> None:
 
     Raises OSError when the address is taken, KeyFileError, StoreError, BrokerError.
     """
+    give_back_large_buffers()
     open_key_file(settings.gateway.api_keys_file)
     listener = listen(settings.gateway) if fd is None else socket.socket(fileno=fd)
     connection = connect(settings.broker)

@@ -3,6 +3,7 @@
 import signal
 
 from mlaas.connect import connect
+from mlaas.memory import give_back_large_buffers
 from mlaas.settings import Settings, as_environment
 from mlaas.supervisor import Supervisor
 from mlaas.up import start_workers, stop_on_signals, watch
@@ -21,6 +22,7 @@ def run(settings: Settings) -> None:
             start_timeout_s=settings.worker.model_start_timeout_ms / 1000,
         )
 
+    give_back_large_buffers()
     model = IsolatedModel(start)
     consumer = Consumer(connect(settings.broker), settings.topics, settings.worker, model)
     signal.signal(signal.SIGTERM, lambda *_: consumer.stop())

@@ -1,0 +1,48 @@
+"""A process that had many large buffers at once."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+# Each large buffer lies below a small one that stays.
+HOLD_AND_FREE = """
+from pathlib import Path
+{first}
+del (once := [bytearray(24 << 20)])[:]
+large, small = [], []
+for _ in range(50):
+    large.append(bytearray(b"x") * (2 << 20))
+    small.append(bytearray(1000))
+large.clear()
+print(int(Path("/proc/self/statm").read_text().split()[1]) * 4096)
+"""
+OURS = "from mlaas.memory import give_back_large_buffers; give_back_large_buffers()"
+ITS_CHILDS = (
+    OURS + "\nimport subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', {code!r}]).returncode)"
+)
+
+
+def resident_mib(code: str, **environment: str) -> float:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True, check=True
+    )
+    return int(run.stdout) / 2**20
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_it_keeps_none_of_them() -> None:
+    plain, given_back = HOLD_AND_FREE.format(first=""), HOLD_AND_FREE.format(first=OURS)
+    kept = resident_mib(plain)
+    assert kept > 100
+    assert resident_mib(given_back) < kept - 90
+    assert resident_mib(ITS_CHILDS.format(code=plain)) < kept - 90
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_what_the_environment_says_holds() -> None:
+    given_back = HOLD_AND_FREE.format(first=OURS)
+    assert resident_mib(given_back, MALLOC_MMAP_THRESHOLD_=str(32 << 20)) > 100
