@@ -12,9 +12,15 @@ from messaging.kafka_records import KafkaRecords
 from messaging.kafka_sender import Sender
 from messaging.kafka_turns import ANY, Turns
 
+# librdkafka's batch.size: what is larger waits for nothing, whatever linger.ms is.
+_LARGE_BYTES = 1_000_000
+
 
 class KafkaBroker:
-    """Two producers, for what is sent at once and for what is gathered; a consumer for each place."""
+    """Two producers, for what is sent at once and for what is gathered; a consumer for each place.
+
+    A large message takes the second's connection, so that small ones need not wait behind it.
+    """
 
     def __init__(
         self, url: str, *, max_message_bytes: int = 1_000_000, publish_timeout_ms: int = 15_000
@@ -39,7 +45,8 @@ class KafkaBroker:
         topic, partition = split_address(address)
         if partition == ANY:
             partition = self._turns.next(topic, gather=gather)
-        return (self._gatherer if gather else self._sender).send(topic, partition, message)
+        sender = self._gatherer if gather or len(message.body) > _LARGE_BYTES else self._sender
+        return sender.send(topic, partition, message)
 
     def subscribe(self, topic: str, group: str, instance_id: str = "") -> KafkaSubscription:
         reader = self._reader(kafka_config.member(group, instance_id))

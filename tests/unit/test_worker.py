@@ -1,6 +1,8 @@
 """A whole worker, its model process included, over a broker in memory."""
 
 import hashlib
+import os
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.unit.workers import LARGE_SANDAL, SANDAL, SETTINGS, Running, label, w
 from worker.consumer import Consumer
 from worker.isolation import IsolatedModel
 from worker.model_process import ModelProcess, ModelUnavailable
+from worker.pipe import Lane, Picture
 
 
 def test_a_picture_is_answered_with_its_label_and_its_digest() -> None:
@@ -113,6 +116,20 @@ def test_a_small_picture_does_not_wait_for_a_large_one() -> None:
         replies = running.replies(2)
     assert {name: label(reply) for name, reply in replies.items()} == {"large": "Sandal", "small": "Sandal"}
     assert running.starts == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_where_processors_are_short_small_pictures_go_first() -> None:
+    process = ModelProcess(SETTINGS.model, timeout_s=10, start_timeout_s=60)
+    try:
+        process.predict([Picture(LARGE_SANDAL, "fashion-mnist", "auto", False)], Lane.LARGE)
+        threads = [int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()]
+        usual = os.getpriority(os.PRIO_PROCESS, process.pid)
+        later = [one for one in threads if os.getpriority(os.PRIO_PROCESS, one) > usual]
+        assert len(later) == 1
+        assert process.pid not in later
+    finally:
+        process.close()
 
 
 def test_a_jobs_large_pictures_leave_room_for_requests() -> None:

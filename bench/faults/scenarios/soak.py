@@ -26,7 +26,7 @@ def soak(stage: Stage) -> Outcome:
         fleet.worker("worker-1")
         fleet.worker("worker-2")
         fleet.wait_until_ready()
-        rate = CLIENTS_SHARE * capacity(stage, gateway, 15)
+        rate = CLIENTS_SHARE * capacity(stage, gateway, stage.size(60, 15))
         client, watch = Client(TIMEOUT_S), Usage(fleet)
         time.sleep(AT_REST_AFTER_S)
         before = descriptors(watch.pids())
