@@ -11,7 +11,7 @@ from worker.pipe import Picture, Predicted, receive_pictures, send_answer
 
 Answer = Callable[[list[Picture]], Predicted]
 
-_NICENESS = 10
+_NICER, _NICEST = 10, 19
 
 
 def serve(lanes: Sequence[Connection], answer: Answer) -> None:
@@ -35,7 +35,8 @@ def _serve(lane: Connection, answer: Answer) -> None:
 def _serve_or_end_all(lane: Connection, answer: Answer) -> None:
     """An exception in any thread ends the process, as it does in the first."""
     if sys.platform == "linux":  # elsewhere priorities are those of whole processes
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        niceness = min(_NICEST, os.getpriority(os.PRIO_PROCESS, 0) + _NICER)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
     try:
         _serve(lane, answer)
     except BaseException:
