@@ -1,6 +1,7 @@
 """Taking connections as fast as they come."""
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 
@@ -16,7 +17,8 @@ class Acceptor:
         self, listener: socket.socket, protocol: Callable[[], asyncio.BaseProtocol], most_in_a_turn: int
     ) -> None:
         """For the event loop that runs. The listener stays with whoever has it."""
-        self._listener = listener.dup()
+        # socket.dup() would let the listener block for a moment, and with it all processes that share it.
+        self._listener = socket.socket(fileno=os.dup(listener.fileno()))
         self._listener.setblocking(False)
         self._protocol = protocol
         self._most_in_a_turn = most_in_a_turn

@@ -1,5 +1,7 @@
 """The HTTP application."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -22,6 +24,8 @@ from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from gateway.shortcut import Shortcut
 
+# After so long it answers that it is not ready, since the others may not be either.
+_OTHERS_ANSWER_S = 5.0
 _FORM_OVERHEAD_BYTES = 64 * 1024
 _FORM_PART_BYTES = 512  # a boundary, two headers, a filename
 _MANY_PICTURES = ("/predict/batch", "/v2/models/")
@@ -41,6 +45,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await requester.start()
+        if settings.processes > 1:
+            await _until_ready(requester)
         try:
             if jobs is not None:
                 await jobs[0].start()
@@ -80,6 +86,13 @@ def create_app(
         more["/jobs"] = jobs[1].max_bytes + jobs[1].max_pictures * _FORM_PART_BYTES
     _wrap(app, requester, settings, problems, more)
     return app
+
+
+async def _until_ready(requester: Requester) -> None:
+    """Before it listens: others who share the port can answer what this one could only refuse."""
+    end = time.monotonic() + _OTHERS_ANSWER_S
+    while requester.why_not_ready() is not None and time.monotonic() < end:
+        await asyncio.sleep(0.02)
 
 
 def _wrap(

@@ -13,7 +13,7 @@ from mlaas.up import start_gateways, stop_gateways, stop_on_signals, watch
 
 
 def run(settings: Settings, fd: int | None) -> None:
-    """One process, until SIGTERM or SIGINT. fd: a socket that is bound already.
+    """One process, until SIGTERM or SIGINT. fd: a socket that is bound already, which others may share.
 
     Raises OSError when the address is taken, KeyFileError, StoreError, BrokerError.
     """

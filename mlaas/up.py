@@ -61,7 +61,7 @@ def start_gateways(supervisor: Supervisor, settings: GatewaySettings, listener: 
         several = settings.instance_id and settings.processes > 1
         instance = f"{settings.instance_id}-{number + 1}" if several else settings.instance_id
         its_own = ["--set", f"gateway.metrics_port={port}", "--set", f"gateway.instance_id={instance}"]
-        command = [*its_own, "gateway", "--fd", str(fd), "--gateways", "1"]
+        command = [*its_own, "gateway", "--fd", str(fd)]
         supervisor.start(f"gateway-{number + 1}", command, pass_fds=[fd])
 
 

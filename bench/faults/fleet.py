@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import tempfile
 import threading
 import uuid
@@ -13,7 +12,7 @@ from typing import Self
 from urllib.request import urlopen
 
 from bench.faults.asking import Address
-from tests.e2e.services import Service, descendants, is_ready, until
+from tests.e2e.services import Service, descendants, free_port, is_ready, until
 
 HOST = "127.0.0.1"
 
@@ -74,9 +73,9 @@ class Fleet:
         self._start(*self._started[name])
 
     def wait_until_ready(self, *names: str, patience_s: float = 90.0) -> None:
-        """Gateways by name; all of them if none is named."""
+        """Gateways by name; all of them if none is named. Raises AssertionError where one has ended."""
         for name in names or [name for name in self._processes if name.startswith("gateway")]:
-            until(lambda name=name: is_ready(self.url(name)), f"{name} ready", patience_s)  # type: ignore[misc]
+            until(lambda name=name: self._is_ready(name), f"{name} ready", patience_s)  # type: ignore[misc]
 
     def url(self, name: str) -> str:
         return f"http://{HOST}:{self._port(name)}"
@@ -128,9 +127,9 @@ class Fleet:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for service in self._processes.values():
+        for name, service in self._processes.items():
             if service.process.poll() is None:
-                service.process.send_signal(SIGCONT)
+                self.signal_all(name, SIGCONT)
                 service.process.kill()
         for service in self._processes.values():
             service.wait()
@@ -146,11 +145,17 @@ class Fleet:
             self._processes[name] = service
             self._started[name] = (name, arguments, settings, planted)
 
+    def _is_ready(self, name: str) -> bool:
+        service = self._processes[name]
+        assert service.process.poll() is None, f"{name} ended:\n{service.output}"
+        return is_ready(self.url(name))
+
     def _port(self, name: str) -> int:
         with self._lock:
-            if name not in self._ports:
-                with socket.create_server((HOST, 0)) as server:
-                    self._ports[name] = server.getsockname()[1]
+            while name not in self._ports:
+                port = free_port()
+                if port not in self._ports.values():
+                    self._ports[name] = port
             return self._ports[name]
 
 

@@ -53,7 +53,7 @@ def _announce(url: str) -> None:
 @click.command()
 @click.option("--host", help="Address to listen on.")
 @click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
-@click.option("--fd", type=int, hidden=True, help="A socket that is bound already.")
+@click.option("--fd", type=int, hidden=True, help="A socket that is bound already; others may share it.")
 @click.option("--gateways", type=int, help="How many processes share the port.")
 @BROKER
 @click.pass_obj
@@ -77,7 +77,7 @@ def gateway(
         gateway__processes=gateways,
     )
     with _taken_port_explained(settings):
-        if settings.gateway.processes == 1:
+        if settings.gateway.processes == 1 or fd is not None:
             run(settings, fd)
         else:
             run_several(settings)

@@ -1,5 +1,7 @@
 """The short forms of the fault scenarios: what becomes of requests when parts are killed."""
 
+import json
+
 import pytest
 
 from bench.faults.pictures import Pictures
@@ -32,4 +34,4 @@ def test_nothing_is_lost(stage, name):
     """Seconds are the bench's: they say something of a quiet machine alone."""
     found = play(name, stage)
     failed = [str(check) for check in found.checks if not check.passed and check.unit != "s"]
-    assert not failed, found.numbers
+    assert not failed, f"{failed}: {json.dumps(found.numbers)}"

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 
 import msgspec
 import pytest
@@ -149,6 +150,17 @@ async def test_without_a_worker_it_is_live_but_not_ready_and_refuses_at_once() -
         response = await http.post("/predict", content=SANDAL, headers=PNG)
     problem(response, 503)
     assert int(response.headers["retry-after"]) > 0
+
+
+async def test_one_of_several_does_not_listen_before_it_can_answer() -> None:
+    broker = MemoryBroker()
+    async with AsyncExitStack() as ending:
+        starting = asyncio.create_task(ending.enter_async_context(gateway(None, broker, processes=2)))
+        done, _ = await asyncio.wait([starting], timeout=0.2)
+        assert not done
+        with working(broker, sandal):
+            http = await asyncio.wait_for(starting, 10)
+            assert (await http.get("/health/ready")).status_code == 200
 
 
 async def test_a_broker_that_comes_late_does_not_wait_for_the_next_ping_to_be_due() -> None:
