@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if problem := missing_tools():
         sys.exit(problem)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends what was started, too
     outcomes = []
     with LocalKafka() as kafka:
         stage = Stage(kafka.bootstrap_servers, Pictures(), chosen.quick)
