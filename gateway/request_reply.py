@@ -26,7 +26,7 @@ from messaging.settings import TopicSettings
 Arguments = TypeVarTuple("Arguments")
 
 # So many wait for a model before it that some milliseconds more do not matter.
-_GATHERED_FROM = 24
+_GATHERED_FROM = 8
 
 _SHUTTING_DOWN = "the gateway is shutting down"
 

@@ -14,7 +14,7 @@ from worker.replies import reply_to, reply_to_ping
 from worker.triage import Task, Triage, triage
 
 # When so many came together, more wait, and throughput counts for more than some milliseconds.
-_GATHERED_FROM = 16
+_GATHERED_FROM = 6
 
 _ENDINGS = {None: Ending.ANSWERED, ErrorCode.INTERNAL: Ending.POISON}
 
