@@ -45,11 +45,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await requester.start()
-        if settings.processes > 1:
-            await _until_ready(requester)
         try:
             if jobs is not None:
                 await jobs[0].start()
+            if settings.processes > 1:
+                await _until_ready(requester)
             yield
         finally:
             if jobs is not None:
