@@ -12,6 +12,11 @@ from typing import Any
 
 
 def acknowledge_before_reply() -> None:
+    """And soon: a kill before the next automatic commit would hide it."""
+    from messaging import kafka_config
+
+    kafka_config.CONSUMER["auto.commit.interval.ms"] = 50
+
     from worker.outbox import Outbox
 
     reply = Outbox.reply
