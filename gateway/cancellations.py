@@ -3,7 +3,7 @@
 import asyncio
 import logging
 
-from messaging import contract
+from messaging import codec
 from messaging.broker import Broker, BrokerError, feed
 
 _log = logging.getLogger("mlaas.gateway")
@@ -29,7 +29,7 @@ class Cancellations:
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
         for start in range(0, len(waiting), _MOST_AT_ONCE):
-            message = contract.encode_cancellation(waiting[start : start + _MOST_AT_ONCE])
+            message = codec.encode_cancellation(waiting[start : start + _MOST_AT_ONCE])
             try:
                 self._broker.publish(self._address, message)
             except BrokerError as error:

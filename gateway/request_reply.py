@@ -18,9 +18,9 @@ from gateway.pending import Pending
 from gateway.pinging import Pinging
 from gateway.reply_listener import ReplyListener
 from gateway.settings import GatewaySettings
-from messaging import contract
+from messaging import codec
 from messaging.broker import Broker, BrokerError, Message
-from messaging.contract import PING, Explain, Mode, Reply, Request
+from messaging.contract import PING, ContractError, Explain, Mode, Reply, Request
 from messaging.settings import TopicSettings
 
 Arguments = TypeVarTuple("Arguments")
@@ -152,8 +152,8 @@ class Requester:
                 self._cancellations.add(request.correlation_id)
                 raise
         try:
-            return contract.decode_reply(message)
-        except contract.ContractError as error:
+            return codec.decode_reply(message)
+        except ContractError as error:
             raise WorkerFailed(str(error)) from error
 
     def _publish(self, request: Request) -> None:
@@ -165,7 +165,7 @@ class Requester:
         try:
             published = self._broker.publish(
                 self._requests_topic,
-                contract.encode_request(request),
+                codec.encode_request(request),
                 gather=len(self._pending) > _GATHERED_FROM,
             )
             self._pending.publishing(request.correlation_id, published)
@@ -198,7 +198,7 @@ class Requester:
     def _resolve(self, messages: Sequence[Message]) -> None:
         """Others may read the same partition: what is not for this gateway is not looked at."""
         for message in messages:
-            correlation_id = contract.correlation_id(message)
+            correlation_id = codec.correlation_id(message)
             if correlation_id.startswith(self._ours):
                 self.metrics.arrived(self._pending.resolve(correlation_id, message))
                 self._liveness.heard(time.monotonic())

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
-from messaging import contract, dead_letters
+from messaging import codec, dead_letters
 from messaging.broker import Broker, BrokerUnavailable, Delivery, Inbox, Records
 from messaging.contract import Reply
 from messaging.dead_letters import Letter
@@ -148,8 +148,8 @@ def _answer(
     end = clock() + timeout_s
     while clock() < end:
         for message in inbox.receive(100, _PATIENCE_S):
-            if contract.correlation_id(message) == correlation_id:
-                return contract.decode_reply(message)
+            if codec.correlation_id(message) == correlation_id:
+                return codec.decode_reply(message)
     raise NotAnswered(
         f"{Place.of(letter)} was not answered within {timeout_s:g} s, and nothing after it was replayed:"
         " is a worker alive? --timeout waits longer"

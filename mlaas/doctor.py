@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 
 from client import Client, MlaasError
-from messaging import contract
+from messaging import codec
 from messaging.broker import Broker, BrokerError
 from messaging.contract import PING, Request
 from messaging.settings import BrokerSettings
@@ -102,10 +102,10 @@ def _ping(broker: Broker, settings: Settings) -> bool:
             deadline_ms=int((time.time() + _PATIENCE_S) * 1000),
             content_type=PING,
         )
-        broker.publish(settings.topics.requests, contract.encode_request(ping)).result(_PATIENCE_S)
+        broker.publish(settings.topics.requests, codec.encode_request(ping)).result(_PATIENCE_S)
         end = time.monotonic() + _PATIENCE_S
         while time.monotonic() < end:
-            if any(contract.correlation_id(its) == correlation_id for its in inbox.receive(100, 0.2)):
+            if any(codec.correlation_id(its) == correlation_id for its in inbox.receive(100, 0.2)):
                 return True
         return False
     except TimeoutError:

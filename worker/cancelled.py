@@ -5,7 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from messaging import contract
+from messaging import codec
 from messaging.broker import Broker, BrokerError, Inbox
 from messaging.contract import ContractError
 
@@ -75,7 +75,7 @@ class CancellationListener:
         for message in messages:
             self._lost = False
             try:
-                self._cancelled.add(contract.decode_cancellation(message))
+                self._cancelled.add(codec.decode_cancellation(message))
             except ContractError as error:
                 _log.warning("%s", error)
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from messaging import contract, dead_letters
+from messaging import codec, dead_letters
 from messaging.broker import (
     Broker,
     BrokerUnavailable,
@@ -43,12 +43,12 @@ class Outbox:
     def reply(
         self, delivery: Delivery, address: ReturnAddress, reply: Reply, deadline_ms: int | None = None
     ) -> None:
-        message = contract.encode_reply(reply, address)
+        message = codec.encode_reply(reply, address)
         self._publish(address.reply_to, message, deadline_ms, lambda: self.drop([delivery]))
 
     def reply_and_bury(self, delivery: Delivery, address: ReturnAddress, reply: Reply, reason: str) -> None:
         """For a message that could be read, and cannot be processed."""
-        message = contract.encode_reply(reply, address)
+        message = codec.encode_reply(reply, address)
         self._publish(address.reply_to, message, None, lambda: self.bury(delivery, reason))
 
     def bury(self, delivery: Delivery, reason: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
-from messaging import contract
+from messaging import codec
 from messaging.broker import Delivery
 from messaging.contract import ContractError, ErrorCode, Failure, Request, ReturnAddress
 from worker.pipe import Loaded, LoadedModel
@@ -45,7 +45,7 @@ def triage(
     sorted_out = Triage()
     for delivery in deliveries:
         try:
-            address = contract.return_address(delivery.message)
+            address = codec.return_address(delivery.message)
         except ContractError as error:
             sorted_out.unusable.append((delivery, str(error)))
             continue
@@ -61,7 +61,7 @@ def triage(
 
 def _sort(into: Triage, delivery: Delivery, address: ReturnAddress, now_ms: float, loaded: Loaded) -> None:
     try:
-        request = contract.decode_request(delivery.message)
+        request = codec.decode_request(delivery.message)
     except ContractError as error:
         into.refused.append((delivery, address, Failure(error.code, str(error))))
         return

@@ -9,7 +9,7 @@ from gateway.jobs.job import Result, picture_of
 from gateway.jobs.rendering import answered
 from gateway.jobs.settings import JobSettings
 from gateway.jobs.store import Added, Store, StoreError
-from messaging import contract
+from messaging import codec
 from messaging.broker import Broker, BrokerError, ClientBroken, Delivery, Message, Subscription
 from messaging.contract import ContractError
 
@@ -115,7 +115,7 @@ class Collector:
 def _results(replies: Iterable[Message], now_ms: int) -> Iterable[Result]:
     """Of those that are replies to a job's picture."""
     for reply in replies:
-        picture = picture_of(contract.correlation_id(reply))
+        picture = picture_of(codec.correlation_id(reply))
         if picture is None:
             continue
         try:

@@ -10,7 +10,7 @@ from gateway import problem
 from gateway.answer import prediction
 from gateway.errors import GatewayError, JobExpired, WorkerFailed
 from gateway.jobs.job import Job, Result, State, status_of
-from messaging import contract
+from messaging import codec
 from messaging.broker import Message
 from messaging.contract import ContractError
 
@@ -43,7 +43,7 @@ class Event(NamedTuple):
 
 def answered(message: Message, at_ms: int) -> bytes:
     """A result's body. Raises ContractError."""
-    contract.decode_reply(message)
+    codec.decode_reply(message)
     return _encode(Answered(at_ms, msgspec.Raw(message.body)))
 
 
@@ -93,7 +93,7 @@ def _entry(job: Job, result: Result) -> Document:
     if isinstance(stored, Refused):
         return {**entry, "problem": stored.problem}
     try:
-        reply = contract.decode_reply(Message(bytes(stored.reply)))
+        reply = codec.decode_reply(Message(bytes(stored.reply)))
         total_ms = float(max(0, stored.at_ms - job.created_ms))
         return {**entry, "prediction": prediction(reply, job.asked.request_id, total_ms, job.asked.top_k)}
     except GatewayError as error:

@@ -18,7 +18,7 @@ from gateway.jobs.settings import JobSettings
 from gateway.jobs.store import Creation, Limits, Store
 from gateway.query import Query
 from gateway.request_reply import Requester
-from messaging import contract
+from messaging import codec
 from messaging.broker import Broker, BrokerError, Message
 from messaging.contract import Request
 from messaging.settings import TopicSettings
@@ -131,7 +131,7 @@ class Submitting:
     def _messages(self, job: Job, submission: Submission) -> list[Message]:
         asked = submission.asked
         return [
-            contract.encode_request(
+            codec.encode_request(
                 Request(
                     body=picture.content,
                     correlation_id=correlation_id(job.id, index),

@@ -27,7 +27,8 @@ NAME = click.option(
 @click.pass_obj
 def send(chosen: "Chosen", files: tuple[Path, ...], name: str, broker: str | None) -> None:
     """Publish pictures as requests; print each one's correlation id. `mlaas receive` shows the answers."""
-    from messaging.contract import Request, encode_request
+    from messaging.codec import encode_request
+    from messaging.contract import Request
     from mlaas.connect import connect
 
     settings = chosen.load("send", broker__url=broker)
@@ -58,7 +59,7 @@ def receive(
     chosen: "Chosen", count: int | None, timeout_s: float | None, name: str, broker: str | None
 ) -> None:
     """Print answers as they arrive, one JSON object a line. Start it before `mlaas send`."""
-    from messaging import contract
+    from messaging import codec
     from mlaas.connect import connect
 
     settings = chosen.load("receive", broker__url=broker)
@@ -74,7 +75,7 @@ def receive(
                 if not answer.keys() & {"probabilities", "error"}:
                     continue  # to the ping of a gateway that reads the same partition
                 seen += 1
-                click.echo(json.dumps({"correlation_id": contract.correlation_id(message), **answer}))
+                click.echo(json.dumps({"correlation_id": codec.correlation_id(message), **answer}))
     except KeyboardInterrupt:
         pass
     finally:

@@ -14,7 +14,7 @@ import msgspec
 from gateway.app import create_app
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
-from messaging import contract
+from messaging import codec
 from messaging.broker import BrokerUnavailable
 from messaging.contract import Reply, Request, Timings
 from messaging.memory import MemoryBroker
@@ -78,13 +78,13 @@ def working(
         subscriptions = [broker.subscribe(topic, "g") for topic in ("predict.requests", "predict.jobs")]
         while not stop.is_set():
             for delivery in [each for one in subscriptions for each in one.receive(10, 0.005)]:
-                request = contract.decode_request(delivery.message)
+                request = codec.decode_request(delivery.message)
                 ping = Reply(sha256="", model="m", version="1", models=list(served))
                 reply = ping if request.is_ping else worker(request)
                 if reply is not None:
-                    address = contract.return_address(delivery.message)
+                    address = codec.return_address(delivery.message)
                     with contextlib.suppress(BrokerUnavailable):  # the gateway has closed it
-                        broker.publish(address.reply_to, contract.encode_reply(reply, address))
+                        broker.publish(address.reply_to, codec.encode_reply(reply, address))
 
     thread = threading.Thread(target=serve)
     thread.start()

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from gateway.cancellations import Cancellations
-from messaging import contract
+from messaging import codec
 from messaging.contract import Reply, Request
 from messaging.memory import MemoryBroker
 from tests.unit.gateways import PNG, SANDAL, gateway, problem, sandal, silent
@@ -78,7 +78,7 @@ async def test_who_hangs_up_leaves_no_entry_and_the_workers_are_told() -> None:
             await asyncio.sleep(0.01)
         assert await value(http, "mlaas_in_flight_requests") == 0
         messages = await asyncio.to_thread(heard.receive, 100, 30)
-    cancelled = [one for message in messages for one in contract.decode_cancellation(message)]
+    cancelled = [one for message in messages for one in codec.decode_cancellation(message)]
     assert cancelled == asked
 
 
@@ -91,7 +91,7 @@ async def test_cancellations_are_sent_together() -> None:
     assert heard.receive(10, 0) == []
     while not (messages := heard.receive(10, 0)):
         await asyncio.sleep(0.005)
-    sent = [contract.decode_cancellation(message) for message in messages]
+    sent = [codec.decode_cancellation(message) for message in messages]
     assert [len(ids) for ids in sent] == [1_000, 1_000, 500]
     assert sent[2][-1] == "2499"
 

@@ -15,7 +15,7 @@ from gateway.jobs.collector import Collector
 from gateway.jobs.connect import connect
 from gateway.jobs.job import Asked, Job, correlation_id
 from gateway.jobs.store import Added, Limits, Store
-from messaging import contract
+from messaging import codec
 from messaging.broker import BrokerUnavailable, ClientBroken
 from messaging.contract import Reply, ReturnAddress
 from messaging.memory import MemoryBroker
@@ -50,7 +50,7 @@ def job_in(store: Store, total: int = 3) -> Job:
 
 def publish(broker: MemoryBroker, job: Job, index: int) -> None:
     address = ReturnAddress("", {"correlation_id": correlation_id(job.id, index)})
-    broker.publish(TOPIC, contract.encode_reply(Reply(sha256="", model="m"), address))
+    broker.publish(TOPIC, codec.encode_reply(Reply(sha256="", model="m"), address))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import base64
 import msgspec
 import pytest
 
-from messaging import contract
+from messaging import codec
 from messaging.broker import Message
 from messaging.contract import ContractError, ErrorCode, Failure, Reply, Request, ReturnAddress, Timings
 from messaging.served_model import ServedModel
@@ -109,8 +109,8 @@ ADDRESS = ReturnAddress("predict.replies/7", {"correlation_id": "c0ffee"})
     ids=["as first", "explain"],
 )
 def test_a_request_is_written_as_the_golden_bytes_and_read_back(request_: Request, golden: Message) -> None:
-    assert contract.encode_request(request_) == golden
-    assert contract.decode_request(golden) == request_
+    assert codec.encode_request(request_) == golden
+    assert codec.decode_request(golden) == request_
 
 
 @pytest.mark.parametrize(
@@ -124,9 +124,9 @@ def test_a_request_is_written_as_the_golden_bytes_and_read_back(request_: Reques
     ids=["as first", "explain", "ping", "error"],
 )
 def test_a_reply_is_written_as_the_golden_bytes_and_read_back(reply: Reply, golden: Message) -> None:
-    assert contract.encode_reply(reply, ADDRESS) == golden
-    assert contract.decode_reply(golden) == reply
-    assert contract.correlation_id(golden) == "c0ffee"
+    assert codec.encode_reply(reply, ADDRESS) == golden
+    assert codec.decode_reply(golden) == reply
+    assert codec.correlation_id(golden) == "c0ffee"
 
 
 def test_an_older_workers_ping_says_of_no_model_and_a_newer_ones_may_say_more() -> None:
@@ -134,19 +134,19 @@ def test_an_older_workers_ping_says_of_no_model_and_a_newer_ones_may_say_more() 
     newer = (
         b'{"sha256":"","model":"m","version":"1","models":[{"name":"m","version":"1","sort":"x"}],"more":[1]}'
     )
-    assert contract.decode_reply(Message(older, {})).models == []
-    assert contract.decode_reply(Message(newer, {})).models == [ServedModel(name="m", version="1")]
+    assert codec.decode_reply(Message(older, {})).models == []
+    assert codec.decode_reply(Message(newer, {})).models == [ServedModel(name="m", version="1")]
 
 
 def test_only_id_and_address_are_required() -> None:
-    request = contract.decode_request(Message(b"x", {"correlation_id": "1", "reply_to": "r"}))
+    request = codec.decode_request(Message(b"x", {"correlation_id": "1", "reply_to": "r"}))
     assert request == Request(body=b"x", correlation_id="1", reply_to="r")
     assert request.deadline_ms is None
     assert (request.mode, request.explain) == ("auto", "")
 
 
 def test_being_in_the_distribution_is_said_not_left_out() -> None:
-    body = contract.encode_reply(msgspec.structs.replace(REPLY_1, in_distribution=True), ADDRESS).body
+    body = codec.encode_reply(msgspec.structs.replace(REPLY_1, in_distribution=True), ADDRESS).body
     assert b'"in_distribution":true' in body
 
 
@@ -155,13 +155,13 @@ def test_without_id_or_address_nobody_can_be_answered(missing: str) -> None:
     headers = {"correlation_id": "1", "reply_to": "r"}
     del headers[missing]
     with pytest.raises(ContractError, match=missing):
-        contract.return_address(Message(b"", headers))
+        codec.return_address(Message(b"", headers))
 
 
 def test_an_unknown_schema_is_refused_with_a_code_that_says_so() -> None:
     headers = {**GOLDEN_REQUEST_1.headers, "schema": "99"}
     with pytest.raises(ContractError, match=r"'99'.*accepted: 1$") as raised:
-        contract.decode_request(Message(b"", headers))
+        codec.decode_request(Message(b"", headers))
     assert raised.value.code is ErrorCode.UNSUPPORTED_SCHEMA
 
 
@@ -169,7 +169,7 @@ def test_an_unknown_schema_is_refused_with_a_code_that_says_so() -> None:
 def test_a_deadline_that_is_no_number_is_refused(deadline: str) -> None:
     headers = {**GOLDEN_REQUEST_1.headers, "deadline_ms": deadline}
     with pytest.raises(ContractError, match="deadline_ms") as raised:
-        contract.decode_request(Message(b"", headers))
+        codec.decode_request(Message(b"", headers))
     assert raised.value.code is ErrorCode.INVALID_REQUEST
 
 
@@ -185,7 +185,7 @@ def test_a_choice_that_there_is_not_is_refused_with_those_that_there_are(
     header: str, value: str, accepted: str
 ) -> None:
     with pytest.raises(ContractError, match=f"{header} '{value}' .*accepted: {accepted}$") as raised:
-        contract.decode_request(Message(b"", {**GOLDEN_REQUEST_1.headers, header: value}))
+        codec.decode_request(Message(b"", {**GOLDEN_REQUEST_1.headers, header: value}))
     assert raised.value.code is ErrorCode.INVALID_REQUEST
 
 
@@ -201,9 +201,9 @@ def test_other_clients_names_are_understood_and_given_back(partition: str) -> No
         "kafka_replyTopic": "predict.replies",
         "kafka_replyPartition": partition,
     }
-    address = contract.return_address(Message(b"", headers))
+    address = codec.return_address(Message(b"", headers))
     assert address.reply_to == "predict.replies/3"
-    assert contract.encode_reply(REPLY_1, address).headers == {
+    assert codec.encode_reply(REPLY_1, address).headers == {
         "schema": "1",
         "kafka_correlationId": spring_id,
     }
@@ -224,4 +224,4 @@ def test_other_clients_names_are_understood_and_given_back(partition: str) -> No
 )
 def test_a_broken_reply_is_an_error_not_a_crash(body: bytes) -> None:
     with pytest.raises(ContractError):
-        contract.decode_reply(Message(body, {}))
+        codec.decode_reply(Message(body, {}))

@@ -1,6 +1,6 @@
 """Dead letters on the wire."""
 
-from messaging import contract, dead_letters
+from messaging import codec, dead_letters
 from messaging.broker import Delivery, Message
 from messaging.contract import Request
 from messaging.dead_letters import Letter, Origin
@@ -23,7 +23,7 @@ def buried(message: Message, reason: str = "code -11") -> Delivery:
 
 
 def test_a_letter_tells_what_was_written_into_it() -> None:
-    assert dead_letters.decode_letter(buried(contract.encode_request(REQUEST))) == Letter(
+    assert dead_letters.decode_letter(buried(codec.encode_request(REQUEST))) == Letter(
         partition=1,
         offset=9,
         buried_at_ms=1_700_000_000_000,
@@ -42,12 +42,12 @@ def test_what_others_wrote_to_the_topic_is_a_letter_that_says_little() -> None:
 
 
 def test_a_revived_request_is_the_same_but_for_who_waits_and_how_long() -> None:
-    letter = buried(contract.encode_request(REQUEST)).message
+    letter = buried(codec.encode_request(REQUEST)).message
     revived = dead_letters.revive(letter, correlation_id="new", reply_to="predict.replies/0", deadline_ms=99)
     expected = {"correlation_id": "new", "reply_to": "predict.replies/0", "deadline_ms": 99}
     fields = {name: getattr(REQUEST, name) for name in REQUEST.__struct_fields__}
-    assert contract.decode_request(revived) == Request(**{**fields, **expected})
-    assert set(revived.headers) == set(contract.encode_request(REQUEST).headers)
+    assert codec.decode_request(revived) == Request(**{**fields, **expected})
+    assert set(revived.headers) == set(codec.encode_request(REQUEST).headers)
 
 
 def test_nothing_tells_a_revived_request_that_it_failed_before_or_who_asked_first() -> None:
@@ -63,4 +63,4 @@ def test_nothing_tells_a_revived_request_that_it_failed_before_or_who_asked_firs
     revived = dead_letters.revive(letter, correlation_id="new", reply_to="r/0", deadline_ms=99)
     fresh = {"correlation_id": "new", "reply_to": "r/0", "deadline_ms": "99"}
     assert revived == Message(b"x", {"theirs": "kept", **fresh})
-    assert contract.return_address(revived).correlation == {"correlation_id": "new"}
+    assert codec.return_address(revived).correlation == {"correlation_id": "new"}

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gateway.request_reply import Requester
-from messaging import contract
+from messaging import codec
 from messaging.broker import BrokerUnavailable, Inbox, Message
 from messaging.contract import ErrorCode, Failure, Reply, Request, ReturnAddress
 from messaging.memory import MemoryBroker
@@ -219,7 +219,7 @@ async def test_a_foreign_reply_a_broken_one_and_a_double_one_harm_nobody() -> No
         address = ReturnAddress(request.reply_to, {"correlation_id": request.correlation_id})
         broker.publish(request.reply_to, Message(b"garbage", {}))
         broker.publish(request.reply_to, Message(b"garbage", {"correlation_id": "unknown"}))
-        broker.publish(request.reply_to, contract.encode_reply(sandal(request), address))
+        broker.publish(request.reply_to, codec.encode_reply(sandal(request), address))
         return msgspec.structs.replace(sandal(request), version="second")
 
     async with gateway(answer_thrice, broker) as http:

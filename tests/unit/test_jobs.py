@@ -8,9 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from messaging import contract
+from messaging import codec
 from messaging.broker import Message
-from messaging.contract import ErrorCode, Failure, Reply, Request
+from messaging.contract import ErrorCode, Failure, Reply, Request, ReturnAddress
 from messaging.memory import MemoryBroker
 from tests.unit.gateways import PNG, SANDAL, gateway, problem, sandal, silent, working
 from tests.unit.jobbing import Gateway, files, job_gateway, parse, submit, until_status
@@ -110,9 +110,9 @@ async def test_a_reply_that_comes_again_is_dropped_and_counted(tmp_path: Path) -
 
     def twice(request: Request) -> Reply:
         reply = sandal(request)
-        address = contract.ReturnAddress(request.reply_to, {"correlation_id": request.correlation_id})
+        address = ReturnAddress(request.reply_to, {"correlation_id": request.correlation_id})
         if not request.is_ping and "." in request.correlation_id and request.body != SANDAL:
-            broker.publish(request.reply_to, contract.encode_reply(reply, address))
+            broker.publish(request.reply_to, codec.encode_reply(reply, address))
         return reply
 
     async with job_gateway(twice, tmp_path, broker) as http:
@@ -201,11 +201,11 @@ async def test_cancelling_tells_the_workers_and_keeps_what_is_finished(tmp_path:
         assert canceled.status_code == 200
         assert (canceled.json()["status"], canceled.json()["completed"]) == ("canceled", 1)
         cancellation = await asyncio.to_thread(heard.receive, 10, 5)
-        assert contract.decode_cancellation(cancellation[0]) == [f"{document['id']}.{n}" for n in (1, 2)]
+        assert codec.decode_cancellation(cancellation[0]) == [f"{document['id']}.{n}" for n in (1, 2)]
         for index in (1, 2):
             reply = sandal(Request(body=SANDAL, correlation_id="", reply_to=""))
-            address = contract.ReturnAddress("", {"correlation_id": f"{document['id']}.{index}"})
-            broker.publish("predict.job-replies", contract.encode_reply(reply, address))
+            address = ReturnAddress("", {"correlation_id": f"{document['id']}.{index}"})
+            broker.publish("predict.job-replies", codec.encode_reply(reply, address))
         while 'dropped_total{reason="unknown"} 2.0' not in (await http.get("/metrics")).text:
             await asyncio.sleep(0.01)
         assert (await http.get(f"/jobs/{document['id']}")).json() == canceled.json()

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import pytest
 
 from gateway.png import encode
-from messaging import contract
+from messaging import codec
 from messaging.broker import Message
 from messaging.contract import MODES, ErrorCode, Failure, Reply, Request
 from messaging.memory import MemoryBroker
@@ -114,7 +114,7 @@ async def test_the_workers_are_told_of_each_picture_when_the_client_hangs_up() -
         hanging_up.cancel()
         await asyncio.wait([hanging_up])
         messages = await asyncio.to_thread(heard.receive, 100, 30)
-    cancelled = [one for message in messages for one in contract.decode_cancellation(message)]
+    cancelled = [one for message in messages for one in codec.decode_cancellation(message)]
     assert sorted(cancelled) == sorted(asked)
 
 
@@ -131,7 +131,7 @@ async def test_the_first_error_ends_the_work_on_the_others() -> None:
         response = await http.post(INFER, json={"inputs": [pixels(PICTURES[:3])]})
         messages = await asyncio.to_thread(heard.receive, 100, 30)
     assert refused(response, 400) == "picture 1: unreadable"
-    assert sum(len(contract.decode_cancellation(message)) for message in messages) == 2
+    assert sum(len(codec.decode_cancellation(message)) for message in messages) == 2
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "raw28"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from messaging import contract
+from messaging import codec
 from messaging.broker import Message, feed
 from messaging.contract import ErrorCode, Request
 from messaging.memory import MemoryBroker
@@ -38,12 +38,12 @@ def test_a_jobs_picture_is_answered_to_the_jobs_replies() -> None:
     with worker() as running:
         replies = running.broker.subscribe(topics.job_replies, "test")
         request = Request(body=SANDAL, correlation_id="job.0", reply_to=topics.job_replies)
-        running.broker.publish(topics.jobs, contract.encode_request(request)).result()
+        running.broker.publish(topics.jobs, codec.encode_request(request)).result()
         running.send("beside it", SANDAL)
         assert label(running.replies(1)["beside it"]) == "Sandal"
         (delivery,) = replies.receive(2, 60)
-    assert contract.correlation_id(delivery.message) == "job.0"
-    assert label(contract.decode_reply(delivery.message)) == "Sandal"
+    assert codec.correlation_id(delivery.message) == "job.0"
+    assert label(codec.decode_reply(delivery.message)) == "Sandal"
 
 
 def test_one_bad_picture_fails_alone() -> None:
@@ -203,7 +203,7 @@ def test_stopping_finishes_what_was_taken() -> None:
             running.send(str(number), SANDAL)
         first = set(running.replies(1))
     waiting = running.broker.subscribe(SETTINGS.topics.requests, SETTINGS.worker.group).receive(1000, 0)
-    answered = first | {contract.correlation_id(message) for message in running.inbox.receive(1000, 0)}
+    answered = first | {codec.correlation_id(message) for message in running.inbox.receive(1000, 0)}
     untouched = {delivery.message.headers["correlation_id"] for delivery in waiting}
     assert not answered & untouched
     assert len(answered) + len(untouched) == 200

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from messaging import contract
+from messaging import codec
 from messaging.broker import Message, feed
 from messaging.contract import Reply, Request
 from messaging.memory import MemoryBroker
@@ -42,7 +42,7 @@ class Running:
 
     def send(self, name: str, body: bytes, **fields: Any) -> None:
         request = Request(body=body, correlation_id=name, reply_to=self.inbox.address, **fields)
-        self.broker.publish(SETTINGS.topics.requests, contract.encode_request(request)).result()
+        self.broker.publish(SETTINGS.topics.requests, codec.encode_request(request)).result()
 
     def replies(self, count: int) -> dict[str, Reply]:
         found: dict[str, Reply] = {}
@@ -51,14 +51,14 @@ class Running:
             assert time.monotonic() < end, f"only {sorted(found)} answered"
             assert self.thread.is_alive(), "the worker has ended"
             for message in self.inbox.receive(100, 0.2):
-                assert contract.correlation_id(message) not in found, "answered twice"
-                found[contract.correlation_id(message)] = contract.decode_reply(message)
+                assert codec.correlation_id(message) not in found, "answered twice"
+                found[codec.correlation_id(message)] = codec.decode_reply(message)
         return found
 
     def cancel(self, name: str) -> None:
         """Returns when the worker has heard it."""
         feed_of = feed(SETTINGS.topics.cancellations)
-        self.broker.publish(feed_of, contract.encode_cancellation([name])).result()
+        self.broker.publish(feed_of, codec.encode_cancellation([name])).result()
         time.sleep(0.5)
 
     def ended(self) -> dict[str, float]:
