@@ -10,16 +10,12 @@ from numpy.typing import NDArray
 
 from model.arrays import Pictures
 from model.checkpoint import Checkpoints, Progress
-from model.dataset import LABELS
 from model.figures import Epoch
 from model.learning import Report, learn, logits_of, untrained
 from model.lessons import Split
 from model.manifest import Metrics
-from model.network import to_serve
-from model.normalization import FusedBatchNormalization
-from model.precision import precision
 from model.settings import TrainSettings
-from model.teaching import Teacher, remembering
+from model.teaching import Teacher
 
 SEEDS_APART = 1000
 """Between one member's seed and the next one's: more than there are runs."""
@@ -62,15 +58,14 @@ class Run:
 def learn_in_turn(
     settings: TrainSettings, data: Split, taught_by: Teacher | None, report: Report, *, progress_bar: bool
 ) -> list[Member]:
-    """Every member in turn: the first taught by taught_by, each other one by all before it.
+    """Every member in turn, each from first weights of its own, so that their mistakes differ.
 
-    So each is a born-again network (Furlanello et al., arXiv 1805.04770). Raises TrainingError.
+    Raises TrainingError.
     """
-    members: list[Member] = []
-    for number in range(settings.network.members):
-        teacher = taught_by if not members else together(members, settings)
-        members.append(one(alone(settings, number), data, teacher, report, progress_bar=progress_bar))
-    return members
+    return [
+        one(alone(settings, number), data, taught_by, report, progress_bar=progress_bar)
+        for number in range(settings.network.members)
+    ]
 
 
 def one(
@@ -96,15 +91,6 @@ def alone(settings: TrainSettings, number: int) -> TrainSettings:
         later_epochs=0,
         network=replace(settings.network, members=1, mirrored=False),
     )
-
-
-def together(members: list[Member], settings: TrainSettings) -> Teacher:
-    """These members as a teacher."""
-    network = replace(settings.network, members=len(members))
-    trained = [member.network for member in members]
-    with precision(settings.precision):
-        answering = to_serve(network, len(LABELS), trained, 1.0, FusedBatchNormalization)
-    return remembering(answering, settings)
 
 
 def mean_logits(members: list[Member], images: Pictures, *, mirrored: bool) -> NDArray[np.float32]:

@@ -55,8 +55,8 @@ class AugmentationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Another model whose answers are learned beside the labels (Hinton et al., arXiv 1503.02531).
 
-    weight is the share of its part in the loss; temperature softens its answers. Without a name, the first
-    member of the network has no teacher; each later member is taught by those before it.
+    weight is the share of its part in the loss; temperature softens its answers. Without a name
+    there is none.
     """
 
     name: str

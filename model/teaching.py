@@ -20,7 +20,7 @@ Teacher = Callable[[Pictures], Probabilities]
 def teacher(settings: TrainSettings, weights_dir: Path) -> Teacher | None:
     """What gives the probabilities of the model that the settings name; None if they name none.
 
-    Raises ModelError.
+    Each answer is kept beside the checkpoints. Raises ModelError.
     """
     if not settings.teacher.name:
         return None
@@ -30,11 +30,6 @@ def teacher(settings: TrainSettings, weights_dir: Path) -> Teacher | None:
     with precision(settings.precision):
         network = serving(manifest.settings.network, len(manifest.labels), FusedBatchNormalization)
     network.set_weights(keras.saving.load_model(path, compile=False).get_weights())
-    return remembering(network, settings)
-
-
-def remembering(network: keras.Model, settings: TrainSettings) -> Teacher:
-    """The network's answers, each kept beside the checkpoints."""
     weights = b"".join(array.tobytes() for array in network.get_weights())
     folder = Path(settings.checkpoint_dir, f"teacher-{sha256(weights)[:8]}")
 
