@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from itertools import count
-from typing import TypeVarTuple
+from typing import TypedDict, TypeVarTuple, Unpack
 
 from gateway.broker_errors import as_gateway_error
 from gateway.cancellations import Cancellations
@@ -29,6 +29,16 @@ Arguments = TypeVarTuple("Arguments")
 _GATHERED_FROM = 8
 
 _SHUTTING_DOWN = "the gateway is shutting down"
+
+
+class Asked(TypedDict, total=False):
+    """What a Request says of its picture."""
+
+    content_type: str
+    model: str
+    mode: Mode
+    explain: Explain
+    traceparent: str
 
 
 class Requester:
@@ -102,44 +112,28 @@ class Requester:
             raise Unavailable(reason)
         self._pending.admit(size, timeout_s)
 
-    async def request(
-        self,
-        picture: bytes,
-        *,
-        content_type: str,
-        model: str = "",
-        mode: Mode = "auto",
-        explain: Explain = "",
-        traceparent: str = "",
-        timeout_s: float,
-    ) -> Reply:
+    async def request(self, picture: bytes, *, timeout_s: float, **asked: Unpack[Asked]) -> Reply:
         """Raises GatewayError. Publishing has a bound: the answer or an error comes within timeout_s.
 
         If the caller is cancelled, the workers are told that nobody waits any more.
         """
         self.admit(len(picture), timeout_s)
-        return await self._ask(
-            Request(
-                body=picture,
-                correlation_id=next(self._correlation_ids),
-                reply_to=self._address,
-                deadline_ms=int((time.time() + timeout_s) * 1000),
-                content_type=content_type,
-                model=model,
-                mode=mode,
-                explain=explain,
-                traceparent=traceparent,
-            ),
-            timeout_s,
-        )
+        return await self._ask(picture, timeout_s, **asked)
 
     def cancel(self, correlation_ids: Iterable[str]) -> None:
         """Nobody waits for these any more; workers skip what they have not begun."""
         for correlation_id in correlation_ids:
             self._cancellations.add(correlation_id)
 
-    async def _ask(self, request: Request, timeout_s: float) -> Reply:
+    async def _ask(self, body: bytes, timeout_s: float, **asked: Unpack[Asked]) -> Reply:
         """Register, publish, wait under one deadline, remove: in this order."""
+        request = Request(
+            body=body,
+            correlation_id=next(self._correlation_ids),
+            reply_to=self._address,
+            deadline_ms=int((time.time() + timeout_s) * 1000),
+            **asked,
+        )
         with self._pending.waiter(request.correlation_id, len(request.body)) as reply:
             self._publish(request)
             try:
@@ -175,15 +169,7 @@ class Requester:
 
     async def ping(self) -> None:
         """Hear from a worker that it is there, and which models it serves. Raises GatewayError."""
-        timeout_s = self._settings.worker_silence_ms / 1000
-        ping = Request(
-            body=b"",
-            correlation_id=next(self._correlation_ids),
-            reply_to=self._address,
-            deadline_ms=int((time.time() + timeout_s) * 1000),
-            content_type=PING,
-        )
-        reply = await self._ask(ping, timeout_s)
+        reply = await self._ask(b"", self._settings.worker_silence_ms / 1000, content_type=PING)
         self.catalogue.heard(reply.models, time.monotonic())
 
     def _opened(self, address: str) -> None:
