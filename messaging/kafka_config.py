@@ -4,7 +4,7 @@ Everything here can be overridden by the query of the broker's URL.
 Meanings: librdkafka's CONFIGURATION.md.
 """
 
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 Properties = dict[str, str | int | float | bool]
 
@@ -77,18 +77,20 @@ _CLASSIC_ONLY = ("partition.assignment.strategy", "session.timeout.ms", "heartbe
 def parse_url(url: str) -> tuple[str, Properties]:
     """Split kafka://host:9092,host2:9092?property=value into bootstrap servers and properties.
 
-    User and password in the URL become sasl.username and sasl.password. Raises ValueError.
+    User and password in the URL, percent-encoded, become sasl.username and sasl.password. Raises ValueError.
     """
     parts = urlsplit(url)
     credentials, _, servers = parts.netloc.rpartition("@")
     if parts.scheme != "kafka" or not servers:
         raise ValueError(f"{parts.scheme}:// is not a Kafka URL: use kafka://host:9092")
+    if parts.path not in ("", "/") or parts.fragment:
+        raise ValueError("a Kafka URL has no path: write / ? # in user or password as %2F %3F %23")
     properties: Properties = dict(
         parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     )
     if credentials:
         user, _, password = credentials.partition(":")
-        properties = {"sasl.username": user, "sasl.password": password, **properties}
+        properties = {"sasl.username": unquote(user), "sasl.password": unquote(password), **properties}
     return servers, properties
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from mlaas import __version__
-from mlaas.chosen import Chosen, config_option
+from mlaas.chosen import Chosen, options
 from mlaas.commands import (
     ask,
     bench,
@@ -32,14 +32,13 @@ from mlaas.supervisor import end_with_parent
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="mlaas COMMAND --help says more of each, with an example.",
 )
-@click.option(
-    "--config", "file", type=click.Path(path_type=Path), help="Your own settings, over the defaults."
-)
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="One setting, as gateway.port=8123.")
+@options
 @click.option("--supervised", is_flag=True, hidden=True, help="End when standard input ends.")
 @click.version_option(__version__)
 @click.pass_context
-def command(context: click.Context, file: Path | None, pairs: tuple[str, ...], supervised: bool) -> None:
+def command(
+    context: click.Context, file: Path | None, pairs: tuple[tuple[str, object], ...], supervised: bool
+) -> None:
     """Machine Learning as a Service: a picture in over HTTP, through Kafka to a Keras model, the answer out.
 
     \b
@@ -48,14 +47,7 @@ def command(context: click.Context, file: Path | None, pairs: tuple[str, ...], s
     """
     if supervised:
         end_with_parent()
-    context.obj = Chosen(file, [_pair(pair) for pair in pairs])
-
-
-def _pair(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--set")
-    return name, value
+    context.obj = Chosen(file, pairs)
 
 
 for group in (
@@ -73,7 +65,6 @@ for group in (
     completion,
 ):
     for part in group.COMMANDS:
-        part.params.append(config_option())
         command.add_command(part)
 
 

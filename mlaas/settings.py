@@ -45,10 +45,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 def load(
-    file: Path | None, environment: Mapping[str, str], overrides: Iterable[tuple[str, Any]] = ()
+    file: Path | None,
+    environment: Mapping[str, str],
+    overrides: Iterable[tuple[str, Any]] = (),
+    unless: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """overrides are dotted paths with values, as ("gateway.port", 8123). Raises SettingsError."""
+    """overrides are dotted paths with values, as ("gateway.port", 8123); so is unless, over the defaults.
+
+    Raises SettingsError.
+    """
     tree = _read(DEFAULTS)
+    for name, default in (unless or {}).items():
+        tree = _merged(tree, _nested(name.split("."), default), "defaults", ())
     chosen = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
     if chosen is not None:
         tree = _merged(tree, _read(chosen), str(chosen), ())

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from messaging.contract import MODES
+from mlaas.chosen import Chosen, pass_chosen
 
 if TYPE_CHECKING:
     from messaging.contract import Mode
     from mlaas.answers import Answer
-    from mlaas.chosen import Chosen
 
 URL = click.option(
     "--url", metavar="URL", help="The gateway.  [default: MLAAS_URL, else http://localhost:8000]"
@@ -42,9 +42,9 @@ _FEW = 32
 @MODE
 @TIMEOUT
 @JSON
-@click.pass_obj
+@pass_chosen
 def predict(
-    chosen: "Chosen",
+    chosen: Chosen,
     files: tuple[str, ...],
     local: bool,
     url: str | None,
@@ -60,6 +60,8 @@ def predict(
     """
     from mlaas import asking
 
+    if local and (url or timeout_s):
+        raise click.UsageError("--local asks no gateway: leave --url and --timeout out")
     its = list(asking.named(files))
     with _progress(len(its)) as progress:
         if local:

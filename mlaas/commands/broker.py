@@ -4,14 +4,11 @@ import json
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from mlaas.chosen import Chosen, pass_chosen
 from mlaas.commands.serve import BROKER
-
-if TYPE_CHECKING:
-    from mlaas.chosen import Chosen
 
 NAME = click.option(
     "--name", default="cli", show_default=True, help="Whose inbox: `receive` shows what `send` asked for."
@@ -24,8 +21,8 @@ NAME = click.option(
 )
 @NAME
 @BROKER
-@click.pass_obj
-def send(chosen: "Chosen", files: tuple[Path, ...], name: str, broker: str | None) -> None:
+@pass_chosen
+def send(chosen: Chosen, files: tuple[Path, ...], name: str, broker: str | None) -> None:
     """Publish pictures as requests; print each one's correlation id. `mlaas receive` shows the answers."""
     from messaging.codec import encode_request
     from messaging.contract import Request
@@ -54,9 +51,9 @@ def send(chosen: "Chosen", files: tuple[Path, ...], name: str, broker: str | Non
 @click.option("--timeout", "timeout_s", type=float, help="End after so many seconds.")
 @NAME
 @BROKER
-@click.pass_obj
+@pass_chosen
 def receive(
-    chosen: "Chosen", count: int | None, timeout_s: float | None, name: str, broker: str | None
+    chosen: Chosen, count: int | None, timeout_s: float | None, name: str, broker: str | None
 ) -> None:
     """Print answers as they arrive, one JSON object a line. Start it before `mlaas send`."""
     from messaging import codec
@@ -90,8 +87,8 @@ def topics() -> None:
 
 @topics.command()
 @BROKER
-@click.pass_obj
-def create(chosen: "Chosen", broker: str | None) -> None:
+@pass_chosen
+def create(chosen: Chosen, broker: str | None) -> None:
     """Create those that are missing, with enough partitions. Safe to repeat."""
     from messaging.topics import create_topics
 

@@ -1,16 +1,14 @@
 """config show."""
 
 import re
-from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-if TYPE_CHECKING:
-    from mlaas.chosen import Chosen
+from mlaas.chosen import Chosen, pass_chosen
 
 _SECRET = re.compile(r"((?:password|secret|token|key)[\w.]*=)[^&\s]+", re.IGNORECASE)
-_CREDENTIALS = re.compile(r"(://[^:@/\s]*:)[^@/\s]+(@)")
+_CREDENTIALS = re.compile(r"(://[^:@/\s]*:)\S+(@)")
 
 
 @click.group()
@@ -19,8 +17,8 @@ def config() -> None:
 
 
 @config.command()
-@click.pass_obj
-def show(chosen: "Chosen") -> None:
+@pass_chosen
+def show(chosen: Chosen) -> None:
     """Print the settings as they result from file, environment and command line; secrets are masked."""
     settings = chosen.load()
     click.echo(without_secrets(msgspec.yaml.encode(settings).decode()), nl=False)

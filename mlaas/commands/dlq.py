@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlaas.chosen import Chosen, pass_chosen
 from mlaas.commands.dlq_changes import purge, replay
 from mlaas.commands.place import PLACE
 from mlaas.commands.serve import BROKER
 
 if TYPE_CHECKING:
-    from mlaas.chosen import Chosen
     from mlaas.dlq import Place
 
 JSON = click.option("--json", "as_json", is_flag=True, help="JSON, as in a pipe.")
@@ -26,8 +26,8 @@ def dlq() -> None:
 @JSON
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the N newest.")
 @BROKER
-@click.pass_obj
-def ls(chosen: "Chosen", as_json: bool, limit: int | None, broker: str | None) -> None:
+@pass_chosen
+def ls(chosen: Chosen, as_json: bool, limit: int | None, broker: str | None) -> None:
     """List them, the oldest first: a table on a terminal, one JSON object a line in a pipe."""
     from mlaas import letters
     from mlaas.dlq import opened, summaries
@@ -50,8 +50,8 @@ def ls(chosen: "Chosen", as_json: bool, limit: int | None, broker: str | None) -
 )
 @JSON
 @BROKER
-@click.pass_obj
-def show(chosen: "Chosen", place: "Place", picture: Path | None, as_json: bool, broker: str | None) -> None:
+@pass_chosen
+def show(chosen: Chosen, place: "Place", picture: Path | None, as_json: bool, broker: str | None) -> None:
     """Everything about one, headers and reason in full."""
     from mlaas import letters
     from mlaas.dlq import find, opened

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlaas.chosen import Chosen, pass_chosen
 from mlaas.commands.place import PLACE
 from mlaas.commands.serve import BROKER
 
 if TYPE_CHECKING:
     from messaging.broker import Broker, Delivery, Records
-    from mlaas.chosen import Chosen
     from mlaas.dlq import Place
     from mlaas.settings import Settings
 
@@ -32,9 +32,9 @@ YES = click.option("--yes", is_flag=True, help="Do not ask.")
 )
 @YES
 @BROKER
-@click.pass_obj
+@pass_chosen
 def replay(
-    chosen: "Chosen",
+    chosen: Chosen,
     places: tuple["Place", ...],
     take_all: bool,
     purge: bool,
@@ -102,8 +102,8 @@ def _replay(
 @click.option("--before", type=PLACE, help="Only those of this partition that are older than this one.")
 @YES
 @BROKER
-@click.pass_obj
-def purge(chosen: "Chosen", before: "Place | None", yes: bool, broker: str | None) -> None:
+@pass_chosen
+def purge(chosen: Chosen, before: "Place | None", yes: bool, broker: str | None) -> None:
     """Delete them for good."""
     from mlaas import dlq
 

@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlaas.commands.ask import JSON, URL
+from mlaas.chosen import Chosen, pass_chosen
+from mlaas.commands.ask import JSON
 from mlaas.commands.serve import BROKER
 
 if TYPE_CHECKING:
     from mlaas.checkup import Finding
-    from mlaas.chosen import Chosen
     from mlaas.settings import Settings
 
 
 @click.command(short_help="Say which part is broken, and what mends it.")
-@URL
+@click.option(
+    "--url", metavar="URL", help="The gateway.  [default: MLAAS_URL, else gateway.host and gateway.port]"
+)
 @BROKER
 @JSON
-@click.pass_obj
-def doctor(chosen: "Chosen", url: str | None, broker: str | None, as_json: bool) -> None:
+@pass_chosen
+def doctor(chosen: Chosen, url: str | None, broker: str | None, as_json: bool) -> None:
     """Check settings, model, broker, topics, worker and gateway, and send a picture through.
 
     One line each: ok, FAILED with what mends it, or -- where something else must be mended first. Ends with 1
@@ -40,7 +42,7 @@ def doctor(chosen: "Chosen", url: str | None, broker: str | None, as_json: bool)
         sys.exit(1)
 
 
-def _examine(chosen: "Chosen", url: str | None, broker: str | None) -> "list[Finding]":
+def _examine(chosen: Chosen, url: str | None, broker: str | None) -> "list[Finding]":
     from mlaas import checkup
     from mlaas.settings import SettingsError
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlaas.chosen import Chosen, pass_chosen
+
 if TYPE_CHECKING:
-    from mlaas.chosen import Chosen
     from mlaas.settings import Settings
     from model.classifier import Classifier
     from model.figures import Evaluation, PhotoFigures
@@ -25,9 +26,9 @@ LAYOUT = "The layout is one folder for each kind of clothes with its photos, as 
 @click.option("--photos", type=FOLDER, help="A folder of photos in place of the test pictures.")
 @click.option("--report", is_flag=True, help="All of it into reports/ and docs/model-card-<model>.md.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-@click.pass_obj
+@pass_chosen
 def evaluate(
-    chosen: "Chosen",
+    chosen: Chosen,
     name: str | None,
     runtime: str | None,
     robustness: bool,

@@ -26,7 +26,7 @@ def keys() -> None:
 def new(name: str, rate: float | None, burst: int | None, file: Path | None) -> None:
     """Make a key for NAME. It is printed here and kept nowhere; the file gets its digest.
 
-    A NAME that has a key may get another, so that one can replace the other.
+    A NAME that has a key in the file may get another, with the same rate, so that one can replace the other.
     """
     from gateway.keyring import NAME_IS, digest_of, is_name
 
@@ -35,29 +35,38 @@ def new(name: str, rate: float | None, burst: int | None, file: Path | None) -> 
     if burst is not None and rate is None:
         raise click.UsageError("--burst goes with --rate")
     key = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
-    limits = [f"{limit:g}" for limit in (rate, burst) if limit is not None]
-    line = " ".join([name, digest_of(key), *limits])
+    start = f"{name} {digest_of(key)}"
+    limits = tuple(_number(limit) for limit in (rate, burst) if limit is not None)
     if file is not None:
-        _add(line, file)
+        line = _add(name, start, limits, file)
         click.echo(f"added to {file}: {line}", err=True)
     else:
+        line = " ".join((start, *limits))
         click.echo(f"for gateway.api_keys_file:\n{line}\n\nthe key, which is not shown again:", err=True)
     click.echo(key)
 
 
-def _add(line: str, file: Path) -> None:
+def _add(name: str, start: str, limits: tuple[str, ...], file: Path) -> str:
+    """The line that was added."""
     from gateway.keyring import KeyFileError, parse
 
     try:
         before = file.read_text(encoding="utf-8") if file.exists() else ""
-        added = f"{line}\n" if before.endswith("\n") or not before else f"\n{line}\n"
-        parse(before + added)
+        ended = "" if before.endswith("\n") or not before else "\n"
+        shared = parse(before + ended + start).rates.get(name, ())
+        line = " ".join((start, *(limits or map(_number, shared))))
+        parse(before + ended + line)
         with file.open("a", encoding="utf-8") as target:
-            target.write(added)
+            target.write(f"{ended}{line}\n")
     except OSError as error:
         raise click.ClickException(f"cannot write {file}: {error.strerror}") from error
     except KeyFileError as error:
         raise click.ClickException(f"{file}: {error}") from error
+    return line
+
+
+def _number(limit: float) -> str:
+    return f"{limit:.12g}"
 
 
 COMMANDS = (keys,)

@@ -3,14 +3,11 @@
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from mlaas.chosen import Chosen, pass_chosen
 from mlaas.commands.evaluate import write_report
-
-if TYPE_CHECKING:
-    from mlaas.chosen import Chosen
 
 
 @click.command(short_help="Train a model, and report what it is worth.")
@@ -19,8 +16,8 @@ if TYPE_CHECKING:
     "--seed", type=int, help="Another seed gives other first weights, and another order of pictures."
 )
 @click.option("--name", help="What to call the model, and its files.")
-@click.pass_obj
-def train(chosen: "Chosen", epochs: int | None, seed: int | None, name: str | None) -> None:
+@pass_chosen
+def train(chosen: Chosen, epochs: int | None, seed: int | None, name: str | None) -> None:
     """Train a model; write it to weights/, and what it is worth to reports/ and docs/.
 
     Ctrl-C stops; the same command goes on where it was.

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlaas.chosen import Chosen, pass_chosen
+
 if TYPE_CHECKING:
-    from mlaas.chosen import Chosen
     from mlaas.settings import Settings
 
-BROKER = click.option("--broker", metavar="URL", help="kafka://host:9092; for `up` also embedded://.")
+BROKER = click.option(
+    "--broker", metavar="URL", help="kafka://host:9092.  [default: broker.url; for `up` embedded://]"
+)
 
 
 @click.command(short_help="Start everything on this machine; Ctrl-C ends it.")
@@ -21,21 +24,25 @@ BROKER = click.option("--broker", metavar="URL", help="kafka://host:9092; for `u
 @click.option("--gateways", type=int, help="How many gateway processes share the port.")
 @click.option("--workers", type=int, help="How many worker processes.")
 @BROKER
-@click.pass_obj
+@pass_chosen
 def up(
-    chosen: "Chosen",
+    chosen: Chosen,
     host: str | None,
     port: int | None,
     gateways: int | None,
     workers: int | None,
     broker: str | None,
 ) -> None:
-    """Start everything: broker (inside this process, unless --broker), worker, gateway. Ctrl-C ends it."""
+    """Start everything: worker, gateway, and a broker inside this process unless you have set another.
+
+    Ctrl-C ends it.
+    """
     from mlaas.up import up as run
 
     settings = chosen.load(
         "up",
-        broker__url=broker or "embedded://",
+        unless={"broker.url": "embedded://"},
+        broker__url=broker,
         gateway__host=host,
         gateway__port=port,
         gateway__processes=gateways,
@@ -56,9 +63,9 @@ def _announce(url: str) -> None:
 @click.option("--fd", type=int, hidden=True, help="A socket that is bound already; others may share it.")
 @click.option("--gateways", type=int, help="How many processes share the port.")
 @BROKER
-@click.pass_obj
+@pass_chosen
 def gateway(
-    chosen: "Chosen",
+    chosen: Chosen,
     host: str | None,
     port: int | None,
     fd: int | None,
@@ -86,8 +93,8 @@ def gateway(
 @click.command()
 @click.option("--workers", type=int, help="How many worker processes.")
 @BROKER
-@click.pass_obj
-def worker(chosen: "Chosen", workers: int | None, broker: str | None) -> None:
+@pass_chosen
+def worker(chosen: Chosen, workers: int | None, broker: str | None) -> None:
     """Run the model over what comes in. Finishes the batch in hand before it ends."""
     settings = chosen.load("worker", broker__url=broker, worker__processes=workers)
     if settings.worker.processes == 1:

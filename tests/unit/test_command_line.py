@@ -6,13 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner, Result
 
 from client import Unreachable
 from gateway.png import encode
-from mlaas.chosen import Chosen
+from mlaas.chosen import Chosen, pass_chosen
 from mlaas.cli import command
 from mlaas.errors import exit_code, users_errors
 from mlaas.help import SECTIONS
@@ -33,7 +32,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainSettings]:
     """What `mlaas train` was told; it does not train."""
     told: list[TrainSettings] = []
 
-    @click.pass_obj
+    @pass_chosen
     def note(chosen: Chosen, epochs: int | None, seed: int | None, name: str | None) -> None:
         told.append(chosen.load("train", train__epochs=epochs, train__seed=seed, train__name=name).train)
 
@@ -72,9 +71,48 @@ def test_an_option_wins_over_the_file(trained: list[TrainSettings], files: tuple
     assert told.network.widths == (8, 16)
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "up", "worker", "gateway"])
-def test_every_command_takes_a_settings_file(name: str) -> None:
-    assert "--config" in mlaas(name, "--help").output
+def test_one_setting_may_be_chosen_before_the_command_or_after(trained: list[TrainSettings]) -> None:
+    assert mlaas("--set", "train.epochs=1", "train", "--set", "train.name=late").exit_code == 0
+    assert mlaas("--set", "train.epochs=1", "train", "--set", "train.epochs=2").exit_code == 0
+    assert [(told.epochs, told.name == "late") for told in trained] == [(1, True), (2, False)]
+    assert "KEY=VALUE" in mlaas("train", "--set", "train.epochs").output
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train", "evaluate", "predict", "up", "worker", "gateway", "config show", "topics create", "dlq ls"],
+)
+def test_commands_that_read_settings_take_a_file(name: str) -> None:
+    assert "--config" in mlaas(*name.split(), "--help").output
+
+
+@pytest.mark.parametrize("name", ["models", "watch", "jobs", "keys new", "bench", "completion"])
+def test_others_take_none(name: str) -> None:
+    assert "No such option" in mlaas(*name.split(), "--config", "mine.yaml").output
+
+
+def test_up_brings_a_broker_unless_one_was_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    urls: list[str] = []
+    monkeypatch.setattr("mlaas.up.up", lambda settings, _: urls.append(settings.broker.url))
+    file = tmp_path / "mine.yaml"
+    file.write_text("broker: {url: kafka://file:1}")
+    assert mlaas("up").exit_code == 0
+    assert mlaas("up", "--config", str(file)).exit_code == 0
+    monkeypatch.setenv("MLAAS_BROKER__URL", "kafka://environment:1")
+    for options in ([], ["--set", "broker.url=kafka://set:1"], ["--broker", "kafka://option:1"]):
+        assert mlaas("up", *options).exit_code == 0
+    assert urls == [
+        "embedded://",
+        "kafka://file:1",
+        "kafka://environment:1",
+        "kafka://set:1",
+        "kafka://option:1",
+    ]
+
+
+def test_what_only_a_gateway_heeds_does_not_go_with_local() -> None:
+    for options in (["--url", NOBODY], ["--timeout", "1"]):
+        assert "--local asks no gateway" in mlaas("predict", "--local", *options, SANDAL).output
 
 
 def test_a_model_is_asked_by_its_name(tmp_path: Path) -> None:

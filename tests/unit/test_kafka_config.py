@@ -23,6 +23,17 @@ def test_user_and_password_in_the_url_are_sasl_credentials() -> None:
     assert given == {"sasl.username": "ann", "sasl.password": "secret"}
 
 
+def test_they_are_percent_encoded() -> None:
+    servers, given = kafka_config.parse_url("kafka://ann%40home:a%2Fb%3Fc%25@host:9092")
+    assert servers == "host:9092"
+    assert given == {"sasl.username": "ann@home", "sasl.password": "a/b?c%"}
+
+
+def test_a_slash_in_a_password_is_not_taken_for_a_host() -> None:
+    with pytest.raises(ValueError, match="%2F"):
+        kafka_config.parse_url("kafka://ann:a/b@host:9092")
+
+
 @pytest.mark.parametrize("url", ["kafka://", "http://host", "kafka://host?novalue"])
 def test_what_is_no_kafka_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError):

@@ -38,6 +38,14 @@ def test_lines_are_added_to_a_file_whether_it_ends_with_a_line_end_or_not(tmp_pa
     assert keyring.rates == {"phone": Rate(2.5, 9)}
 
 
+def test_the_key_that_replaces_another_keeps_the_rate(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    new("phone", "--rate", "2.5", "--burst", "9", "--file", str(file))
+    new("phone", "--file", str(file))
+    _, replacement = file.read_text().splitlines(keepends=True)
+    assert parse(replacement).rates == {"phone": Rate(2.5, 9)}
+
+
 def test_what_cannot_be_is_said_and_the_file_stays_as_it_was(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     new("phone", "--rate", "2", "--file", str(file))

@@ -107,6 +107,8 @@ SELF_EXPLANATORY = {"name", "requests", "replies", "dead_letters", "port", "leve
     "secret",
     [
         "kafka://ann:hush@h:1",
+        "kafka://ann:hush@hush@h:1",
+        "kafka://ann:hush/hush@h:1",
         "kafka://h:1?sasl.password=hush&x=1",
         "kafka://h?ssl.key.password=hush",
         "api_token=hush",
