@@ -4,13 +4,15 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: help run test check kafka train evaluate samples bench faults faults-selftest lock screenshot
+.PHONY: help run install test check kafka train evaluate samples bench faults faults-selftest lock screenshot
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 run: .venv/.serving ## broker, worker and gateway in one go; PORT=8123 takes another port
 	@exec $(BIN)/mlaas up --port $(PORT)
+
+install: .venv/.development ## what training, tests and benches need, too; make run and make test install by themselves
 
 test: .venv/.development ## every test: unit, brokers (a real Apache Kafka too), end to end
 	$(BIN)/pytest
@@ -53,6 +55,7 @@ lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra client -c requirements.txt -o requirements/client.txt
 
 .venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: name one, as in make run PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 
 # What serving needs: no TensorFlow.

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from functools import partial
+from ipaddress import ip_address
 from types import FrameType
 from typing import Any
 
@@ -109,6 +110,8 @@ def serve(
     jobs = Jobs(broker, topics, job_settings, requester, settings.instance_id)
     host, port = listener.getsockname()[:2]
     _log.info("listening on %s:%s", host, port)
+    if not (settings.api_keys_file or ip_address(host).is_loopback):
+        _log.warning("whoever reaches %s:%s may ask; gateway.api_keys_file asks for keys", host, port)
     protocol: Any = partial(
         BoundedProtocol,
         max_head_bytes=settings.max_head_bytes,

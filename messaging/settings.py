@@ -22,7 +22,7 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     jobs: TopicName
     job_replies: TopicName
     partitions: PositiveInt
-    replication_factor: PositiveInt
+    replication_factor: Annotated[int, msgspec.Meta(ge=0)]
     requests_retention_ms: PositiveInt
     replies_retention_ms: PositiveInt
     dead_letters_retention_ms: PositiveInt

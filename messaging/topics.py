@@ -9,12 +9,17 @@ from messaging.kafka_errors import translate, translated
 from messaging.kafka_log import ClientLog
 from messaging.settings import BrokerSettings, TopicSettings
 
+_COPIES = 3
+
 
 def create_topics(broker: BrokerSettings, topics: TopicSettings, timeout: float = 30.0) -> dict[str, bool]:
     """Create what is missing. Returns for each topic whether it was created now. Raises BrokerError."""
     servers, given = kafka_config.parse_url(broker.url)
-    admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
-    futures = admin.create_topics(_wanted(broker, topics), operation_timeout=timeout, request_timeout=timeout)
+    with translated(f"broker {servers}"):
+        admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
+        copies = topics.replication_factor or min(_COPIES, len(admin.list_topics(timeout=timeout).brokers))
+    wanted = _wanted(broker, topics, copies)
+    futures = admin.create_topics(wanted, operation_timeout=timeout, request_timeout=timeout)
     return {name: _was_created(name, future.exception(timeout)) for name, future in futures.items()}
 
 
@@ -33,7 +38,7 @@ def wanted_partitions(topics: TopicSettings) -> dict[str, int]:
     return {**dict.fromkeys(shared, topics.partitions), topics.cancellations: 1}
 
 
-def _wanted(broker: BrokerSettings, topics: TopicSettings) -> list[NewTopic]:
+def _wanted(broker: BrokerSettings, topics: TopicSettings, copies: int) -> list[NewTopic]:
     kept = {
         topics.requests: topics.requests_retention_ms,
         topics.replies: topics.replies_retention_ms,
@@ -47,8 +52,10 @@ def _wanted(broker: BrokerSettings, topics: TopicSettings) -> list[NewTopic]:
         NewTopic(
             name,
             num_partitions=partitions_of[name],
-            replication_factor=topics.replication_factor,
+            replication_factor=copies,
             config={
+                # Kafka's 1 would acknowledge what only one broker has.
+                "min.insync.replicas": str(max(1, copies - 1)),
                 "retention.ms": str(retention_ms),
                 # Retention removes closed segments only.
                 "segment.ms": str(max(10_000, retention_ms // 4)),

@@ -78,7 +78,7 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except ModuleNotFoundError as error:
-        hint = "`make run` installs what serving and asking need, `make test` the rest"
+        hint = "in a checkout `make run` installs what serving and asking need, `make install` the rest"
         click.echo(f"mlaas: {error.name} is not installed here; {hint}", err=True)
         sys.exit(1)
     except users_errors() as error:

@@ -125,7 +125,7 @@ def _missing_parts_explained() -> Iterator[None]:
     except OodSetsError as error:
         raise click.ClickException(str(error)) from error
     except ModuleNotFoundError as error:
-        raise click.ClickException(f"{error}; `make test` installs what reports are drawn with") from error
+        raise click.ClickException(f"{error}; `make install` installs what reports are drawn with") from error
 
 
 def _text(found: "Evaluation | PhotoFigures") -> str:

@@ -5,7 +5,9 @@ import uuid
 
 import pytest
 from confluent_kafka import KafkaError
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
+from deploy.kafka.local_cluster import LocalCluster
 from deploy.kafka.local_kafka import LocalKafka
 from messaging.broker import BrokerUnavailable, ClientBroken, Message, TopicMissing
 from messaging.connect import connect
@@ -16,7 +18,7 @@ from tests.brokers.conftest import create_topic
 PATIENCE_S = 30.0
 
 
-def settings(kafka: LocalKafka) -> tuple[BrokerSettings, TopicSettings]:
+def settings(kafka: LocalKafka | LocalCluster) -> tuple[BrokerSettings, TopicSettings]:
     prefix = uuid.uuid4().hex[:8]
     broker = BrokerSettings(
         url=f"kafka://{kafka.bootstrap_servers}", max_message_bytes=1_000_000, publish_timeout_ms=5_000
@@ -29,7 +31,7 @@ def settings(kafka: LocalKafka) -> tuple[BrokerSettings, TopicSettings]:
         jobs=f"{prefix}.jobs",
         job_replies=f"{prefix}.job-replies",
         partitions=12,
-        replication_factor=1,
+        replication_factor=0,
         requests_retention_ms=300_000,
         replies_retention_ms=60_000,
         dead_letters_retention_ms=600_000,
@@ -45,6 +47,18 @@ def test_topics_are_created_once_and_then_found(apache_kafka: LocalKafka) -> Non
     inbox = connect(broker.url).open_inbox(topics.replies, "i")
     assert 0 <= int(inbox.address.partition("/")[2]) < 12
     inbox.close()
+
+
+@pytest.mark.usefixtures("apache_kafka")  # skips where no broker can be started
+def test_on_three_brokers_topics_have_three_copies_and_acknowledge_with_two() -> None:
+    with LocalCluster(3) as cluster:
+        broker, topics = settings(cluster)
+        create_topics(broker, topics)
+        admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers})
+        found = admin.list_topics(timeout=PATIENCE_S).topics[topics.requests].partitions.values()
+        assert [len(partition.replicas) for partition in found] == [3] * 12
+        (described,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, topics.requests)]).values()
+        assert described.result(PATIENCE_S)["min.insync.replicas"].value == "2"
 
 
 def test_looking_for_topics_creates_none(apache_kafka: LocalKafka) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import httpx
+import pytest
 import yaml
 
 from mlaas.settings import load
@@ -98,3 +99,15 @@ def test_a_file_that_is_missing_or_broken_is_said_in_one_line_and_nothing_is_ope
             assert re.search(rf"mlaas: gateway.api_keys_file {file}:? {says}", output)
             assert "Traceback" not in output
             assert "mlaas_secret" not in output
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "is_open"), [("0.0.0.0", False, True), ("0.0.0.0", True, False), ("::1", False, False)]
+)
+def test_a_gateway_that_anybody_may_ask_says_so(host: str, keys: bool, is_open: bool, tmp_path: Path) -> None:
+    run(MAKE, tmp_path)
+    environment = {FILE: str(tmp_path / "api-keys")} if keys else {}
+    with service("gateway", "--host", host, "--port", "0", "--broker", "memory://", **environment) as running:
+        running.wait_for("listening on")
+        running.stop()
+    assert ("whoever reaches 0.0.0.0:" in running.output) == is_open

@@ -21,10 +21,7 @@ def broker_kill(stage: Stage) -> Outcome:
     requests, rate = stage.size(10_000, 1_500), 50
     client = Client(TIMEOUT_S)
     kills = 0
-    with (
-        LocalCluster(3) as cluster,
-        stage.fleet(cluster.bootstrap_servers, MLAAS_TOPICS__REPLICATION_FACTOR="3") as fleet,
-    ):
+    with LocalCluster(3) as cluster, stage.fleet(cluster.bootstrap_servers) as fleet:
         gateway = fleet.gateway("gateway")
         fleet.worker("worker-1")
         fleet.worker("worker-2")
