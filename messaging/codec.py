@@ -18,6 +18,9 @@ from messaging.contract import (
     ReturnAddress,
 )
 
+# What msgspec raises for text that is not UTF-8, and for what is nested too deep.
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _encode = msgspec.json.Encoder().encode
 _decode_reply = msgspec.json.Decoder(Reply).decode
 _decode_cancellation = msgspec.json.Decoder(list[str]).decode
@@ -83,7 +86,7 @@ def decode_cancellation(message: Message) -> list[str]:
     """Raises ContractError."""
     try:
         return _decode_cancellation(message.body)
-    except msgspec.DecodeError as error:
+    except _NOT_JSON as error:
         raise ContractError(f"cancellation: {error}") from error
 
 
@@ -96,7 +99,7 @@ def decode_reply(message: Message) -> Reply:
     """Raises ContractError."""
     try:
         reply = _decode_reply(message.body)
-    except msgspec.DecodeError as error:
+    except _NOT_JSON as error:
         raise ContractError(f"reply: {error}") from error
     if reply.error is None and not reply.probabilities and not reply.model:
         raise ContractError("reply: neither an answer nor an error")

@@ -31,11 +31,11 @@ class KafkaSubscription:
 
     def receive(self, max_messages: int, timeout: float) -> Sequence[Delivery]:
         self._commit()
-        deliveries = [delivery_of(record) for record in self._reader.read(max_messages, timeout)]
+        records = self._reader.read(max_messages, timeout)
         with self._lock:
-            for delivery in deliveries:
-                self._trackers[delivery.partition].received(delivery.offset)
-        return deliveries
+            for record in records:
+                self._trackers[record.partition() or 0].received(record.offset() or 0)
+        return [delivery_of(record) for record in records]
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         with self._lock:

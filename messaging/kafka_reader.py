@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from operator import methodcaller
 from typing import TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -17,6 +18,11 @@ from messaging.kafka_log import ClientLog
 _log = logging.getLogger("mlaas.kafka")
 
 _ANSWER_TIMEOUT_S = 5.0
+
+# For a name that is not UTF-8 confluent-kafka returns a list with a hole in it, and an exception beside it.
+# Called like this, CPython notices. record.headers(), once it was called some times, is called without that
+# check, and whoever walks through the list ends the process.
+_ask_for_headers = methodcaller("headers")
 
 Answer = TypeVar("Answer")
 Rebalanced = Callable[[Consumer, list[TopicPartition]], None]
@@ -137,7 +143,15 @@ def delivery_of(record: Record) -> Delivery:
 
 
 def decode(record: Record) -> Message:
-    return Message(record.value() or b"", decode_headers(record.headers()))
+    return Message(record.value() or b"", decode_headers(_headers_of(record)))
+
+
+def _headers_of(record: Record) -> object:
+    """None for those with a name that is not UTF-8, which Kafka allows and the client cannot give."""
+    try:
+        return _ask_for_headers(record)
+    except (SystemError, UnicodeError):
+        return None
 
 
 def decode_headers(headers: object) -> Mapping[str, str]:

@@ -43,10 +43,10 @@ class NextBatch:
     def is_empty(self) -> bool:
         return not self._deliveries
 
-    def holds_of(self, topic: str) -> bool:
-        """Whether something of this topic waits."""
+    def count_of(self, topic: str) -> int:
+        """How many of this topic wait."""
         with self._changed:
-            return any(delivery.topic == topic for delivery in self._deliveries)
+            return sum(delivery.topic == topic for delivery in self._deliveries)
 
     def wait_for_room(self, timeout: float) -> int:
         """How many more may be added: 0 if it was full for so many seconds."""

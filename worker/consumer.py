@@ -69,7 +69,6 @@ class Consumer:
                     self._topics.jobs,
                     self._settings.group,
                     self._settings.instance_id,
-                    self._settings.max_jobs_in_batch,
                 )
             except BrokerError as error:
                 if not self._lost:
@@ -89,21 +88,20 @@ class Consumer:
         ]
         for thinker in thinkers:
             thinker.start()
-        while not self._stopping.is_set():
-            self._beat()
-            self._receive(intake)
-        self._lanes.close()
-        for thinker in thinkers:
-            thinker.join()
-        listener.stop()
-        self._broker.close()  # sends what is waiting, so that it is acknowledged before leaving the group
-        intake.close()
+        try:
+            while not self._stopping.is_set():
+                self._beat()
+                self._receive(intake)
+        finally:
+            self._lanes.close()
+            for thinker in thinkers:
+                thinker.join()
+            listener.stop()
+            self._broker.close()  # sends what is waiting, so that it is acknowledged before leaving the group
+            intake.close()
 
     def _receive(self, intake: Intake) -> None:
-        """At once what comes to an idle model; what comes to a busy one, every few milliseconds together.
-
-        Large pictures of jobs come when those before them are gone: a lane full of them would be in the way.
-        """
+        """At once what comes to an idle model; what comes to a busy one, every few milliseconds together."""
         if not self._lanes.small.is_empty():
             self._lanes.small.wait_until_taken(_TOP_UP_S)
         room = self._lanes.wait_for_room(_PATIENCE_S)
@@ -111,24 +109,32 @@ class Consumer:
             return
         try:
             patience_s = _PATIENCE_S if self._lanes.small.is_empty() else 0
-            with_jobs = not self._lanes.large.holds_of(self._topics.jobs)
-            if deliveries := intake.receive(room, patience_s, with_jobs=with_jobs):
+            if deliveries := intake.receive(room, patience_s, self._most_jobs()):
                 self._lost = False
                 self._lanes.add(deliveries)
         except ClientBroken as error:
-            self._failure = error
-            self._stopping.set()
+            self._fail(error)
         except BrokerError as error:
             if not self._lost:
                 _log.warning("receiving: %s", error)
             self._lost = True
             self._stopping.wait(_RETRY_S)
 
+    def _most_jobs(self) -> int:
+        """How many pictures of jobs may join those that wait, so that whoever comes has few before him.
+
+        Large ones come when those before them are gone: a lane full of them would be in the way.
+        """
+        jobs = self._topics.jobs
+        if self._lanes.large.count_of(jobs):
+            return 0
+        return max(0, self._settings.max_jobs_in_batch - self._lanes.small.count_of(jobs))
+
     def _think(self, lane: Lane, intake: Intake, cancelled: Cancelled) -> None:
         """A thread's whole life. Whatever ends it early ends the process: a dead loop is not healthy."""
         answerer = Answerer(
             self._model,
-            Outbox(self._broker, intake, self._topics.dead_letters),
+            Outbox(self._broker, intake.acknowledge, self._topics.dead_letters, self._fail),
             self.metrics,
             reply_topics={self._topics.replies, self._topics.job_replies, *self._settings.more_reply_topics},
             cancelled=cancelled,
@@ -138,8 +144,12 @@ class Consumer:
             while (batch := self._lanes.batches[lane].take()) is not None:
                 answerer.answer(batch)
         except BaseException as error:
-            self._failure = error
-            self._stopping.set()
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Ends the process: what it has in hand comes to another."""
+        self._failure = error
+        self._stopping.set()
 
     def _beat(self) -> None:
         """A probe looks at the age of this file: the loop turns several times a second."""

@@ -9,17 +9,14 @@ _LONGEST_WAIT_S = 0.05
 
 
 class Intake:
-    """Two subscriptions as one. Jobs have a bounded share of what is taken, and requests all that is left.
+    """Two subscriptions as one. Jobs have a share of what is taken, and requests all that is left.
 
     So neither waits behind the other. One client that reads both topics fetches most of the longer one.
     """
 
-    def __init__(
-        self, broker: Broker, requests: str, jobs: str, group: str, instance_id: str, most_jobs: int
-    ) -> None:
+    def __init__(self, broker: Broker, requests: str, jobs: str, group: str, instance_id: str) -> None:
         """Raises BrokerError."""
         self._jobs_topic = jobs
-        self._most_jobs = most_jobs
         self._requests = broker.subscribe(requests, group, instance_id)
         try:
             self._jobs: Subscription = broker.subscribe(jobs, f"{group}.jobs", instance_id)
@@ -27,19 +24,19 @@ class Intake:
             self._requests.close()
             raise
 
-    def receive(self, max_messages: int, timeout: float, *, with_jobs: bool = True) -> Sequence[Delivery]:
+    def receive(self, max_messages: int, timeout: float, most_jobs: int) -> Sequence[Delivery]:
         """As Subscription.receive; where there are jobs, it does not wait for requests.
 
         Of less than two messages requests are the first.
         """
-        share = min(self._most_jobs, max_messages // 2) if with_jobs else 0
+        share = min(most_jobs, max_messages // 2)
         jobs = list(self._jobs.receive(share, 0)) if share else []
         wait_s = 0 if jobs else min(timeout, _LONGEST_WAIT_S)
         try:
             requests = self._requests.receive(max_messages - len(jobs), wait_s)
-            if requests or share or not with_jobs:
+            if requests or share or not most_jobs:
                 return [*requests, *jobs]
-            return self._jobs.receive(max_messages, 0)
+            return self._jobs.receive(min(most_jobs, max_messages), 0)
         except ClientBroken:
             raise
         except BrokerError:

@@ -8,11 +8,12 @@ from concurrent.futures import Future
 from messaging import codec, dead_letters
 from messaging.broker import (
     Broker,
+    BrokerError,
     BrokerUnavailable,
+    ClientBroken,
     Delivery,
     Message,
     MessageTooLarge,
-    Subscription,
     TopicMissing,
 )
 from messaging.contract import Reply, ReturnAddress
@@ -22,22 +23,30 @@ _log = logging.getLogger("mlaas.worker")
 # Trying again will not help, and keeping the message would hold up its partition.
 _HOPELESS = (TopicMissing, MessageTooLarge)
 
+# A broken client is replaced by the broker's own thread.
+_PASSING = (BrokerUnavailable, ClientBroken)
+
 
 class Outbox:
-    """Nothing is acknowledged before the broker has its reply or its dead letter."""
+    """Nothing is acknowledged before the broker has its reply or its dead letter.
+
+    fail is called, in any thread, where neither can be: the worker is to end, for its messages to come again.
+    """
 
     def __init__(
         self,
         broker: Broker,
-        subscription: Subscription,
+        acknowledge: Callable[[list[Delivery]], None],
         dead_letters_topic: str,
+        fail: Callable[[BaseException], None],
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.gather = False
         """Whether many more are about to be published; see Broker.publish."""
         self._broker = broker
-        self._subscription = subscription
+        self._acknowledge = acknowledge
         self._dead_letters_topic = dead_letters_topic
+        self._fail = fail
         self._wall_clock = wall_clock
 
     def reply(
@@ -59,7 +68,7 @@ class Outbox:
 
     def drop(self, deliveries: list[Delivery]) -> None:
         """Nobody waits for these any more."""
-        self._subscription.acknowledge(deliveries)
+        self._acknowledge(deliveries)
 
     def _publish(
         self, address: str, message: Message, deadline_ms: int | None, then: Callable[[], None]
@@ -70,15 +79,21 @@ class Outbox:
         """
 
         def finished(published: Future[None]) -> None:
-            error = published.exception()
+            try:
+                follow(published.exception())
+            except BrokerError as error:
+                _log.error("%s was not reached, its message comes again: %s", address, error)
+                self._fail(error)
+
+        def follow(error: BaseException | None) -> None:
             if error is None:
                 then()
             elif isinstance(error, _HOPELESS) or self._is_past(deadline_ms):
                 give_up(error)
-            elif isinstance(error, BrokerUnavailable):
+            elif isinstance(error, _PASSING):
                 self._publish(address, message, deadline_ms, then)
             else:
-                _log.error("%s was not reached, its message comes again: %s", address, error)
+                raise error
 
         def give_up(error: BaseException) -> None:
             _log.error("%s cannot be reached: %s", address, error)

@@ -1,5 +1,6 @@
 """What only a real Kafka shows."""
 
+import sys
 import time
 import uuid
 
@@ -9,10 +10,11 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from deploy.kafka.local_cluster import LocalCluster
 from deploy.kafka.local_kafka import LocalKafka
-from messaging.broker import BrokerUnavailable, ClientBroken, Message, TopicMissing
+from messaging.broker import BrokerUnavailable, ClientBroken, Delivery, Message, TopicMissing
 from messaging.connect import connect
 from messaging.settings import BrokerSettings, TopicSettings
 from messaging.topics import create_topics, partitions, wanted_partitions
+from tests.brokers import raw_producer
 from tests.brokers.conftest import create_topic
 
 PATIENCE_S = 30.0
@@ -59,6 +61,28 @@ def test_on_three_brokers_topics_have_three_copies_and_acknowledge_with_two() ->
         assert [len(partition.replicas) for partition in found] == [3] * 12
         (described,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, topics.requests)]).values()
         assert described.result(PATIENCE_S)["min.insync.replicas"].value == "2"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the client's library is looked for where it is on Linux")
+def test_a_record_whose_header_is_not_text_comes_without_headers_and_holds_nobody_up(
+    apache_kafka: LocalKafka,
+) -> None:
+    topic = uuid.uuid4().hex
+    create_topic(apache_kafka.bootstrap_servers, topic, partitions=1)
+    broker = connect(f"kafka://{apache_kafka.bootstrap_servers}")
+    inbox = broker.open_inbox(topic, "i")
+    strange = [Message(str(number).encode(), {}) for number in range(100)]
+    raw_producer.send(apache_kafka.bootstrap_servers, topic, b"\xff", [each.body for each in strange])
+    broker.publish(topic, Message(b"usual", {"a": "b"})).result(PATIENCE_S)
+    subscription = broker.subscribe(topic, "g")
+    for place in (inbox, subscription):
+        found: list[Message] = []
+        end = time.monotonic() + PATIENCE_S
+        while len(found) < 101 and time.monotonic() < end:
+            found += [each.message if isinstance(each, Delivery) else each for each in place.receive(10, 0.2)]
+        assert found == [*strange, Message(b"usual", {"a": "b"})]
+        place.close()
+    broker.close()
 
 
 def test_looking_for_topics_creates_none(apache_kafka: LocalKafka) -> None:

@@ -96,6 +96,6 @@ def test_where_fewer_are_to_be_taken_at_once_the_others_wait() -> None:
     assert coming.wait_for_room(0.0) == 0
     assert offsets(coming.take()) == [0, 1]
     assert coming.wait_for_room(0.0) == 2
-    assert coming.holds_of("t")
+    assert coming.count_of("t") == 1
     assert offsets(coming.take()) == [2]
-    assert not coming.holds_of("t")
+    assert coming.count_of("t") == 0

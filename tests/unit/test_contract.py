@@ -220,8 +220,16 @@ def test_other_clients_names_are_understood_and_given_back(partition: str) -> No
         b'{"sha256":"","error":{"code":"odd","detail":""}}',
         b'{"sha256":"","model":"m","input":"' + base64.b64encode(bytes(783)) + b'"}',
         b"\xff",
+        b'{"sha256":"\xff"}',
+        b'{"odd":' + b"[" * 100_000,
     ],
 )
 def test_a_broken_reply_is_an_error_not_a_crash(body: bytes) -> None:
     with pytest.raises(ContractError):
         codec.decode_reply(Message(body, {}))
+
+
+@pytest.mark.parametrize("body", [b"garbage", b"{}", b"[1]", b'["\xff"]', b"[" * 100_000])
+def test_so_is_a_broken_cancellation(body: bytes) -> None:
+    with pytest.raises(ContractError):
+        codec.decode_cancellation(Message(body, {}))

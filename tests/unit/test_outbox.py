@@ -2,7 +2,15 @@ from concurrent.futures import Future
 
 import pytest
 
-from messaging.broker import BrokerError, BrokerUnavailable, Delivery, Message, TopicMissing
+from messaging.broker import (
+    BrokerError,
+    BrokerUnavailable,
+    ClientBroken,
+    Delivery,
+    Message,
+    QueueFull,
+    TopicMissing,
+)
 from messaging.contract import Reply, ReturnAddress
 from worker.outbox import Outbox
 
@@ -35,8 +43,13 @@ def ledger() -> Ledger:
 
 
 @pytest.fixture
-def outbox(ledger: Ledger) -> Outbox:
-    return Outbox(ledger, ledger, "dead", wall_clock=lambda: 10.0)  # type: ignore[arg-type]
+def failures() -> list[BaseException]:
+    return []
+
+
+@pytest.fixture
+def outbox(ledger: Ledger, failures: list[BaseException]) -> Outbox:
+    return Outbox(ledger, ledger.acknowledge, "dead", failures.append, wall_clock=lambda: 10.0)  # type: ignore[arg-type]
 
 
 def test_nothing_is_acknowledged_before_its_reply_is_published(ledger: Ledger, outbox: Outbox) -> None:
@@ -46,9 +59,12 @@ def test_nothing_is_acknowledged_before_its_reply_is_published(ledger: Ledger, o
     assert ledger.events == ["publish predict.replies/3", "acknowledge 42"]
 
 
-def test_a_reply_is_published_again_while_somebody_waits(ledger: Ledger, outbox: Outbox) -> None:
+@pytest.mark.parametrize("error", [BrokerUnavailable("away"), ClientBroken("fenced")])
+def test_a_reply_is_published_again_while_somebody_waits(
+    ledger: Ledger, outbox: Outbox, error: BrokerError
+) -> None:
     outbox.reply(DELIVERY, ADDRESS, REPLY, deadline_ms=10_000)
-    ledger.futures[0].set_exception(BrokerUnavailable("away"))
+    ledger.futures[0].set_exception(error)
     assert ledger.events == ["publish predict.replies/3"] * 2
     ledger.futures[1].set_result(None)
     assert ledger.events[-1] == "acknowledge 42"
@@ -66,20 +82,43 @@ def test_an_address_that_cannot_be_reached_does_not_hold_up_the_rest(ledger: Led
     assert ledger.events == ["publish predict.replies/3", "acknowledge 42"]
 
 
-def test_a_client_that_cannot_go_on_ends_the_worker_and_acknowledges_nothing(
-    ledger: Ledger, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+def test_a_reply_that_the_broker_refuses_ends_the_worker_and_acknowledges_nothing(
+    ledger: Ledger, outbox: Outbox, failures: list[BaseException]
 ) -> None:
     outbox.reply(DELIVERY, ADDRESS, REPLY, deadline_ms=99_999)
-    ledger.futures[0].set_exception(BrokerError("fatal"))
+    ledger.futures[0].set_exception(BrokerError("not authorized"))
     assert ledger.events == ["publish predict.replies/3"]
+    assert [str(failure) for failure in failures] == ["not authorized"]
 
+
+@pytest.mark.parametrize("first", [BrokerUnavailable("away"), None])
+def test_so_does_one_that_cannot_be_sent_again_or_followed_by_its_letter(
+    ledger: Ledger,
+    outbox: Outbox,
+    failures: list[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+    first: BrokerError | None,
+) -> None:
+    def full(address: str, message: Message, *, gather: bool = False) -> Future[None]:
+        raise QueueFull("full")
+
+    outbox.reply_and_bury(DELIVERY, ADDRESS, REPLY, "code -11")
+    monkeypatch.setattr(ledger, "publish", full)
+    ledger.futures[0].set_exception(first) if first else ledger.futures[0].set_result(None)
+    assert ledger.events == ["publish predict.replies/3"]
+    assert [str(failure) for failure in failures] == ["full"]
+
+
+def test_an_error_before_anything_is_sent_is_raised(
+    ledger: Ledger, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(address: str, message: Message, *, gather: bool = False) -> Future[None]:
         raise BrokerError("fatal")
 
     monkeypatch.setattr(ledger, "publish", broken)
     with pytest.raises(BrokerError, match="fatal"):
         outbox.reply(DELIVERY, ADDRESS, REPLY)
-    assert ledger.events == ["publish predict.replies/3"]
+    assert ledger.events == []
 
 
 def test_a_dead_letter_says_why_and_where_it_was(ledger: Ledger, outbox: Outbox) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -132,11 +133,12 @@ def test_where_processors_are_short_small_pictures_go_first() -> None:
         process.close()
 
 
-def test_a_jobs_large_pictures_leave_room_for_requests() -> None:
+@pytest.mark.parametrize("size", [100, 200_000])
+def test_a_jobs_pictures_leave_room_for_requests(size: int) -> None:
     settings, topics = SETTINGS.worker, SETTINGS.topics
     broker = MemoryBroker()
     for _ in range(100):
-        broker.publish(topics.jobs, Message(bytes(200_000)))
+        broker.publish(topics.jobs, Message(bytes(size)))
     consumer = Consumer(broker, topics, settings, IsolatedModel(lambda: pytest.fail("no model is needed")))
     intake = consumer._subscribe()
     assert intake is not None
@@ -207,6 +209,17 @@ def test_stopping_finishes_what_was_taken() -> None:
     untouched = {delivery.message.headers["correlation_id"] for delivery in waiting}
     assert not answered & untouched
     assert len(answered) + len(untouched) == 200
+
+
+def test_whatever_ends_the_loop_ends_the_process(tmp_path: Path) -> None:
+    """Else its threads would keep it, and its place in the group, without anybody who receives."""
+    without = msgspec.structs.replace(SETTINGS.worker, heartbeat_file=str(tmp_path / "none" / "beat"))
+    model = IsolatedModel(lambda: ModelProcess(SETTINGS.model, timeout_s=2, start_timeout_s=60))
+    broker = MemoryBroker()
+    before = set(threading.enumerate())
+    with pytest.raises(FileNotFoundError):
+        Consumer(broker, SETTINGS.topics, without, model).run()
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("missing", ["fashion-mnist", "second"])
