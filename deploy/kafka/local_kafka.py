@@ -52,16 +52,23 @@ class LocalKafka:
     """One broker that is a controller, too; alone, if it is not a node of several. A context manager.
 
     What it writes goes under `folder`. Without one it takes a temporary folder and removes it at the end.
+    more_properties are lines over those of server.properties.
     """
 
     def __init__(
-        self, port: int = 0, folder: Path | None = None, cache: Path = CACHE, node: Node | None = None
+        self,
+        port: int = 0,
+        folder: Path | None = None,
+        cache: Path = CACHE,
+        node: Node | None = None,
+        more_properties: str = "",
     ) -> None:
         self._port = port or free_port()
         self._node = node or Node(1, (free_port(),))
         self._temporary = folder is None
         self._folder = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="kafka-"))
         self._cache = cache
+        self._more_properties = more_properties
         self._broker: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -132,7 +139,8 @@ class LocalKafka:
             "replicas": min(3, len(self._node.controller_ports)),
             "in_sync": min(2, len(self._node.controller_ports)),
         }
-        properties.write_text(Template(PROPERTIES.read_text()).substitute(values))
+        template = Template(f"{PROPERTIES.read_text()}\n{self._more_properties}")
+        properties.write_text(template.substitute(values))
         return properties
 
     def _format(self, properties: Path) -> None:
