@@ -11,15 +11,28 @@ export function query() {
   return { model: byId("model").value, mode: byId("mode").value, explain: "input" };
 }
 
+let loading = null;
+
+/** Once. Where it failed, as for want of a key, it is tried anew at the next call. */
+export function loadModels() {
+  loading ??= load().then((loaded) => {
+    if (!loaded) loading = null;
+  });
+}
+
 /** Until a worker has said which models there are, the page says so and keeps asking. */
-export async function loadModels() {
+async function load() {
   for (;;) {
     try {
       show(await listModels());
-      return say("");
+      say("");
+      return true;
     } catch (problem) {
       if (problem.status === 401 && (await askForKey(problem))) continue;
-      if (!problem.isTemporary) return say(problem.status === 401 ? "" : `${problem.title}. ${sentence(problem.detail)}`);
+      if (!problem.isTemporary) {
+        say(problem.status === 401 ? "" : `${problem.title}. ${sentence(problem.detail)}`);
+        return false;
+      }
       const seconds = problem.retryAfterS ?? AGAIN_S;
       say(`Not ready yet. ${sentence(problem.detail || problem.title)} Asking again every ${seconds} s.`);
       await new Promise((done) => setTimeout(done, seconds * 1000));

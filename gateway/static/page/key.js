@@ -22,11 +22,12 @@ export async function askForKey(problem) {
   return waiting.promise;
 }
 
-export function installKeyForm() {
+export function installKeyForm(keyGiven) {
   byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     key.set(byId("key").value.trim());
     finish(true);
+    keyGiven();
   });
   byId("key-cancel").addEventListener("click", () => finish(false));
 }

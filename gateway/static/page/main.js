@@ -59,5 +59,5 @@ byId("theme").addEventListener("click", () => {
 dark.addEventListener("change", showTheme);
 showTheme();
 
-installKeyForm();
+installKeyForm(loadModels);
 loadModels();
