@@ -97,6 +97,7 @@ def test_another_model_and_kind_are_asked_for_and_the_first_answer_stays(page: P
     page.get_by_role("combobox", name="Kind of picture").select_option("raw28")
     again.click()
     expect(page.locator("#answer > p")).to_contain_text("fashion-mnist-large")
+    expect(page.get_by_role("link", name="Models")).to_be_visible()
     expect(history(page)).to_have_count(2)
     expect(page.locator("[data-call=curl]")).to_contain_text(
         "model=fashion-mnist-large&mode=raw28&explain=input"

@@ -49,3 +49,14 @@ def test_the_models_are_there_once_a_key_is_given_though_not_at_first(page: Page
     give_key(page, KEY)
     expect_label(page, "Sandal")
     expect(page.locator("#model option")).to_have_count(2)
+
+
+def test_no_link_leads_to_a_page_that_wants_a_key(page: Page) -> None:
+    models = page.get_by_role("link", name="Models")
+    give_key(page, KEY)
+    expect(page.locator("#model option")).to_have_count(2)
+    expect(models).to_be_hidden()
+    page.reload()
+    expect(page.locator("#model option")).to_have_count(2)
+    expect(models).to_be_hidden()
+    expect(page.get_by_role("link", name="Metrics")).to_be_visible()

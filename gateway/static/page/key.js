@@ -7,6 +7,7 @@ let waiting = null;
 
 /** true when there is a new key to try, false when the user does not want to give one. */
 export async function askForKey(problem) {
+  hideModelsLink();
   if (problem.withKey !== key.get()) return true; // another call has asked meanwhile
   const refused = Boolean(key.get());
   byId("key-hint").textContent = refused
@@ -23,6 +24,7 @@ export async function askForKey(problem) {
 }
 
 export function installKeyForm(keyGiven) {
+  if (key.get()) hideModelsLink();
   byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     key.set(byId("key").value.trim());
@@ -30,6 +32,11 @@ export function installKeyForm(keyGiven) {
     keyGiven();
   });
   byId("key-cancel").addEventListener("click", () => finish(false));
+}
+
+/** A link cannot send a key. */
+function hideModelsLink() {
+  byId("models").hidden = true;
 }
 
 function finish(given) {
