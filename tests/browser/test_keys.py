@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from gateway.keyring import digest_of
 from tests.browser.chromium import visiting
-from tests.browser.looking import expect_label
+from tests.browser.looking import expect_label, title
 from tests.e2e.services import up
 
 KEY = "mlaas_right"
@@ -60,3 +60,15 @@ def test_no_link_leads_to_a_page_that_wants_a_key(page: Page) -> None:
     expect(page.locator("#model option")).to_have_count(2)
     expect(models).to_be_hidden()
     expect(page.get_by_role("link", name="Metrics")).to_be_visible()
+
+
+def test_a_refused_key_is_forgotten_by_who_gives_no_other(page: Page) -> None:
+    give_key(page, "mlaas_wrong")
+    expect(page.locator("#key-hint")).to_contain_text("The key was refused")
+    page.get_by_role("button", name="Cancel").click()
+    expect(field(page)).to_be_hidden()
+    assert page.evaluate("() => sessionStorage.length") == 0
+    page.get_by_role("button", name="Sandal").click()
+    expect(page.locator("#key-hint")).to_contain_text("It is kept until this tab is closed")
+    page.get_by_role("button", name="Cancel").click()
+    expect(title(page)).to_contain_text("API key")

@@ -19,6 +19,14 @@ export const key = {
       // As above.
     }
   },
+  forget: () => {
+    current = "";
+    try {
+      sessionStorage.removeItem(KEY);
+    } catch {
+      // As above.
+    }
+  },
 };
 
 /** A problem document (RFC 9457), or a failure of our own in the same form. Status 0: nobody answered. */

@@ -8,7 +8,7 @@ let waiting = null;
 /** true when there is a new key to try, false when the user does not want to give one. */
 export async function askForKey(problem) {
   hideModelsLink();
-  if (problem.withKey !== key.get()) return true; // another call has asked meanwhile
+  if (problem.withKey !== key.get()) return Boolean(key.get()); // another call has asked meanwhile
   const refused = Boolean(key.get());
   byId("key-hint").textContent = refused
     ? `The key was refused. ${sentence(problem.detail || problem.title)}`
@@ -31,7 +31,10 @@ export function installKeyForm(keyGiven) {
     finish(true);
     keyGiven();
   });
-  byId("key-cancel").addEventListener("click", () => finish(false));
+  byId("key-cancel").addEventListener("click", () => {
+    key.forget(); // the form is there because it was refused
+    finish(false);
+  });
 }
 
 /** A link cannot send a key. */
