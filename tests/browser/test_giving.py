@@ -18,6 +18,12 @@ GIVE_TO_DROP = """content => {
   return given;
 }"""
 
+WORDS_TO_DROP = """() => {
+  const given = new DataTransfer();
+  given.setData("text/plain", "a sandal");
+  return given;
+}"""
+
 PUT_INTO_CLIPBOARD = """async content => {
   const picture = new Blob([new Uint8Array(content)], { type: "image/png" });
   await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
@@ -56,6 +62,21 @@ def test_a_picture_is_pasted(page: Page) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.evaluate(PUT_INTO_CLIPBOARD, list(SANDAL.read_bytes()))
     page.keyboard.press("Control+V")
+    expect_label(page, "Sandal")
+
+
+def test_what_is_no_picture_is_said_to_be_none_until_the_next_thing_is_done(page: Page) -> None:
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate("() => navigator.clipboard.writeText('a sandal')")
+    page.keyboard.press("Control+V")
+    remark = page.locator("#remark")
+    expect(remark).to_be_visible()
+    expect(remark).to_have_text("There is no picture in the clipboard.")
+    page.dispatch_event("h1", "drop", {"dataTransfer": page.evaluate_handle(WORDS_TO_DROP)})
+    expect(remark).to_have_text("What was dropped is not a file.")
+    expect(page.locator("#announcer")).to_have_text("What was dropped is not a file.")
+    page.get_by_role("button", name="Sandal").click()
+    expect(remark).to_be_hidden()
     expect_label(page, "Sandal")
 
 

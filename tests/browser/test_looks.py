@@ -31,6 +31,8 @@ def test_axe_finds_nothing_to_complain_about(
         page.get_by_label("Choose pictures").set_input_files(file("broken.png", SANDAL.read_bytes()[:90]))
         expect(title(page)).to_have_text("Not a picture that can be read")
         page.locator("#key-form").evaluate("form => { form.hidden = false }")
+        page.dispatch_event("h1", "drop", {"dataTransfer": page.evaluate_handle("() => new DataTransfer()")})
+        expect(page.locator("#remark")).to_be_visible()
         assert violations(page) == []
 
 

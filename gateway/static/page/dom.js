@@ -19,6 +19,18 @@ export function announce(text) {
   byId("announcer").textContent = text;
 }
 
+/** Seen and read out, until dismissed. */
+export function remark(text) {
+  byId("remark").textContent = text;
+  byId("remark").hidden = false;
+  byId("remark").scrollIntoView({ block: "nearest" });
+  announce(text);
+}
+
+export function dismissRemark() {
+  byId("remark").hidden = true;
+}
+
 /** Never 100 % of what is less than sure, nor 0 % of what is more than impossible. */
 export function percent(probability) {
   if (probability > 0 && probability < 0.001) return "< 0.1\u00a0%";

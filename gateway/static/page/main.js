@@ -1,9 +1,11 @@
 // The ways in: drop, paste, choose, photograph, samples; and the choices beside them.
 
 import { loadModels } from "./choices.js";
-import { announce, byId } from "./dom.js";
+import { byId, dismissRemark, remark } from "./dom.js";
 import { installKeyForm } from "./key.js";
 import { give, offerAgain } from "./visit.js";
+
+for (const action of ["click", "change", "drop", "paste"]) addEventListener(action, dismissRemark, { capture: true });
 
 function take(files) {
   if (files.length) give([...files].map((file) => ({ file })));
@@ -38,12 +40,12 @@ addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
   dragged(-inside);
-  if (!take(event.dataTransfer.files)) announce("What was dropped is not a file");
+  if (!take(event.dataTransfer.files)) remark("What was dropped is not a file.");
 });
 
 addEventListener("paste", (event) => {
   if (event.target.matches?.("input")) return;
-  if (!take(event.clipboardData.files)) announce("There is no picture in the clipboard");
+  if (!take(event.clipboardData.files)) remark("There is no picture in the clipboard.");
 });
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
