@@ -17,7 +17,7 @@ _ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-_REFUSED = re.compile(r"^Failed to load resource: the server responded with a status of (\d+)")
+_FAILED = re.compile(r"^Failed to load resource: (?:the server responded with a status of (\d+)|net::(\w+))")
 
 DESKTOP = {"width": 1280, "height": 900}
 _PATIENCE_MS = 45_000
@@ -44,13 +44,17 @@ class Console:
 
     def __init__(self, page: Page) -> None:
         self._complaints: list[str] = []
-        self._expected: set[int] = set()
+        self._expected: set[str] = set()
         page.on("console", self._heard)
         page.on("pageerror", lambda error: self._complaints.append(str(error)))
 
     def expect_status(self, status: int) -> None:
         """The browser itself logs each answer of 400 or more."""
-        self._expected.add(status)
+        self._expected.add(str(status))
+
+    def expect_unreachable(self) -> None:
+        """As when a route is aborted."""
+        self._expected.add("ERR_FAILED")
 
     @property
     def complaints(self) -> list[str]:
@@ -61,8 +65,8 @@ class Console:
             self._complaints.append(message.text)
 
     def _is_expected(self, text: str) -> bool:
-        found = _REFUSED.match(text)
-        return found is not None and int(found[1]) in self._expected
+        found = _FAILED.match(text)
+        return found is not None and (found[1] or found[2]) in self._expected
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
@@ -97,6 +98,23 @@ def test_who_gives_no_key_is_told_so_and_can_try_again(visit: tuple[Page, Consol
     page.unroute_all()
     page.get_by_role("button", name="Try again").click()
     expect_label(page, "Sandal")
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_sample_that_does_not_come_is_said_not_to(visit: tuple[Page, Console], gone: bool) -> None:
+    page, console = visit
+    console.expect_unreachable()
+    console.expect_status(503)
+    page.route(
+        re.compile("/samples/"), lambda route: route.abort() if gone else route.fulfill(status=503, body="")
+    )
+    page.get_by_role("button", name="Sandal").click()
+    expect(page.locator("#remark")).to_contain_text("The sample did not come.")
+    expect(page.locator("#announcer")).to_contain_text("The sample did not come.")
+    page.unroute_all()
+    page.get_by_role("button", name="Sandal").click()
+    expect_label(page, "Sandal")
+    expect(page.locator("#remark")).to_be_hidden()
 
 
 def test_told_to_come_back_later_it_does_so_by_itself(visit: tuple[Page, Console]) -> None:

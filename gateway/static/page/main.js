@@ -22,9 +22,16 @@ for (const id of ["file", "camera"]) {
 for (const button of document.querySelectorAll("[data-sample]")) {
   button.addEventListener("click", async () => {
     const name = `${button.dataset.sample}.png`;
-    const content = await (await fetch(`page/samples/${name}`, { cache: "force-cache" })).blob();
-    give([{ file: new File([content], name, { type: "image/png" }), path: `samples/${name}` }]);
+    const file = await sample(name).catch(() => null);
+    if (file) give([{ file, path: `samples/${name}` }]);
+    else remark("The sample did not come. Is the service running, and are you online?");
   });
+}
+
+async function sample(name) {
+  const response = await fetch(`page/samples/${name}`, { cache: "force-cache" });
+  if (!response.ok) throw new Error(`status ${response.status}`);
+  return new File([await response.blob()], name, { type: "image/png" });
 }
 
 for (const id of ["model", "mode"]) byId(id).addEventListener("change", offerAgain);
