@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from tests.browser.chromium import Console
-from tests.browser.looking import SANDAL, expect_label, file, history, noise, title
+from tests.browser.looking import SANDAL, encoded, expect_label, file, history, noise, title
 from tests.e2e.services import ROOT, SAMPLES, label_of
 
 GIVE_TO_DROP = """content => {
@@ -150,6 +152,22 @@ def test_a_file_with_a_dreadful_name_is_quoted_so_that_it_is_found(page: Page, t
     assert json.loads(run(["bash", "-c", curl or ""], tmp_path))["label"] == "Sandal"
     python = page.locator("[data-call=python]").text_content()
     assert run([sys.executable, "-c", python or ""], tmp_path).startswith("Sandal")
+
+
+@pytest.mark.parametrize("name", ["it's.gif", "sandal.png"])
+def test_what_was_converted_is_saved_and_the_lines_are_for_that(
+    page: Page, tmp_path: Path, name: str
+) -> None:
+    gif = encoded(Image.open(SANDAL), "GIF")
+    page.get_by_label("Choose pictures").set_input_files(file(name, gif, "image/gif"))
+    expect_label(page, "Sandal")
+    with page.expect_download() as saving:
+        page.get_by_role("link", name="Save").click()
+    saved = saving.value.suggested_filename
+    assert saved != name
+    saving.value.save_as(tmp_path / saved)
+    curl = page.locator("[data-call=curl]").text_content()
+    assert json.loads(run(["bash", "-c", curl or ""], tmp_path))["label"] == "Sandal"
 
 
 def run(command: list[str], folder: Path = ROOT) -> str:

@@ -36,10 +36,11 @@ export function pythonLines(path, query, withKey) {
   ].join("\n");
 }
 
-export function drawCalls(path, query) {
+export function drawCalls(path, query, note) {
   const withKey = Boolean(key.get());
   return element("section", { class: "calls" },
     element("h3", {}, "The same call"),
+    note,
     block("curl", curlLine(path, query, withKey)),
     block("Python", pythonLines(path, query, withKey)));
 }

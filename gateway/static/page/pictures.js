@@ -59,7 +59,8 @@ async function convert(file, note) {
   const ending = canvas.width * canvas.height <= LOSSLESS_PIXELS ? "png" : "jpeg";
   const picture = await new Promise((done) => canvas.toBlob(done, `image/${ending}`, 0.92));
   if (!picture) throw new Problem({ title: "This browser could not convert the picture" });
-  return { picture, name: `${file.name.replace(/\.\w+$/, "")}.${ending}`, note };
+  const name = `${file.name.replace(/\.\w+$/, "")}.${ending}`;
+  return { picture, name: name === file.name ? `sent-${name}` : name, note };
 }
 
 function kindOf(file) {

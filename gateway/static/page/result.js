@@ -6,7 +6,7 @@ import { drawTimings } from "./timings.js";
 
 const NO_BETTER_AGAIN = [413, 415, 422]; // the picture is at fault
 
-const shown = { item: null, url: "" };
+const shown = { item: null, urls: new Map() };
 let ticking = null;
 
 /** Draws the item. again(change) asks for its picture once more, with the item changed so. */
@@ -15,13 +15,19 @@ export function drawResult(item, again) {
   const hadFocus = panel.contains(document.activeElement);
   clearInterval(ticking);
   if (shown.item !== item) {
-    URL.revokeObjectURL(shown.url);
-    Object.assign(shown, { item, url: URL.createObjectURL(item.file) });
+    for (const url of shown.urls.values()) URL.revokeObjectURL(url);
+    Object.assign(shown, { item, urls: new Map() });
   }
   panel.dataset.state = item.state;
   panel.setAttribute("aria-busy", String(["waiting", "asking"].includes(item.state)));
   panel.replaceChildren(...DRAWINGS[item.state](item, again).filter(Boolean));
   if (hadFocus) byId("answer-title").focus({ preventScroll: true });
+}
+
+/** Of a file, for as long as its item is shown. */
+function urlOf(file) {
+  if (!shown.urls.has(file)) shown.urls.set(file, URL.createObjectURL(file));
+  return shown.urls.get(file);
 }
 
 const DRAWINGS = {
@@ -81,8 +87,15 @@ function drawAnswered(item, again) {
       element("div", { class: "pictures" }, given(item), seen(answer)),
       drawProbabilities(answer.probabilities)),
     drawTimings(item.outcome),
-    drawCalls(item.path ?? item.sent.name, item.query),
+    drawCalls(item.path ?? item.sent.name, item.query, drawSaving(item)),
   ];
+}
+
+/** The calls are for a file that the user has not got, where the page made what was sent. */
+function drawSaving({ name, sent }) {
+  if (!sent.note) return null;
+  return element("p", { class: "muted" }, `${name} was ${sent.note}. `,
+    element("a", { href: urlOf(sent.picture), download: sent.name }, `Save ${sent.name}`), ", which was sent.");
 }
 
 function drawWarnings({ in_distribution: known, ood_score: score, warnings }) {
@@ -94,7 +107,7 @@ function drawWarnings({ in_distribution: known, ood_score: score, warnings }) {
 }
 
 function given(item) {
-  const image = element("img", { src: shown.url, alt: `The picture as given: ${item.name}`, decoding: "async" });
+  const image = element("img", { src: urlOf(item.file), alt: `The picture as given: ${item.name}`, decoding: "async" });
   const size = element("span", { class: "muted" }, bytes(item.file.size));
   image.addEventListener("load", () => {
     size.prepend(`${image.naturalWidth} × ${image.naturalHeight}, `);
