@@ -11,6 +11,9 @@ from tests.browser.looking import SANDAL, expect_label, file, history, noise, ti
 from tests.e2e.services import SAMPLES, Service
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+FORBID_STORAGE = """for (const name of ["localStorage", "sessionStorage"]) {
+  Object.defineProperty(window, name, { get: () => { throw new Error("forbidden"); } });
+}"""
 
 
 def violations(page: Page) -> list[Any]:
@@ -69,6 +72,19 @@ def test_dark_is_what_the_system_says_or_what_was_chosen_last(
         page.reload()
         expect(switch).to_have_attribute("aria-pressed", "false")
         assert background(page) != dark
+
+
+def test_a_browser_that_stores_nothing_is_dark_or_light_too(
+    browser: Browser, running: tuple[Service, str]
+) -> None:
+    with visiting(browser, running[1], color_scheme="light") as (page, _):
+        page.add_init_script(FORBID_STORAGE)
+        page.reload()
+        switch = page.get_by_role("button", name="Dark")
+        light = background(page)
+        switch.click()
+        expect(switch).to_have_attribute("aria-pressed", "true")
+        assert background(page) != light
 
 
 def background(page: Page) -> str:

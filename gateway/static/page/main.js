@@ -63,7 +63,11 @@ byId("theme").addEventListener("click", () => {
   const theme = isDark() ? "light" : "dark";
   document.documentElement.dataset.theme = theme;
   showTheme();
-  localStorage.setItem("theme", theme);
+  try {
+    localStorage.setItem("theme", theme);
+  } catch {
+    // The browser forbids storage: the theme is chosen until the page is left.
+  }
 });
 dark.addEventListener("change", showTheme);
 showTheme();
