@@ -11,6 +11,7 @@ from tests.browser.looking import SANDAL, expect_label, file, history, noise, ti
 from tests.e2e.services import SAMPLES, Service
 
 PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+
 FORBID_STORAGE = """for (const name of ["localStorage", "sessionStorage"]) {
   Object.defineProperty(window, name, { get: () => { throw new Error("forbidden"); } });
 }"""
@@ -34,6 +35,7 @@ def test_axe_finds_nothing_to_complain_about(
         page.get_by_label("Choose pictures").set_input_files(file("broken.png", SANDAL.read_bytes()[:90]))
         expect(title(page)).to_have_text("Not a picture that can be read")
         page.locator("#key-form").evaluate("form => { form.hidden = false }")
+        page.locator("#give-up").evaluate("button => { button.hidden = false }")
         page.dispatch_event("h1", "drop", {"dataTransfer": page.evaluate_handle("() => new DataTransfer()")})
         expect(page.locator("#remark")).to_be_visible()
         assert violations(page) == []

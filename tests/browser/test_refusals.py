@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.chromium import Console, visiting
 from tests.browser.looking import SANDAL, encoded, expect_label, file, title
-from tests.e2e.services import Service, service, status, until
+from tests.e2e.services import SAMPLES, Service, label_of, service, status, until
 
 
 def problem(title: str, detail: str, status: int) -> str:
@@ -115,6 +115,34 @@ def test_a_sample_that_does_not_come_is_said_not_to(visit: tuple[Page, Console],
     page.get_by_role("button", name="Sandal").click()
     expect_label(page, "Sandal")
     expect(page.locator("#remark")).to_be_hidden()
+
+
+def test_all_that_wait_are_given_up_by_one_key(visit: tuple[Page, Console]) -> None:
+    page, console = visit
+    console.expect_status(503)
+    calls: list[str] = []
+
+    def down(route: Route) -> None:
+        calls.append(route.request.url)
+        body = problem("No worker answers", "", 503)
+        route.fulfill(status=503, headers={"Retry-After": "600"}, body=body)
+
+    page.route(re.compile("/predict"), down)
+    page.get_by_label("Choose pictures").set_input_files(SAMPLES[:6])
+    expect(page.locator("#announcer")).to_contain_text("until there is an answer, or Give up all is pressed.")
+    expect(page.locator("#items [data-state=delayed]")).to_have_count(4)
+    page.get_by_role("button", name="Give up all").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#summary")).to_have_text("6 pictures, 0 answered, 6 not")
+    expect(page.locator("#announcer")).to_have_text("6 pictures, 0 answered, 6 not")
+    expect(page.get_by_role("button", name="Give up all")).to_be_hidden()
+    expect(page.locator("#visit-title")).to_be_focused()
+    assert len(calls) == 4
+    page.unroute_all()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Try again").click()
+    expect_label(page, label_of(SAMPLES[0]))
 
 
 def test_told_to_come_back_later_it_does_so_by_itself(visit: tuple[Page, Console]) -> None:

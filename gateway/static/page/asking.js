@@ -7,7 +7,7 @@ import { prepare } from "./pictures.js";
 const AT_ONCE = 4; // browsers open six connections to a host, and others want some, too
 
 const queue = [];
-let running = 0;
+const running = new Set();
 
 /**
  * An item is a picture and what became of it. state: waiting, asking, delayed, answered or failed.
@@ -18,16 +18,28 @@ export function ask(item, changed) {
     Object.assign(item, change);
     changed(item);
   };
-  item.set({ state: "waiting", problem: null, outcome: null });
+  item.set({ state: "waiting", problem: null, outcome: null, givenUp: false });
   queue.push(item);
   next();
 }
 
+/** What is under way may still be answered; nothing is sent after it. */
+export function giveUpAll() {
+  for (const item of queue.splice(0)) {
+    item.set({ state: "failed", problem: new Problem({ title: "Given up", detail: "It was not sent." }) });
+  }
+  for (const item of running) {
+    item.givenUp = true;
+    item.giveUp?.();
+  }
+}
+
 function next() {
-  while (running < AT_ONCE && queue.length) {
-    running += 1;
-    answer(queue.shift()).finally(() => {
-      running -= 1;
+  while (running.size < AT_ONCE && queue.length) {
+    const item = queue.shift();
+    running.add(item);
+    answer(item).finally(() => {
+      running.delete(item);
       next();
     });
   }
@@ -49,7 +61,7 @@ async function askUntilAnswered(item) {
       return await predict(item.sent.picture, item.sent.name, item.query);
     } catch (problem) {
       if (problem.status === 401 && (await askForKey(problem))) continue;
-      if (!problem.isTemporary) throw problem;
+      if (!problem.isTemporary || item.givenUp) throw problem;
       await delay(item, problem);
     }
   }

@@ -1,5 +1,6 @@
 // The ways in: drop, paste, choose, photograph, samples; and the choices beside them.
 
+import { giveUpAll } from "./asking.js";
 import { loadModels } from "./choices.js";
 import { byId, dismissRemark, remark } from "./dom.js";
 import { installKeyForm } from "./key.js";
@@ -54,6 +55,8 @@ addEventListener("paste", (event) => {
   if (event.target.matches?.("input")) return;
   if (!take(event.clipboardData.files)) remark("There is no picture in the clipboard.");
 });
+
+byId("give-up").addEventListener("click", giveUpAll);
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";

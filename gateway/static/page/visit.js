@@ -104,6 +104,16 @@ function drawProgress() {
   byId("summary").textContent = ended < items.length
     ? `${ended} of ${items.length} done`
     : summary(count("answered"), count("failed"));
+  offerGivingUp();
+}
+
+/** Where several wait and the service has been asked in vain: also while it is asked again. */
+function offerGivingUp() {
+  const open = items.filter((item) => !ENDED.includes(item.state));
+  const offered = open.length > 1 && open.some((item) => item.problem && !item.givenUp);
+  const button = byId("give-up");
+  if (!offered && button === document.activeElement) byId("visit-title").focus({ preventScroll: true });
+  button.hidden = !offered;
 }
 
 function summary(answered, failed) {
@@ -114,7 +124,8 @@ function summary(answered, failed) {
 function announceDelay(item) {
   if (item.group.told) return;
   item.group.told = true;
-  announce(`${item.problem.title}. It is tried again until there is an answer.`);
+  const end = byId("give-up").hidden ? "" : ", or Give up all is pressed";
+  announce(`${item.problem.title}. It is tried again until there is an answer${end}.`);
 }
 
 function announceEnd(item) {
