@@ -1,4 +1,4 @@
-"""HTTP as uvicorn reads it, with bounds for a request's head."""
+"""HTTP as uvicorn reads it, with bounds for a request's head, and for what comes after its answer."""
 
 import asyncio
 from http import HTTPStatus
@@ -16,6 +16,7 @@ class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's own waits for a head as long as it takes, and keeps all of it, however long it gets.
 
     Who sends too much, or is not done in time, is told so where an answer can be read, and cut off.
+    So is, without a word, who has the answer and goes on with the request's body for too long.
     """
 
     def __init__(
@@ -27,12 +28,17 @@ class BoundedProtocol(HttpToolsProtocol):
         *,
         max_head_bytes: int,
         head_timeout_s: float,
+        max_rest_bytes: int,
+        rest_timeout_s: float,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._max_head_bytes = self._head_left = max_head_bytes
         self._head_timeout_s = head_timeout_s
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        self._max_rest_bytes = self._rest_left = max_rest_bytes
+        self._rest_timeout_s = rest_timeout_s
+        self._rest_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -40,6 +46,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_rest_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -53,17 +60,31 @@ class BoundedProtocol(HttpToolsProtocol):
                     return self._refuse(431, f"the request's head is over {self._max_head_bytes} bytes")
                 if self.transport.is_closing():
                     return None
+        elif self._rest_timer is not None:
+            self._rest_left -= len(data)
+            if self._rest_left < 0:
+                return self.transport.close()
         super().data_received(data)
-        if self._in_head and self._head_left < self._max_head_bytes and self._head_timer is None:
-            self._start_timer()
+        if self._in_head and self._head_timer is None:
+            if self._head_left < self._max_head_bytes:
+                self._start_timer()
+            elif self.cycle is not None and self.cycle.response_complete:
+                self._start_idle_timer()
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_timer()
         super().on_headers_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._in_head and self.cycle.response_complete and not self.transport.is_closing():
+            self._rest_left = self._max_rest_bytes
+            self._rest_timer = self.loop.call_later(self._rest_timeout_s, self.transport.close)
+
     def on_message_complete(self) -> None:
         super().on_message_complete()
+        self._stop_rest_timer()
         self._in_head = True
         self._head_left = self._max_head_bytes
 
@@ -78,6 +99,17 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_rest_timer(self) -> None:
+        if self._rest_timer is not None:
+            self._rest_timer.cancel()
+            self._rest_timer = None
+
+    def _start_idle_timer(self) -> None:
+        """uvicorn starts it with the answer, and stops it with the next byte."""
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
 
     def _head_timed_out(self) -> None:
         self._head_timer = None

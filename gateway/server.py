@@ -116,6 +116,8 @@ def serve(
         BoundedProtocol,
         max_head_bytes=settings.max_head_bytes,
         head_timeout_s=settings.head_timeout_ms / 1000,
+        max_rest_bytes=max(settings.max_upload_bytes, settings.max_batch_bytes, job_settings.max_bytes),
+        rest_timeout_s=settings.body_timeout_ms / 1000,
     )
     config = uvicorn.Config(
         create_app(requester, settings, version, (jobs, job_settings)),

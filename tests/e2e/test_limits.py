@@ -12,6 +12,7 @@ from tests.e2e.services import ROOT, Service, predict, up
 SANDAL = (ROOT / "samples" / "sandal.png").read_bytes()
 LIVE = b"GET /health/live HTTP/1.1\r\nHost: a\r\n"
 POST = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
+NOWHERE = POST.replace(b"predict", b"nowhere")
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 HIDDEN = LIVE + b"\r\n"
 PATIENCE_S = 30.0
@@ -61,6 +62,11 @@ def statuses(received: bytes) -> list[int]:
         ("half of a head", LIVE, 408),
         ("half of a body", POST + b"Content-Length: 100\r\n\r\nabc", 408),
         ("half of a chunk", POST + CHUNKED + b"\r\n64\r\nabc", 408),
+        (
+            "half of a body that nobody reads",
+            NOWHERE + b"Content-Length: 9\r\n\r\nabc",
+            404,
+        ),
         ("a body that is too long, and does not come", POST + b"Content-Length: 99999999\r\n\r\n", 413),
     ],
 )
