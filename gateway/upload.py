@@ -5,7 +5,7 @@ from typing import NamedTuple
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
-from gateway.errors import NotAPicture, UnacceptedMedia
+from gateway.errors import InvalidRequest, NotAPicture, UnacceptedMedia
 
 FIELD = "file"
 OTHER_FIELDS = 8
@@ -50,8 +50,16 @@ async def read_any(request: Request, most: int) -> list[Upload]:
 
 
 async def _from_form(request: Request, most: int) -> list[Upload]:
-    async with request.form(max_files=most, max_fields=OTHER_FIELDS) as form:
-        files = [file for file in form.getlist(FIELD) if isinstance(file, UploadFile)]
-        if not files:
-            raise NotAPicture(f"the form has no file in its field {FIELD!r}")
-        return [Upload(await file.read(), file.content_type or "", file.filename or "") for file in files]
+    try:
+        async with request.form(max_files=most, max_fields=OTHER_FIELDS) as form:
+            files = [file for file in form.getlist(FIELD) if isinstance(file, UploadFile)]
+            if not files:
+                raise NotAPicture(f"the form has no file in its field {FIELD!r}")
+            return [Upload(await file.read(), file.content_type or "", _name(file)) for file in files]
+    except UnicodeError as error:
+        raise InvalidRequest(f"the form's names are not in the charset that it names: {error}") from error
+
+
+def _name(file: UploadFile) -> str:
+    """Some charsets, UTF-7 for one, have halves of characters, which no answer can be encoded with."""
+    return (file.filename or "").encode("utf-8", "replace").decode()

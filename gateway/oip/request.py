@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.errors import InvalidRequest
-from gateway.oip.tensors import count_of, from_binary, from_json
+from gateway.oip.tensors import UNREADABLE, count_of, from_binary, from_json
 from messaging.contract import MODES, Mode
 from messaging.headers import one_of
 
@@ -16,6 +16,7 @@ Parameters = dict[str, str | int | float | bool | None]
 
 # Of everything but the data. Decoded, a long text of small things takes many times its room.
 _MOST_BYTES = 10_000
+_PARAMETERS_END = 10**15
 
 
 class _Input(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +68,7 @@ def read(content: bytes, header_length: str | None, most_pictures: int) -> Asked
         body = _decode(content[:length])
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"the inference request is not understood: {error}") from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         hint = "" if header_length else "; if binary data follows, Inference-Header-Content-Length says where"
         raise InvalidRequest(f"the inference request is not JSON: {error}{hint}") from error
     (its_input,) = body.inputs
@@ -92,7 +93,7 @@ def _part(raw: msgspec.Raw, name: str, kind: Any) -> Any:
         raise InvalidRequest(f"{name} has {len(part)} bytes; at most {_MOST_BYTES} are accepted")
     try:
         return msgspec.json.decode(part, type=kind)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise InvalidRequest(f"{name} is not understood: {error}") from error
 
 
@@ -166,8 +167,10 @@ def _timeout_s(parameters: Parameters) -> float | None:
 def _positive(parameters: Parameters, name: str) -> int:
     """0 if it is not there."""
     value = parameters.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidRequest(f"the parameter {name} is {str(value)[:20]!r}, not a whole number above 0")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _PARAMETERS_END:
+        raise InvalidRequest(
+            f"the parameter {name} is {str(value)[:20]!r}, not a whole number above 0 of at most 15 digits"
+        )
     return value
 
 

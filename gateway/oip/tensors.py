@@ -23,6 +23,9 @@ SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 """What follows the number of pictures."""
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""msgspec's, on what is no JSON, or of another type; not UTF-8; nested too deeply."""
+
 _PIXELS = SIDE * SIDE
 _NESTED = re.compile(rb"\s*\[\s*\[")
 _VALUES = {"UINT8": "whole numbers from 0 to 255", "FP32": "numbers from 0 to 1", "BYTES": "base64 strings"}
@@ -72,7 +75,7 @@ def _flat(datatype: str, shape: Sequence[int], data: bytes) -> list[Any]:
     is_nested = len(shape) > 1 and _NESTED.match(data) is not None
     try:
         values = _decoder(datatype, len(shape) if is_nested else 1).decode(data)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise InvalidRequest(f"data of {datatype} has {_VALUES[datatype]}: {error}") from error
     for size in shape[1:] if is_nested else ():
         if any(len(row) != size for row in values):

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.anyio
 
 ZEROS = 784 * [0]
 PNG_BASE64 = "iVBORw0KGgo="
+WITH = json.dumps({"inputs": [image("UINT8", [1, 784], ZEROS)]}).encode()[:-1] + b",%b}"
 
 
 def asking(**changes: Any) -> dict[str, Any]:
@@ -33,6 +34,12 @@ def asking(**changes: Any) -> dict[str, Any]:
         (b'{"inputs":' + 100_000 * b"[", "not "),
         (b'{"inputs":[],"id":' + 100_000 * b"[", "not "),
         (b"\xff\xfe", "not JSON"),
+        (b'{"inputs":[{"name":"\xff","datatype":"UINT8","shape":[1]}]}', "utf-8"),
+        (WITH % b'"id":"\xff"', "utf-8"),
+        (WITH % b'"parameters":{"a":"\xff"}', "parameters is not understood"),
+        (WITH % b'"outputs":[{"name":"\xff"}]', "outputs is not understood"),
+        (b'{"inputs":[{"name":"image","datatype":"BYTES","shape":[1],"data":["\xff"]}]}', "base64 strings"),
+        (WITH % (b'"parameters":{"timeout":1' + 400 * b"0" + b"}"), "at most 15 digits"),
         ({"inputs": []}, "length 1"),
         ({"inputs": [asking(), asking()]}, "length 1"),
         ({"inputs": [asking()], "id": 5}, "id"),
