@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from gateway.errors import NotAPicture, Rejected, TooLarge, UnacceptedMedia
-from gateway.picture import check
+from gateway.picture import check, pixels_of
 
 LIMITS: dict[str, Any] = {"max_bytes": 100_000, "max_pixels": 1_000_000}
 
@@ -58,3 +58,30 @@ def test_a_header_cut_anywhere_never_crashes(form: str) -> None:
             check(whole[:length], "image/png", **LIMITS)
         except Rejected:
             continue
+
+
+def segments(count: int, size: int, end: bytes) -> bytes:
+    """A JPEG's beginning: so many segments of so many bytes, then what says 1200 x 1200."""
+    segment = b"\xff\xe1" + struct.pack(">H", size - 2) + bytes(size - 4)
+    return b"\xff\xd8" + count * segment + end
+
+
+SIZE = b"\xff\xc0\x00\x11\x08" + struct.pack(">HHB", 1200, 1200, 3) + bytes(9)
+
+
+def test_a_size_behind_all_the_metadata_that_an_upload_may_have_is_read() -> None:
+    assert pixels_of(segments(158, 65_537, SIZE)) == 1_440_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        segments(200_000, 4, SIZE),
+        segments(1, 4, 500_000 * b"\xff" + SIZE[1:]),
+        segments(1, 4, bytes(500_000) + SIZE),
+    ],
+    ids=["segments", "fill bytes", "what is no segment"],
+)
+def test_a_jpeg_is_not_looked_through_for_its_size(body: bytes) -> None:
+    assert pixels_of(body) == 0
+    assert check(body, "image/jpeg", max_bytes=len(body), max_pixels=1000) == "image/jpeg"
