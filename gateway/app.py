@@ -106,6 +106,7 @@ def _wrap(
     app.add_middleware(
         BodyLimit,
         max_bytes=settings.max_upload_bytes + _FORM_OVERHEAD_BYTES,
+        max_bytes_in_memory=settings.max_body_bytes_in_memory,
         timeout_ms=settings.body_timeout_ms,
         more=more_bytes,
     )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.body_memory import UNCOUNTED_BYTES, BodyMemory
 from gateway.deadline import HEADER, shortened
 from gateway.errors import SlowBody, TooLarge
 
@@ -29,15 +30,23 @@ def owner_of(scope: Scope) -> str:
 class BodyLimit:
     """Refuses a body over the limit: at once if it says its length, else as soon as it is passed.
 
-    And one that takes longer than timeout_ms, or than the client itself would wait. more has the beginnings
-    of paths that have a limit of their own, in bytes.
+    And one that takes longer than timeout_ms, or than the client itself would wait, or for which there is no
+    memory beside all others. more has the beginnings of paths that have a limit of their own, in bytes.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int, timeout_ms: int, more: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        max_bytes_in_memory: int,
+        timeout_ms: int,
+        more: Mapping[str, int],
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
         self._timeout_ms = timeout_ms
         self._more = more
+        self._memory = BodyMemory(max_bytes_in_memory)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -50,15 +59,17 @@ class BodyLimit:
                 timeout_ms = shortened(value.decode("latin-1"), timeout_ms)
         max_bytes = self._limit(scope["path"])
         until = asyncio.get_running_loop().time() + timeout_ms / 1000
-        read = 0
+        read = counted = 0
         complete = False
 
         async def limited_receive() -> Message:
-            nonlocal read, complete
+            nonlocal read, counted, complete
             if complete:
                 return await receive()
             if declared > max_bytes:
                 raise _too_large(max_bytes)
+            if declared > UNCOUNTED_BYTES and not read:
+                self._memory.admit(declared)
             try:
                 async with asyncio.timeout_at(until):
                     message = await receive()
@@ -68,9 +79,14 @@ class BodyLimit:
             complete = not message.get("more_body", False)
             if read > max_bytes:
                 raise _too_large(max_bytes)
+            if read > UNCOUNTED_BYTES:
+                counted = self._memory.grow(read, counted)
             return message
 
-        await self._app(scope, limited_receive, send)
+        try:
+            await self._app(scope, limited_receive, send)
+        finally:
+            self._memory.release(counted)
 
     def _limit(self, path: str) -> int:
         return next((limit for start, limit in self._more.items() if path.startswith(start)), self._max_bytes)
