@@ -10,7 +10,8 @@ from typing import Generic, TypeVar
 
 from starlette.requests import Request
 
-from gateway.errors import InvalidRequest, KeyReused
+from gateway.deadline import Deadline
+from gateway.errors import InvalidRequest, KeyReused, ReplyTimeout
 
 HEADER = "Idempotency-Key"
 
@@ -40,17 +41,20 @@ class FirstAnswers(Generic[Answer]):
         return len(self._kept)
 
     async def once(
-        self, key: Key, fingerprint: str, work: Callable[[], Awaitable[Answer]]
+        self, key: Key, fingerprint: str, work: Callable[[], Awaitable[Answer]], deadline: Deadline
     ) -> tuple[Answer, bool]:
         """The answer, and whether it is another request's. Who comes meanwhile waits for the first.
 
-        fingerprint stands for all that the request asks. Raises KeyReused if it is another one than before.
+        fingerprint stands for all that the request asks. Raises KeyReused if it is another one than before,
+        ReplyTimeout when the deadline comes before the other's answer.
         """
         self._forget()
         while (first := self._kept.get(key)) is not None:
             if first.fingerprint != fingerprint:
                 raise KeyReused(f"this {HEADER} came with another request before; take a new one")
-            await asyncio.wait([first.answer])
+            done, _ = await asyncio.wait([first.answer], timeout=deadline.left_s())
+            if not done:
+                raise ReplyTimeout(f"the first request with this {HEADER} had no answer in time")
             if not first.answer.cancelled():
                 return first.answer.result(), True
         return await self._first(key, fingerprint, work), False

@@ -64,7 +64,7 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
             if not key:
                 return _respond(await ask())
             whose = (owner_of(request.scope), key)
-            answer, again = await first_answers.once(whose, _fingerprint(picture, asked), ask)
+            answer, again = await first_answers.once(whose, _fingerprint(picture, asked), ask, deadline)
             return _respond(answer, {"Idempotent-Replayed": "true"} if again else {})
 
     return routes
