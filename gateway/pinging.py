@@ -57,3 +57,5 @@ class Pinging:
             await self._ping()
         except GatewayError as error:
             _log.debug("ping: %s", error)
+        except Exception:  # the next may come through, and without any the gateway would stay unready
+            _log.exception("ping")
