@@ -1,5 +1,6 @@
 """What may be asked for in the query of POST /predict."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
@@ -18,6 +19,7 @@ class Query(NamedTuple):
     top_k: int = 0
 
 
+NAMES = Query._fields
 _NOTHING_ASKED = Query()
 
 
@@ -27,11 +29,18 @@ def read_query(request: Request) -> Query:
         return _NOTHING_ASKED
     given = request.query_params
     try:
+        _check_names(given)
         mode = one_of(given, "mode", MODES, "auto")
         explain = one_of(given, "explain", EXPLAINS, "")
         return Query(given.get("model", ""), mode, explain, _top_k(given.get("top_k")))
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
+
+
+def _check_names(given: Iterable[str]) -> None:
+    for name in given:
+        if name not in NAMES:
+            raise ValueError(f"there is no parameter {name[:50]!r}; there are {', '.join(NAMES)}")
 
 
 def _top_k(given: str | None) -> int:

@@ -61,6 +61,18 @@ async def test_a_query_that_cannot_be_is_a_problem_that_lists_what_can(
     assert all(word in detail for word in says), detail
 
 
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+@pytest.mark.parametrize("name", ["modle", "Model", "timeout_s", "", "ü"])
+async def test_a_parameter_that_there_is_not_is_a_problem_that_names_it_and_those_that_there_are(
+    path: str, name: str
+) -> None:
+    async with gateway(sandal) as http:
+        query = {"model": "fashion-mnist", name: "x"}
+        response = await http.post(path, params=query, files={"file": SANDAL})
+    wanted = f"there is no parameter {name!r}; there are model, mode, explain, top_k"
+    assert problem(response, 422)["detail"] == wanted
+
+
 @pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.png")), ids=lambda path: path.stem)
 async def test_what_the_model_saw_comes_back_as_a_picture_of_exactly_that(sample: Path) -> None:
     saw = prepare(sample.read_bytes(), mode="product", max_pixels=1000).pixels
