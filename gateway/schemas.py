@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from gateway import errors
 from gateway.errors import GatewayError
 from gateway.picture import ACCEPTED
+from gateway.query import NAMES
 from gateway.upload import OTHER_FIELDS
 
 BINARY: dict[str, Any] = {"type": "string", "format": "binary"}
@@ -17,6 +18,7 @@ def body(file: dict[str, Any], *media_types: str) -> dict[str, Any]:
     """A form with the file, described by a schema, and other fields; or the picture alone, in these types."""
     form = {
         "type": "object",
+        "description": f"Other fields say nothing; {', '.join(NAMES)} belong in the query.",
         "required": ["file"],
         "maxProperties": 1 + OTHER_FIELDS,
         "properties": {"file": file},

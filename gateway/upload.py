@@ -2,14 +2,15 @@
 
 from typing import NamedTuple
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 
 from gateway.errors import InvalidRequest, NotAPicture, UnacceptedMedia
+from gateway.query import NAMES
 
 FIELD = "file"
 OTHER_FIELDS = 8
-"""So many may come beside it; they say nothing."""
+"""So many may come beside it; they say nothing, and none may seem to."""
 
 
 class Upload(NamedTuple):
@@ -52,12 +53,20 @@ async def read_any(request: Request, most: int) -> list[Upload]:
 async def _from_form(request: Request, most: int) -> list[Upload]:
     try:
         async with request.form(max_files=most, max_fields=OTHER_FIELDS) as form:
+            _check_fields(form, request.scope["path"])
             files = [file for file in form.getlist(FIELD) if isinstance(file, UploadFile)]
             if not files:
                 raise NotAPicture(f"the form has no file in its field {FIELD!r}")
             return [Upload(await file.read(), file.content_type or "", _name(file)) for file in files]
     except UnicodeError as error:
         raise InvalidRequest(f"the form's names are not in the charset that it names: {error}") from error
+
+
+def _check_fields(form: FormData, path: str) -> None:
+    """Raises InvalidRequest for what is read from the query alone."""
+    for name, value in form.multi_items():
+        if name in NAMES and isinstance(value, str):
+            raise InvalidRequest(f"{name!r} belongs in the query: {path}?{name}=…")
 
 
 def _name(file: UploadFile) -> str:

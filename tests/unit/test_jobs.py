@@ -381,10 +381,12 @@ async def test_without_a_store_jobs_are_503_and_pictures_are_answered(tmp_path: 
         assert (await http.get("/health/live")).status_code == 200
 
 
-async def test_a_parameter_that_there_is_not_is_refused(tmp_path: Path) -> None:
+async def test_a_parameter_that_would_be_ignored_is_refused(tmp_path: Path) -> None:
     async with job_gateway(sandal, tmp_path) as http:
-        document = problem(await http.post("/jobs?modle=x", files=files(SANDAL)), 422)
-    assert "there is no parameter 'modle'" in str(document["detail"])
+        unknown = problem(await http.post("/jobs?modle=x", files=files(SANDAL)), 422)
+        in_the_form = problem(await http.post("/jobs", data={"model": "x"}, files=files(SANDAL)), 422)
+    assert "there is no parameter 'modle'" in str(unknown["detail"])
+    assert in_the_form["detail"] == "'model' belongs in the query: /jobs?model=…"
 
 
 async def test_a_gateway_without_jobs_has_no_such_route() -> None:

@@ -73,6 +73,24 @@ async def test_a_parameter_that_there_is_not_is_a_problem_that_names_it_and_thos
     assert problem(response, 422)["detail"] == wanted
 
 
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+@pytest.mark.parametrize("name", ["model", "mode", "explain", "top_k"])
+async def test_a_parameter_among_the_fields_of_the_form_is_told_where_it_belongs(
+    path: str, name: str
+) -> None:
+    async with gateway(sandal) as http:
+        response = await http.post(path, data={name: "1"}, files={"file": SANDAL})
+    assert problem(response, 422)["detail"] == f"'{name}' belongs in the query: {path}?{name}=…"
+
+
+async def test_other_fields_of_the_form_say_nothing() -> None:
+    files = [("file", ("a.png", SANDAL)), ("model", ("b.png", SANDAL))]
+    async with gateway(sandal) as http:
+        stray = await http.post("/predict", data={"note": "x", "Model": "x"}, files={"file": SANDAL})
+        a_file = await http.post("/predict/batch", files=files)
+    assert (stray.status_code, a_file.status_code, len(a_file.json()["results"])) == (200, 200, 1)
+
+
 @pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.png")), ids=lambda path: path.stem)
 async def test_what_the_model_saw_comes_back_as_a_picture_of_exactly_that(sample: Path) -> None:
     saw = prepare(sample.read_bytes(), mode="product", max_pixels=1000).pixels
