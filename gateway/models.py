@@ -12,31 +12,10 @@ from gateway import errors
 from gateway.catalogue import Catalogue
 from gateway.conditional import respond
 from gateway.errors import Unavailable
+from gateway.examples import SHIPPED
 from gateway.request_reply import Requester
 from gateway.schemas import path_parameter, problems
 from gateway.settings import GatewaySettings
-
-_EXAMPLE: dict[str, Any] = {
-    "name": "fashion-mnist",
-    "version": "1.0.0",
-    "default": True,
-    "runtime": "onnx",
-    "labels": [
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    ],
-    "input": "28 x 28 grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it",
-    "sha256": "3a9af69390fc13e197625b7d4700922c6dba066c2a717e9d3283f52980be2e17",
-    "accuracy": 0.9423,
-}
 
 
 class Model(BaseModel):
@@ -45,7 +24,7 @@ class Model(BaseModel):
     accuracy: the share of the data set's test pictures that it is right on; null where it is not known.
     """
 
-    model_config = ConfigDict(json_schema_extra={"example": _EXAMPLE})
+    model_config = ConfigDict(json_schema_extra={"example": SHIPPED})
 
     name: str
     version: str

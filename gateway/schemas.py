@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.examples import DETAILS, PREDICTION, REQUEST_ID
 from gateway.picture import ACCEPTED
 from gateway.query import NAMES
 from gateway.upload import OTHER_FIELDS
@@ -44,12 +45,16 @@ class Timings(BaseModel):
 
 
 class Prediction(BaseModel):
-    """probabilities has every label of the model and sums to 1; sha256 is of the picture that was sent.
+    """probabilities has every label, or the top_k most probable; all labels together sum to 1.
+
+    sha256 is of the picture that was sent.
 
     ood_score is above 1, and in_distribution false, where the picture is unlike what the model was trained
     on; both are null while a worker of an older version answers. mode is the one that auto chose. warnings
     say why the answer may be wrong. input, a data URI of a PNG, is there if explain asked for it.
     """
+
+    model_config = ConfigDict(json_schema_extra={"example": PREDICTION})
 
     label: str
     confidence: float
@@ -144,20 +149,25 @@ def _problem_example(kind: type[GatewayError]) -> dict[str, object]:
         "type": f"urn:mlaas:problem:{kind.kind}",
         "title": kind.title,
         "status": kind.status,
-        "detail": "what is wrong, and what would be accepted",
-        "request_id": "7d6bd088794840c69cf72e11b36f0d14",
+        "detail": DETAILS[kind],
+        "request_id": REQUEST_ID,
     }
 
 
-_BROKEN_FORM: dict[str, Any] = {
+_BROKEN: dict[str, Any] = {
     "type": "urn:mlaas:problem:http-400",
     "title": "Bad Request",
     "status": 400,
     "detail": "Missing boundary in multipart.",
-    "request_id": "7d6bd088794840c69cf72e11b36f0d14",
+    "request_id": REQUEST_ID,
 }
-
-PREDICT_ERRORS = problems(
+BROKEN_FORM: dict[int | str, dict[str, Any]] = {
+    400: {
+        "description": "Form that is broken, or has too many parts",
+        "content": {"application/problem+json": {"schema": Problem.model_json_schema(), "example": _BROKEN}},
+    }
+}
+_OF_A_PICTURE = (
     errors.UnknownModel,
     errors.SlowBody,
     errors.TooLarge,
@@ -169,7 +179,5 @@ PREDICT_ERRORS = problems(
     errors.Unavailable,
     errors.ReplyTimeout,
 )
-PREDICT_ERRORS[400] = {
-    "description": "Form that is broken, or has too many parts",
-    "content": {"application/problem+json": {"schema": Problem.model_json_schema(), "example": _BROKEN_FORM}},
-}
+PREDICT_ERRORS = BROKEN_FORM | problems(*_OF_A_PICTURE, errors.KeyReused)
+BATCH_ERRORS = BROKEN_FORM | problems(*_OF_A_PICTURE)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from gateway import errors
 from gateway.picture import ACCEPTED
 from gateway.query import PARAMETERS, parameter
-from gateway.schemas import BINARIES, PREDICT_ERRORS, TIMEOUT, BatchEntry, body, path_parameter, problems
+from gateway.schemas import BINARIES, BROKEN_FORM, TIMEOUT, BatchEntry, body, path_parameter, problems
 
 _ID = "3f0c2a9b7d5e4c1f8a6b0d9e2c4f7a1b"
 _SUMMARY: dict[str, Any] = {
@@ -98,7 +98,7 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
 }
 SUBMIT_ANSWERS = (
     _ACCEPTED
-    | {400: PREDICT_ERRORS[400]}
+    | BROKEN_FORM
     | problems(
         errors.SlowBody,
         errors.TooLarge,

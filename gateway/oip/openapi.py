@@ -4,6 +4,7 @@ from typing import Any
 
 from gateway import errors
 from gateway.errors import GatewayError
+from gateway.examples import DETAILS, SHIPPED
 from gateway.oip import schemas
 from gateway.schemas import TIMEOUT, path_parameter
 
@@ -66,7 +67,11 @@ _EXAMPLES = {
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _NAME = path_parameter("name", "fashion-mnist")
-_VERSION = path_parameter("version", "1.0.0")
+_VERSION = path_parameter("version", SHIPPED["version"])
+_DETAILS = {
+    **DETAILS,
+    errors.InvalidRequest: "there is no output 'labels'; there are: probabilities, label, class",
+}
 _LENGTH = {
     "name": "Inference-Header-Content-Length",
     "in": "header",
@@ -89,15 +94,19 @@ def plain_errors(*kinds: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
 
 
 def _described(*kinds: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
-    titles: dict[int | str, list[str]] = {}
+    by_status: dict[int | str, list[type[GatewayError]]] = {}
     for kind in kinds:
-        titles.setdefault(400 if kind.status == 422 else kind.status, []).append(kind.title)
+        by_status.setdefault(400 if kind.status == 422 else kind.status, []).append(kind)
     return {
         status: {
-            "description": "; ".join(its),
-            "content": {"application/json": {"example": {"error": "what is wrong, what would be accepted"}}},
+            "description": "; ".join(kind.title for kind in its),
+            "content": {
+                "application/json": {
+                    "examples": {kind.kind: {"value": {"error": _DETAILS[kind]}} for kind in its}
+                }
+            },
         }
-        for status, its in titles.items()
+        for status, its in by_status.items()
     }
 
 

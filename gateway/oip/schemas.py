@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from gateway.examples import SHIPPED
+
 
 class Error(BaseModel):
     """What is wrong, and what would be accepted."""
@@ -80,7 +82,7 @@ class InferenceResponse(BaseModel):
         json_schema_extra={
             "example": {
                 "model_name": "fashion-mnist",
-                "model_version": "1.0.0",
+                "model_version": SHIPPED["version"],
                 "id": "42",
                 "outputs": [
                     {"name": "label", "shape": [1], "datatype": "BYTES", "data": ["Sandal"]},
