@@ -3,8 +3,8 @@
 MlaasError
 ├── PictureUnreadable  it cannot be read here, nothing was sent: another file, another type
 ├── Unreachable        no gateway answers at this address: start it, or ask another
-├── DeadlineExceeded   no answer in time (504): ask again, or allow more of it
-├── Refused            the request is at fault (413, 415, 422): repeating it does not help
+├── DeadlineExceeded   no answer in time (408, 504): ask again, or allow more of it
+├── Refused            the request is at fault (400, 405, 413, 415, 422, 431): repeating it does not help
 │   ├── Unauthorized       no API key or a wrong one (401, 403)
 │   └── NotFound           no such model or job (404), or a job whose results are over (410)
 ├── Overloaded         too much at once (429), after all retries: come back in retry_after_s
@@ -38,7 +38,7 @@ class ServerFailed(MlaasError): ...
 
 _KINDS: Mapping[int, type[MlaasError]] = {
     401: Unauthorized, 403: Unauthorized, 404: NotFound, 410: NotFound,
-    429: Overloaded, 503: Unavailable, 504: DeadlineExceeded,
+    408: DeadlineExceeded, 504: DeadlineExceeded, 429: Overloaded, 503: Unavailable,
 }
 # fmt: on
 

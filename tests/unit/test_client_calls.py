@@ -18,7 +18,7 @@ def test_what_may_pass_is_tried_again_after_growing_pauses(reaction: Callable[[]
     assert driven.pauses == [0.1, 0.2, 0.4]
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 413, 415, 422, 500, 504])
+@pytest.mark.parametrize("status", [400, 401, 404, 408, 413, 415, 422, 500, 504])
 def test_what_will_not_pass_is_tried_once(status: int) -> None:
     driven = Driven(response(status, {"status": status, "title": "No"}))
     with pytest.raises(errors.MlaasError, match="No"):
@@ -96,7 +96,8 @@ def test_an_answer_that_does_not_come_is_a_missed_deadline() -> None:
         (410, errors.NotFound),
         (413, errors.Refused), (415, errors.Refused), (422, errors.Refused), (429, errors.Overloaded),
         (500, errors.ServerFailed), (502, errors.ServerFailed), (503, errors.Unavailable),
-        (504, errors.DeadlineExceeded), (301, errors.Refused),
+        (408, errors.DeadlineExceeded), (504, errors.DeadlineExceeded), (400, errors.Refused),
+        (405, errors.Refused), (431, errors.Refused), (301, errors.Refused),
     ],
 )  # fmt: skip
 def test_a_status_is_the_error_that_says_what_to_do(status: int, kind: type[Exception]) -> None:
