@@ -116,7 +116,15 @@ return 1
 )
 
 # id
-REMOVE = _COMMON + "forget(ARGV[1])"
+REMOVE = (
+    _COMMON
+    + """
+local id = ARGV[1]
+local job = names(id)
+if number(id, 'publish_until_ms') > 0 then forget(id) end
+return 1 - redis.call('EXISTS', job)
+"""
+)
 
 # now, id, after
 GET = (

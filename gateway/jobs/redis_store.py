@@ -73,9 +73,9 @@ class RedisStore:
         with _translated():
             return bool(self._accept(args=[now_ms, job_id]))
 
-    def remove(self, job_id: str) -> None:
+    def remove(self, job_id: str) -> bool:
         with _translated():
-            self._remove(args=[job_id])
+            return bool(self._remove(args=[job_id]))
 
     def get(self, job_id: str, now_ms: int, after: int = 0) -> tuple[Job, Sequence[Result]] | None:
         with _translated():

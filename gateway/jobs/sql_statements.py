@@ -13,7 +13,9 @@ _JOB = (
     "id, owner, coalesce(idempotency_key, ''), fingerprint, created_ms, deadline_ms, expires_ms, "
     "publish_until_ms, total, size_bytes, asked, state, completed"
 )
-_ABANDONED = "publish_until_ms > 0 AND publish_until_ms < ?"
+NOT_ACCEPTED = "publish_until_ms > 0"
+_ACCEPTED = "publish_until_ms = 0"
+_ABANDONED = f"{NOT_ACCEPTED} AND publish_until_ms < ?"
 
 
 def insert(session: Session, job: Job, results: Sequence[Result]) -> None:
@@ -96,15 +98,18 @@ def sweep(session: Session, now_ms: int, most: int) -> int:
         now_ms,
         most,
     )
-    over, empty, forgotten = [], [], []
+    over, empty, forgotten, abandoned = [], [], [], []
     for job_id, publish_until_ms, expires_ms, created_ms in due:
-        if publish_until_ms or 2 * expires_ms - created_ms < now_ms:
+        if publish_until_ms:
+            abandoned.append(job_id)
+        elif 2 * expires_ms - created_ms < now_ms:
             forgotten.append(job_id)
         elif expires_ms < now_ms:
             empty.append((2 * expires_ms - created_ms, job_id))
         else:
             over.append(job_id)
-    delete(session, forgotten)
+    delete(session, abandoned, NOT_ACCEPTED)
+    delete(session, forgotten, _ACCEPTED)
     _empty(session, empty)
     expire(session, over)
     session.each(
@@ -129,10 +134,12 @@ def _empty(session: Session, jobs: Sequence[tuple[int, str]]) -> None:
     )
 
 
-def delete(session: Session, job_ids: Sequence[str]) -> None:
+def delete(session: Session, job_ids: Sequence[str], condition: str) -> None:
+    """Those that meet the condition now, whatever was read of them before."""
     for statement in (
-        "DELETE FROM mlaas_job_results WHERE job_id = ?",
-        "DELETE FROM mlaas_jobs WHERE id = ?",
+        f"DELETE FROM mlaas_jobs WHERE id = ? AND {condition}",
+        "DELETE FROM mlaas_job_results WHERE job_id = ? "
+        "AND NOT EXISTS (SELECT 1 FROM mlaas_jobs WHERE id = job_id)",
     ):
         session.each(statement, [(job_id,) for job_id in job_ids])
 

@@ -51,8 +51,12 @@ class SqlStore:
             )
         )
 
-    def remove(self, job_id: str) -> None:
-        self._database.change(lambda session: statements.delete(session, [job_id]))
+    def remove(self, job_id: str) -> bool:
+        def work(session: Session) -> bool:
+            statements.delete(session, [job_id], statements.NOT_ACCEPTED)
+            return not session.rows("SELECT 1 FROM mlaas_jobs WHERE id = ?", job_id)
+
+        return self._database.change(work)
 
     def get(self, job_id: str, now_ms: int, after: int = 0) -> tuple[Job, Sequence[Result]] | None:
         def look(session: Session) -> tuple[Job, Sequence[Result]] | None:

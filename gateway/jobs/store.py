@@ -68,8 +68,8 @@ class Store(Protocol):
     def accept(self, job_id: str, now_ms: int) -> bool:
         """The job is about to be acknowledged. False if it is past publish_until_ms, or not there."""
 
-    def remove(self, job_id: str) -> None:
-        """Forget it."""
+    def remove(self, job_id: str) -> bool:
+        """Forget it, unless it is accepted: then it stays. Whether it is not there any more."""
 
     def get(self, job_id: str, now_ms: int, after: int = 0) -> tuple[Job, Sequence[Result]] | None:
         """The job, and its results in the order in which they were stored, without the first so many."""
@@ -84,7 +84,10 @@ class Store(Protocol):
         """An open job takes no more results."""
 
     def sweep(self, now_ms: int, most: int) -> int:
-        """Expire, delete results past expires_ms, forget what is past it twice. How many were touched."""
+        """Expire, delete results past expires_ms, forget what is past it twice or was never accepted.
+
+        How many were touched.
+        """
 
     def close(self) -> None:
         """Disconnect."""

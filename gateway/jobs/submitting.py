@@ -4,7 +4,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
@@ -75,7 +74,10 @@ class Submitting:
         self._limits = Limits(settings.max_unfinished_pictures, settings.max_unfinished_bytes)
 
     async def submit(self, submission: Submission, deadline: Deadline) -> Taken:
-        """Returns when the broker has every picture. Raises GatewayError: then there is no job."""
+        """Returns when the broker has every picture. Raises GatewayError: then there is no job.
+
+        A store that accepted the job and could not say so in time is asked again: then it is taken.
+        """
         job = self._new_job(submission, deadline)
         refused = [
             Result(job.id, index, picture.refusal)
@@ -91,6 +93,9 @@ class Submitting:
                 raise Unavailable("taking the job took too long")
         except (KeyReused, TooManyJobs):
             raise
+        except GatewayError:
+            if await self._abandon(job):
+                raise
         except BaseException:
             await self._abandon(job)
             raise
@@ -169,11 +174,18 @@ class Submitting:
     def _send(self, message: Message, *, gather: bool) -> "asyncio.Future[None]":
         return asyncio.wrap_future(self._broker.publish(self._topics.jobs, message, gather=gather))
 
-    async def _abandon(self, job: Job) -> None:
-        """Nobody was told of it. If the store cannot be told either, publish_until_ms ends it."""
+    async def _abandon(self, job: Job) -> bool:
+        """False if it is accepted: another request with its key may have been told of it, so it goes on.
+
+        If the store cannot be told, publish_until_ms ends what is not accepted.
+        """
+        try:
+            if not await self._calls(self._store.remove, job.id):
+                return False
+        except GatewayError:
+            return True
         self._requester.cancel(correlation_id(job.id, index) for index in range(job.total))
-        with suppress(GatewayError):
-            await self._calls(self._store.remove, job.id)
+        return True
 
 
 def _now_ms() -> int:

@@ -86,7 +86,7 @@ def test_a_job_that_is_not_there_is_none(store: Store) -> None:
     assert store.progress([]) == {}
     assert not store.accept(unknown, now_ms())
     store.cancel(unknown, now_ms())
-    store.remove(unknown)
+    assert store.remove(unknown)
 
 
 def test_creating_and_accepting_twice_is_as_once(store: Store) -> None:
@@ -224,9 +224,17 @@ def test_several_open_a_new_file_at_once(tmp_path: Path) -> None:
 def test_a_key_is_free_again_when_its_job_is_removed(store: Store) -> None:
     job = new_job(key=uuid.uuid4().hex)
     create(store, job)
-    store.remove(job.id)
+    assert store.remove(job.id)
     assert store.get(job.id, job.created_ms) is None
     assert create(store, new_job(key=job.key)) is Creation.CREATED
+
+
+def test_an_acknowledged_job_cannot_be_removed(store: Store) -> None:
+    job = accepted(store, key=uuid.uuid4().hex)
+    store.add([result(job, 0)], now_ms())
+    assert not store.remove(job.id)
+    assert read(store, job) == (msgspec.structs.replace(job, completed=1), [result(job, 0)])
+    assert create(store, new_job(key=job.key)) is Creation.KEY_TAKEN
 
 
 def test_a_job_that_was_never_acknowledged_gives_its_key_away_and_cannot_be_any_more(store: Store) -> None:

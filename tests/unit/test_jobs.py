@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.jobs.store import StoreUnavailable
 from messaging import codec
 from messaging.broker import Message
 from messaging.contract import ErrorCode, Failure, Reply, Request, ReturnAddress
@@ -367,6 +368,63 @@ async def test_a_client_that_hangs_up_while_it_submits_leaves_no_job_and_its_key
         await asyncio.wait([hanging])
         document = await submit(http, SANDAL, **{"Idempotency-Key": "k"})
         assert document["total"] == 1
+
+
+async def test_a_job_that_another_was_told_of_outlives_the_client_that_hangs_up_before_it_hears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store has accepted it, and is slow to say so."""
+    one = Gateway(broker := MemoryBroker(), tmp_path / "jobs.sqlite3")
+    accepted, heard = threading.Event(), threading.Event()
+    accept = one.jobs._store.accept
+
+    def accept_slowly(job_id: str, now_ms: int) -> bool:
+        done = accept(job_id, now_ms)
+        accepted.set()
+        heard.wait(20)
+        return done
+
+    monkeypatch.setattr(one.jobs._store, "accept", accept_slowly)
+    cancellations = broker.listen("predict.cancellations")
+    async with one.running() as http:
+        hanging = asyncio.create_task(submit(http, SANDAL, **{"Idempotency-Key": "k"}))
+        await asyncio.to_thread(accepted.wait, 20)
+        document = await submit(http, SANDAL, **{"Idempotency-Key": "k"})
+        hanging.cancel()
+        await asyncio.wait([hanging])
+        heard.set()
+        assert (await http.get(f"/jobs/{document['id']}")).json()["status"] == "accepted"
+        assert await asyncio.to_thread(cancellations.receive, 10, 0.1) == []
+
+
+async def test_a_job_that_the_store_accepted_before_it_failed_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Gateway(broker := MemoryBroker(), tmp_path / "jobs.sqlite3")
+    accept = one.jobs._store.accept
+
+    def accept_and_fail(job_id: str, now_ms: int) -> bool:
+        accept(job_id, now_ms)
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(one.jobs._store, "accept", accept_and_fail)
+    cancellations = broker.listen("predict.cancellations")
+    async with one.running() as http:
+        document = await submit(http, SANDAL)
+        assert (await http.get(f"/jobs/{document['id']}")).json()["status"] == "accepted"
+        assert await asyncio.to_thread(cancellations.receive, 10, 0.1) == []
+
+
+async def test_pictures_of_a_job_that_the_store_did_not_accept_are_called_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Gateway(broker := MemoryBroker(), tmp_path / "jobs.sqlite3")
+    monkeypatch.setattr(one.jobs._store, "accept", lambda job_id, now_ms: False)
+    cancellations = broker.listen("predict.cancellations")
+    async with one.running() as http:
+        problem(await http.post("/jobs", files=files(SANDAL, SANDAL)), 503)
+        (cancellation,) = await asyncio.to_thread(cancellations.receive, 10, 5)
+    assert len(codec.decode_cancellation(cancellation)) == 2
 
 
 async def test_without_a_store_jobs_are_503_and_pictures_are_answered(tmp_path: Path) -> None:
