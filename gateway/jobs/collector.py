@@ -9,6 +9,7 @@ from gateway.jobs.job import Result, picture_of
 from gateway.jobs.rendering import answered
 from gateway.jobs.settings import JobSettings
 from gateway.jobs.store import Added, Store, StoreError
+from gateway.jobs.sweeping import Sweeping
 from messaging import codec
 from messaging.broker import Broker, BrokerError, ClientBroken, Delivery, Message, Subscription
 from messaging.contract import ContractError
@@ -17,7 +18,6 @@ _log = logging.getLogger("mlaas.jobs")
 
 _MOST_AT_ONCE = 500
 _RETRY_S = 0.5
-_SWEPT_AT_ONCE = 1_000
 
 
 class Collector:
@@ -46,7 +46,7 @@ class Collector:
         self._stopping = threading.Event()
         self._subscription: Subscription | None = None
         self._in_hand: Sequence[Delivery] = ()
-        self._swept_at = float("-inf")
+        self._sweeping = Sweeping(store, settings.sweep_interval_ms / 1000)
         self._said = ""
         self._thread = threading.Thread(target=self._run, name="job-collector", daemon=True)
 
@@ -76,9 +76,7 @@ class Collector:
 
     def _turn(self) -> None:
         """Take replies, store them, acknowledge them; what the store did not take is tried again first."""
-        if time.monotonic() - self._swept_at > self._settings.sweep_interval_ms / 1000:
-            self._store.sweep(_now_ms(), _SWEPT_AT_ONCE)
-            self._swept_at = time.monotonic()
+        self._sweeping.turn(time.monotonic(), _now_ms())
         if self._subscription is None:
             # In one group with gateways of another store, each would drop results of the other's jobs.
             group = f"{self._settings.group}.{self._store.identity()}"

@@ -14,7 +14,7 @@ import pytest
 from gateway.jobs.collector import Collector
 from gateway.jobs.connect import connect
 from gateway.jobs.job import Asked, Job, correlation_id
-from gateway.jobs.store import Added, Limits, Store
+from gateway.jobs.store import Added, Limits, Store, StoreUnavailable
 from messaging import codec
 from messaging.broker import BrokerUnavailable, ClientBroken
 from messaging.contract import Reply, ReturnAddress
@@ -126,6 +126,17 @@ def test_what_was_not_stored_when_a_gateway_ended_comes_to_the_next(store: Store
             collector.stop()
     assert unacknowledged(broker, store) == 1
     assert store.progress([job.id])[job.id].completed == 0
+
+
+def test_results_are_collected_while_no_sweep_succeeds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_slow(now_ms: int, most: int) -> int:
+        raise StoreUnavailable("timeout")
+
+    monkeypatch.setattr(store, "sweep", too_slow)
+    broker, job = MemoryBroker(), job_in(store)
+    with collecting(broker, store):
+        publish(broker, job, 0)
+        until_completed(store, job, 1)
 
 
 @pytest.mark.parametrize("error", [BrokerUnavailable, ClientBroken, ValueError])
