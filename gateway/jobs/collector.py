@@ -117,9 +117,13 @@ def _results(replies: Iterable[Message], now_ms: int) -> Iterable[Result]:
         if picture is None:
             continue
         try:
-            yield Result(*picture, answered(reply, now_ms))
+            body = answered(reply, now_ms)
         except ContractError as error:
             _log.warning("%s", error)
+        except Exception:  # it would be the same each time that it is tried again
+            _log.exception("a reply that cannot be read")
+        else:
+            yield Result(*picture, body)
 
 
 def _now_ms() -> int:

@@ -16,7 +16,7 @@ from gateway.jobs.connect import connect
 from gateway.jobs.job import Asked, Job, correlation_id
 from gateway.jobs.store import Added, Limits, Store, StoreUnavailable
 from messaging import codec
-from messaging.broker import BrokerUnavailable, ClientBroken
+from messaging.broker import BrokerUnavailable, ClientBroken, Message
 from messaging.contract import Reply, ReturnAddress
 from messaging.memory import MemoryBroker
 from mlaas.settings import load
@@ -98,6 +98,36 @@ def test_what_the_store_has_is_acknowledged_and_told(store: Store) -> None:
     assert {job_id for ids, _ in told for job_id in ids} == {job.id}
     assert [sum(column) for column in zip(*(added for _, added in told), strict=True)] == [2, 1, 1]
     assert unacknowledged(broker, store) == 0
+
+
+@pytest.mark.parametrize("body", [b'{"sha256":"\xff"}', b"", b"[]", b"{}", 100_000 * b"["])
+def test_a_reply_that_is_none_is_dropped_and_those_beside_it_are_stored(store: Store, body: bytes) -> None:
+    broker, job, told = MemoryBroker(), job_in(store), []
+    broker.publish(TOPIC, Message(body, {"correlation_id": correlation_id(job.id, 1)}))
+    publish(broker, job, 0)
+    with collecting(broker, store, lambda ids, added: told.append(added)):
+        until_completed(store, job, 1)
+    assert [sum(column) for column in zip(*told, strict=True)] == [1, 0, 1]
+    assert unacknowledged(broker, store) == 0
+
+
+def test_a_reply_that_decoding_breaks_on_is_dropped_and_those_beside_it_are_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker, job = MemoryBroker(), job_in(store)
+    decode = codec.decode_reply
+    bad = Message(b"bad", {"correlation_id": correlation_id(job.id, 1)})
+
+    def break_on_one(message: Message) -> Reply:
+        return decode(message) if message.body != bad.body else Reply(sha256=str([][0]))
+
+    monkeypatch.setattr(codec, "decode_reply", break_on_one)
+    broker.publish(TOPIC, bad)
+    publish(broker, job, 0)
+    with collecting(broker, store):
+        until_completed(store, job, 1)
+    assert unacknowledged(broker, store) == 0
+    assert "IndexError" in caplog.text
 
 
 def test_while_the_store_is_away_nothing_is_acknowledged_and_afterwards_all_is_there(
