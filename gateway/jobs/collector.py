@@ -11,7 +11,15 @@ from gateway.jobs.settings import JobSettings
 from gateway.jobs.store import Added, Store, StoreError
 from gateway.jobs.sweeping import Sweeping
 from messaging import codec
-from messaging.broker import Broker, BrokerError, ClientBroken, Delivery, Message, Subscription
+from messaging.broker import (
+    Broker,
+    BrokerError,
+    BrokerUnavailable,
+    ClientBroken,
+    Delivery,
+    Message,
+    Subscription,
+)
 from messaging.contract import ContractError
 
 _log = logging.getLogger("mlaas.jobs")
@@ -78,15 +86,28 @@ class Collector:
         """Take replies, store them, acknowledge them; what the store did not take is tried again first."""
         self._sweeping.turn(time.monotonic(), _now_ms())
         if self._subscription is None:
-            # In one group with gateways of another store, each would drop results of the other's jobs.
-            group = f"{self._settings.group}.{self._store.identity()}"
-            self._subscription = self._broker.subscribe(self._topic, group, self._instance_id)
+            self._subscription = self._join()
         if not self._in_hand:
-            self._in_hand = self._subscription.receive(_MOST_AT_ONCE, 0.2)
+            self._in_hand = self._received(self._subscription)
         if self._in_hand:
             self._keep(self._in_hand)
             self._subscription.acknowledge(self._in_hand)
             self._in_hand = ()
+
+    def _join(self) -> Subscription:
+        """In one group with gateways of another store, each would drop results of the other's jobs."""
+        group = f"{self._settings.group}.{self._store.identity()}"
+        return self._broker.subscribe(self._topic, group, self._instance_id)
+
+    def _received(self, subscription: Subscription) -> Sequence[Delivery]:
+        """What was read before an error comes again; acknowledging what comes later would pass over it."""
+        try:
+            return subscription.receive(_MOST_AT_ONCE, 0.2)
+        except BrokerUnavailable:  # nothing was read
+            raise
+        except Exception:
+            self._leave()
+            raise
 
     def _keep(self, deliveries: Sequence[Delivery]) -> None:
         now_ms = _now_ms()
@@ -100,8 +121,11 @@ class Collector:
     def _leave(self) -> None:
         """What is in hand comes again, here or elsewhere."""
         subscription, self._subscription, self._in_hand = self._subscription, None, ()
-        if subscription is not None:
-            subscription.close()
+        try:
+            if subscription is not None:
+                subscription.close()
+        except Exception:  # the thread goes on
+            _log.exception("leaving the group")
 
     def _wait_after(self, what: str) -> None:
         if what != self._said:
