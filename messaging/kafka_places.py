@@ -45,8 +45,10 @@ class KafkaSubscription:
                     self._to_commit[delivery.partition] = following
 
     def close(self) -> None:
-        self._commit()
-        self._reader.close()
+        try:
+            self._commit()
+        finally:
+            self._reader.close()
 
     def _commit(self) -> None:
         with self._lock:

@@ -81,12 +81,20 @@ class Reader:
         """
         with translated("receive"):
             first = self._consumer.poll(timeout)
-            rest = self._consumer.consume(max_records - 1, timeout=0) if first and max_records > 1 else []
+        rest = self._more(max_records - 1) if first and max_records > 1 else []
         if self._lost:
             self._lost = False
             if first is None:
                 raise BrokerUnavailable("no broker answers")
         return [record for record in (first, *rest) if record is not None and self._is_sound(record)]
+
+    def _more(self, max_records: int) -> list[Record]:
+        """What is wrong will be said by the next poll: the record before it is not to be lost."""
+        try:
+            return self._consumer.consume(max_records, timeout=0)
+        except KafkaException as error:
+            _log.warning("receive: %s", error.args[0].str())
+            return []
 
     def store(self, topic: str, partition: int, offset: int) -> None:
         """Commit with the next automatic commit. A partition that was taken away is not ours to commit."""
