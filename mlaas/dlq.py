@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from messaging import codec, dead_letters
-from messaging.broker import Broker, BrokerUnavailable, Delivery, Inbox, Records
+from messaging.broker import Broker, BrokerUnavailable, Delivery, Inbox, NotSupported, Records
 from messaging.contract import Reply
 from messaging.dead_letters import Letter
 from mlaas.connect import connect
@@ -56,7 +56,7 @@ def opened(settings: Settings) -> Iterator[tuple[Broker, Records]]:
     """The broker and its dead letters. Raises BrokerError, and ValueError for a URL that is none."""
     url = urlsplit(settings.broker.url)
     if url.scheme in ("embedded", "memory"):
-        raise BrokerUnavailable(
+        raise NotSupported(
             f"{url.scheme}:// keeps dead letters in the process it runs in: while `mlaas up` runs, name the"
             " broker that it prints at its start, with --broker URL"
         )
@@ -69,8 +69,7 @@ def opened(settings: Settings) -> Iterator[tuple[Broker, Records]]:
             records.close()
     except BrokerUnavailable as error:
         servers = url.netloc.rpartition("@")[2]
-        hint = "is it running? --broker takes another URL; `mlaas up` prints that of its own"
-        raise BrokerUnavailable(f"no broker answers at {servers} ({error}); {hint}") from error
+        raise BrokerUnavailable(f"no broker answers at {servers} ({error})") from error
     finally:
         broker.close()
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from client.errors import NotFound, Refused, Unavailable, of_problem
+from messaging.broker import BrokerUnavailable
 from mlaas import answers
 from mlaas.answers import Answer
 from mlaas.arrivals import Arrivals, Listing, Stamp, look
@@ -63,6 +64,7 @@ def test_a_hint_names_the_request_and_is_left_out_where_the_detail_says_it_all()
     assert with_hint(of_problem(unknown, 404)) == "Unknown model: served: a"
     assert with_hint(NotFound("Not Found")).startswith("Not Found; is this a gateway")
     assert with_hint(Refused("as it is")) == "as it is"
+    assert "is it running?" in with_hint(BrokerUnavailable("no broker answers"))
     assert with_hint(ValueError("two\nlines")) == "two lines"
 
 
