@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from messaging import dead_letters
-from messaging.broker import Broker, BrokerUnavailable, Delivery, Message
+from messaging.broker import Broker, Delivery, Message, NotSupported
 from messaging.contract import ErrorCode
 from messaging.memory import MemoryBroker
 from mlaas import dlq, letters
@@ -87,7 +87,7 @@ def test_nothing_is_deleted_that_was_not_answered() -> None:
 @pytest.mark.parametrize("url", ["embedded://", "memory://"])
 def test_a_broker_that_lives_in_another_process_is_not_looked_for_in_this_one(url: str) -> None:
     settings = replace(SETTINGS, broker=replace(SETTINGS.broker, url=url))
-    with pytest.raises(BrokerUnavailable, match="--broker URL"), dlq.opened(settings):
+    with pytest.raises(NotSupported, match="--broker URL"), dlq.opened(settings):
         pass
 
 
