@@ -73,9 +73,11 @@ def one(
 ) -> Member:
     """Learns the epochs that are left of one member. Raises TrainingError."""
     checkpoints = Checkpoints(settings)
-    if done := checkpoints.progress().epochs_done:
+    progress = checkpoints.progress()
+    if done := progress.epochs_done:
         report(f"seed {settings.seed}: going on after epoch {done} of {settings.epochs}")
-    progress = learn(settings, data, checkpoints, report, teacher, progress_bar=progress_bar)
+    if done < settings.epochs:
+        progress = learn(settings, data, checkpoints, report, teacher, progress_bar=progress_bar)
     network = untrained(settings)
     network.load_weights(checkpoints.best(progress))
     return Member(progress, network)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -13,10 +14,11 @@ from model.calibration import losses, nll
 from model.checkpoint import Checkpoints, Progress
 from model.dataset import LABELS
 from model.figures import Epoch
+from model.fitting import Fitting
 from model.lessons import Lessons, Split
 from model.network import to_train
 from model.normalization import FusedBatchNormalization
-from model.objective import Objective, accuracy
+from model.objective import Floats, Objective, accuracy
 from model.precision import precision
 from model.settings import TrainSettings
 from model.skipping import Chosen
@@ -28,31 +30,24 @@ STATISTICS_MOMENTUM = 0.95
 """Of the running mean and variance; Keras's 0.99 lags too far behind where an epoch has 400 steps."""
 
 
+class Passes(Protocol):
+    """What shows pictures to one learner: see model.fitting.Fitting."""
+
+    def run(
+        self,
+        epoch: int,
+        images: Pictures,
+        targets: Floats,
+        weights: Floats,
+        batch_size: int,
+        *,
+        progress_bar: bool,
+    ) -> tuple[float, float]:
+        """One pass over the pictures in this order: mean loss and accuracy."""
+
+
 class TrainingError(Exception):
     """Training cannot go on; the message says what to change."""
-
-
-class Averaging(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps a second network at the moving average of the learner's weights and statistics.
-
-    The optimizer's own average would not do: fit() ends by putting it into the learner.
-    """
-
-    EVERY_STEPS = 4
-
-    def __init__(self, averaged: keras.Model, decay: float) -> None:
-        super().__init__()
-        self._averaged = averaged
-        self._decay = decay
-
-    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        """Moves the average towards the learner: fast at first, so that it forgets the first weights."""
-        step = int(self.model.optimizer.iterations)
-        if step % self.EVERY_STEPS:
-            return
-        decay = min(self._decay, step / (step + 10)) ** self.EVERY_STEPS
-        for average, weight in zip(self._averaged.weights, self.model.weights, strict=True):
-            average.assign(decay * average + (1 - decay) * weight)
 
 
 def learn(
@@ -71,13 +66,13 @@ def learn(
     learner = prepare(settings, len(data.images), taught=teacher is not None)
     averaged = untrained(settings)
     averaged.set_weights(learner.get_weights())
-    averaging = Averaging(averaged, settings.ema_decay)
+    passes = passes_of(learner, averaged, settings.ema_decay)
     lessons = Lessons(data, settings, teacher)
     progress = checkpoints.restore(learner, averaged)
     for epoch in range(progress.epochs_done, settings.epochs):
         started = time.monotonic()
         chosen = choose(settings, data, averaged, checkpoints, epoch)
-        loss, hits = run_epoch(learner, lessons, chosen, epoch, settings.batch_size, averaging, progress_bar)
+        loss, hits = run_epoch(passes, lessons, chosen, epoch, settings.batch_size, progress_bar)
         held_out = judge(averaged, data)
         ended = Epoch(loss, hits, *held_out, round(time.monotonic() - started, 1))
         if not np.isfinite((loss, held_out[0])).all():
@@ -141,30 +136,22 @@ def choose(
     return skipping.choose(checkpoints.losses(judged), settings.skipping, random)
 
 
+def passes_of(learner: keras.Model, averaged: keras.Model, decay: float) -> Passes:
+    """What runs the epochs on the backend that Keras has."""
+    if keras.backend.backend() == "jax":
+        from model.scanning import Scanning
+
+        return Scanning(learner, averaged, decay)
+    return Fitting(learner, averaged, decay)
+
+
 def run_epoch(
-    learner: keras.Model,
-    lessons: Lessons,
-    chosen: Chosen,
-    epoch: int,
-    batch_size: int,
-    averaging: Averaging,
-    progress_bar: bool,
+    passes: Passes, lessons: Lessons, chosen: Chosen, epoch: int, batch_size: int, progress_bar: bool
 ) -> tuple[float, float]:
     """One pass over the chosen pictures: mean loss and accuracy."""
     images, taught = lessons.of(epoch)
     order, weights = chosen
-    history = learner.fit(
-        images[order],
-        taught[order],
-        sample_weight=weights,
-        batch_size=batch_size,
-        initial_epoch=epoch,
-        epochs=epoch + 1,
-        shuffle=False,
-        callbacks=[averaging],
-        verbose=int(progress_bar),
-    ).history
-    return history["loss"][0], history["accuracy"][0]
+    return passes.run(epoch, images[order], taught[order], weights, batch_size, progress_bar=progress_bar)
 
 
 def judge(averaged: keras.Model, data: Split) -> tuple[float, float]:

@@ -2,7 +2,6 @@
 
 import io
 import tempfile
-from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -30,11 +29,20 @@ class Calibration(CalibrationDataReader):  # type: ignore[misc]
     def __init__(self, pictures: Pictures) -> None:
         size = min(AT_ONCE, len(pictures))
         starts = range(0, len(pictures) - size + 1, size)
-        self._parts: Iterator[Pictures] = (pictures[at : at + size] for at in starts)
+        self._parts = [pictures[at : at + size] for at in starts]
+        self._shown = iter(self._parts)
+
+    def __len__(self) -> int:
+        """How many parts there are."""
+        return len(self._parts)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Shows these parts next."""
+        self._shown = iter(self._parts[start_index:end_index])
 
     def get_next(self) -> dict[str, Pictures] | None:
-        """The next ones, None at the end."""
-        part = next(self._parts, None)
+        """The next part, None at the end."""
+        part = next(self._shown, None)
         return None if part is None else {"pixels": part}
 
 
@@ -61,6 +69,8 @@ def quantized(exported: bytes, pictures: Pictures) -> bytes:
             weight_type=QuantType.QInt8,
             nodes_to_exclude=first_convolutions(network),
             calibrate_method=CalibrationMethod.Percentile,
+            # All that the network computes of these parts is in memory at once: of one, half a gigabyte.
+            extra_options={"CalibStridedMinMax": 1},
         )
         return path.read_bytes()
 

@@ -81,10 +81,10 @@ def state(settings):
 def interrupt_after(monkeypatch, epochs):
     run_epoch = learning.run_epoch
 
-    def run_or_interrupt(learner, lessons, chosen, epoch, *rest):
+    def run_or_interrupt(passes, lessons, chosen, epoch, *rest):
         if epoch == epochs:
             raise KeyboardInterrupt
-        return run_epoch(learner, lessons, chosen, epoch, *rest)
+        return run_epoch(passes, lessons, chosen, epoch, *rest)
 
     monkeypatch.setattr(learning, "run_epoch", run_or_interrupt)
 
