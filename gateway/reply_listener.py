@@ -33,6 +33,8 @@ class ReplyListener:
         self._on_lost = on_lost
         self._stopping = threading.Event()
         self._lost = False
+        self.failure: Exception | None = None
+        """What nobody foresaw, and ended it."""
         self._thread = threading.Thread(target=self._run, name="reply-listener", daemon=True)
 
     def start(self) -> None:
@@ -48,6 +50,12 @@ class ReplyListener:
         return self._thread.is_alive()
 
     def _run(self) -> None:
+        try:
+            self._read()
+        except Exception as error:
+            self.failure = error
+
+    def _read(self) -> None:
         inbox = self._open()
         if inbox is None:
             return

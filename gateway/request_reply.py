@@ -83,7 +83,7 @@ class Requester:
         self._leaving = self._closing = True
         self._pings.cancel()
         end = time.monotonic() + self._settings.drain_timeout_ms / 1000
-        while len(self._pending) and time.monotonic() < end:
+        while len(self._pending) and self.alive and time.monotonic() < end:
             await asyncio.sleep(0.02)
         self._pending.fail_all(_SHUTTING_DOWN)
 
@@ -94,8 +94,13 @@ class Requester:
 
     @property
     def alive(self) -> bool:
-        """False when the process can only be mended by a restart."""
+        """False when no reply is read any more."""
         return self._listener.alive
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ended the reading of replies: the process can only be mended by a restart."""
+        return self._listener.failure
 
     @property
     def leaving(self) -> bool:

@@ -57,6 +57,10 @@ class _Server(uvicorn.Server):
         ]
         _collect_seldom()
 
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to end: a gateway that reads no replies is of no use, and a new one may be."""
+        return await super().on_tick(counter) or self._requester.failure is not None
+
     def _protocol(self) -> asyncio.Protocol:
         return self.config.http_protocol_class(  # type: ignore[call-arg]
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
@@ -102,7 +106,8 @@ def serve(
 ) -> None:
     """Until SIGTERM or SIGINT; then the requests in flight are answered first.
 
-    Raises KeyFileError, StoreError, and OSError when the port for metrics is taken.
+    Raises KeyFileError, StoreError, OSError when the port for metrics is taken, and what ended the reading of
+    replies.
     """
     requester = Requester(broker, topics, settings)
     if settings.metrics_port:
@@ -137,6 +142,8 @@ def serve(
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     server.run(sockets=[listener])
+    if requester.failure is not None:
+        raise requester.failure
 
 
 def _collect_seldom() -> None:

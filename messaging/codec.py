@@ -19,7 +19,8 @@ from messaging.contract import (
 )
 
 # What msgspec raises for text that is not UTF-8, and for what is nested too deep.
-_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""msgspec's, on what is no JSON, or of another type; not UTF-8; nested too deeply."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_reply = msgspec.json.Decoder(Reply).decode
@@ -86,7 +87,7 @@ def decode_cancellation(message: Message) -> list[str]:
     """Raises ContractError."""
     try:
         return _decode_cancellation(message.body)
-    except _NOT_JSON as error:
+    except NOT_JSON as error:
         raise ContractError(f"cancellation: {error}") from error
 
 
@@ -99,7 +100,7 @@ def decode_reply(message: Message) -> Reply:
     """Raises ContractError."""
     try:
         reply = _decode_reply(message.body)
-    except _NOT_JSON as error:
+    except NOT_JSON as error:
         raise ContractError(f"reply: {error}") from error
     if reply.error is None and not reply.probabilities and not reply.model:
         raise ContractError("reply: neither an answer nor an error")

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from gateway.errors import InvalidRequest
-from gateway.oip.tensors import UNREADABLE, count_of, from_binary, from_json
+from gateway.oip.tensors import count_of, from_binary, from_json
+from messaging.codec import NOT_JSON
 from messaging.contract import MODES, Mode
 from messaging.headers import one_of
 
@@ -68,7 +69,7 @@ def read(content: bytes, header_length: str | None, most_pictures: int) -> Asked
         body = _decode(content[:length])
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"the inference request is not understood: {error}") from error
-    except UNREADABLE as error:
+    except NOT_JSON as error:
         hint = "" if header_length else "; if binary data follows, Inference-Header-Content-Length says where"
         raise InvalidRequest(f"the inference request is not JSON: {error}{hint}") from error
     (its_input,) = body.inputs
@@ -93,7 +94,7 @@ def _part(raw: msgspec.Raw, name: str, kind: Any) -> Any:
         raise InvalidRequest(f"{name} has {len(part)} bytes; at most {_MOST_BYTES} are accepted")
     try:
         return msgspec.json.decode(part, type=kind)
-    except UNREADABLE as error:
+    except NOT_JSON as error:
         raise InvalidRequest(f"{name} is not understood: {error}") from error
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from gateway.errors import GatewayError, InvalidRequest, NotAPicture, TooLarge
+from messaging.codec import NOT_JSON
 
 SIDE = 28
 SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
@@ -22,9 +23,6 @@ SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
     "BYTES": ((), (1,)),
 }
 """What follows the number of pictures."""
-
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""msgspec's, on what is no JSON, or of another type; not UTF-8; nested too deeply."""
 
 _PIXELS = SIDE * SIDE
 _NESTED = re.compile(rb"\s*\[\s*\[")
@@ -75,7 +73,7 @@ def _flat(datatype: str, shape: Sequence[int], data: bytes) -> list[Any]:
     is_nested = len(shape) > 1 and _NESTED.match(data) is not None
     try:
         values = _decoder(datatype, len(shape) if is_nested else 1).decode(data)
-    except UNREADABLE as error:
+    except NOT_JSON as error:
         raise InvalidRequest(f"data of {datatype} has {_VALUES[datatype]}: {error}") from error
     for size in shape[1:] if is_nested else ():
         if any(len(row) != size for row in values):
