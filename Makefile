@@ -26,7 +26,7 @@ check: .venv/.development ## style, types, and the direction of imports
 kafka: .venv/.serving ## a real Apache Kafka on port 9092, with its topics' data in .cache; needs Java and Maven
 	$(BIN)/python -m deploy.kafka.local_kafka --port 9092 --data-dir .cache/kafka-data
 
-train: .venv/.development ## train both models and write weights/; the large one first, it teaches the other
+train: .venv/.development ## train both models, their teacher first, and write weights/
 	$(BIN)/mlaas train --config configs/fashion-mnist-large.yaml
 	$(BIN)/mlaas train
 

@@ -8,35 +8,35 @@ from gateway.errors import GatewayError
 REQUEST_ID = "842df7a8c8ce4d5e530237af93b56d0f"
 
 _PROBABILITIES = {
-    "T-shirt/top": 0.000010,
-    "Trouser": 0.000011,
-    "Pullover": 0.000022,
-    "Dress": 0.000021,
-    "Coat": 0.000009,
-    "Sandal": 0.999497,
-    "Shirt": 0.000018,
-    "Sneaker": 0.000077,
-    "Bag": 0.000289,
-    "Ankle boot": 0.000046,
+    "T-shirt/top": 0.000008,
+    "Trouser": 0.000009,
+    "Pullover": 0.000014,
+    "Dress": 0.000020,
+    "Coat": 0.000006,
+    "Sandal": 0.999691,
+    "Shirt": 0.000004,
+    "Sneaker": 0.000067,
+    "Bag": 0.000132,
+    "Ankle boot": 0.000049,
 }
 
 SHIPPED: dict[str, Any] = {
     "name": "fashion-mnist",
-    "version": "1.3.0",
+    "version": "1.4.0",
     "default": True,
     "runtime": "onnx",
     "labels": [*_PROBABILITIES],
     "input": "28 x 28 grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it",
-    "sha256": "b9341f1afd4e909f1200d4eb8992fd2c9ba3e9688dfdba2cdde004c92be291b3",
-    "accuracy": 0.9473,
+    "sha256": "3fa04850755ddc9c3dd0d570f169750eed004757bc66f438670725d905c81755",
+    "accuracy": 0.9522,
 }
 
 PREDICTION: dict[str, Any] = {
     "label": "Sandal",
-    "confidence": 0.999497,
+    "confidence": 0.999691,
     "probabilities": _PROBABILITIES,
     "in_distribution": True,
-    "ood_score": 0.299745,
+    "ood_score": 0.404269,
     "mode": "raw28",
     "warnings": [],
     "model": SHIPPED["name"],

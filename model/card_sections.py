@@ -79,8 +79,9 @@ def training(found: Sources) -> str:
     epochs = " and ".join(map(str, its.best_epochs))
     return f"""## Training
 
-Epochs run: {its.epochs}, in {its.wall_seconds / 60:.0f} minutes, with {versions}. The weights are those after
-epoch {epochs}, right on {percent(its.held_out_accuracy)} of the held-out pictures. The settings:
+Epochs run: {its.epochs}, in {its.wall_seconds / 60:.0f} minutes of Keras on {its.backend}; {versions}.
+The weights are those after epoch {epochs}, right on
+{percent(its.held_out_accuracy)} of the held-out pictures. The settings:
 
 {tables.recipe(its.settings)}{picture(found, "learning-curves.png", "Loss and accuracy after each epoch")}"""
 

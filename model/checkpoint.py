@@ -16,9 +16,10 @@ from model.settings import TrainSettings, recipe
 
 
 class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far training has come. Epochs count from 1."""
+    """How far training has come, and what Keras ran on in the last epoch. Epochs count from 1."""
 
     history: tuple[Epoch, ...] = ()
+    backend: str = ""
 
     @property
     def epochs_done(self) -> int:
@@ -43,7 +44,7 @@ class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def after(self, epoch: Epoch) -> "Progress":
         """The progress after one more epoch."""
-        return Progress((*self.history, epoch))
+        return Progress((*self.history, epoch), keras.backend.backend())
 
 
 class Checkpoints:

@@ -66,6 +66,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     epochs: int
     best_epochs: tuple[int, ...]
     wall_seconds: float
+    backend: str = "tensorflow"
     settings: TrainSettings
     data_sha256: dict[str, str]
     software: dict[str, str]

@@ -16,7 +16,7 @@ from model.strangers import strangers
 SEED = 3001
 PICTURES, PHOTOS, STRANGERS = 8000, 8000, 1500
 """Training pictures that are learned, those of them also as photos, and strangers of each of five kinds."""
-SHRINKAGE, RIDGE, STEPS = 0.01, 0.001, 12
+SHRINKAGE, RIDGE, STEPS = 0.01, 0.05, 12
 
 
 def fit(

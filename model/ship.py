@@ -46,6 +46,7 @@ def ship(run: Run, detector: ood.Detector, weights_dir: Path) -> Manifest:
         epochs=len(run.history),
         best_epochs=tuple(member.progress.best_epoch for member in run.members),
         wall_seconds=round(run.wall_seconds, 1),
+        backend=run.members[0].progress.backend,
         settings=recipe(settings),
         data_sha256=dataset.DIGESTS,
         software=software(),

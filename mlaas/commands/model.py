@@ -20,17 +20,23 @@ from mlaas.commands.evaluate import write_report
 def train(chosen: Chosen, epochs: int | None, seed: int | None, name: str | None) -> None:
     """Train a model; write it to weights/, and what it is worth to reports/ and docs/.
 
+    Where its teacher is missing, that is trained first; --set train.teacher.name= goes without one.
     Ctrl-C stops; the same command goes on where it was.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on the processor go to every terminal
+    from mlaas.teachers import with_teacher
     from model.train import train as run
 
-    settings = chosen.load("train", train__epochs=epochs, train__seed=seed, train__name=name)
-    manifest = run(
-        settings.train, Path(settings.model.weights_dir), click.echo, progress_bar=sys.stdout.isatty()
-    )
-    click.echo(f"{manifest.name} {manifest.version}: {manifest.metrics.accuracy:.2%} on the test pictures")
-    write_report(settings, manifest.name)
+    chosen_settings = chosen.load("train", train__epochs=epochs, train__seed=seed, train__name=name)
+    for settings in with_teacher(chosen_settings):
+        recipe, weights_dir = settings.train, Path(settings.model.weights_dir)
+        if settings is not chosen_settings:
+            click.echo(f"{recipe.name} is not in {weights_dir}, and teaches: it is trained first.")
+        manifest = run(recipe, weights_dir, click.echo, progress_bar=sys.stdout.isatty())
+        click.echo(
+            f"{manifest.name} {manifest.version}: {manifest.metrics.accuracy:.2%} on the test pictures"
+        )
+        write_report(settings, manifest.name)
 
 
 COMMANDS = (train,)

@@ -36,6 +36,7 @@ def manifest(**changes) -> Manifest:
         epochs=9,
         best_epochs=(8,),
         wall_seconds=720.0,
+        backend="tensorflow",
         settings=recipe(settings.load(None, {}).train),
         data_sha256=DIGESTS,
         software={"keras": "3.99"},

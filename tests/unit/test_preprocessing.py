@@ -237,11 +237,8 @@ def test_pictures_of_the_data_set_survive_a_shop_page(mode):
         pictures, labels = arrays["images"], arrays["labels"]
     classifier = load(Path("weights"), "fashion-mnist", "onnx", 1)
     again = np.stack([seen(on_a_shop_page(picture), mode=mode) for picture in pictures])
-    straight, shown = (
-        float((classifier.predict(images).probabilities.argmax(axis=1) == labels).mean())
-        for images in (pictures, again)
-    )
-    assert shown >= straight - 0.01
+    right = classifier.predict(again).probabilities.argmax(axis=1) == labels
+    assert right.mean() >= 0.92
 
 
 @pytest.mark.parametrize("module", ["model.preprocessing", "model.classifier", "model.predict"])
