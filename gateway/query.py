@@ -1,6 +1,6 @@
 """What may be asked for in the query of POST /predict."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from starlette.requests import Request
@@ -28,8 +28,8 @@ def read_query(request: Request) -> Query:
     if not request.scope["query_string"]:
         return _NOTHING_ASKED
     given = request.query_params
+    check_names(given, NAMES)
     try:
-        _check_names(given)
         mode = one_of(given, "mode", MODES, "auto")
         explain = one_of(given, "explain", EXPLAINS, "")
         return Query(given.get("model", ""), mode, explain, _top_k(given.get("top_k")))
@@ -37,10 +37,12 @@ def read_query(request: Request) -> Query:
         raise InvalidRequest(str(error)) from error
 
 
-def _check_names(given: Iterable[str]) -> None:
+def check_names(given: Iterable[str], known: Sequence[str]) -> None:
+    """Raises InvalidRequest for a parameter that there is not."""
     for name in given:
-        if name not in NAMES:
-            raise ValueError(f"there is no parameter {name[:50]!r}; there are {', '.join(NAMES)}")
+        if name not in known:
+            there = f"there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"
+            raise InvalidRequest(f"there is no parameter {name[:50]!r}; {there}")
 
 
 def _top_k(given: str | None) -> int:

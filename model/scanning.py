@@ -81,7 +81,7 @@ def _epoch(
         trainable, other, optimizer, *averages = state
         (loss, (other, right)), gradients = differentiated(trainable, other, *batch)
         trainable, optimizer = learner.optimizer.stateless_apply(optimizer, gradients, trainable)
-        steps = optimizer[0]
+        steps = optimizer[0]  # what Keras counts first
         stays = jnp.where(steps % EVERY_STEPS, 1.0, staying(steps, decay))
         averages = [
             [stays * average + (1 - stays) * weight for average, weight in zip(*both, strict=True)]

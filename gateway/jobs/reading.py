@@ -10,7 +10,7 @@ from gateway.errors import GatewayError, InvalidRequest, TooLarge
 from gateway.jobs.rendering import refused
 from gateway.jobs.submitting import Picture
 from gateway.picture import check
-from gateway.query import Query
+from gateway.query import Query, check_names
 from gateway.upload import Upload
 
 DONE = "done"
@@ -21,6 +21,7 @@ _EVENT_ID = re.compile(r"[0-9]{1,6}")
 
 def read_wait(request: Request, most_ms: int) -> float:
     """Seconds, at most so many milliseconds; 0 if it is not asked for. Raises InvalidRequest."""
+    check_names(request.query_params, ("wait",))
     given = request.query_params.get("wait")
     if given is None:
         return 0.0

@@ -122,6 +122,11 @@ def test_a_wait_is_seconds_up_to_the_most(query: str, seconds: float) -> None:
     assert read_wait(request(query), most_ms=60_000) == seconds
 
 
+def test_a_parameter_that_there_is_not_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="there is no parameter 'wiat'; there is wait"):
+        read_wait(request("wiat=20s"), most_ms=60_000)
+
+
 def test_the_last_event_id_says_how_many_were_seen() -> None:
     assert read_last_event_id(request()) == 0
     assert read_last_event_id(request(last_event_id="12")) == 12
