@@ -6,30 +6,36 @@ from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
-from gateway.errors import ClientGone
+from gateway.errors import ClientGone, GatewayError
 
 
 @asynccontextmanager
 async def while_connected(request: Request) -> AsyncIterator[None]:
-    """Cancels what is inside when the client hangs up, and raises ClientGone. For after the body is read."""
+    """Cancels what is inside when the client hangs up, and raises ClientGone. For after the body is read.
+
+    Where there is a body that nobody asked for, raises what is wrong with it.
+    """
     waiting = asyncio.current_task()
     assert waiting
-    gone = False
+    reason: GatewayError | None = None
 
     async def watch() -> None:
-        nonlocal gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        gone = True
+        nonlocal reason
+        try:
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            reason = ClientGone("the client hung up")
+        except GatewayError as error:
+            reason = error
         waiting.cancel()
 
     watching = asyncio.create_task(watch())
     try:
         yield
     except asyncio.CancelledError:
-        if not gone:
+        if reason is None:
             raise
         waiting.uncancel()
-        raise ClientGone("the client hung up") from None
+        raise reason from None
     finally:
         watching.cancel()
