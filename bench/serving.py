@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.environments import CACHE, ROOT, PeerFailed
 from bench.probe import answers
-from deploy.kafka.local_kafka import free_port
+from deploy.kafka.ports import free_port
 from mlaas.load.bodies import Body
 from mlaas.load.exchange import Exchange, exchanges
 from tests.e2e.services import SAMPLES, descendants, is_alive

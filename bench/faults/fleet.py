@@ -12,7 +12,8 @@ from typing import Self
 from urllib.request import urlopen
 
 from bench.faults.asking import Address
-from tests.e2e.services import Service, descendants, free_port, is_ready, until
+from deploy.kafka.ports import free_port
+from tests.e2e.services import Service, descendants, is_ready, until
 
 HOST = "127.0.0.1"
 

@@ -2,14 +2,16 @@
 
 from typing import Self
 
-from deploy.kafka.local_kafka import LocalKafka, Node, free_port
+from deploy.kafka.local_kafka import LocalKafka, Node
+from deploy.kafka.ports import free_port
 
 
 class LocalCluster:
     """Each broker is a controller, too, so that most of them must live. A context manager."""
 
     def __init__(self, size: int = 3) -> None:
-        ports = tuple(free_port() for _ in range(size))
+        first = free_port(in_a_row=size)
+        ports = tuple(range(first, first + size))
         self.brokers = [LocalKafka(node=Node(number, ports)) for number in range(1, size + 1)]
 
     @property

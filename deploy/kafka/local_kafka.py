@@ -3,7 +3,6 @@
 import argparse
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,10 +13,10 @@ from string import Template
 from typing import Self
 
 from deploy.kafka.jars import java, missing_tools, resolve_jars
+from deploy.kafka.ports import HOST, free_port
 
 CACHE = Path(__file__).parents[2] / ".cache"
 PROPERTIES = Path(__file__).with_name("server.properties")
-HOST = "127.0.0.1"
 READY = b"Kafka Server started"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
@@ -191,11 +190,6 @@ def _end_with_parent(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes
     """However this process ends, its end of the pipe closes; then the shell behind it kills the broker."""
     command = ["sh", "-c", 'read -r _; kill -9 "$0"', str(process.pid)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
-
-
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ import os
 import queue
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -106,12 +105,6 @@ def mlaas(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[s
         [sys.executable, "-m", "mlaas", *arguments],
         cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
-
-
-def free_port() -> int:
-    with socket.socket() as its:
-        its.bind(("127.0.0.1", 0))
-        return int(its.getsockname()[1])
 
 
 def predict(url: str, picture: bytes, **query: str) -> httpx.Response:

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from client import AsyncClient, Client, Prediction, Refused
-from tests.e2e.services import ROOT, SAMPLES, free_port, label_of, mlaas, service, up
+from deploy.kafka.ports import free_port
+from tests.e2e.services import ROOT, SAMPLES, label_of, mlaas, service, up
 
 SLICE = np.load(ROOT / "tests" / "data" / "fashion-mnist-test-500.npz")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.services import ROOT, Service, descendants, free_port, is_ready, mlaas, until, up
+from deploy.kafka.ports import free_port
+from tests.e2e.services import ROOT, Service, descendants, is_ready, mlaas, until, up
 
 
 @pytest.fixture(scope="module")

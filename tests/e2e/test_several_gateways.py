@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from deploy.kafka.ports import free_port
 from tests.e2e.services import (
     SAMPLES,
     Service,
     descendants,
-    free_port,
     label_of,
     mlaas,
     predict,
@@ -30,11 +30,8 @@ COUNTED = re.compile(r'^mlaas_requests_total\{code="200",route="/predict"\} (\S+
 @pytest.fixture(scope="module")
 def metrics_urls() -> list[str]:
     """On two ports in a row."""
-    while True:
-        port = free_port()
-        with socket.socket() as following:
-            if following.connect_ex(("127.0.0.1", port + 1)) and port < 65_535:
-                return [f"http://127.0.0.1:{each}/metrics" for each in (port, port + 1)]
+    port = free_port(in_a_row=2)
+    return [f"http://127.0.0.1:{each}/metrics" for each in (port, port + 1)]
 
 
 @pytest.fixture(scope="module")
