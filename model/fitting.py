@@ -1,6 +1,6 @@
 """Epochs by Keras's fit(), for processors: there a batch takes far longer than all that is around it."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -10,6 +10,14 @@ from model.objective import Floats
 
 EVERY_STEPS = 4
 """Between two looks at the learner's weights."""
+
+
+class Shown(NamedTuple):
+    """The pictures of an epoch in their order, what they teach (see model.objective), what each counts."""
+
+    images: Pictures
+    targets: Floats
+    weights: Floats
 
 
 class Fitting:
@@ -22,21 +30,12 @@ class Fitting:
         self._learner = learner
         self._averaging = Averaging(averaged, decay)
 
-    def run(
-        self,
-        epoch: int,
-        images: Pictures,
-        targets: Floats,
-        weights: Floats,
-        batch_size: int,
-        *,
-        progress_bar: bool,
-    ) -> tuple[float, float]:
-        """One pass over the pictures in this order: mean loss and accuracy."""
+    def run(self, epoch: int, shown: Shown, batch_size: int, *, progress_bar: bool) -> tuple[float, float]:
+        """One pass over the pictures: mean loss and accuracy."""
         history = self._learner.fit(
-            images,
-            targets,
-            sample_weight=weights,
+            shown.images,
+            shown.targets,
+            sample_weight=shown.weights,
             batch_size=batch_size,
             initial_epoch=epoch,
             epochs=epoch + 1,

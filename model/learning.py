@@ -14,11 +14,11 @@ from model.calibration import losses, nll
 from model.checkpoint import Checkpoints, Progress
 from model.dataset import LABELS
 from model.figures import Epoch
-from model.fitting import Fitting
+from model.fitting import Fitting, Shown
 from model.lessons import Lessons, Split
 from model.network import to_train
 from model.normalization import FusedBatchNormalization
-from model.objective import Floats, Objective, accuracy
+from model.objective import Objective, accuracy
 from model.precision import precision
 from model.settings import TrainSettings
 from model.skipping import Chosen
@@ -33,17 +33,8 @@ STATISTICS_MOMENTUM = 0.95
 class Passes(Protocol):
     """What shows pictures to one learner: see model.fitting.Fitting."""
 
-    def run(
-        self,
-        epoch: int,
-        images: Pictures,
-        targets: Floats,
-        weights: Floats,
-        batch_size: int,
-        *,
-        progress_bar: bool,
-    ) -> tuple[float, float]:
-        """One pass over the pictures in this order: mean loss and accuracy."""
+    def run(self, epoch: int, shown: Shown, batch_size: int, *, progress_bar: bool) -> tuple[float, float]:
+        """One pass over the pictures: mean loss and accuracy."""
 
 
 class TrainingError(Exception):
@@ -151,7 +142,8 @@ def run_epoch(
     """One pass over the chosen pictures: mean loss and accuracy."""
     images, taught = lessons.of(epoch)
     order, weights = chosen
-    return passes.run(epoch, images[order], taught[order], weights, batch_size, progress_bar=progress_bar)
+    shown = Shown(images[order], taught[order], weights)
+    return passes.run(epoch, shown, batch_size, progress_bar=progress_bar)
 
 
 def judge(averaged: keras.Model, data: Split) -> tuple[float, float]:

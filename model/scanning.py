@@ -11,9 +11,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from model.arrays import Pictures
-from model.fitting import EVERY_STEPS, staying
-from model.objective import Floats
+from model.fitting import EVERY_STEPS, Shown, staying
 
 Arrays = list[Any]
 State = tuple[Arrays, Arrays, Arrays, Arrays, Arrays]
@@ -33,20 +31,11 @@ class Scanning:
         ]
         self._program = jax.jit(partial(_epoch, learner, decay))
 
-    def run(
-        self,
-        epoch: int,
-        images: Pictures,
-        targets: Floats,
-        weights: Floats,
-        batch_size: int,
-        *,
-        progress_bar: bool,
-    ) -> tuple[float, float]:
-        """One pass over the pictures in this order: mean loss and accuracy. It is over too soon for a bar."""
+    def run(self, epoch: int, shown: Shown, batch_size: int, *, progress_bar: bool) -> tuple[float, float]:
+        """One pass over the pictures: mean loss and accuracy. It is over too soon for a bar."""
         state = tuple([variable.value for variable in group] for group in self._kept)
-        counted = in_batches(len(images), batch_size)
-        state, (loss, right) = self._program(state, (images, targets, weights), *counted)
+        counted = in_batches(len(shown.images), batch_size)
+        state, (loss, right) = self._program(state, shown, *counted)
         for variables, values in zip(self._kept, state, strict=True):
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
@@ -67,9 +56,9 @@ def in_batches(pictures: int, batch_size: int) -> tuple[Any, Any]:
 
 
 def _epoch(
-    learner: keras.Model, decay: float, state: State, lesson: tuple[Any, Any, Any], places: Any, counts: Any
+    learner: keras.Model, decay: float, state: State, shown: Shown, places: Any, counts: Any
 ) -> tuple[State, tuple[Any, Any]]:
-    images, targets, weights = lesson
+    images, targets, weights = shown
 
     def loss_of(trainable: Arrays, other: Arrays, at: Any, count: Any) -> tuple[Any, tuple[Arrays, Any]]:
         logits, other = learner.stateless_call(trainable, other, images[at], training=True)

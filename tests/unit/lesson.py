@@ -9,6 +9,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from mlaas.settings import load
+from model.fitting import Shown
 from model.learning import passes_of, prepare, untrained
 from model.objective import targets
 from model.settings import NetworkSettings
@@ -43,7 +44,8 @@ def main(path: str) -> None:
     taught = targets(random.integers(0, 10, PICTURES).astype(np.uint8), 10, answers)
     weights = random.uniform(0.5, 2, PICTURES).astype(np.float32)
     passes = passes_of(learner, averaged, decay=0.9)
-    figures = [passes.run(epoch, images, taught, weights, BATCH, progress_bar=False) for epoch in range(2)]
+    shown = Shown(images, taught, weights)
+    figures = [passes.run(epoch, shown, BATCH, progress_bar=False) for epoch in range(2)]
     np.savez(path, *learner.get_weights(), *averaged.get_weights(), figures=np.array(figures))
 
 
