@@ -10,20 +10,25 @@ from gateway.hang_up import while_connected
 pytestmark = pytest.mark.anyio
 
 
-def request(then: Message | GatewayError) -> Request:
-    """One that has a body that nobody reads, and then this."""
-    coming: list[Message | GatewayError] = [{"type": "http.request", "body": b"", "more_body": True}, then]
+class Body:
+    """One that nobody reads: a part of it, then what a test says, and nothing more."""
 
-    async def receive() -> Message:
-        await asyncio.sleep(0.01)
-        if not coming:
+    def __init__(self, then: Message | GatewayError) -> None:
+        self._coming: list[Message | GatewayError] = [
+            {"type": "http.request", "body": b"", "more_body": True},
+            then,
+        ]
+        self.over = asyncio.Event()
+        self.request = Request({"type": "http", "headers": []}, self._receive)
+
+    async def _receive(self) -> Message:
+        if not self._coming:
+            self.over.set()
             await asyncio.Event().wait()
-        found = coming.pop(0)
+        found = self._coming.pop(0)
         if isinstance(found, GatewayError):
             raise found
         return found
-
-    return Request({"type": "http", "headers": []}, receive)
 
 
 @pytest.mark.parametrize(
@@ -33,17 +38,19 @@ async def test_waiting_ends_when_the_client_goes_or_sends_what_is_wrong(
     then: Message | GatewayError, raised: type[GatewayError]
 ) -> None:
     with pytest.raises(raised):
-        async with while_connected(request(then)):
-            await asyncio.sleep(5)
+        async with asyncio.timeout(5), while_connected(Body(then).request):
+            await asyncio.Event().wait()
 
 
 async def test_who_cancels_it_meanwhile_cancels_it() -> None:
+    body = Body({"type": "http.request", "body": b""})
+
     async def wait() -> None:
-        async with while_connected(request({"type": "http.request", "body": b""})):
-            await asyncio.sleep(5)
+        async with while_connected(body.request):
+            await asyncio.Event().wait()
 
     waiting = asyncio.create_task(wait())
-    await asyncio.sleep(0.05)
+    await body.over.wait()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
