@@ -43,10 +43,10 @@ bench: .venv/.development ## measure it beside its peers and its parts, write be
 	$(BIN)/python -m bench.run
 
 faults: .venv/.development ## kill, stop and overload the parts of it over real brokers, write bench/results/faults.json; an hour
-	$(BIN)/python -m bench.faults.run
+	$(BIN)/python -m tests.faults.run
 
 faults-selftest: .venv/.development ## plant defects; the scenarios of make faults must notice each
-	$(BIN)/python -m bench.faults.selftest
+	$(BIN)/python -m tests.faults.selftest
 
 lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt

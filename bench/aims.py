@@ -1,29 +1,46 @@
-"""What was aimed at, and what came of it. Pure."""
+"""What is aimed at, and what came of it; the names of single measurements. Pure."""
 
 from collections.abc import Sequence
 
-from bench import names
-from bench.figures import best, plainest, row_of, total
-from bench.report import BARE, EMBEDDED, KAFKA, Aim, Figure, Ratio, Report, Row
-from bench.rounds import ratio
+from bench.report import BARE, EMBEDDED, KAFKA, Aim, Figure, Ratio, Report, Row, ratio, total
 
 PEERS = ("Mosec", "LitServe", "BentoML", "Ray Serve", "MLServer", "FastAPI")
 AT_64 = {"Mosec": 1.25, "LitServe": 7.0, "BentoML": 20.0, "Ray Serve": 20.0}
 
+PING_PONG_MS = "Kafka and back, one at a time, median ms"
+PING_PONG_PER_S = "Kafka and back, 64 under way, messages/s"
+FLOOR_MS = "bare uvicorn, Kafka and back, and one inference together, median ms"
+DECODE_SMALL_MS = "decoding a 28 x 28 PNG, ms"
+DECODE_LARGE_MS = "decoding a 12-megapixel JPEG, ms"
+ALONE_PER_S = "decoding and network alone, pictures/s"
+BATCH_PER_S = "POST /predict/batch with 256 pictures, pictures/s"
+LARGE_MS = "POST /predict with a 12-megapixel JPEG, median ms"
+SMALL_ALONE_MS = "small pictures by themselves, p99 ms"
+SMALL_BESIDE_MS = "small pictures beside 12-megapixel ones, p99 ms"
+UP_READY_S = "`mlaas up` with its embedded broker ready, s"
+GATEWAY_READY_S = "gateway ready, s"
+WORKER_READY_S = "worker ready, s"
+GATEWAY_MB = "gateway resident, MB"
+WORKER_MB = "worker's two processes resident, MB"
+
+
+def inference_ms(pictures: int) -> str:
+    return f"network alone on {pictures}, ms"
+
 
 def ratios(report: Report) -> list[Ratio]:
-    """To each peer: with 64 clients and one worker, and the best that each of both reaches."""
-    ours, our_best = plainest(report, KAFKA, 64), best(report, KAFKA)
+    """To each peer: with 64 clients and one worker, and the best that each of the two reaches."""
+    ours, our_best = report.plainest(KAFKA, 64), report.best(KAFKA)
     return [
-        Ratio(peer, _faster(ours, plainest(report, peer, 64)), _faster(our_best, best(report, peer)))
+        Ratio(peer, _faster(ours, report.plainest(peer, 64)), _faster(our_best, report.best(peer)))
         for peer in PEERS
     ]
 
 
 def floor(report: Report) -> Figure | None:
-    """What one request takes at least: FLOOR_MS."""
-    bare = row_of(report, BARE, 1)
-    parts = [report.values.get(name) for name in (names.PING_PONG_MS, names.inference_ms(1))]
+    """The least that one request takes: FLOOR_MS."""
+    bare = report.row(BARE, 1)
+    parts = [report.values.get(name) for name in (PING_PONG_MS, inference_ms(1))]
     return total([bare.p50_ms if bare else None, *parts])
 
 
@@ -33,7 +50,7 @@ def aims(report: Report) -> list[Aim]:
 
 def _throughput(report: Report) -> list[Aim]:
     to = {each.peer: each for each in ratios(report)}
-    forms = [row_of(report, name, 64, body="form") for name in (KAFKA, "FastAPI")]
+    forms = [report.row(name, 64, body="form") for name in (KAFKA, "FastAPI")]
     return [
         *(
             _least(f"64 clients, requests/s over {peer}'s", to[peer].at_64_clients, target)
@@ -45,12 +62,11 @@ def _throughput(report: Report) -> list[Aim]:
 
 
 def _latency(report: Report) -> list[Aim]:
-    one, many = row_of(report, KAFKA, 1), row_of(report, KAFKA, 64)
-    alone = row_of(report, EMBEDDED, 1)
+    one, many, alone = report.row(KAFKA, 1), report.row(KAFKA, 64), report.row(EMBEDDED, 1)
     return [
         _most(
             "one client, median ms over bare uvicorn, Kafka and back, and one inference together",
-            _over(one.p50_ms if one else None, floor(report)),
+            ratio(one.p50_ms if one else None, floor(report)),
             1.5,
         ),
         _most("64 clients, p99 over median", ratio(many.p99_ms, many.p50_ms) if many else None, 4.0),
@@ -59,36 +75,25 @@ def _latency(report: Report) -> list[Aim]:
 
 
 def _work(report: Report) -> list[Aim]:
-    values = report.values.get
+    def over(one: str, other: str) -> Figure | None:
+        return ratio(report.values.get(one), report.values.get(other))
+
     return [
         _least(
-            "batches of 256, pictures/s over decoding and network alone",
-            _over(values(names.BATCH_PER_S), values(names.ALONE_PER_S)),
-            0.7,
+            "batches of 256, pictures/s over decoding and network alone", over(BATCH_PER_S, ALONE_PER_S), 0.7
         ),
-        _most(
-            "a 12-megapixel JPEG, median ms over decoding alone",
-            _over(values(names.LARGE_MS), values(names.DECODE_LARGE_MS)),
-            1.2,
-        ),
+        _most("a 12-megapixel JPEG, median ms over decoding alone", over(LARGE_MS, DECODE_LARGE_MS), 1.2),
         _most(
             "small pictures beside 12-megapixel ones, p99 over that by themselves",
-            _over(values(names.SMALL_BESIDE_MS), values(names.SMALL_ALONE_MS)),
+            over(SMALL_BESIDE_MS, SMALL_ALONE_MS),
             2.0,
         ),
     ]
 
 
 def _footprint(report: Report) -> list[Aim]:
-    return [
-        _most(name, report.values.get(name), target)
-        for name, target in (
-            (names.WORKER_READY_S, 2.5),
-            (names.GATEWAY_READY_S, 1.0),
-            (names.GATEWAY_MB, 90.0),
-            (names.WORKER_MB, 220.0),
-        )
-    ]
+    most = {WORKER_READY_S: 2.5, GATEWAY_READY_S: 1.0, GATEWAY_MB: 90.0, WORKER_MB: 220.0}
+    return [_most(name, report.values.get(name), target) for name, target in most.items()]
 
 
 def _scale(report: Report) -> list[Aim]:
@@ -114,10 +119,6 @@ def _single(value: float | None) -> Figure | None:
 
 def _faster(ours: Row | None, theirs: Row | None) -> Figure | None:
     return ratio(ours.requests_per_s, theirs.requests_per_s) if ours and theirs else None
-
-
-def _over(above: Figure | None, below: Figure | None) -> Figure | None:
-    return ratio(above, below) if above and below else None
 
 
 def _most(name: str, value: Figure | None, target: float) -> Aim:

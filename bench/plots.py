@@ -8,10 +8,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from bench.contenders import LOW_RATE_PER_S
-from bench.figures import CLIENTS, plainest
-from bench.report import KAFKA, Report
+from bench.report import CLIENTS, KAFKA, Report
 from bench.systems import BROKER, CONSUMER, GATEWAY, MODEL, UP
+from bench.tables import LOW_RATE_PER_S
 
 _SIZE_INCHES = (7.5, 4.5)
 
@@ -21,7 +20,7 @@ def throughput(report: Report) -> bytes:
 
     def draw(axes: Axes) -> None:
         for system in systems(report):
-            rows = [(n, row) for n in CLIENTS if (row := plainest(report, system, n))]
+            rows = [(n, row) for n in CLIENTS if (row := report.plainest(system, n))]
             if rows:
                 rates = [row.requests_per_s.median for _, row in rows]
                 axes.plot([n for n, _ in rows], rates, marker="o", **_look(report, system))
@@ -48,7 +47,7 @@ def cost(report: Report) -> bytes:
     """CPU time for a request with 64 clients, by what it goes to; of peers, the whole."""
 
     def draw(axes: Axes) -> None:
-        rows = [row for name in reversed(systems(report)) if (row := plainest(report, name, 64))]
+        rows = [row for name in reversed(systems(report)) if (row := report.plainest(name, 64))]
         left = dict.fromkeys((row.case.system for row in rows), 0.0)
         for role in (GATEWAY, BROKER, CONSUMER, MODEL, UP, "server"):
             parts = {row.case.system: row.cpu_ms[role].median for row in rows if role in row.cpu_ms}

@@ -1,14 +1,40 @@
-"""What is kept of a run."""
+"""What a run keeps: its rows, figures over the rounds, aims; and the pages that show them."""
+
+import os
+import platform
+import re
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Literal
 
 import msgspec
 
-from mlaas.load.bodies import Body
+from deploy.kafka.jars import POM
+from mlaas import __version__
+from mlaas.commands.bench import Result
 
 KAFKA, EMBEDDED, BARE = "mlaas, Apache Kafka", "mlaas, embedded broker", "bare uvicorn"
+CLIENTS = (1, 16, 64, 256)
+ROOT = Path(__file__).parents[1]
+RESULTS = Path("bench", "results")
+JSON = RESULTS / "bench.json"
+REQUIREMENTS = ROOT / "bench" / "peers" / "requirements"
+START, END = "<!-- written by bench.run from results/bench.json -->", "<!-- end of what is written -->"
+
+Body = Literal["raw", "form", "oip", "json"]
+"""How a picture is sent. raw: as the body. form: in the multipart field `file`. oip: as base64 by the Open
+Inference Protocol. json: as base64 in a list named `pictures`."""
+
+Rounds = Mapping[int, float]
+"""A value for each round that has one."""
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of whom. clients: each with one request under way; 0 where requests come at a rate."""
+    """What is asked of whom. clients: each with one request in flight; 0 where requests come at a rate."""
 
     system: str
     workers: int = 1
@@ -18,8 +44,16 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     generator: str = "wrk"
 
 
+class Cell(msgspec.Struct, frozen=True):
+    """A case in one round."""
+
+    result: Result
+    cpu_ms: dict[str, float]
+    seconds: float
+
+
 class Figure(msgspec.Struct, frozen=True):
-    """Over the rounds. rounds are kept so that ratios can be taken within each."""
+    """Over the rounds, which are kept so that ratios can be taken within each."""
 
     median: float
     least: float
@@ -28,10 +62,10 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One case over all rounds: figures, the worst latency, and the sum of the errors.
+    """One case over all rounds: figures, the worst latency, the sum of the errors.
 
-    quantiles_ms: medians over the rounds. cpu_ms: for a request, by role. generator_cores: how many cores the
-    load generator kept busy.
+    quantiles_ms: medians over the rounds. cpu_ms: for one request, by role. generator_cores: how many cores
+    the load generator kept busy.
     """
 
     case: Case
@@ -55,7 +89,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
-    """Simulated workers. efficiency: of so many times what one does. busiest, idlest: partition over mean."""
+    """Simulated workers. efficiency: share of so many times one. busiest, idlest: partition over the mean."""
 
     workers: int
     requests_per_s: float
@@ -65,7 +99,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Aim(msgspec.Struct, frozen=True, kw_only=True):
-    """value: none where it was not measured."""
+    """value: None where it was not measured."""
 
     name: str
     value: Figure | None
@@ -74,7 +108,7 @@ class Aim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """How many times a peer's requests/s mlaas over Apache Kafka has; none where either is not measured."""
+    """Requests/s of mlaas over Apache Kafka, divided by a peer's; None where either was not measured."""
 
     peer: str
     at_64_clients: Figure | None
@@ -82,7 +116,7 @@ class Ratio(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """values: by what they are of, with the unit in the name. took_s: the whole run."""
+    """values: single measurements by name, with the unit in the name. took_s: the whole run."""
 
     machine: dict[str, str | int | float]
     versions: dict[str, str]
@@ -99,10 +133,161 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     ratios: list[Ratio] = []
     aims: list[Aim] = []
 
-    def measured(self) -> "Report":
-        """Without the aims and ratios that a run of some parts alone cannot tell."""
-        return msgspec.structs.replace(
-            self,
-            aims=[aim for aim in self.aims if aim.value],
-            ratios=[each for each in self.ratios if each.at_64_clients or each.best_of_each],
-        )
+    def row(
+        self, system: str, clients: int = 0, *, body: Body = "raw", workers: int = 1, rate: float = 0.0
+    ) -> Row | None:
+        """The one by wrk where several generators asked."""
+        wanted = (system, clients, body, workers, rate)
+        return _by_wrk([row for row in self.rows if _key(row.case) == wanted])
+
+    def plainest(self, system: str, clients: int, workers: int = 1) -> Row | None:
+        """By the body that the system takes, forms left out."""
+        wanted = (system, clients, workers)
+        cases = [row for row in self.rows if row.case.body != "form"]
+        return _by_wrk([r for r in cases if (r.case.system, r.case.clients, r.case.workers) == wanted])
+
+    def best(self, system: str) -> Row | None:
+        """Most requests a second with any number of clients and workers; forms left out."""
+        found = [row for row in self.rows if row.case.system == system and row.case.body != "form"]
+        return max(found, key=lambda row: row.requests_per_s.median, default=None)
+
+
+def _key(case: Case) -> tuple[str, int, Body, int, float]:
+    return case.system, case.clients, case.body, case.workers, case.rate_per_s
+
+
+def _by_wrk(found: Sequence[Row]) -> Row | None:
+    return min(found, key=lambda row: row.case.generator != "wrk", default=None)
+
+
+def figure(rounds: Rounds) -> Figure:
+    """Of at least one value."""
+    values = list(rounds.values())
+    kept = {number: _rounded(value) for number, value in rounds.items()}
+    return Figure(*map(_rounded, (median(values), min(values), max(values))), kept)
+
+
+def ratio(above: Figure | None, below: Figure | None) -> Figure | None:
+    """Taken within each round, so that a drift of the machine cancels out. None without a common round."""
+    if above is None or below is None:
+        return None
+    common = [number for number in above.rounds if below.rounds.get(number)]
+    rounds = {number: above.rounds[number] / below.rounds[number] for number in common}
+    return figure(rounds) if rounds else None
+
+
+def total(figures: Sequence[Figure | None]) -> Figure | None:
+    """Their sum within each round; None if one is missing."""
+    there = [one for one in figures if one is not None]
+    if len(there) < len(figures) or not there:
+        return None
+    common = set.intersection(*(set(one.rounds) for one in there))
+    return figure({n: sum(one.rounds[n] for one in there) for n in sorted(common)}) if common else None
+
+
+def row(case: Case, cells: Mapping[int, Cell]) -> Row:
+    results = {number: cell.result for number, cell in cells.items()}
+    roles = sorted({role for cell in cells.values() for role in cell.cpu_ms})
+    columns = zip(*(result.quantiles_ms for result in results.values()), strict=True)
+    return Row(
+        case=case,
+        requests_per_s=figure({number: result.requests_per_s for number, result in results.items()}),
+        p50_ms=figure({number: result.p50_ms for number, result in results.items()}),
+        p99_ms=figure({number: result.p99_ms for number, result in results.items()}),
+        max_ms=_rounded(max(result.max_ms for result in results.values())),
+        answers=sum(result.answers for result in results.values()),
+        errors=dict(sum((Counter(result.errors) for result in results.values()), Counter())),
+        quantiles_ms=[_rounded(median(values)) for values in columns],
+        cpu_ms={role: figure({n: cell.cpu_ms.get(role, 0.0) for n, cell in cells.items()}) for role in roles},
+        generator_cores=_rounded(
+            median(cell.result.generator_cpu_s / cell.seconds for cell in cells.values())
+        ),
+    )
+
+
+def _rounded(value: float) -> float:
+    """Four significant digits: more than a second run repeats."""
+    return float(f"{value:.4g}")
+
+
+def encode(found: Report) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n"
+
+
+def read(root: Path) -> Report:
+    return msgspec.json.decode((root / JSON).read_bytes(), type=Report)
+
+
+def between_markers(page: str, text: str) -> str:
+    """The page with the text in place of what was between the markers. Raises ValueError without them."""
+    before, _, rest = page.partition(START)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"no {START} ... {END}")
+    return f"{before}{START}\n\n{text}\n\n{END}{after}"
+
+
+def write(
+    report: Report,
+    root: Path,
+    plots: Mapping[str, Callable[[Report], bytes]],
+    pages: Mapping[Path, Callable[[Report], str]],
+) -> None:
+    """The figures as JSON, the plots beside them, and each page with its part written anew."""
+    (root / RESULTS).mkdir(exist_ok=True)
+    (root / JSON).write_bytes(encode(report))
+    for name, plot in plots.items():
+        (root / RESULTS / f"{name}.svg").write_bytes(plot(report))
+    for path, text in pages.items():
+        page = (root / path).read_text(encoding="utf-8")
+        (root / path).write_text(between_markers(page, text(report)), encoding="utf-8")
+
+
+def machine() -> dict[str, str | int | float]:
+    """What the numbers were measured on."""
+    try:
+        system = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except OSError:
+        system = platform.platform()
+    return {
+        "cpu": _first(r"model name\s*: (.+)", Path("/proc/cpuinfo")) or platform.machine(),
+        "cores": os.cpu_count() or 0,
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "os": system,
+        "load_average_before": round(os.getloadavg()[0], 2),
+    }
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were measured with."""
+    packages = ("confluent-kafka", "onnxruntime", "uvicorn", "fastapi", "uvloop", "httptools")
+    return {
+        "python": platform.python_version(),
+        "mlaas": __version__,
+        "apache-kafka": _first(r"<kafka.version>(.+?)<", POM) or "unknown",
+        **{name: version(name) for name in packages},
+        **{name: version_of(name) for name in ("mosec", "litserve", "bentoml", "ray", "mlserver")},
+        "wrk": _wrk(),
+    }
+
+
+def version_of(peer: str) -> str:
+    """The pinned one."""
+    lines = (REQUIREMENTS / f"{peer}.txt").read_text().splitlines()
+    return next((line.partition("==")[2] for line in lines if line.startswith(f"{peer}==")), "unknown")
+
+
+def _wrk() -> str:
+    try:
+        said = subprocess.run(["wrk", "-v"], capture_output=True, text=True).stdout
+    except OSError:
+        return "none"
+    return said.split()[1] if said.startswith("wrk ") else "unknown"
+
+
+def _first(pattern: str, file: Path) -> str | None:
+    try:
+        found = re.search(pattern, file.read_text())
+    except OSError:
+        return None
+    return found[1] if found else None

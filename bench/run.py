@@ -1,77 +1,203 @@
 """Measure mlaas beside its peers, print a table: `python -m bench.run`. See bench/README.md."""
 
 import argparse
+import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import msgspec
 
-from bench import aims, contenders, groups, pages, tables
-from bench.asking import AskingFailed
-from bench.environments import CACHE, PeerFailed, python_of
-from bench.measured import Measured, say
-from bench.peers.catalogue import PEERS
+from bench import aims, report, systems, tables
+from bench.load import AskingFailed, ask, warm_up, wrk_is_installed
+from bench.parts import PARTS
+from bench.report import BARE, CLIENTS, EMBEDDED, KAFKA, ROOT, Case, Cell, Failed, Report, Scale
 from bench.scale import scale
-from bench.wrk import is_there
+from bench.systems import CACHE, CONSUMER, GATEWAY, MODEL, PEERS, PeerFailed, System
+from bench.tables import LOW_RATE_PER_S
 from deploy.kafka.jars import missing_tools
 from deploy.kafka.local_kafka import LocalKafka
 
 GROUPS = ("mlaas", "peers", "limits", "batch", "large", "start", "scale")
 PARTIAL = CACHE / "partial.json"
+PAGES = {Path("bench", "README.md"): tables.markdown, Path("docs", "scaling.md"): tables.scaling}
+HIGH_RATE_PER_S = 500.0
+WITH_TWO_WORKERS = ("Mosec", "LitServe", "FastAPI")
+WITH_HIGH_RATE = (KAFKA, EMBEDDED, "Mosec")
+QUIET_LOAD = 0.7
 
-Step = tuple[str, Callable[[], None]]
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """absent: peers that could not be installed."""
-
-    only: Sequence[str]
-    absent: Sequence[str]
-    rounds: int
-    seconds: float
-    minutes: float
+_WARM_UP_S = 2.0
 
 
-def measure(measured: Measured, plan: Plan) -> None:
+class Contender(msgspec.Struct, frozen=True):
+    """group: what --only chooses it by."""
+
+    group: str
+    system: str
+    workers: int
+    start: Callable[[], AbstractContextManager[System]]
+
+
+class Measured:
+    """What a run has found so far, kept on disk as it grows, so that an interrupted run is not lost."""
+
+    def __init__(self, asked_rounds: int, seconds: float, partial: Path) -> None:
+        self.round = 0
+        self.notes: list[str] = []
+        self.scales: list[Scale] = []
+        self._machine = report.machine()
+        self._started = time.monotonic()
+        self._rounds, self._seconds, self._partial = asked_rounds, seconds, partial
+        self._cells: dict[Case, dict[int, Cell]] = defaultdict(dict)
+        self._values: dict[str, dict[int, float]] = defaultdict(dict)
+        self._failed: list[Failed] = []
+        if os.getloadavg()[0] > QUIET_LOAD:
+            self.notes.append("The machine was not quiet before: other work took part of the processor.")
+
+    @property
+    def took_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def cell(self, case: Case, cell: Cell) -> None:
+        self._cells[case][self.round] = cell
+        say(f"  {words(case)}: {cell.result.requests_per_s:.0f}/s, median {cell.result.p50_ms:.2f} ms")
+
+    def value(self, name: str, value: float) -> None:
+        self._values[name][self.round] = value
+        say(f"  {name}: {value:.4g}")
+
+    def scale(self, found: Scale) -> None:
+        self.scales.append(found)
+        say(f"  {found}")
+
+    def fails(self, system: str, reason: str) -> None:
+        self._failed.append(Failed(system, self.round, reason))
+        say(f"  {system}: {reason}")
+
+    def keep(self) -> None:
+        self._partial.parent.mkdir(parents=True, exist_ok=True)
+        self._partial.write_bytes(report.encode(self.report()))
+
+    def report(self, whole: bool = True) -> Report:
+        """With whole=False, without the aims and ratios that need what was not measured."""
+        found = Report(
+            machine=self._machine,
+            versions=report.versions(),
+            command=" ".join(["python -m bench.run", *sys.argv[1:]]),
+            date=datetime.now(UTC).date().isoformat(),
+            rounds=self._rounds,
+            seconds=self._seconds,
+            took_s=round(self.took_s),
+            notes=self.notes,
+            rows=[report.row(case, cells) for case, cells in self._cells.items()],
+            values={name: report.figure(values) for name, values in self._values.items()},
+            scales=self.scales,
+            failed=self._failed,
+        )
+        if least := aims.floor(found):
+            found.values[aims.FLOOR_MS] = least
+        return msgspec.structs.replace(
+            found,
+            ratios=[each for each in aims.ratios(found) if whole or each.at_64_clients or each.best_of_each],
+            aims=[aim for aim in aims.aims(found) if whole or aim.value],
+        )
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def words(case: Case) -> str:
+    load = f"{case.rate_per_s:g} a second" if case.rate_per_s else f"{case.clients} clients"
+    return f"{case.system}, workers: {case.workers}, {case.body}, {load}, {case.generator}"
+
+
+def contenders(kafka: LocalKafka) -> Iterator[Contender]:
+    url = f"kafka://{kafka.bootstrap_servers}"
+    yield Contender("limits", BARE, 1, systems.bare)
+    for workers in (1, 2):
+        yield Contender("mlaas", KAFKA, workers, partial(systems.mlaas, url, workers, kafka.pid))
+        yield Contender("mlaas", EMBEDDED, workers, partial(systems.mlaas, "embedded://", workers))
+    for name in PEERS:
+        for workers in (1, 2) if name in WITH_TWO_WORKERS else (1,):
+            yield Contender("peers", name, workers, partial(systems.peer, name, workers))
+
+
+def cases(contender: Contender, system: System) -> list[Case]:
+    """With two workers, only the loads that could need them."""
+    several = contender.workers > 1
+    plain = partial(Case, system=contender.system, workers=contender.workers)
+    found = [plain(body=system.body, clients=clients) for clients in (CLIENTS[2:] if several else CLIENTS)]
+    if "form" in system.urls and not several:
+        found.append(plain(body="form", clients=64))
+    if contender.system == BARE:
+        found.append(plain(body=system.body, clients=64, generator="mlaas bench"))
+    elif not several:
+        rates = [LOW_RATE_PER_S, *([HIGH_RATE_PER_S] if contender.system in WITH_HIGH_RATE else [])]
+        found += [plain(body=system.body, rate_per_s=rate, generator="mlaas bench") for rate in rates]
+    return found
+
+
+def measure_contender(contender: Contender, seconds: float, into: Measured) -> None:
+    """Start it, put every load on it, end it. A load that gets no answer is noted.
+
+    Raises PeerFailed, and AskingFailed where it does not answer correctly at all.
+    """
+    say(f"{contender.system}, workers: {contender.workers}")
+    with contender.start() as system:
+        warm_up(system, min(_WARM_UP_S, seconds))
+        for case in cases(contender, system):
+            try:
+                into.cell(case, ask(system, case, seconds))
+            except AskingFailed as error:
+                into.fails(contender.system, f"{words(case)}: {error}")
+        if contender.workers == 1:
+            _note_footprint(contender.system, system, into)
+
+
+def _note_footprint(name: str, system: System, into: Measured) -> None:
+    taken = system.memory_mb()
+    into.value(f"{name}, all processes resident, MB", sum(taken.values()))
+    if name == KAFKA:
+        into.value(aims.GATEWAY_MB, taken[GATEWAY])
+        into.value(aims.WORKER_MB, taken[CONSUMER] + taken[MODEL])
+    if name == EMBEDDED:
+        into.value(aims.UP_READY_S, system.ready_s)
+
+
+def measure(measured: Measured, only: Sequence[str], rounds: int, seconds: float, minutes: float) -> None:
     """All in turn, next time in the opposite order, so that a drift of the machine cancels out.
 
     A round that would not end within the minutes is not begun.
     """
+    absent = _absent(measured) if "peers" in only else []
     with LocalKafka() as kafka:
-        if "scale" in plan.only:
-            _try("simulated workers", lambda: scale(kafka, 4 * plan.seconds, measured), measured)
-            measured.keep()
+        if "scale" in only:
+            attempt("simulated workers", partial(scale, kafka, 4 * seconds, measured.scale), measured)
+        steps: list[tuple[str, Callable[[], None]]] = [
+            (one.system, partial(measure_contender, one, seconds, measured))
+            for one in contenders(kafka)
+            if one.group in only and one.system not in absent
+        ]
+        steps += [(n, partial(part, kafka, seconds, measured)) for n, part in PARTS.items() if n in only]
         began_s = measured.took_s
-        for turn in range(plan.rounds):
-            left_s = plan.minutes * 60 - measured.took_s
-            if turn and (measured.took_s - began_s) / turn > left_s:
-                measured.notes.append(f"{turn} rounds: more do not fit into {plan.minutes:g} minutes.")
+        for turn in range(rounds):
+            if turn and (measured.took_s - began_s) / turn > minutes * 60 - measured.took_s:
+                measured.notes.append(f"{turn} rounds: more do not fit into {minutes:g} minutes.")
                 break
             measured.round = turn + 1
-            say(f"round {turn + 1} of {plan.rounds}, after {measured.took_s:.0f} s")
-            steps = _steps(plan, kafka, measured)
+            say(f"round {turn + 1} of {rounds}, after {measured.took_s:.0f} s")
             for name, step in steps if turn % 2 == 0 else reversed(steps):
-                _try(name, step, measured)
-                measured.keep()
+                attempt(name, step, measured)
 
 
-def _steps(plan: Plan, kafka: LocalKafka, into: Measured) -> list[Step]:
-    loads: list[Step] = [
-        (one.system, partial(contenders.measure, one, plan.seconds, into))
-        for one in contenders.chosen(plan.only, plan.absent, kafka)
-    ]
-    parts: list[Step] = [
-        (name, partial(part, kafka, plan.seconds, into))
-        for name, part in groups.PARTS.items()
-        if name in plan.only
-    ]
-    return loads + parts
-
-
-def _try(name: str, step: Callable[[], None], into: Measured) -> None:
+def attempt(name: str, step: Callable[[], None], into: Measured) -> None:
     """What fails is noted with its reason, and the rest goes on."""
     try:
         step()
@@ -80,48 +206,51 @@ def _try(name: str, step: Callable[[], None], into: Measured) -> None:
     except Exception as error:
         (last, *_) = reversed(str(error).strip().splitlines() or [""])
         into.fails(name, f"{type(error).__name__}: {last[:200]}")
+    into.keep()
 
 
-def _absent(only: Sequence[str], into: Measured) -> list[str]:
-    """Make the environments that are not there yet; which peers cannot be had."""
+def _absent(into: Measured) -> list[str]:
+    """Makes the environments that are missing. Returns the peers that cannot be installed."""
     found = []
-    for name, peer in PEERS.items() if "peers" in only else ():
+    for name, peer in PEERS.items():
         try:
-            say(f"{name}: {python_of(peer.environment).parents[1].name}")
+            say(f"{name}: {systems.python_of(peer.environment).parents[1].name}")
         except PeerFailed as error:
             into.fails(name, str(error))
             found.append(name)
     return found
 
 
-def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Measure mlaas and its peers on a machine that is quiet.")
+def arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure mlaas and its peers on a quiet machine.")
     add = parser.add_argument
     add("--only", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP", help=", ".join(GROUPS))
     add("--quick", action="store_true", help="one round of a second for each load; writes nothing")
     add("--rounds", type=int, default=3)
-    add("--seconds", type=int, default=3, help="for each load; whole ones, as wrk wants them")
+    add("--seconds", type=int, default=3, help="for each load; whole seconds, as wrk wants them")
     add("--minutes", type=float, default=25, help="no round is begun that would end later")
     return parser.parse_args(given)
 
 
 def main(given: Sequence[str] | None = None) -> None:
-    chosen = _arguments(given)
+    chosen = arguments(given)
     if problem := missing_tools():
         sys.exit(problem)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing that was started stays
     rounds, seconds = (1, 1) if chosen.quick else (chosen.rounds, chosen.seconds)
     measured = Measured(rounds, seconds, PARTIAL)
-    if not is_there():
+    if not wrk_is_installed():
         measured.notes.append(
-            "wrk is not installed: mlaas.load asked instead, and took more of the processor."
+            "wrk is not installed: `mlaas bench` asked instead, and took more of the processor."
         )
-    measure(measured, Plan(chosen.only, _absent(chosen.only, measured), rounds, seconds, chosen.minutes))
+    measure(measured, chosen.only, rounds, seconds, chosen.minutes)
     whole = set(chosen.only) == set(GROUPS)
-    found = measured.report() if whole else measured.report().measured()
+    found = measured.report(whole)
     print(tables.markdown(found))
     if whole and not chosen.quick:
-        pages.write(found, Path(__file__).parents[1])
+        from bench.plots import PLOTS
+
+        report.write(found, ROOT, PLOTS, PAGES)
     missed = aims.missed(found.aims)
     say(f"{len(found.aims) - len(missed)} of {len(found.aims)} aims met, in {found.took_s / 60:.1f} minutes.")
     for name in missed:

@@ -4,19 +4,17 @@ The real fleet but for the model: gateway, Apache Kafka, a consumer and a model 
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 
 from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from bench import wrk
-from bench.asking import AskingFailed, ask
-from bench.faults.fleet import Fleet
-from bench.measured import Measured, say
+from bench.load import AskingFailed, ask
 from bench.report import Case, Scale
 from bench.systems import System
 from deploy.kafka.local_kafka import LocalKafka
+from tests.faults.fleet import Fleet
 
 WORKERS = (1, 2, 4, 8, 16)
 PARTITIONS = 48
@@ -28,8 +26,8 @@ _SETTLE_TIMEOUT_S = 120.0
 _WARM_UP_S = 2.0
 
 
-def scale(kafka: LocalKafka, seconds: float, into: Measured, most: int = max(WORKERS)) -> None:
-    """Workers join the ones that are there. Raises AskingFailed."""
+def scale(kafka: LocalKafka, seconds: float, note: Callable[[Scale], None], most: int = max(WORKERS)) -> None:
+    """Workers join those that run already. Raises AskingFailed."""
     settings = {
         "MLAAS_TOPICS__PARTITIONS": str(PARTITIONS),
         "MLAAS_WORKER__MAX_BATCH_SIZE": str(BATCH),
@@ -40,14 +38,12 @@ def scale(kafka: LocalKafka, seconds: float, into: Measured, most: int = max(WOR
     with Fleet(kafka.bootstrap_servers, **settings) as fleet:
         fleet.gateway("gateway")
         for workers in (count for count in WORKERS if count <= most):
-            say(f"{workers} simulated workers")
             for number in range(len(rates) and max(rates), workers):
                 fleet.worker(f"worker-{number + 1}", "simulated-model")
             _wait_until_shared(fleet, kafka.bootstrap_servers, workers)
             fleet.wait_until_ready()
             rates[workers], used = _rate(fleet, kafka.bootstrap_servers, workers, seconds)
-            into.scales.append(result(workers, rates, used))
-            say(f"  {into.scales[-1]}")
+            note(result(workers, rates, used))
 
 
 def result(workers: int, rates: Mapping[int, float], used: Sequence[int]) -> Scale:
@@ -65,8 +61,7 @@ def result(workers: int, rates: Mapping[int, float], used: Sequence[int]) -> Sca
 def _rate(fleet: Fleet, servers: str, workers: int, seconds: float) -> tuple[float, list[int]]:
     url = f"{fleet.url('gateway')}/predict"
     system = System({"raw": url}, 0.0, {}, proof=False)
-    generator = "wrk" if wrk.is_there() else "mlaas.load"
-    case = Case(system="", clients=CLIENTS_A_WORKER * workers, generator=generator)
+    case = Case(system="", clients=CLIENTS_A_WORKER * workers)
     ask(system, case, _WARM_UP_S)
     before = _ends(servers, fleet.topics["requests"])
     answered = ask(system, case, seconds).result

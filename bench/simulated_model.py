@@ -1,4 +1,4 @@
-"""A model process without a model: a batch takes a fixed time and no processor. See bench.faults.planted.
+"""A model process without a model: a batch takes a fixed time and no processor. See tests.faults.planted.
 
 The time is in milliseconds in SIMULATED_BATCH_MS; every picture gets the same answer.
 """

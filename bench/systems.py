@@ -1,25 +1,47 @@
-"""What is measured: mlaas over either broker, its peers, and a bare HTTP server."""
+"""What is measured: mlaas over either broker, its peers, and a bare HTTP server; what each of them takes."""
 
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+import httpx
 import msgspec
 
-from bench import usage
-from bench.serving import serving
-from bench.usage import Roles
-from mlaas.load.bodies import Body
-from tests.e2e.services import up
+from bench.report import REQUIREMENTS, ROOT, Body
+from deploy.kafka.ports import free_port
+from tests.e2e.services import descendants, is_alive, up
 
 GATEWAY, CONSUMER, MODEL, BROKER, UP = "gateway", "consumer", "model process", "broker", "mlaas up"
+CACHE = ROOT / ".cache" / "bench"
 
 _PARTS = {" gateway ": GATEWAY, " worker ": CONSUMER, "worker.model_main": MODEL}
+_INSTALL_TIMEOUT_S = 900
+_START_TIMEOUT_S = 120.0
+_END_TIMEOUT_S = 3.0
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+Roles = Mapping[str, Sequence[int]]
+"""Process ids by what they are for."""
+
+
+class PeerFailed(Exception):
+    """It could not be installed or started; the message is the reason, in one line."""
 
 
 class System(msgspec.Struct, frozen=True):
-    """A running one. urls: by how pictures may be sent to it. ready_s: from starting it until it is ready."""
+    """A running one. urls: by how it takes pictures. ready_s: from its start until it answered.
+
+    proof: whether answers name the digest of their picture.
+    """
 
     urls: Mapping[Body, str]
     ready_s: float
@@ -32,10 +54,33 @@ class System(msgspec.Struct, frozen=True):
         return next(iter(self.urls))
 
     def cpu_s(self) -> dict[str, float]:
-        return {role: usage.cpu_s(pids) for role, pids in self.roles.items()}
+        """User and system time so far, by role; 0 for processes that are gone."""
+        return {role: sum(map(_cpu_s, pids)) for role, pids in self.roles.items()}
 
     def memory_mb(self) -> dict[str, float]:
-        return {role: usage.memory_mb(pids) for role, pids in self.roles.items()}
+        """Resident megabytes by role. Pages that several processes share count in each."""
+        return {role: sum(map(_resident_mb, pids)) for role, pids in self.roles.items()}
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """environment: its file in bench/peers/requirements. paths: by how it takes pictures."""
+
+    environment: str
+    module: str
+    paths: Mapping[Body, str] = msgspec.field(default_factory=lambda: {"raw": "/predict"})
+    variables: Mapping[str, str] = msgspec.field(default_factory=dict)
+
+
+PEERS: dict[str, Peer] = {
+    "Mosec": Peer("mosec", "mosec_server"),
+    "LitServe": Peer("litserve", "litserve_server"),
+    "BentoML": Peer("bentoml", "bentoml_server", {"json": "/predict"}, {"BENTOML_DO_NOT_TRACK": "True"}),
+    "Ray Serve": Peer(
+        "ray", "ray_server", variables={"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    ),
+    "MLServer": Peer("mlserver", "mlserver_server", {"oip": "/v2/models/fashion/infer"}),
+    "FastAPI": Peer("fastapi", "plain_fastapi", {"raw": "/predict", "form": "/form"}),
+}
 
 
 @contextmanager
@@ -44,7 +89,7 @@ def mlaas(broker_url: str, workers: int = 1, broker_pid: int | None = None) -> I
     started = time.perf_counter()
     with up("--workers", str(workers), "--broker", broker_url) as (service, url):
         ready_s = time.perf_counter() - started
-        roles = usage.roles(service.process.pid, _PARTS, UP if broker_pid else BROKER)
+        roles = roles_of(service.process.pid, _PARTS, UP if broker_pid else BROKER)
         if broker_pid:
             roles[BROKER] = [broker_pid]
         predict = f"{url}/predict"
@@ -53,7 +98,144 @@ def mlaas(broker_url: str, workers: int = 1, broker_pid: int | None = None) -> I
 
 @contextmanager
 def bare() -> Iterator[System]:
-    command = [sys.executable, "-m", "bench.bare_app", "--port"]
-    with serving("bare", command, proof=False) as (process, port, ready_s):
-        url = f"http://127.0.0.1:{port}/"
-        yield System({"raw": url, "form": url}, ready_s, {"server": [process.pid]}, proof=False)
+    """A uvicorn application that reads the body and answers."""
+    command = [sys.executable, "-m", "bench.limits", "bare", "--port"]
+    with serving("bare", command, {"raw": "/", "form": "/"}, proof=False) as system:
+        yield system
+
+
+@contextmanager
+def peer(name: str, workers: int) -> Iterator[System]:
+    """Raises PeerFailed."""
+    chosen = PEERS[name]
+    several = ["--workers", str(workers)] if workers > 1 else []
+    command = [str(python_of(chosen.environment)), "-m", f"bench.peers.{chosen.module}", *several, "--port"]
+    with serving(name, command, chosen.paths, environment=chosen.variables) as system:
+        yield system
+
+
+@contextmanager
+def serving(
+    name: str,
+    command: Sequence[str],
+    paths: Mapping[Body, str],
+    *,
+    proof: bool = True,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[System]:
+    """A server, from its start to an end that leaves nothing behind. Its port ends the command.
+
+    What it prints goes to .cache/bench/logs. Raises PeerFailed.
+    """
+    port, log = free_port(), CACHE / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    base = f"http://127.0.0.1:{port}"
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+        process = _start([*command, str(port)], log, {"TMPDIR": folder, **(environment or {})})
+        try:
+            _wait_until_it_listens(process, base, log)
+            ready_s = time.perf_counter() - started
+            urls = {body: f"{base}{path}" for body, path in paths.items()}
+            yield System(urls, ready_s, roles_of(process.pid, {}, "server"), proof)
+        finally:
+            _end(process)
+
+
+def roles_of(root: int, parts: Mapping[str, str], otherwise: str) -> dict[str, list[int]]:
+    """The process and its descendants by role; parts: what in a command line tells the role."""
+    found: dict[str, list[int]] = {otherwise: [root]}
+    for pid, command in descendants(root).items():
+        role = next((role for part, role in parts.items() if part in f"{command} "), otherwise)
+        found.setdefault(role, []).append(pid)
+    return found
+
+
+def python_of(name: str) -> Path:
+    """The interpreter of a peer's environment under .cache/bench, made if missing. Raises PeerFailed."""
+    wanted = REQUIREMENTS / f"{name}.txt"
+    folder = CACHE / f"{name}-{hashlib.sha256(wanted.read_bytes()).hexdigest()[:12]}"
+    python = folder / "bin" / "python"
+    if not (folder / ".complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        _run([sys.executable, "-m", "venv", str(folder)])
+        _run([str(python), "-m", "pip", "install", "--quiet", "-r", str(wanted)])
+        (folder / ".complete").touch()
+    return python
+
+
+def _run(command: Sequence[str]) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise PeerFailed(f"not installed within {_INSTALL_TIMEOUT_S} s") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no reason given"]
+        raise PeerFailed(f"not installed: {lines[-1]}")
+
+
+def _start(command: Sequence[str], log: Path, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _wait_until_it_listens(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    end_at = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        with suppress(httpx.TransportError):
+            httpx.get(url, timeout=_START_TIMEOUT_S, trust_env=False)
+            return
+        if process.poll() is not None:
+            raise PeerFailed(f"ended with code {process.returncode}: {_last_line(log)}")
+        if time.monotonic() > end_at:
+            raise PeerFailed(f"no answer within {_START_TIMEOUT_S:g} s: {_last_line(log)}")
+        time.sleep(0.02)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """SIGTERM, some time to go, then SIGKILL to it and everything that it started."""
+    family = [process.pid, *descendants(process.pid)]
+    process.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_END_TIMEOUT_S)
+    for pid in family:
+        if process.poll() is None or (pid != process.pid and is_alive(pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1][:200] if lines else "it printed nothing"
+
+
+def _cpu_s(pid: int) -> float:
+    fields = _fields(pid, "stat")
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S if fields else 0.0
+
+
+def _resident_mb(pid: int) -> float:
+    fields = _fields(pid, "statm")
+    return int(fields[1]) * _PAGE_BYTES / 1e6 if fields else 0.0
+
+
+def _fields(pid: int, name: str) -> list[str]:
+    """Those after the command, which may contain blanks."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def per_request_ms(before: Mapping[str, float], after: Mapping[str, float], answers: int) -> dict[str, float]:
+    """CPU milliseconds by role."""
+    return {role: (after[role] - before[role]) * 1000 / answers for role in before if role in after}

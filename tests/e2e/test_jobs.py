@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
-from bench.faults.pictures import Picture, Pictures
 from deploy.kafka.local_kafka import LocalKafka
 from gateway.jobs.connect import connect
 from tests.e2e.services import PATIENCE_S, Service, descendants, is_ready, service, until
 from tests.e2e.test_over_apache_kafka import LISTENING, environment
+from tests.faults.pictures import Picture, Pictures
 from tests.stores.servers import LocalRedis
 
 JOBS, PICTURES_EACH = 6, 20
@@ -53,7 +53,7 @@ class System:
         return started, "http://" + started.wait_for(LISTENING)[1]
 
     def start_worker(self) -> Service:
-        return self._keep(Service("slow-model", "worker", module="bench.faults.planted", **self._environment))
+        return self._keep(Service("slow-model", "worker", module="tests.faults.planted", **self._environment))
 
     def _keep(self, started: Service) -> Service:
         self._stack.callback(started.stop, signal.SIGKILL)

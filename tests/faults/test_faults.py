@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from bench.faults.pictures import Pictures
-from bench.faults.run import play
-from bench.faults.stage import Stage
+from tests.faults.pictures import Pictures
+from tests.faults.run import play
+from tests.faults.stage import Stage
 
 # Of the others the short form alone takes a minute: make faults.
 SHORT = (

@@ -1,7 +1,6 @@
 """Reports of runs that never were."""
 
-from bench.report import KAFKA, Case, Figure, Report, Row
-from bench.rounds import figure
+from bench.report import KAFKA, Case, Figure, Report, Row, figure
 from bench.systems import BROKER, CONSUMER, GATEWAY, MODEL
 
 COST_MS = {GATEWAY: 0.2, BROKER: 0.1, CONSUMER: 0.1, MODEL: 0.3}

@@ -2,13 +2,13 @@
 
 import pytest
 
-from bench import names, scaling
+from bench import aims as names
+from bench import tables
 from bench.aims import aims, missed, ratios
-from bench.report import BARE, KAFKA
-from bench.rounds import Cell, figure, ratio
-from bench.rounds import row as row_of_cells
+from bench.report import BARE, KAFKA, Cell, figure, ratio
+from bench.report import row as row_of_cells
 from bench.scale import result
-from mlaas.load.tally import Result
+from mlaas.commands.bench import Result
 from tests.unit.bench_reports import COST_MS, ours, report, rounds, row
 
 
@@ -105,21 +105,21 @@ def test_efficiency_is_over_so_many_times_one():
 
 def test_needs_follow_from_costs():
     """60 % of a core is 3,000 requests/s at 0.2 ms and 2,000 at 0.3 ms."""
-    assert scaling.gateways(10_000, COST_MS) == 4
-    assert scaling.workers(10_000, COST_MS) == 5
-    assert scaling.partitions(10_000, COST_MS) == 12
-    assert scaling.partitions(100_000, COST_MS) == 108
-    assert scaling.brokers(1_000, COST_MS) == 3
-    assert scaling.brokers(1_000_000, COST_MS) == 42
+    assert tables.gateways(10_000, COST_MS) == 4
+    assert tables.workers(10_000, COST_MS) == 5
+    assert tables.partitions(10_000, COST_MS) == 12
+    assert tables.partitions(100_000, COST_MS) == 108
+    assert tables.brokers(1_000, COST_MS) == 3
+    assert tables.brokers(1_000_000, COST_MS) == 42
 
 
-@pytest.mark.parametrize("rate", scaling.RATES)
+@pytest.mark.parametrize("rate", tables.RATES)
 def test_there_are_at_least_two_partitions_for_each_worker_and_gateway(rate):
-    workers, gateways = scaling.workers(rate, COST_MS), scaling.gateways(rate, COST_MS)
-    assert scaling.partitions(rate, COST_MS) >= 2 * max(workers, gateways)
+    workers, gateways = tables.workers(rate, COST_MS), tables.gateways(rate, COST_MS)
+    assert tables.partitions(rate, COST_MS) >= 2 * max(workers, gateways)
 
 
 def test_the_scaling_page_is_about_mlaas_over_apache_kafka():
-    found = scaling.markdown(report(ours(1000), row("Mosec", 500, cpu_ms={"server": 9.0})))
+    found = tables.scaling(report(ours(1000), row("Mosec", 500, cpu_ms={"server": 9.0})))
     assert "| together | 0.7 | 1,429 |" in found
     assert KAFKA not in found

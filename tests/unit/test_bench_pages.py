@@ -2,23 +2,23 @@
 
 import pytest
 
-from bench import pages, plots
-from bench.pages import END, START, WRITTEN, between_markers
-from bench.report import Failed
+from bench import plots
+from bench.report import END, RESULTS, START, Failed, between_markers, read, write
+from bench.run import PAGES
 from bench.tables import markdown
 from mlaas.settings import ROOT
 from tests.unit.bench_reports import ours, report, row
 
 
-@pytest.mark.parametrize("path", WRITTEN, ids=str)
+@pytest.mark.parametrize("path", PAGES, ids=str)
 def test_a_page_says_what_was_measured(path):
     page = (ROOT / path).read_text(encoding="utf-8")
-    assert between_markers(page, WRITTEN[path](pages.read(ROOT))) == page
+    assert between_markers(page, PAGES[path](read(ROOT))) == page
 
 
 @pytest.mark.parametrize("name", plots.PLOTS)
 def test_a_plot_is_there(name):
-    assert (ROOT / pages.RESULTS / f"{name}.svg").read_bytes().startswith(b"<?xml")
+    assert (ROOT / RESULTS / f"{name}.svg").read_bytes().startswith(b"<?xml")
 
 
 @pytest.mark.parametrize("name", plots.PLOTS)
@@ -60,12 +60,12 @@ def test_a_page_without_markers_is_not_written():
 
 
 def test_a_written_run_is_read_as_it_was(tmp_path):
-    for path in WRITTEN:
+    for path in PAGES:
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_text(f"{START}\n{END}\n")
     found = report(ours(1000, 1100), row("Mosec", 500))
-    pages.write(found, tmp_path)
-    assert pages.read(tmp_path) == found
+    write(found, tmp_path, plots.PLOTS, PAGES)
+    assert read(tmp_path) == found
     assert "Mosec" in (tmp_path / "bench" / "README.md").read_text()
     assert "gateways" in (tmp_path / "docs" / "scaling.md").read_text()
 

@@ -5,16 +5,12 @@ import sys
 import msgspec
 import pytest
 
-from bench import environments, usage
-from bench.asking import AskingFailed, printed
-from bench.environments import CACHE, PeerFailed, python_of
-from bench.measured import Measured
-from bench.peers.catalogue import PEERS
-from bench.report import Case, Report
-from bench.rounds import Cell
-from bench.run import _try
-from bench.serving import serving
-from mlaas.load.tally import Result
+from bench import systems
+from bench.load import AskingFailed, printed
+from bench.report import REQUIREMENTS, Case, Cell, Report, version_of
+from bench.run import Measured, attempt
+from bench.systems import CACHE, PEERS, PeerFailed, python_of, serving
+from mlaas.commands.bench import Result
 from tests.e2e.services import ROOT, is_alive, until
 from tests.unit.workers import SETTINGS
 from worker.model_process import ModelProcess
@@ -23,8 +19,9 @@ from worker.pipe import Picture
 SERVER_WITH_A_CHILD = """
 import subprocess
 print(subprocess.Popen(["sleep", "600"]).pid, flush=True)
-from bench.bare_app import main
-main()
+import sys
+from bench.limits import serve_bare
+serve_bare(int(sys.argv[-1]))
 """
 
 
@@ -34,26 +31,27 @@ def measured(tmp_path):
 
 
 def test_a_server_is_there_when_it_answers_and_leaves_nothing_behind():
-    with serving("test", [sys.executable, "-c", SERVER_WITH_A_CHILD, "--port"], proof=False) as started:
-        process, _, ready_s = started
+    with serving("test", [sys.executable, "-c", SERVER_WITH_A_CHILD, "--port"], {"raw": "/"}) as system:
         child = int((CACHE / "logs" / "test.log").read_text().splitlines()[0])
-        assert ready_s > 0
-        assert child in usage.roles(process.pid, {}, "server")["server"]
-        assert usage.memory_mb([process.pid]) > 5
-        assert usage.cpu_s([process.pid]) > 0
-    assert process.returncode is not None
-    until(lambda: not is_alive(child), "its child gone")
+        assert system.ready_s > 0
+        assert child in system.roles["server"]
+        assert system.memory_mb()["server"] > 5
+        assert system.cpu_s()["server"] > 0
+    until(lambda: not any(map(is_alive, [child, *system.roles["server"]])), "server and child gone")
 
 
 def test_a_server_that_does_not_start_is_refused_with_its_last_words():
     command = [sys.executable, "-c", "print('no such model'); raise SystemExit(3)"]
-    with pytest.raises(PeerFailed, match="ended with code 3: no such model"), serving("test", command):
+    with (
+        pytest.raises(PeerFailed, match="ended with code 3: no such model"),
+        serving("test", command, {"raw": "/"}),
+    ):
         pass
 
 
 def test_an_environment_that_cannot_be_made_is_refused_with_the_reason(monkeypatch, tmp_path):
-    monkeypatch.setattr(environments, "REQUIREMENTS", tmp_path)
-    monkeypatch.setattr(environments, "CACHE", tmp_path)
+    monkeypatch.setattr(systems, "REQUIREMENTS", tmp_path)
+    monkeypatch.setattr(systems, "CACHE", tmp_path)
     (tmp_path / "nothing.txt").write_text("nothing @ file:///no/such/folder\n")
     with pytest.raises(PeerFailed, match=r"^not installed: "):
         python_of("nothing")
@@ -63,14 +61,14 @@ def test_an_environment_that_cannot_be_made_is_refused_with_the_reason(monkeypat
 def test_every_peer_has_a_server_and_pinned_versions(name):
     peer = PEERS[name]
     assert (ROOT / "bench" / "peers" / f"{peer.module}.py").exists()
-    lines = (environments.REQUIREMENTS / f"{peer.environment}.txt").read_text().splitlines()
+    lines = (REQUIREMENTS / f"{peer.environment}.txt").read_text().splitlines()
     assert all("==" in line for line in lines)
-    assert environments.version_of(peer.environment) != "unknown"
+    assert version_of(peer.environment) != "unknown"
 
 
 def test_what_fails_is_noted_and_the_rest_goes_on(measured):
     for error in (AskingFailed("no answers"), PeerFailed("not installed"), ValueError("first\nlast")):
-        _try("Mosec", lambda error=error: (_ for _ in ()).throw(error), measured)
+        attempt("Mosec", lambda error=error: (_ for _ in ()).throw(error), measured)
     assert [each.reason for each in measured.report().failed] == [
         "no answers",
         "not installed",

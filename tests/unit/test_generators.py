@@ -3,13 +3,14 @@
 import asyncio
 import hashlib
 import os
+from typing import get_args
 
 import pytest
 
-from bench import wrk
-from bench.run import GROUPS, _arguments
-from mlaas.load.bodies import BODIES
-from mlaas.load.exchange import Exchange, batch, exchanges
+from bench import load
+from bench.report import Body
+from bench.run import GROUPS, arguments
+from mlaas.commands.bench import Exchange, exchange, exchanges, form
 from tests.e2e.services import ROOT, SAMPLES
 from tests.unit.http_server import BUSY, OK, server
 
@@ -18,18 +19,17 @@ pytestmark = pytest.mark.anyio
 
 def given(url: str, expected: bytes = b"answer") -> list[Exchange]:
     return [
-        Exchange(exchange.request, expected)
-        for exchange in exchanges(url, [path.read_bytes() for path in SAMPLES[:2]])
+        Exchange(one.request, expected) for one in exchanges(url, [path.read_bytes() for path in SAMPLES[:2]])
     ]
 
 
 @pytest.mark.skipif(
-    not wrk.is_there() and "REQUIRE_WRK" not in os.environ, reason="needs wrk: apt-get install wrk"
+    not load.wrk_is_installed() and "REQUIRE_WRK" not in os.environ, reason="needs wrk: apt-get install wrk"
 )
 async def test_wrk_sends_every_picture_as_it_is_and_counts_answers() -> None:
     bodies = set()
     async with server(lambda number, body: bodies.add(body) or (BUSY if number % 2 else OK)) as url:
-        result = await asyncio.to_thread(wrk.closed_loop, url, given(url), clients=3, seconds=1)
+        result = await asyncio.to_thread(load.by_wrk, url, given(url), clients=3, seconds=1)
     assert bodies == {path.read_bytes() for path in SAMPLES[:2]}
     assert result.generator == "wrk"
     assert abs(result.answers - result.errors["not 200"]) <= 3
@@ -38,23 +38,23 @@ async def test_wrk_sends_every_picture_as_it_is_and_counts_answers() -> None:
 
 def test_what_wrk_prints_becomes_a_result() -> None:
     quantiles_us = [1000.0 * step for step in range(101)]
-    printed = wrk.Printed(1000, 2_000_000, 0, 1, 2, 100, 0, quantiles_us)
-    result = wrk.to_result(printed, 0.5)
+    printed = load.WrkPrinted(1000, 2_000_000, 0, 1, 2, 100, 0, quantiles_us)
+    result = load.wrk_result(printed, 0.5)
     assert (result.answers, result.requests_per_s, result.p50_ms, result.p99_ms) == (900, 450, 50, 99)
     assert result.errors == {"not 200": 100, "closed": 3}
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("body", get_args(Body))
 def test_every_body_expects_the_digest_of_its_picture(body) -> None:
-    (exchange,) = exchanges("http://any:1/predict", [SAMPLES[0].read_bytes()], body=body)
-    head, _, content = exchange.request.partition(b"\r\n\r\n")
+    (one,) = load.exchanges("http://any:1/predict", [SAMPLES[0].read_bytes()], body)
+    head, _, content = one.request.partition(b"\r\n\r\n")
     assert f"Content-Length: {len(content)}".encode() in head
-    assert exchange.expected == hashlib.sha256(SAMPLES[0].read_bytes()).hexdigest().encode()
+    assert one.expected == hashlib.sha256(SAMPLES[0].read_bytes()).hexdigest().encode()
 
 
 def test_a_batch_has_all_of_its_pictures() -> None:
     pictures = [path.read_bytes() for path in SAMPLES]
-    found = batch("http://any:1/predict/batch", pictures)
+    found = exchange("http://any:1/predict/batch", *form(*pictures))
     assert all(picture in found.request for picture in pictures)
     assert found.request.count(b'name="file"') == len(pictures)
 
@@ -62,7 +62,7 @@ def test_a_batch_has_all_of_its_pictures() -> None:
 def test_the_command_that_the_page_shows_is_one() -> None:
     page = (ROOT / "bench" / "README.md").read_text()
     (line,) = (line.strip() for line in page.splitlines() if "-m bench.run --quick" in line)
-    chosen = _arguments(line.split("bench.run ")[1].split())
+    chosen = arguments(line.split("bench.run ")[1].split())
     assert chosen.quick
     assert set(chosen.only) < set(GROUPS)
     assert all(f"`{group}`" in page for group in GROUPS)

@@ -7,9 +7,7 @@ import time
 
 import pytest
 
-from mlaas.load.exchange import Exchange, exchanges
-from mlaas.load.generator import load
-from mlaas.load.tally import Result, Tally, percentile
+from mlaas.commands.bench import Exchange, Result, Tally, exchange, exchanges, form, load, percentile
 from tests.e2e.services import ROOT
 from tests.unit.http_server import BUSY, CHUNKED, ENDING, HANG_UP, NOTHING, OK, server
 
@@ -18,8 +16,12 @@ pytestmark = pytest.mark.anyio
 PICTURE = (ROOT / "samples" / "sandal.png").read_bytes()
 
 
+def any_answer(url: str) -> list[Exchange]:
+    return [exchange(url, "image/png", PICTURE)]
+
+
 async def send(url: str, count: int, expected: bytes = b"answer") -> Result:
-    given = [Exchange(exchange.request, expected) for exchange in exchanges(url, [PICTURE])]
+    given = [Exchange(one.request, expected) for one in exchanges(url, [PICTURE])]
     return await load(url, given, clients=4, seconds=30, count=count, patience_s=30)
 
 
@@ -78,7 +80,7 @@ async def test_what_is_not_http_is_an_error() -> None:
 
 async def test_a_request_that_is_never_answered_is_an_error() -> None:
     async with server(lambda number, _: NOTHING if number == 2 else OK) as url:
-        given = exchanges(url, [PICTURE], proof=False)
+        given = any_answer(url)
         result = await load(url, given, clients=2, seconds=0.2, patience_s=0.2)
     assert result.errors == {"no answer": 1}
     assert result.answers > 0
@@ -94,7 +96,7 @@ async def test_nobody_listening_is_an_error_for_each_request() -> None:
 async def test_at_a_rate_requests_come_when_they_are_due_and_not_before() -> None:
     times = []
     async with server(lambda *_: times.append(time.perf_counter()) or OK) as url:
-        given = exchanges(url, [PICTURE], proof=False)
+        given = any_answer(url)
         started = time.perf_counter()
         result = await load(url, given, clients=2, seconds=0.5, rate_per_s=40)
     assert (result.answers, result.errors) == (20, {})
@@ -110,7 +112,7 @@ async def test_at_a_rate_what_waits_for_a_client_counts_from_when_it_was_due() -
         return OK
 
     async with server(late) as url:
-        given = exchanges(url, [PICTURE], proof=False)
+        given = any_answer(url)
         result = await load(url, given, clients=1, seconds=0.5, rate_per_s=40)
     assert result.answers == 20
     assert result.p50_ms > 200
@@ -118,7 +120,7 @@ async def test_at_a_rate_what_waits_for_a_client_counts_from_when_it_was_due() -
 
 async def test_at_a_rate_what_could_not_be_sent_is_an_error() -> None:
     async with server(lambda number, _: NOTHING if number == 1 else OK) as url:
-        given = exchanges(url, [PICTURE], proof=False)
+        given = any_answer(url)
         result = await load(url, given, clients=1, seconds=0.1, rate_per_s=100, patience_s=0.4)
     assert (result.answers, result.errors) == (0, {"no answer": 1, "not sent": 9})
 
@@ -126,14 +128,14 @@ async def test_at_a_rate_what_could_not_be_sent_is_an_error() -> None:
 async def test_at_a_rate_a_connection_that_is_closed_while_it_waits_is_replaced() -> None:
     """Nothing was under way on it, so nothing went wrong."""
     async with server(lambda *_: OK, idle_timeout_s=0.05) as url:
-        given = exchanges(url, [PICTURE], proof=False)
+        given = any_answer(url)
         result = await load(url, given, clients=2, seconds=0.6, rate_per_s=10)
     assert (result.answers, result.errors) == (6, {})
 
 
 async def test_at_a_rate_a_connection_that_is_closed_instead_of_answered_is_replaced() -> None:
     async with server(lambda number, _: HANG_UP if number == 1 else OK) as url:
-        given = exchanges(url, [PICTURE], proof=False)
+        given = any_answer(url)
         result = await load(url, given, clients=2, seconds=0.1, rate_per_s=200)
     assert (result.answers, result.errors) == (19, {"closed": 1})
 
@@ -148,8 +150,8 @@ async def test_at_a_rate_nobody_listening_is_an_error_for_each_request_when_it_i
 
 
 def test_query_and_headers_are_part_of_the_request() -> None:
-    (exchange,) = exchanges("http://g:1/predict?model=m", [PICTURE], headers={"X-API-Key": "k"})
-    head, _, body = exchange.request.partition(b"\r\n\r\n")
+    (one,) = exchanges("http://g:1/predict?model=m", [PICTURE], headers={"X-API-Key": "k"})
+    head, _, body = one.request.partition(b"\r\n\r\n")
     assert head.startswith(b"POST /predict?model=m HTTP/1.1\r\nHost: g:1\r\n")
     assert head.endswith(b"X-API-Key: k")
     assert body == PICTURE
@@ -158,7 +160,7 @@ def test_query_and_headers_are_part_of_the_request() -> None:
 async def test_a_form_carries_the_picture_in_its_field() -> None:
     bodies = []
     async with server(lambda _, body: bodies.append(body) or OK) as url:
-        await load(url, exchanges(url, [PICTURE], body="form", proof=False), clients=1, seconds=30, count=1)
+        await load(url, [exchange(url, *form(PICTURE))], clients=1, seconds=30, count=1)
     assert b'name="file"' in bodies[0]
     assert PICTURE in bodies[0]
 

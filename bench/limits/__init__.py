@@ -1,1 +1,0 @@
-"""The parts alone: what none of them can be faster than."""

@@ -1,1 +1,0 @@
-"""A load generator for HTTP: closed loop or open, one process."""

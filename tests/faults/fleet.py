@@ -1,0 +1,165 @@
+"""Gateways and workers over a real Apache Kafka, to be killed and started again."""
+
+import json
+import os
+import re
+import tempfile
+import threading
+import uuid
+from collections.abc import Mapping
+from signal import SIGCONT, Signals
+from typing import Self
+from urllib.request import urlopen
+
+from deploy.kafka.ports import free_port
+from tests.e2e.services import Service, descendants, is_ready, until
+from tests.faults.asking import Address
+
+HOST = "127.0.0.1"
+
+
+class Fleet:
+    """Processes by name. Topics and group are its own. A name keeps its ports over restarts.
+
+    defect: one of tests.faults.planted's, in every process; settings are environment variables.
+    """
+
+    def __init__(self, bootstrap_servers: str, query: str = "", defect: str = "", **settings: str) -> None:
+        prefix = uuid.uuid4().hex[:8]
+        self._defect = defect
+        self._folder = tempfile.TemporaryDirectory(prefix="mlaas-fleet-")
+        self.group = f"{prefix}.workers"
+        self.job_store = f"{self._folder.name}/jobs.sqlite3"
+        self.topics = {
+            name: f"{prefix}.{name.replace('_', '-')}"
+            for name in ("requests", "replies", "dead_letters", "cancellations", "jobs", "job_replies")
+        }
+        self.broker_url = f"kafka://{bootstrap_servers}{query}"
+        self.environment = {
+            "MLAAS_BROKER__URL": self.broker_url,
+            "MLAAS_WORKER__GROUP": self.group,
+            "MLAAS_JOBS__GROUP": f"{prefix}.gateways",
+            "MLAAS_JOBS__STORE": f"sqlite:///{self.job_store}",
+            **{f"MLAAS_TOPICS__{name.upper()}": topic for name, topic in self.topics.items()},
+            **settings,
+        }
+        self._processes: dict[str, Service] = {}
+        self._started: dict[str, tuple[str, list[str], Mapping[str, str], str]] = {}
+        self._ports: dict[str, int] = {}
+        self._lock = threading.Lock()
+        creating = Service("topics", "create", **self.environment)
+        if creating.wait():
+            raise RuntimeError(creating.output)
+
+    def gateway(self, name: str, **settings: str) -> Address:
+        """Starts it; wait_until_ready() says when it is."""
+        port = self._port(name)
+        self._start(name, ["gateway"], settings | {"MLAAS_GATEWAY__PORT": str(port)})
+        return HOST, port
+
+    def worker(self, name: str, model: str = "", **settings: str) -> None:
+        """model: leisurely-model, slow-model or fragile-model, see tests.faults.planted."""
+        settings = settings | {"MLAAS_WORKER__METRICS_PORT": str(self._port(name))}
+        self._start(name, ["worker"], settings, model)
+
+    def workers(self, count: int, model: str = "", **settings: str) -> list[str]:
+        """worker-1 and so on, who keep their places in the group when they are started again."""
+        names = [f"worker-{number}" for number in range(1, count + 1)]
+        for name in names:
+            self.worker(name, model, MLAAS_WORKER__INSTANCE_ID=name, **settings)
+        return names
+
+    def again(self, name: str) -> None:
+        """Start what was killed or stopped as it was started before."""
+        self._start(*self._started[name])
+
+    def wait_until_ready(self, *names: str, patience_s: float = 90.0) -> None:
+        """Gateways by name; all of them if none is named. Raises AssertionError where one has ended."""
+        for name in names or [name for name in self._processes if name.startswith("gateway")]:
+            until(lambda name=name: self._is_ready(name), f"{name} ready", patience_s)  # type: ignore[misc]
+
+    def url(self, name: str) -> str:
+        return f"http://{HOST}:{self._port(name)}"
+
+    def wait_for(self, name: str, pattern: str) -> None:
+        self._processes[name].wait_for(pattern)
+
+    def output(self, name: str) -> str:
+        return self._processes[name].output
+
+    def signal(self, name: str, what: Signals) -> None:
+        self._processes[name].process.send_signal(what)
+
+    def signal_all(self, name: str, what: Signals) -> None:
+        """The process and its children."""
+        for pid in self.pids(name):
+            os.kill(pid, what)
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, and its end."""
+        service = self._processes[name]
+        service.process.kill()
+        service.wait()
+
+    def stop(self, name: str) -> int:
+        """SIGTERM, and its end."""
+        return self._processes[name].stop()
+
+    def wait(self, name: str) -> int:
+        """Until it has ended by itself."""
+        return self._processes[name].wait()
+
+    def pids(self, name: str) -> dict[int, str]:
+        """The process and its children, with their command lines."""
+        pid = self._processes[name].process.pid
+        return {pid: name, **descendants(pid)}
+
+    def metric(self, name: str, metric: str) -> float:
+        """The sum of its samples whose name and labels match the pattern; 0 where there are none."""
+        with urlopen(f"{self.url(name)}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(metric, line))
+
+    def ready(self, names: list[str]) -> list[Address]:
+        """The addresses of those that say that they are, now."""
+        return [(HOST, self._port(name)) for name in names if is_ready(self.url(name))]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name, service in self._processes.items():
+            if service.process.poll() is None:
+                self.signal_all(name, SIGCONT)
+                service.process.kill()
+        for service in self._processes.values():
+            service.wait()
+        self._folder.cleanup()
+
+    def _start(self, name: str, arguments: list[str], settings: Mapping[str, str], planted: str = "") -> None:
+        defects = "+".join(filter(None, [self._defect, planted]))
+        module = "tests.faults.planted" if defects else "mlaas"
+        service = Service(
+            *([defects] if defects else []), *arguments, module=module, **(self.environment | dict(settings))
+        )
+        with self._lock:
+            self._processes[name] = service
+            self._started[name] = (name, arguments, settings, planted)
+
+    def _is_ready(self, name: str) -> bool:
+        service = self._processes[name]
+        assert service.process.poll() is None, f"{name} ended:\n{service.output}"
+        return is_ready(self.url(name))
+
+    def _port(self, name: str) -> int:
+        with self._lock:
+            while name not in self._ports:
+                port = free_port()
+                if port not in self._ports.values():
+                    self._ports[name] = port
+            return self._ports[name]
+
+
+def problem_kind(body: bytes) -> str:
+    """Of a problem document."""
+    return str(json.loads(body).get("type", "")).rpartition(":")[2]

@@ -1,0 +1,21 @@
+"""The real model process, but that each picture takes its time. See tests.faults.planted."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from model.classifier import Classifier
+from worker import inference, model_main
+from worker.pipe import Picture, Predicted
+
+PICTURE_S = 0.003
+
+
+def predict(models: Mapping[str, Classifier], pictures: Sequence[Picture], max_pixels: int) -> Predicted:
+    time.sleep(PICTURE_S * len(pictures))
+    return inference.predict(models, pictures, max_pixels)
+
+
+if __name__ == "__main__":
+    model_main.predict = predict
+    model_main.main(sys.argv[1:])

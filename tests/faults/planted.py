@@ -1,0 +1,143 @@
+"""mlaas with a defect: `python -m tests.faults.planted DEFECT gateway|worker …`.
+
+For showing that the scenarios notice. Nothing on disk changes; the classes of this process do.
+"""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def acknowledge_before_reply() -> None:
+    """And soon: a kill before the next automatic commit would hide it."""
+    from messaging import kafka_config
+
+    kafka_config.CONSUMER["auto.commit.interval.ms"] = 50
+
+    from worker.outbox import Outbox
+
+    reply = Outbox.reply
+
+    def hasty(self: Outbox, delivery: Any, *arguments: Any) -> None:
+        self.drop([delivery])
+        reply(self, delivery, *arguments)
+
+    from worker.answering import Answerer
+
+    answer = Answerer.answer
+
+    def hasty_answer(self: Answerer, batch: Any) -> None:
+        self._outbox.drop(batch.deliveries)
+        answer(self, batch)
+
+    Outbox.reply = hasty  # type: ignore[method-assign]
+    Answerer.answer = hasty_answer  # type: ignore[method-assign]
+
+
+def no_correlation_check() -> None:
+    from gateway.pending import Pending
+
+    resolve = Pending.resolve
+
+    def careless(self: Pending, correlation_id: str, message: Any) -> Any:
+        waiting = [name for name, future in self._waiters.items() if not future.done()]
+        return resolve(self, waiting[0] if waiting else correlation_id, message)
+
+    Pending.resolve = careless  # type: ignore[method-assign]
+
+
+def no_deadline() -> None:
+    real = asyncio.timeout
+    asyncio.timeout = lambda delay: real(None)  # type: ignore[assignment]
+
+
+def publish_before_registering() -> None:
+    from gateway.pending import Pending
+
+    waiter = Pending.waiter
+
+    @contextmanager
+    def late(self: Pending, correlation_id: str, size: int) -> Iterator["asyncio.Future[Any]"]:
+        with waiter(self, correlation_id, size) as future:
+            del self._waiters[correlation_id]
+
+            def register() -> None:
+                self._waiters[correlation_id] = future
+
+            asyncio.get_running_loop().call_later(0.05, register)
+            try:
+                yield future
+            finally:
+                register()
+
+    Pending.waiter = late  # type: ignore[method-assign, assignment]
+
+
+def acknowledge_before_store() -> None:
+    from gateway.jobs.collector import Collector
+
+    keep = Collector._keep
+
+    def later(self: Collector, deliveries: Any) -> None:
+        storing = threading.Timer(6.0, keep, [self, deliveries])
+        storing.daemon = True
+        storing.start()
+
+    Collector._keep = later  # type: ignore[method-assign]
+
+
+def slow_model() -> None:
+    """Not a defect: a model that takes its time, so that kills meet work that is under way."""
+    _model_process("tests.faults.slow_model")
+
+
+def leisurely_model() -> None:
+    """Not a defect: a model of which a gateway and a client on the same cores can ask too much."""
+    _model_process("tests.faults.leisurely_model")
+
+
+def fragile_model() -> None:
+    """Not a defect: a model that two kinds of pictures crash and hang."""
+    _model_process("tests.fragile_model")
+
+
+def simulated_model() -> None:
+    """Not a defect: a model that takes time and no processor, for many workers on few cores."""
+    _model_process("bench.simulated_model")
+
+
+def _model_process(module: str) -> None:
+    """The consumer starts it as `python -m MODULE …`."""
+    from worker.model_process import ModelProcess
+
+    assert ModelProcess.__init__.__kwdefaults__
+    ModelProcess.__init__.__kwdefaults__["module"] = module
+
+
+DEFECTS: dict[str, Callable[[], None]] = {
+    "acknowledge-before-reply": acknowledge_before_reply,
+    "acknowledge-before-store": acknowledge_before_store,
+    "no-correlation-check": no_correlation_check,
+    "no-deadline": no_deadline,
+    "publish-before-registering": publish_before_registering,
+    "slow-model": slow_model,
+    "leisurely-model": leisurely_model,
+    "fragile-model": fragile_model,
+    "simulated-model": simulated_model,
+}
+
+
+def main() -> None:
+    for defect in sys.argv[1].split("+"):
+        DEFECTS[defect]()
+    from mlaas.cli import main as mlaas
+
+    sys.argv[1:2] = []
+    mlaas()
+
+
+if __name__ == "__main__":
+    main()

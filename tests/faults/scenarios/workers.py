@@ -1,0 +1,117 @@
+"""Workers that are killed, stopped, added and taken away."""
+
+import random
+import signal
+import threading
+import time
+
+from tests.faults.asking import Client, in_turn
+from tests.faults.ledger import judge, longest_gap
+from tests.faults.outcome import Outcome, least, one_right_answer_each, outcome, within_s
+from tests.faults.stage import TIMEOUT_S, Stage, under_load
+
+SESSION_TIMEOUT_S = 6.0  # librdkafka's setting in messaging/kafka_config.py
+
+
+def worker_kill(stage: Stage) -> Outcome:
+    """kill -9 a random one of three workers every five seconds."""
+    requests, rate = stage.size(10_000, 360), stage.size(50, 12)
+    client = Client(TIMEOUT_S)
+    with stage.fleet() as fleet:
+        gateway = fleet.gateway("gateway")
+        names = fleet.workers(3, "slow-model" if stage.quick else "")
+        fleet.wait_until_ready()
+        kills = 0
+
+        def kill_one_again_and_again(over: threading.Event) -> None:
+            nonlocal kills
+            chance = random.Random(1)
+            while not over.wait(5):
+                name = chance.choice(names)
+                fleet.kill(name)
+                fleet.again(name)
+                kills += 1
+
+        load = client.drive(in_turn([gateway]), map(stage.pictures, range(requests)), rate)
+        under_load(load, kill_one_again_and_again)
+    judged = judge(client.entries)
+    return outcome(
+        "worker-kill",
+        [
+            *one_right_answer_each(judged),
+            least("answered 200, share", judged.share(200), 0.999),
+            within_s("longest wait", judged.longest_s, SESSION_TIMEOUT_S + 5),
+        ],
+        judged.numbers() | {"kills": kills, "requests_per_s": rate},
+    )
+
+
+def zombie(stage: Stage) -> Outcome:
+    """SIGSTOP one of two workers for longer than max.poll.interval.ms, then SIGCONT."""
+    stopped_s = 25.0
+    client = Client(TIMEOUT_S)
+    with stage.fleet(query="?max.poll.interval.ms=10000") as fleet:
+        gateway = fleet.gateway("gateway")
+        fleet.workers(2)
+        fleet.wait_until_ready()
+
+        def stop_and_continue(over: threading.Event) -> None:
+            over.wait(5)
+            fleet.signal_all("worker-1", signal.SIGSTOP)
+            over.wait(stopped_s)
+            fleet.signal_all("worker-1", signal.SIGCONT)
+
+        load = client.drive(in_turn([gateway]), map(stage.pictures, range(2000)), rate=40)
+        under_load(load, stop_and_continue)
+        replies = {
+            kind: fleet.metric("gateway", f"mlaas_{kind}_replies_total") for kind in ("duplicate", "late")
+        }
+        back = fleet.metric("worker-1", r"mlaas_worker_requests_total\{outcome=\"answered\"\}")
+    judged = judge(client.entries)
+    return outcome(
+        "zombie",
+        [
+            *one_right_answer_each(judged),
+            least("answered 200, share", judged.share(200), 0.999),
+            within_s("longest wait", judged.longest_s, SESSION_TIMEOUT_S + 5),
+            least("answered by it, before and after", back, 1),
+        ],
+        judged.numbers() | {"stopped_s": stopped_s, "replies_dropped": replies},
+    )
+
+
+def scaling(stage: Stage) -> Outcome:
+    """From one worker to six and back, again and again."""
+    cycles, rate = stage.size(10, 1), 30
+    client = Client(TIMEOUT_S)
+    most_workers = stage.size(6, 3)
+    with stage.fleet() as fleet:
+        gateway = fleet.gateway("gateway")
+        fleet.worker("worker-1")
+        fleet.wait_until_ready()
+        done = threading.Event()
+
+        def up_and_down(over: threading.Event) -> None:
+            more = [f"worker-{number}" for number in range(2, most_workers + 1)]
+            for _ in range(cycles):
+                for name in more:
+                    fleet.worker(name)
+                    fleet.wait_for(name, "is warm")
+                time.sleep(3)
+                for name in more:
+                    fleet.stop(name)
+            done.set()
+
+        load = client.drive(in_turn([gateway]), map(stage.pictures, range(1_000_000)), rate, stop=done.is_set)
+        under_load(load, up_and_down)
+    judged = judge(client.entries)
+    return outcome(
+        "scaling",
+        [
+            *one_right_answer_each(judged),
+            least("answered 200, share", judged.share(200), 1.0),
+            within_s("longest pause", longest_gap(client.answered_at), 3.0),
+            within_s("longest wait", judged.longest_s, 3.0),
+        ],
+        judged.numbers() | {"cycles": cycles, "workers": most_workers, "requests_per_s": rate},
+    )
