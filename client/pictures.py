@@ -1,6 +1,8 @@
-"""A picture's bytes, out of whatever the caller has. Neither Pillow nor NumPy is imported."""
+"""A picture's bytes, out of whatever the caller has. Neither Pillow nor NumPy is imported for that."""
 
+import hashlib
 import io
+import math
 import os
 import struct
 import zlib
@@ -10,16 +12,30 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 from client.errors import PictureUnreadable
 
 if TYPE_CHECKING:
-    from numpy import uint8
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-Picture: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image | NDArray[uint8]"
+Picture: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image | NDArray[Any]"
+
+_ORIENTATION = 0x0112  # in EXIF; 1 is upright
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90",
+}  # fmt: skip
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_WITH_ALPHA = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
+_JPEG_PIXELS = 1 << 20  # from here on PNG takes seconds, and more bytes than a gateway accepts
+_JPEG_EDGE = 65_500
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of PNG, by the number of channels
 
 
 class Upload(NamedTuple):
     content: bytes
     filename: str = "picture"
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
 
 
 def read(picture: Picture) -> Upload:
@@ -35,27 +51,113 @@ def _read(picture: Any) -> Upload:
     if isinstance(picture, (bytes, bytearray, memoryview)):
         return Upload(bytes(picture))
     if isinstance(picture, (str, os.PathLike)):
-        return Upload(Path(picture).read_bytes(), Path(picture).name)
-    if hasattr(picture, "save"):
-        buffer = io.BytesIO()
-        picture.save(buffer, "PNG")
-        return Upload(buffer.getvalue())
+        path = Path(os.fsdecode(picture))
+        return Upload(path.read_bytes(), _sendable(path.name))
+    if hasattr(picture, "save") and hasattr(picture, "mode"):
+        return Upload(_of_image(picture))
     if hasattr(picture, "tobytes") and hasattr(picture, "shape"):
-        return Upload(_png(picture))
+        return Upload(_of_array(picture))
     content = picture.read() if hasattr(picture, "read") else None
     if not isinstance(content, bytes):
         raise ValueError(f"{type(picture).__name__} is no path, bytes, binary file, Pillow image or array")
-    return Upload(content, os.path.basename(str(getattr(picture, "name", ""))) or "picture")
+    return Upload(content, _sendable(os.path.basename(str(getattr(picture, "name", "")))) or "picture")
 
 
-def _png(array: Any) -> bytes:
-    """A PNG file (RFC 2083): header, the rows each after its filter's number, end."""
-    height, width, *depth = array.shape if len(array.shape) > 1 else (0, 0)
-    if str(array.dtype) != "uint8" or depth not in ([], [1], [3]) or not height * width:
-        raise ValueError(f"{array.dtype} of shape {array.shape}; an array is uint8, height x width (x 3)")
-    pixels, row = array.tobytes(), width * (*depth, 1)[0]
+def _sendable(name: str) -> str:
+    """With a ? for each byte that is not UTF-8: a form has no other way to write such a name."""
+    return name.encode("utf-8", "replace").decode("utf-8")
+
+
+def _of_image(image: Any) -> bytes:
+    """A Pillow image as the file that it could have been read from, upright."""
+    try:
+        image = _in_a_mode_of_png(_upright(image))
+        buffer = io.BytesIO()
+        if _is_for_jpeg(image):
+            image.save(buffer, "JPEG", quality=95, subsampling=0)
+        else:
+            image.save(buffer, "PNG", icc_profile=None)
+        return buffer.getvalue()
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # Pillow raises whatever it meets in a damaged file, which it reads only now
+        raise ValueError(f"Pillow cannot write it ({type(error).__name__}: {error})") from error
+
+
+def _upright(image: Any) -> Any:
+    try:
+        turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # as above; viewers show a picture whose EXIF data is damaged as it is
+        turn = None
+    if turn is None:
+        return image
+    from PIL.Image import Transpose
+
+    return image.transpose(Transpose[turn])
+
+
+def _in_a_mode_of_png(image: Any) -> Any:
+    if image.mode in ("I", "F"):
+        scale, top = _scale(*image.getextrema(), is_float=image.mode == "F")
+        if not math.isfinite(image.reduce(image.size).getpixel((0, 0))):
+            raise ValueError("a value of the image is no number")
+        scaled = image.point(lambda value: value * scale + 0)
+        return scaled.convert("L" if top == 255 else "I;16")
+    if image.mode.startswith("I;16"):
+        return image if image.mode == "I;16" else image.convert("I").convert("I;16")
+    return image if image.mode in _PNG_MODES else image.convert(_WITH_ALPHA.get(image.mode, "RGB"))
+
+
+def _is_for_jpeg(image: Any) -> bool:
+    is_large = image.width * image.height > _JPEG_PIXELS and max(image.size) <= _JPEG_EDGE
+    return is_large and image.mode in ("L", "RGB") and "transparency" not in image.info
+
+
+def _of_array(array: Any) -> bytes:
+    """A PNG file of height x width (x channels): grey, grey and alpha, RGB, or RGB and alpha."""
+    height, width, *depth = array.shape if len(array.shape) in (2, 3) else (0, 0)
+    channels = depth[0] if depth else 1
+    if channels not in _COLOUR_TYPES or not height * width:
+        raise ValueError(f"an array of shape {tuple(array.shape)}; {_SHAPES}")
+    if array.dtype.kind not in "buif":
+        raise ValueError(f"an array of {array.dtype}; its values must be integers, floats or booleans")
+    if array.dtype.kind == "b":
+        array, top = array * 255, 255
+    elif str(array.dtype) == "uint8":
+        top = 255
+    else:
+        scale, top = _scale(array.min().item(), array.max().item(), is_float=array.dtype.kind == "f")
+        array = (array * scale).round() if array.dtype.kind == "f" else array
+    bits, kind = (8, "u1") if top == 255 else (16, ">u2")
+    return _png(array.astype(kind).tobytes(), width, height, bits, channels)
+
+
+_SHAPES = (
+    "a picture is height x width, or height x width x channels with 1 to 4 channels, which come last: "
+    "array.transpose(1, 2, 0) moves them there; of several pictures give one, array[0], or use predict_many"
+)
+
+
+def _scale(lowest: float, highest: float, *, is_float: bool) -> tuple[float, int]:
+    """What to multiply values by, and the value of white then.
+
+    Floats are from 0 to 1 or from 0 to 255; integers are from 0 to 255, or of 16 bits.
+    """
+    if is_float and lowest >= 0 and highest <= 1:
+        return 255, 255
+    if lowest >= 0 and highest <= 255:
+        return 1, 255
+    if not is_float and lowest >= 0 and highest <= 65_535:
+        return 1, 65_535
+    known = "0 to 1, or 0 to 255" if is_float else "0 to 255, or 0 to 65535"
+    raise ValueError(f"its values are from {lowest:g} to {highest:g}: scale them to {known}")
+
+
+def _png(pixels: bytes, width: int, height: int, bits: int, channels: int) -> bytes:
+    """A PNG file (RFC 2083): header, the rows each after the number of its filter, end."""
+    row = width * channels * bits // 8
     rows = b"".join(b"\0" + pixels[start : start + row] for start in range(0, len(pixels), row))
-    header = struct.pack(">IIBBBBB", width, height, 8, 2 if depth == [3] else 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b""))
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
