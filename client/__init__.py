@@ -1,8 +1,10 @@
-"""Asks a gateway over HTTP. `from mlaas import Client` gives the same as `from client import Client`."""
+"""The typed client of an mlaas gateway, blocking and for asyncio."""
 
 from client.aio import AsyncClient
 from client.errors import (
+    AnswerMismatch,
     DeadlineExceeded,
+    Misconfigured,
     MlaasError,
     NotFound,
     Overloaded,
@@ -17,11 +19,13 @@ from client.results import Item, Job, Model, Prediction
 from client.sync import Client
 
 __all__ = [
+    "AnswerMismatch",
     "AsyncClient",
     "Client",
     "DeadlineExceeded",
     "Item",
     "Job",
+    "Misconfigured",
     "MlaasError",
     "Model",
     "NotFound",

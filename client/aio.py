@@ -7,9 +7,10 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 import httpx
 
 from client.base import Base, documented
-from client.calls import Asked, Call, Calls, Outcome
+from client.calls import Asked, Call, Calls
 from client.many import Many, Progress
 from client.pictures import Picture
+from client.results import Outcome
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,7 +27,7 @@ def _awaited(
 
 
 class AsyncClient(Base):
-    """As Client, with `await` before each call."""
+    """Like Client, with `await` before each call. Each event loop has connections of its own."""
 
     _new = httpx.AsyncClient
 
@@ -44,7 +45,8 @@ class AsyncClient(Base):
         progress: Progress | None = None,
         **asked: Unpack[Asked],
     ) -> list[Outcome]:
-        """As Client.predict_many."""
+        """Like Client.predict_many."""
+        self._http()
         many = Many(pictures, concurrency, progress)
 
         async def work() -> None:
@@ -67,12 +69,17 @@ class AsyncClient(Base):
 
     async def _send(self, request: dict[str, Any]) -> Any:
         try:
-            return await self._http.request(**request)
-        except httpx.TransportError as error:
-            return error
+            return await self._http().request(**request)
+        except httpx.RequestError as error:
+            return self._noted(error)
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
 
     async def close(self) -> None:
-        await self._http.aclose()
+        """Close the connections of this event loop."""
+        if http := self._close():
+            await http.aclose()
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,27 +1,30 @@
-"""What both clients are made of."""
+"""What both clients share: the address, the key, and connections that are nobody else's."""
 
 import inspect
 import os
 from collections.abc import Callable
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from inspect import Parameter
 from typing import Any, get_args
 
 import httpx
 
+from client import environment
 from client.calls import Asked, Calls
 
 DEFAULT_URL = "http://localhost:8000"
 
 
 class Base:
-    """url and api_key are else taken from MLAAS_URL and MLAAS_API_KEY; transport is one of httpx, for tests.
+    """url and api_key default to MLAAS_URL and MLAAS_API_KEY; transport is one of httpx's, for tests.
 
-    A call ends within timeout_s seconds, which the gateway is told, and one more. 429, 503 and lost
-    connections are tried again, so often at most. Safe to share; close it, or use it in a with statement.
+    A call ends within timeout_s seconds, which the gateway is told, plus one. 429, 503 and lost connections
+    are retried, at most `retries` times. Create one and share it: between threads, and with processes that
+    fork from this one or get a pickled copy. Each process has connections of its own. Close it, or use it in
+    a with statement.
     """
 
-    _new: Any  # one of httpx's classes
+    _new: Any  # httpx.Client or httpx.AsyncClient
 
     def __init__(
         self,
@@ -32,20 +35,75 @@ class Base:
         retries: int = 4,
         transport: Any = None,
     ) -> None:
-        """Raises ValueError for a URL that is none."""
-        url = url or os.environ.get("MLAAS_URL") or DEFAULT_URL
-        url = url if "://" in url else f"http://{url}"
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"{url!r} is not the URL of a gateway, as {DEFAULT_URL}")
-        key = (api_key or os.environ.get("MLAAS_API_KEY") or "").strip()
-        if not (key.isascii() and key.isprintable()):
+        """Raises ValueError for a URL or a key that cannot be one."""
+        self._url = _address(url) if url else _address(os.environ.get("MLAAS_URL"), "MLAAS_URL: ")
+        self._key = _Key((api_key or os.environ.get("MLAAS_API_KEY") or "").strip())
+        if not (self._key.isascii() and self._key.isprintable()):
             raise ValueError("the API key has characters that no header can carry")
-        headers = {"X-API-Key": key} if key else {}
+        self._given = {"timeout_s": timeout_s, "retries": retries, "transport": transport}
         self._calls = Calls(timeout_s, retries)
-        try:
-            self._http: Any = self._new(base_url=url, headers=headers, transport=transport)
-        except httpx.InvalidURL as error:
-            raise ValueError(f"{url!r} is not the URL of a gateway: {error}") from error
+        self._pools: dict[tuple[int, Any], Any] = {}
+        self._is_closed = False
+
+    def __reduce__(self) -> Any:
+        """A copy connects by itself, wherever it is unpickled."""
+        return partial(type(self), str(self._url), api_key=str(self._key), **self._given), ()
+
+    def _loop(self) -> Any:
+        """The event loop that connections are bound to, if they are."""
+        return None
+
+    def _http(self) -> Any:
+        """The connections of this process and event loop. Raises Misconfigured.
+
+        Processes that share a connection read each other's answers. What a process inherits is not even
+        dropped: an event loop's connections, when they are freed, leave the selector that both share.
+        """
+        if self._is_closed:
+            raise RuntimeError("this client is closed: create another")
+        here = (os.getpid(), self._loop())
+        if here not in self._pools:
+            for pid, loop in [*self._pools]:
+                if pid == here[0] and loop and loop.is_closed():
+                    self._pools.pop((pid, loop), None)
+            self._pools.setdefault(here, self._connect())
+        return self._pools[here]
+
+    def _connect(self) -> Any:
+        transport = self._given["transport"]
+        how = {"transport": transport} if transport else environment.options(self._url)
+        headers = {"X-API-Key": str(self._key)} if self._key else {}
+        return self._new(base_url=self._url, headers=headers, **how)
+
+    def _close(self) -> Any:
+        """The connections to close; other processes and loops close theirs."""
+        self._is_closed = True
+        return self._pools.pop((os.getpid(), self._loop()), None)
+
+    def _noted(self, error: httpx.RequestError) -> httpx.RequestError:
+        """With the proxy on the way, as far as the environment names one."""
+        if not self._given["transport"] and (route := environment.route(self._url)):
+            error.add_note(route)
+        return error
+
+
+class _Key(str):
+    """Not shown where a client's attributes are."""
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def _address(text: str | None, source: str = "") -> httpx.URL:
+    text = text or DEFAULT_URL
+    try:
+        url = httpx.URL(text if "://" in text else f"http://{text}")
+        if url.scheme in ("http", "https") and url.host:
+            return url
+        reason = ""
+    except httpx.InvalidURL as error:
+        reason = f": {error}"
+    raise ValueError(f"{source}{text!r} is not the URL of a gateway, such as {DEFAULT_URL}{reason}")
 
 
 def documented(method: Callable[..., Any], call: Callable[..., Any]) -> None:

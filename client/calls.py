@@ -2,11 +2,13 @@
 
 It yields the arguments of httpx's request(), and is sent the response or httpx's error; or it yields seconds
 to wait. The clients differ in how they do that.
+
+Every answer about a picture carries the SHA-256 of the picture, and is compared with what was sent.
 """
 
 import random
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from functools import partial
 from itertools import count
@@ -18,11 +20,12 @@ import httpx
 
 from client import errors, results
 from client.pictures import Picture, Upload, read
-from client.results import Document, Job, Model, Prediction
+from client.results import Document, Job, Model, Outcome, Prediction
 
 T = TypeVar("T")
-Outcome: TypeAlias = Prediction | errors.MlaasError
 Call: TypeAlias = Generator[dict[str, Any] | float, Any, T]
+
+BYTES = "application/octet-stream"
 
 _FIRST_PAUSE_S = 0.1
 _GRACE_S = 1.0  # on top of the deadline that the gateway keeps, so that its 504 is what ends the call
@@ -30,7 +33,7 @@ _AGAIN = (errors.Unreachable, errors.Overloaded, errors.Unavailable)
 
 
 class Asked(TypedDict, total=False):
-    """What may be asked for beside the picture. explain: "input" shows what the model saw."""
+    """Options of a call. explain: "input" shows what the model saw."""
 
     model: str | None
     top_k: int | None
@@ -40,7 +43,7 @@ class Asked(TypedDict, total=False):
 
 
 class Calls:
-    """Times are seconds. A call is tried again at most so often, and ends with its timeout_s."""
+    """Times are in seconds. A call makes at most so many retries, and ends with its timeout_s."""
 
     def __init__(
         self,
@@ -53,38 +56,45 @@ class Calls:
         self._clock, self._chance = clock, chance
 
     def predict(self, picture: Picture, **asked: Unpack[Asked]) -> Call[Prediction]:
-        """Say what is on the picture. Raises MlaasError."""
-        content, headers = read(picture).content, {"Content-Type": "application/octet-stream"}
-        answer = yield from self._ask("POST", "/predict", asked, content=content, headers=headers)
-        return _understood(partial(results.read, Prediction), answer)
+        """Classify the picture. Raises MlaasError."""
+        upload, headers = read(picture), {"Content-Type": BYTES}
+        answer = yield from self._ask("POST", "/predict", asked, content=upload.content, headers=headers)
+        outcome = results.matched(_understood(partial(results.read, Prediction), answer), upload.sha256)
+        if isinstance(outcome, errors.MlaasError):
+            raise outcome
+        return outcome
 
     def models(self) -> Call[list[Model]]:
-        """Those that are served. Raises MlaasError."""
+        """The models that are served. Raises MlaasError."""
         answer = yield from self._ask("GET", "/models", {})
         return _understood(lambda its: [results.read(Model, model) for model in its["models"]], answer)
 
     def submit(self, pictures: Iterable[Picture], **asked: Unpack[Asked]) -> Call[Job]:
-        """Hand them over, to be asked for later by result(). Raises MlaasError; then none was taken."""
-        files = _form(read(picture) for picture in pictures)
-        return (yield from self._job("POST", "/jobs", asked, files=files))
+        """Submit pictures, to fetch what is on them with result(). Raises MlaasError; then none was taken."""
+        uploads = [read(picture) for picture in pictures]
+        sha256s = [upload.sha256 for upload in uploads]
+        return (yield from self._job("POST", "/jobs", asked, sha256s, files=_form(uploads)))
 
     def result(self, job: Job | str, wait_s: float = 30.0) -> Call[Job]:
-        """The job once it is over, or as it is after so many seconds. Raises MlaasError."""
+        """The job once it is over, or as it is after wait_s seconds. Raises MlaasError.
+
+        Given the job that submit() returned, each answer is compared with the picture that was sent.
+        """
         end = self._clock() + wait_s
         while True:
             left_s = max(0.0, end - self._clock())
             asked: Asked = {"timeout_s": left_s + self._timeout_s}
-            found = yield from self._job("GET", _path(job), asked, params={"wait": f"{int(left_s * 1000)}ms"})
+            found = yield from self._known(job, "GET", asked, params={"wait": f"{int(left_s * 1000)}ms"})
             if found.is_over or self._clock() >= end:
                 return found
             yield _FIRST_PAUSE_S  # a gateway may wait for less long than it is asked to
 
     def cancel(self, job: Job | str) -> Call[Job]:
-        """What is finished is kept. Raises MlaasError."""
-        return (yield from self._job("DELETE", _path(job), {}))
+        """Give the job up; results that are there are kept. Raises MlaasError."""
+        return (yield from self._known(job, "DELETE", {}))
 
     def chunk(self, uploads: Mapping[int, Upload], asked: Asked) -> Call[dict[int, Outcome]]:
-        """Many in one request. Those that there was no room for are sent again; too many are cut in two."""
+        """Many in one request. Those refused for lack of room are sent again; a request too large is cut."""
         end = self._end(asked)
         outcomes: dict[int, Outcome] = dict.fromkeys(uploads, errors.ServerFailed("not in the answer"))
         waiting = list(uploads)
@@ -93,8 +103,10 @@ class Calls:
             files = _form(uploads[index] for index in waiting)
             try:
                 answer = yield from self._ask("POST", "/predict/batch", limited, files=files)
-                entries = _understood(lambda document: [*map(results.item, document["results"])], answer)
-                outcomes |= {waiting[entry.index]: entry.outcome for entry in entries}
+                entries = _understood(partial(_by_index, waiting), answer)
+                outcomes |= {
+                    index: results.matched(its, uploads[index].sha256) for index, its in entries.items()
+                }
             except errors.MlaasError as error:
                 if error.problem.get("status") not in (400, 413) or len(waiting) == 1:
                     return outcomes | dict.fromkeys(waiting, error)
@@ -109,14 +121,24 @@ class Calls:
             yield pause_s
         raise AssertionError
 
-    def _job(self, method: str, path: str, asked: Asked, **request: Any) -> Call[Job]:
+    def _known(self, job: Job | str, method: str, asked: Asked, **request: Any) -> Call[Job]:
+        job_id, sha256s = (job, ()) if isinstance(job, str) else (job.id, job.sha256s)
+        found = yield from self._job(method, f"/jobs/{quote(job_id, safe='')}", asked, sha256s, **request)
+        if found.id != job_id:
+            raise errors.AnswerMismatch(f"the answer is about job {found.id}, not {job_id}")
+        return found
+
+    def _job(self, method: str, path: str, asked: Asked, sha256s: Sequence[str], **request: Any) -> Call[Job]:
         answer = yield from self._ask(method, path, asked, **request)
-        return _understood(partial(results.job, request_id=answer.headers.get("X-Request-ID", "")), answer)
+        request_id = answer.headers.get("X-Request-ID", "")
+        return _understood(partial(results.job, request_id=request_id, sha256s=sha256s), answer)
 
     def _ask(self, method: str, path: str, asked: Asked, **request: Any) -> Call[httpx.Response]:
         """All attempts carry the same Idempotency-Key, and say how much time is left."""
         if unknown := asked.keys() - Asked.__annotations__.keys():
-            raise TypeError(f"there is no {', '.join(unknown)}; there are {', '.join(Asked.__annotations__)}")
+            raise TypeError(
+                f"unknown option {', '.join(unknown)}; there are {', '.join(Asked.__annotations__)}"
+            )
         params = {name: value for name, value in asked.items() if name != "timeout_s" and value is not None}
         request = {"method": method, "url": path, "params": params, "headers": {}, **request}
         request["headers"]["Idempotency-Key"] = uuid4().hex
@@ -139,34 +161,47 @@ class Calls:
         return self._clock() + (self._timeout_s if timeout_s is None else timeout_s)
 
     def _pause_s(self, error: errors.MlaasError, number: int, end: float) -> float | None:
-        """Before the attempt after this one, counted from 0; None where there is to be none."""
+        """Until the next attempt; None if there is to be none. number: of this attempt, from 0."""
         backoff_s = _FIRST_PAUSE_S * 2**number
         pause_s = max(backoff_s, error.retry_after_s or 0.0) * (1 + self._chance() / 2)
         may_again = isinstance(error, _AGAIN) and number < self._retries
         return pause_s if may_again and self._clock() + pause_s < end else None
 
 
-def _form(uploads: Iterable[Upload]) -> list[tuple[str, tuple[str, bytes]]]:
-    return [("file", (upload.filename, upload.content)) for upload in uploads]
+def _form(uploads: Iterable[Upload]) -> list[tuple[str, tuple[str, bytes, str]]]:
+    """The gateway looks at the bytes; a type that is guessed by a file's name could be refused."""
+    return [("file", (upload.filename, upload.content, BYTES)) for upload in uploads]
 
 
-def _path(job: Job | str) -> str:
-    return f"/jobs/{quote(job if isinstance(job, str) else job.id, safe='')}"
+def _by_index(indexes: Sequence[int], document: Document) -> dict[int, Outcome]:
+    """The outcomes of a batch, by the indexes of its pictures."""
+    entries = map(results.item, document["results"])
+    return {indexes[entry.index]: entry.outcome for entry in entries}
 
 
-def _error(outcome: httpx.Response | httpx.TransportError) -> errors.MlaasError:
+def _error(outcome: httpx.Response | httpx.RequestError) -> errors.MlaasError:
     url = outcome.request.url
     where = f"{url.scheme}://{url.netloc.decode()}"
-    if isinstance(outcome, (httpx.ReadTimeout, httpx.WriteTimeout)):
-        return errors.DeadlineExceeded(f"{where} gave no answer in time")
-    if isinstance(outcome, httpx.TransportError):
-        return errors.Unreachable(f"{where} does not answer ({outcome or type(outcome).__name__})")
+    if isinstance(outcome, httpx.RequestError):
+        return _transport_error(outcome, where)
     try:
         problem: Document = dict(outcome.json())
     except (ValueError, TypeError):
         problem = {}
     after_s = _seconds(outcome.headers.get("Retry-After", ""), time.time())
     return errors.of_problem(problem, outcome.status_code, outcome.headers.get("X-Request-ID", ""), after_s)
+
+
+def _transport_error(error: httpx.RequestError, where: str) -> errors.MlaasError:
+    said = ", ".join([str(error) or type(error).__name__, *getattr(error, "__notes__", ())])
+    if isinstance(error, (httpx.ReadTimeout, httpx.WriteTimeout)):
+        return errors.DeadlineExceeded(f"{where} gave no answer in time")
+    if not isinstance(error, httpx.TransportError):
+        return errors.ServerFailed(f"the answer of {where} cannot be decoded ({said})")
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        trust = "SSL_CERT_FILE may name a file with the certificates of its authority"
+        return errors.Misconfigured(f"the certificate of {where} is not trusted ({said}); {trust}")
+    return errors.Unreachable(f"{where} does not answer ({said})")
 
 
 def _seconds(retry_after: str, now: float) -> float | None:

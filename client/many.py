@@ -4,9 +4,9 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
-from client.calls import Outcome
 from client.errors import PictureUnreadable
 from client.pictures import Picture, Upload, read
+from client.results import Outcome
 
 Progress: TypeAlias = Callable[[int, int], object]
 _FILES = 32  # as many as a worker takes at once; docs/decisions/0004-predict-many.md
@@ -14,7 +14,7 @@ _BYTES = 4 * 1024 * 1024  # what the embedded broker has room for
 
 
 class Many:
-    """Shared by those who ask at the same time: each takes some, and brings back what is on them."""
+    """Shared by the threads or tasks that ask: each takes some pictures, and brings their outcomes back."""
 
     def __init__(self, pictures: Iterable[Picture], concurrency: int, progress: Progress | None) -> None:
         if concurrency < 1:
@@ -26,7 +26,7 @@ class Many:
         self._lock = threading.RLock()
 
     def take(self) -> dict[int, Upload]:
-        """The next ones; empty at the end. Read only now, so that not all are in memory at once."""
+        """The next pictures; empty at the end. Read only now, so that not all are in memory at once."""
         taken: dict[int, Upload] = {}
         with self._lock:
             for index, picture in self._left:

@@ -1,11 +1,11 @@
 """What comes back. Fields that a later server adds are in raw, and break nothing."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
-from client.errors import MlaasError, of_problem
+from client.errors import AnswerMismatch, MlaasError, of_problem
 
 T = TypeVar("T")
 Document = Mapping[str, Any]
@@ -13,9 +13,9 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What is on one picture. probabilities sum to 1; timings are milliseconds; input is a data URI.
+    """What is on one picture. probabilities sum to 1; timings are in milliseconds; input is a data URI.
 
-    in_distribution is false, and ood_score above 1, where the picture is unlike the model's training.
+    in_distribution is false, and ood_score above 1, if the picture is unlike those of the model's training.
     """
 
     label: str
@@ -36,7 +36,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """One that is served. accuracy is a fraction of the test pictures; sha256 is of the file."""
+    """A model that is served. accuracy is a fraction of the test pictures; sha256 is that of the file."""
 
     name: str
     version: str
@@ -49,18 +49,24 @@ class Model:
     raw: Document = field(default_factory=dict, repr=False)
 
 
+Outcome: TypeAlias = Prediction | MlaasError
+
+
 @dataclass(frozen=True)
 class Item:
-    """One picture of a job that is finished: what is on it, or why that is not known."""
+    """A finished picture of a job: what is on it, or the error that there is in its place."""
 
     index: int
     filename: str
-    outcome: Prediction | MlaasError
+    outcome: Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """status: accepted, running, done, canceled or expired. items: the finished ones. Times: RFC 3339."""
+    """status: accepted, running, done, canceled or expired. items: the finished ones. Times: RFC 3339.
+
+    sha256s: those of the pictures, by index, if this client submitted them.
+    """
 
     id: str
     status: str
@@ -70,6 +76,7 @@ class Job:
     expires_at: str = ""
     items: Sequence[Item] = ()
     request_id: str = ""
+    sha256s: Sequence[str] = field(default=(), repr=False)
     raw: Document = field(default_factory=dict, repr=False)
 
     @property
@@ -79,7 +86,7 @@ class Job:
 
 
 def read(kind: type[T], document: Document, **more: object) -> T:
-    """Raises TypeError if what every server says is not there."""
+    """Raises TypeError if a field is missing that every server sends."""
     known = {name: document[name] for name in _names(kind) if name in document}  # type: ignore[arg-type]
     return kind(**{**known, **more, "raw": document})
 
@@ -96,5 +103,21 @@ def item(entry: Document) -> Item:
     return Item(entry["index"], entry.get("filename", ""), outcome)
 
 
-def job(document: Document, request_id: str) -> Job:
-    return read(Job, document, items=[*map(item, document.get("results", ()))], request_id=request_id)
+def job(document: Document, request_id: str, sha256s: Sequence[str] = ()) -> Job:
+    """sha256s: of the pictures, by index; none if they are unknown."""
+    items = [*map(item, document.get("results", ()))]
+    if sha256s:
+        items = [replace(its, outcome=matched(its.outcome, sha256s[its.index])) for its in items]
+    return read(Job, document, items=items, request_id=request_id, sha256s=sha256s)
+
+
+def matched(outcome: Outcome, sha256: str) -> Outcome:
+    """The outcome, unless it is a prediction for another picture than the one with this digest."""
+    if isinstance(outcome, MlaasError) or outcome.sha256 in ("", sha256):
+        return outcome
+    error = AnswerMismatch(
+        f"the answer is for another picture: {outcome.sha256} was classified, {sha256} was sent; "
+        "what is between here and the gateway mixes up answers"
+    )
+    error.request_id = outcome.request_id
+    return error

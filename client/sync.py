@@ -8,9 +8,10 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 import httpx
 
 from client.base import Base, documented
-from client.calls import Asked, Call, Calls, Outcome
+from client.calls import Asked, Call, Calls
 from client.many import Many, Progress
 from client.pictures import Picture
+from client.results import Outcome
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,7 +26,7 @@ def _blocking(call: Callable[Concatenate[Calls, P], Call[T]]) -> Callable[Concat
 
 
 class Client(Base):
-    """Safe to use from several threads."""
+    """The calls block. Safe to share between threads."""
 
     _new = httpx.Client
 
@@ -43,10 +44,12 @@ class Client(Base):
         progress: Progress | None = None,
         **asked: Unpack[Asked],
     ) -> list[Outcome]:
-        """For each picture, in their order, its Prediction, or the MlaasError that kept it from one.
+        """For each picture, in order, its Prediction, or the MlaasError that there is in its place.
 
-        timeout_s is for each request of up to 32 pictures; progress(done, total) is told after each.
+        timeout_s applies to each request of up to 32 pictures; progress(done, total) is called after each.
+        Raises Misconfigured.
         """
+        self._http()
         many = Many(pictures, concurrency, progress)
 
         def work() -> None:
@@ -74,12 +77,14 @@ class Client(Base):
 
     def _send(self, request: dict[str, Any]) -> Any:
         try:
-            return self._http.request(**request)
-        except httpx.TransportError as error:
-            return error
+            return self._http().request(**request)
+        except httpx.RequestError as error:
+            return self._noted(error)
 
     def close(self) -> None:
-        self._http.close()
+        """Close the connections of this process."""
+        if http := self._close():
+            http.close()
 
     def __enter__(self) -> Self:
         return self

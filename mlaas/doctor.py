@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from client import Client, MlaasError
+from client import Client, MlaasError, environment
 from messaging import codec
 from messaging.broker import Broker, BrokerError
 from messaging.contract import PING, Request
@@ -127,9 +127,12 @@ class _Gateway(NamedTuple):
 
 def _gateway(url: str) -> _Gateway:
     try:
-        with httpx.Client(base_url=url, timeout=_PATIENCE_S) as http:
+        address = httpx.URL(url)
+        with httpx.Client(base_url=url, timeout=_PATIENCE_S, **environment.options(address)) as http:
             live, ready = http.get("/health/live"), http.get("/health/ready")
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except httpx.TransportError as error:
+        return _Gateway(f"{error or type(error).__name__} {environment.route(address)}".rstrip())
+    except (httpx.HTTPError, httpx.InvalidURL, MlaasError) as error:
         return _Gateway(str(error) or type(error).__name__)
     states = [_state(its) for its in (live, ready)]
     if not all(states):

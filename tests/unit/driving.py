@@ -12,7 +12,7 @@ ANSWER = {"label": "Sandal", "confidence": 0.9, "probabilities": {"Sandal": 0.9}
 BUSY = {"type": "urn:mlaas:problem:too-many-in-flight", "title": "Too many", "status": 429, "detail": "busy"}
 REQUEST = httpx.Request("POST", "http://g:1/predict")
 
-Reaction = httpx.Response | httpx.TransportError
+Reaction = httpx.Response | httpx.RequestError
 
 
 def response(status: int, document: object = None, **headers: str) -> httpx.Response:

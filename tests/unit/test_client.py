@@ -189,10 +189,21 @@ def test_a_gateway_may_be_below_a_path() -> None:
     assert paths == ["/mlaas/models"]
 
 
-@pytest.mark.parametrize("url", ["kafka://localhost:9092", "http://host:port", "ftp://g"])
-def test_a_url_that_is_none_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match="not the URL of a gateway"):
+@pytest.mark.parametrize("url", ["kafka://localhost:9092", "http://host:port", "ftp://g", "http://"])
+def test_a_url_that_is_none_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"^'.* is not the URL of a gateway"):
         Client(url)
+    monkeypatch.setenv("MLAAS_URL", url)
+    with pytest.raises(ValueError, match=r"^MLAAS_URL: .* is not the URL of a gateway"):
+        Client()
+
+
+def test_schemes_have_no_case() -> None:
+    transport = httpx.MockTransport(
+        lambda request: httpx.Response(200, json={**ANSWER, "model": str(request.url)})
+    )
+    with Client("HTTP://G:8000", transport=transport) as asking:
+        assert asking.predict(SANDAL).model == "http://g:8000/predict"
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])

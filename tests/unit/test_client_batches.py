@@ -21,11 +21,15 @@ def batch(*entries: dict[str, object]) -> httpx.Response:
 
 
 def sent(attempt: dict[str, Any]) -> Sequence[int]:
-    return [content[0] for _, (_, content) in attempt["files"]]
+    return [content[0] for _, (_, content, _) in attempt["files"]]
 
 
 FOUND = {"prediction": ANSWER}
 BAD = {"problem": {"title": "Not a picture", "status": 422}}
+
+
+def found(upload: Upload) -> dict[str, object]:
+    return {"prediction": {**ANSWER, "sha256": upload.sha256}}
 
 
 def test_a_bad_picture_in_a_batch_loses_no_other() -> None:
@@ -63,6 +67,26 @@ def test_an_answer_that_leaves_a_picture_out_is_an_error_for_it() -> None:
     assert isinstance(outcomes[7], errors.ServerFailed)
 
 
+@pytest.mark.parametrize("index", [4, 99, "0"])
+def test_an_answer_about_a_picture_that_was_not_sent_is_an_error_for_all(index: object) -> None:
+    driven = Driven(response(200, {"results": [{"index": index, "filename": "f", **FOUND}]}))
+    outcomes = driven.run(driven.calls.chunk(UPLOADS, {}))
+    assert {type(outcome) for outcome in outcomes.values()} == {errors.ServerFailed}
+
+
+def test_an_answer_for_another_picture_is_an_error_for_that_one_alone() -> None:
+    driven = Driven(batch(*(found(UPLOADS[index]) for index in (4, 6, 6, 7))))
+    outcomes = driven.run(driven.calls.chunk(UPLOADS, {}))
+    kinds = [type(outcomes[index]) for index in UPLOADS]
+    assert kinds == [client.Prediction, errors.AnswerMismatch, client.Prediction, client.Prediction]
+
+
+def test_the_bytes_decide_and_not_the_files_name() -> None:
+    driven = Driven(batch(FOUND))
+    driven.run(driven.calls.chunk({0: Upload(b"x", "picture.txt")}, {}))
+    assert driven.attempts[0]["files"] == [("file", ("picture.txt", b"x", "application/octet-stream"))]
+
+
 # Jobs, as docs/api.md has them.
 
 RUNNING = {"id": "a/b", "status": "running", "total": 2, "completed": 1, "results": [{"index": 1, **BAD}]}
@@ -80,16 +104,35 @@ def test_a_job_is_waited_for_until_it_is_over() -> None:
 
 def test_a_job_that_is_not_over_in_time_is_returned_as_it_is() -> None:
     driven = Driven(response(200, RUNNING))
-    job = driven.run(driven.calls.result("a", wait_s=0.5))
+    job = driven.run(driven.calls.result("a/b", wait_s=0.5))
     assert (job.is_over, job.completed, len(job.items)) == (False, 1, 1)
 
 
 def test_a_job_is_submitted_and_cancelled_by_what_submit_gave() -> None:
     driven = Driven(
-        response(202, {"id": "j", "status": "accepted"}), response(200, {**RUNNING, "status": "canceled"})
+        response(202, {"id": "j", "status": "accepted"}),
+        response(200, {**RUNNING, "id": "j", "status": "canceled"}),
     )
     job = driven.run(driven.calls.submit([SANDAL, SAMPLES / "bag.png"], model="m"))
     assert driven.run(driven.calls.cancel(job)).is_over
     first, second = driven.attempts
-    assert [name for _, (name, _) in first["files"]] == ["picture", "bag.png"]
+    assert [name for _, (name, _, _) in first["files"]] == ["picture", "bag.png"]
     assert (first["params"], second["method"], second["url"]) == ({"model": "m"}, "DELETE", "/jobs/j")
+
+
+def test_the_answers_of_a_job_are_compared_with_the_pictures_that_were_submitted() -> None:
+    swapped = [{"index": index, "filename": "f", **found(Upload(SANDAL))} for index in (0, 1)]
+    done = {"id": "j", "status": "done", "total": 2, "completed": 2, "results": swapped}
+    for given in (True, False):
+        driven = Driven(response(202, {"id": "j", "status": "accepted"}), response(200, done))
+        job = driven.run(driven.calls.submit([SANDAL, SAMPLES / "bag.png"]))
+        result = driven.run(driven.calls.result(job if given else job.id))
+        kinds = [type(item.outcome) for item in result.items]
+        assert kinds == [client.Prediction, errors.AnswerMismatch if given else client.Prediction]
+
+
+def test_an_answer_about_another_job_is_an_error() -> None:
+    for call in ("result", "cancel"):
+        driven = Driven(response(200, DONE))
+        with pytest.raises(errors.AnswerMismatch, match="about job a/b, not j"):
+            driven.run(getattr(driven.calls, call)("j"))

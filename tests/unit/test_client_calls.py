@@ -1,5 +1,6 @@
 """What the client decides: attempts, pauses, deadlines, and what answers mean. Nothing is sent."""
 
+import hashlib
 from collections.abc import Callable
 
 import httpx
@@ -9,6 +10,7 @@ import client
 from client import errors, results
 from client.calls import Calls
 from tests.unit.driving import ANSWER, BUSY, REQUEST, Driven, Reaction, refused, response
+from tests.unit.gateways import SANDAL
 
 
 @pytest.mark.parametrize("reaction", [lambda: response(429, BUSY), lambda: response(503), refused])
@@ -112,7 +114,7 @@ def test_every_error_is_in_the_tree_that_is_drawn() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
     drawn = errors.__doc__ or ""
     named = [kind.__name__ for kind in kinds if issubclass(kind, errors.MlaasError)]
-    assert len(named) == 10
+    assert len(named) == 12
     assert all(f"{name}\n" in drawn or f"{name} " in drawn for name in named)
     assert set(named) <= set(dir(client))
 
@@ -145,9 +147,26 @@ def test_what_is_asked_for_goes_into_the_query() -> None:
     assert driven.attempts[0]["params"] == {"model": "large", "top_k": 3, "mode": "photo", "explain": "input"}
 
 
-def test_what_cannot_be_asked_for_is_an_error_and_not_ignored() -> None:
+def test_an_unknown_option_is_an_error_and_not_ignored() -> None:
     with pytest.raises(TypeError, match="modle; there are model"):
         Driven().predict(modle="large")
+
+
+def test_an_answer_for_the_picture_that_was_sent_is_taken() -> None:
+    sha256 = hashlib.sha256(SANDAL).hexdigest()
+    assert Driven(response(200, {**ANSWER, "sha256": sha256})).predict().sha256 == sha256
+
+
+def test_an_answer_for_another_picture_is_an_error_of_its_own_and_not_retried() -> None:
+    driven = Driven(response(200, {**ANSWER, "sha256": hashlib.sha256(b"another").hexdigest()}))
+    with pytest.raises(errors.AnswerMismatch, match="for another picture") as caught:
+        driven.predict()
+    assert (len(driven.attempts), caught.value.request_id) == (1, "r")
+
+
+def test_an_answer_that_cannot_be_decoded_is_the_servers_failure() -> None:
+    with pytest.raises(errors.ServerFailed, match="cannot be decoded"):
+        Driven(httpx.DecodingError("incorrect header check", request=REQUEST)).predict()
 
 
 def test_a_result_needs_only_what_every_server_says() -> None:
