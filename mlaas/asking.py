@@ -8,14 +8,26 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from client import Client, MlaasError, PictureUnreadable, Prediction, Unauthorized, Unreachable
+from client import (
+    Client,
+    Misconfigured,
+    MlaasError,
+    PictureUnreadable,
+    Prediction,
+    Unauthorized,
+    Unreachable,
+)
 from mlaas.answers import Answer
+from mlaas.columns import harmless
 
 if TYPE_CHECKING:
     from messaging.contract import Mode
     from model.settings import ModelSettings
 
-PICTURES = (".jpeg", ".jpg", ".png", ".webp")
+PICTURES = (".jfif", ".jpe", ".jpeg", ".jpg", ".pjp", ".pjpeg", ".apng", ".png", ".webp")
+
+_NAMED = 5  # of the files that are left out
+_OF_ALL = (Misconfigured, Unreachable, Unauthorized)
 
 Progress = Callable[[int, int], object]
 
@@ -39,10 +51,16 @@ def named(files: Iterable[str]) -> Iterator[Named]:
 
 
 def _inside(folder: Path) -> list[Path]:
+    """The pictures, by their endings; says which other files are left out."""
     try:
-        return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES and path.is_file())
+        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:
         raise click.ClickException(f"{folder}: {error.strerror}") from error
+    pictures = [path for path in files if path.suffix.lower() in PICTURES]
+    if others := [harmless(path.name) for path in files if path not in set(pictures)]:
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        click.echo(f"left out, for their endings: {', '.join(others[:_NAMED])}{more}", err=True)
+    return pictures
 
 
 @contextmanager
@@ -57,21 +75,23 @@ def client(url: str | None, **more: Any) -> Iterator[Client]:
 
 
 def over_http(its: Sequence[Named], asking: Client, progress: Progress, **asked: Any) -> list[Answer]:
-    """Raises Unreachable and Unauthorized if that is what came of each: once is enough."""
+    """Raises Misconfigured; Unreachable and Unauthorized too, if that is the outcome of every picture."""
     if len(its) == 1:
         outcomes = [one(asking, its[0].picture, **asked)]
     else:
         outcomes = asking.predict_many([named.picture for named in its], progress=progress, **asked)
-    if outcomes and all(isinstance(outcome, (Unreachable, Unauthorized)) for outcome in outcomes):
+    if outcomes and all(isinstance(outcome, _OF_ALL) for outcome in outcomes):
         assert isinstance(outcomes[0], MlaasError)
         raise outcomes[0]
     return [answer(named.name, outcome) for named, outcome in zip(its, outcomes, strict=True)]
 
 
 def one(asking: Client, picture: Path | bytes, **asked: Any) -> Prediction | MlaasError:
-    """As one of predict_many."""
+    """Like one of predict_many. Raises Misconfigured."""
     try:
         return asking.predict(picture, **asked)
+    except Misconfigured:
+        raise
     except MlaasError as error:
         return error
 

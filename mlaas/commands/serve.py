@@ -13,6 +13,9 @@ from mlaas.chosen import Chosen, pass_chosen
 if TYPE_CHECKING:
     from mlaas.settings import Settings
 
+_TAKEN = (errno.EADDRINUSE, errno.EACCES)
+_NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
 BROKER = click.option(
     "--broker", metavar="URL", help="kafka://host:9092.  [default: broker.url; for `up` embedded://]"
 )
@@ -48,7 +51,7 @@ def up(
         gateway__processes=gateways,
         worker__processes=workers,
     )
-    with _taken_port_explained(settings):
+    with _bad_address_explained(settings):
         run(settings, _announce)
 
 
@@ -83,7 +86,7 @@ def gateway(
         gateway__port=port,
         gateway__processes=gateways,
     )
-    with _taken_port_explained(settings):
+    with _bad_address_explained(settings):
         if settings.gateway.processes == 1 or fd is not None:
             run(settings, fd)
         else:
@@ -101,22 +104,23 @@ def worker(chosen: Chosen, workers: int | None, broker: str | None) -> None:
         from mlaas.run_worker import run
     else:
         from mlaas.run_worker import run_several as run
-    with _taken_port_explained(settings):
+    with _bad_address_explained(settings):
         run(settings)
 
 
 @contextmanager
-def _taken_port_explained(settings: "Settings") -> Iterator[None]:
+def _bad_address_explained(settings: "Settings") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
+        is_host = (error.errno or 0) < 0 or error.errno in _NOT_HERE  # below 0 are the numbers of getaddrinfo
+        if not (is_host or error.errno in _TAKEN):
             raise
         where = error.filename or f"{settings.gateway.host}:{settings.gateway.port}"
-        choose = "metrics_port" if error.filename else "--port, or 0 for a free one"
-        raise click.ClickException(
-            f"cannot listen on {where}: {error.strerror}; choose another with {choose}"
-        ) from error
+        its_own = ("--host", "--port, or 0 for a free one")
+        host, port = ("metrics_host", "metrics_port") if error.filename else its_own
+        mend = f"name an address of this machine with {host}" if is_host else f"choose another with {port}"
+        raise click.ClickException(f"cannot listen on {where}: {error.strerror}; {mend}") from error
 
 
 COMMANDS = (up, gateway, worker)

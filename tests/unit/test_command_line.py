@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from client import Unreachable
+from client import Misconfigured, Unreachable
 from gateway.png import encode
 from mlaas.chosen import Chosen, pass_chosen
 from mlaas.cli import command
@@ -223,6 +223,23 @@ def test_what_is_not_installed_is_said_in_one_line(tmp_path: Path) -> None:
     assert said.returncode == 1
     assert said.stderr.startswith("mlaas: httpx is not installed here; in a checkout `make run` installs")
     assert len(said.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_this_machine_is_said_in_one_line(host: str) -> None:
+    said = mlaas("--set", f"gateway.host={host}", "up", "--port", "0")
+    assert said.exit_code == 1
+    assert f"cannot listen on {host}:0: " in said.stderr
+    assert said.stderr.endswith("name an address of this machine with --host\n")
+
+
+def test_a_proxy_that_cannot_be_used_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "socks4://127.0.0.1:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    for pictures in ([SANDAL], [SANDAL, SANDAL]):
+        said = mlaas("predict", "--url", "http://127.0.0.1:1", *pictures)
+        assert isinstance(said.exception, Misconfigured)
+        assert str(said.exception).startswith("ALL_PROXY is no URL of a proxy")
 
 
 def test_a_url_that_is_none_is_wrong_usage() -> None:

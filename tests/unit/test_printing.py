@@ -72,12 +72,18 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
     assert list(aligned([("A", "BB"), ("aaa", "b")])) == ["A    BB", "aaa  b"]
 
 
-def test_a_folder_is_the_pictures_in_it(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", "notes.txt"):
+def test_a_folder_is_the_pictures_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is left out is said, but for hidden files and folders."""
+    for name in ("b.PNG", "a.jpg", "d.jfif", "\x1b.txt", "photo.heic", ".DS_Store"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "c.png").mkdir()
     found = [Path(its.name).name for its in named([str(tmp_path), "nothing.png"])]
-    assert found == ["a.jpg", "b.PNG", "nothing.png"]
+    assert found == ["a.jpg", "b.PNG", "d.jfif", "nothing.png"]
+    assert capsys.readouterr().err == "left out, for their endings: \\x1b.txt, photo.heic\n"
+    for number in range(5):
+        (tmp_path / f"more-{number}.gif").write_bytes(b"x")
+    assert len(list(named([str(tmp_path)]))) == 3
+    assert capsys.readouterr().err.endswith("more-2.gif, more-3.gif and 2 more\n")
 
 
 # Watching.
