@@ -13,10 +13,10 @@ _CODES = {
     ("mlaas.dlq", "NotAnswered"): os.EX_UNAVAILABLE,
     ("mlaas.settings", "SettingsError"): os.EX_CONFIG,
     ("mlaas.up", "StartFailed"): 1,
-    ("model.dataset", "DatasetError"): os.EX_NOINPUT,
-    ("model.learning", "TrainingError"): 1,
+    ("model.training.dataset", "DatasetError"): os.EX_NOINPUT,
+    ("model.training.learning", "TrainingError"): 1,
     ("model.manifest", "ModelError"): os.EX_DATAERR,
-    ("model.ood_sets", "OodSetsError"): os.EX_NOINPUT,
+    ("model.training.ood_sets", "OodSetsError"): os.EX_NOINPUT,
     ("worker.model_process", "ModelUnavailable"): os.EX_DATAERR,
 }
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from model.figures import Evaluation, Flagged, PhotoFigures
+from model.training.figures import Evaluation, Flagged, PhotoFigures
 
 WIDTH = 30
 

@@ -1,1 +1,1 @@
-"""Turns pixels into predictions, and data into weights."""
+"""Turns a picture file into a prediction."""

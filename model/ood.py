@@ -1,7 +1,8 @@
 """Knowing what it does not know: how unlike the training pictures a picture is.
 
 Features are measured in units of their spread within classes, so that distances from the means of the classes
-are Mahalanobis distances (Lee et al., arXiv 1807.03888). The score is linear in both; model.ood_fit finds it.
+are Mahalanobis distances (Lee et al., arXiv 1807.03888). The score is linear in both;
+model.training.ood_fit fits it.
 """
 
 from io import BytesIO

@@ -23,7 +23,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The network: see model.network. members answer together, by the mean of their logits.
+    """The network: see model.training.network. members answer together, by the mean of their logits.
 
     mirrored: they answer twice, to the picture and to its mirror image, and the mean counts.
     """
@@ -65,7 +65,7 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 class SkippingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which pictures an epoch leaves out, see model.skipping: so much of the easy ones, which are so many."""
+    """Which of the easy pictures an epoch leaves out; see model.training.skipping."""
 
     easy: Fraction
     skipped: Annotated[float, msgspec.Meta(ge=0, lt=1)]

@@ -8,10 +8,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from model import dataset
 from model.arrays import Labels, Probabilities
 from model.classifier import load
-from model.evaluate import predict_all
+from model.training import dataset
+from model.training.evaluate import predict_all
 
 ROOT = Path(__file__).parents[1]
 SURE = 0.98

@@ -12,7 +12,7 @@ from mlaas.chosen import Chosen, pass_chosen
 if TYPE_CHECKING:
     from mlaas.settings import Settings
     from model.classifier import Classifier
-    from model.figures import Evaluation, PhotoFigures
+    from model.training.figures import Evaluation, PhotoFigures
 
 FOLDER = click.Path(path_type=Path)
 LAYOUT = "The layout is one folder for each kind of clothes with its photos, as t-shirt/1.jpg."
@@ -65,8 +65,8 @@ def _load(settings: "Settings", name: str | None) -> "Classifier":
 def _test_pictures(settings: "Settings", classifier: "Classifier", robust: bool, ood: bool) -> "Evaluation":
     from msgspec.structs import replace
 
-    from model import dataset, ood_sets
-    from model.evaluate import evaluate, robustness
+    from model.training import dataset, ood_sets
+    from model.training.evaluate import evaluate, robustness
 
     data = dataset.load(Path(settings.train.data_dir))
     found = evaluate(classifier, data.test_images, data.test_labels)
@@ -78,7 +78,7 @@ def _test_pictures(settings: "Settings", classifier: "Classifier", robust: bool,
 
 
 def _report(settings: "Settings", classifier: "Classifier") -> "Evaluation":
-    from model import dataset, report
+    from model.training import dataset, report
 
     data = dataset.load(Path(settings.train.data_dir))
     return report.write(classifier, data, *_places(settings), _say)
@@ -90,15 +90,15 @@ def write_report(settings: "Settings", name: str) -> None:
 
 
 def _photos(settings: "Settings", classifier: "Classifier", folder: Path, write: bool) -> "PhotoFigures":
-    from model.photo_figures import measure
-    from model.photo_set import PhotoSetError
+    from model.training.photo_figures import measure
+    from model.training.photo_set import PhotoSetError
 
     try:
         found = measure(classifier, folder, settings.model.max_pixels)
     except PhotoSetError as error:
         raise click.ClickException(f"{error} {LAYOUT}") from error
     if write:
-        from model import report
+        from model.training import report
 
         report.write_photos(classifier, found, *_places(settings), _say)
     return found
@@ -118,7 +118,7 @@ def _say(line: str) -> None:
 
 @contextmanager
 def _missing_parts_explained() -> Iterator[None]:
-    from model.ood_sets import OodSetsError
+    from model.training.ood_sets import OodSetsError
 
     try:
         yield
@@ -130,7 +130,7 @@ def _missing_parts_explained() -> Iterator[None]:
 
 def _text(found: "Evaluation | PhotoFigures") -> str:
     from mlaas.tables import of_photos, of_test_pictures
-    from model.figures import Evaluation
+    from model.training.figures import Evaluation
 
     return of_test_pictures(found) if isinstance(found, Evaluation) else of_photos(found)
 

@@ -25,7 +25,7 @@ def train(chosen: Chosen, epochs: int | None, seed: int | None, name: str | None
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on the processor go to every terminal
     from mlaas.teachers import with_teacher
-    from model.train import train as run
+    from model.training.train import train as run
 
     chosen_settings = chosen.load("train", train__epochs=epochs, train__seed=seed, train__name=name)
     for settings in with_teacher(chosen_settings):

@@ -7,7 +7,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from model import dataset
+from model.training import dataset
 
 SEED = 2017
 PER_CLASS = 50

@@ -9,10 +9,10 @@ import numpy as np
 from msgspec.structs import replace
 
 from mlaas.settings import load
-from model.fitting import Shown
-from model.learning import passes_of, prepare, untrained
-from model.objective import targets
 from model.settings import NetworkSettings
+from model.training.fitting import Shown
+from model.training.learning import passes_of, prepare, untrained
+from model.training.objective import targets
 
 PICTURES, BATCH = 96, 32
 

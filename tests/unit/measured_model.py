@@ -7,9 +7,9 @@ import numpy as np
 
 from mlaas import settings
 from model.classifier import Predictions
-from model.dataset import DIGESTS, LABELS, Dataset
 from model.manifest import Manifest, Metrics
 from model.settings import recipe
+from model.training.dataset import DIGESTS, LABELS, Dataset
 
 METRICS = Metrics(accuracy=0.5, per_class={}, count=1, ece=0.1, classwise_ece=0.1, nll=1.0, brier=0.5)
 

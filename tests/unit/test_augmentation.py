@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from model.augmentation import augment
+from model.training.augmentation import augment
 from tests.unit.recipes import AUGMENTATION
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (50, 28, 28), dtype=np.uint8)

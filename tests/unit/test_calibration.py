@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from model.calibration import fit_temperature, nll, softmax, with_temperature
+from model.training.calibration import fit_temperature, nll, softmax, with_temperature
 
 RANDOM = np.random.default_rng(1)
 LOGITS = RANDOM.normal(0, 2, (5000, 10)).astype(np.float32)

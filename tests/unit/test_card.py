@@ -4,12 +4,12 @@ import msgspec
 import pytest
 
 from mlaas.settings import ROOT
-from model import card
 from model import manifest as manifests
-from model.dataset import LABELS
-from model.figures import Calibration, Evaluation, Flagged, PhotoFigures, Right, Robustness, Seed
 from model.manifest import ModelError
-from model.ood_sets import OodFigures
+from model.training import card
+from model.training.dataset import LABELS
+from model.training.figures import Calibration, Evaluation, Flagged, PhotoFigures, Right, Robustness, Seed
+from model.training.ood_sets import OodFigures
 from tests.unit.measured_model import manifest
 
 CONFUSION = tuple(

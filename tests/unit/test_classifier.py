@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model import dataset
 from model import manifest as manifests
 from model.classifier import choose, load
-from model.evaluate import evaluate, predict_all
 from model.manifest import ModelError
 from model.predict import predict_picture
 from model.preprocessing import prepare
+from model.training import dataset
+from model.training.evaluate import evaluate, predict_all
 
 WEIGHTS = Path("weights")
 NAME = "fashion-mnist"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from model.corruptions import CORRUPTIONS, corrupt, warp
+from model.training.corruptions import CORRUPTIONS, corrupt, warp
 from tests.unit.measured_model import pictures
 
 EVERY = [(name, level) for name, strengths in CORRUPTIONS.items() for level in range(len(strengths))]

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from model import dataset
-from model.dataset import DIGESTS, LABELS, DatasetError
+from model.training import dataset
+from model.training.dataset import DIGESTS, LABELS, DatasetError
 
 
 def idx(array):

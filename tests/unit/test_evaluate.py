@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from mlaas.chosen import Chosen
 from mlaas.commands.evaluate import evaluate as command
 from model import classifier as classifiers
-from model import dataset, ood_sets
 from model.classifier import BATCH, Predictions
-from model.evaluate import (
+from model.training import dataset, ood_sets
+from model.training.evaluate import (
     calibration_error,
     confusion,
     evaluate,
@@ -22,7 +22,7 @@ from model.evaluate import (
     robustness,
     top_accuracy,
 )
-from model.ood_sets import OodFigures, OodSetsError
+from model.training.ood_sets import OodFigures, OodSetsError
 from tests.unit.measured_model import NearestMean, manifest
 from tests.unit.measured_model import pictures as committed
 

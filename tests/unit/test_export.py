@@ -5,10 +5,10 @@ import onnxruntime
 import pytest
 from msgspec.structs import replace
 
-from model.calibration import softmax
-from model.export import to_onnx
-from model.network import multiply_adds, serving, to_serve, to_train
 from model.settings import NetworkSettings
+from model.training.calibration import softmax
+from model.training.export import to_onnx
+from model.training.network import multiply_adds, serving, to_serve, to_train
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -6,9 +6,9 @@ import pytest
 
 from model.manifest import ModelError, sha256
 from model.ood import Detector, load_detector
-from model.ood_fit import STRANGERS, fit
-from model.ood_sets import auroc
-from model.strangers import strangers
+from model.training.ood_fit import STRANGERS, fit
+from model.training.ood_sets import auroc
+from model.training.strangers import strangers
 
 SIDE = 28
 

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from model import ood_sets
 from model.classifier import Predictions, in_batches
-from model.ood_sets import OodSetsError, auroc, figures, measure, noise, textures, turned
+from model.training import ood_sets
+from model.training.ood_sets import OodSetsError, auroc, figures, measure, noise, textures, turned
 
 
 class ByBrightness:

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.photo_like import SHOES, photo_like, shadow, smooth_noise
+from model.training.photo_like import SHOES, photo_like, shadow, smooth_noise
 
 RANDOM = np.random.default_rng
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model import dataset
-from model.photo_set import (
+from model.preprocessing import prepare
+from model.training import dataset
+from model.training.photo_set import (
     ACCEPTED,
     SIMPLER_WAYS,
     UNKNOWN_TO_THE_MODEL,
@@ -14,7 +15,6 @@ from model.photo_set import (
     read_photo_set,
     score,
 )
-from model.preprocessing import prepare
 
 
 def put(folder, *names):

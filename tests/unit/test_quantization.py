@@ -7,12 +7,12 @@ import numpy as np
 import onnx
 import pytest
 
-from model.export import to_onnx
-from model.network import to_serve, to_train
-from model.objective import Objective, targets
 from model.onnx_runtime import OnnxRuntime
-from model.quantization import quantized
 from model.settings import NetworkSettings
+from model.training.export import to_onnx
+from model.training.network import to_serve, to_train
+from model.training.objective import Objective, targets
+from model.training.quantization import quantized
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -10,15 +10,15 @@ from PIL import Image
 from mlaas.chosen import Chosen
 from mlaas.commands.evaluate import evaluate as command
 from model import classifier as classifiers
-from model import dataset, ood_sets, plots, report
-from model import evaluate as evaluation
-from model.evaluate import evaluate, in_bins
-from model.figures import Epoch, Evaluation, Flagged, PhotoFigures
 from model.manifest import ModelError
-from model.ood_sets import OodFigures
-from model.photo_figures import measure as measure_photos
-from model.photo_figures import strangers
-from model.photo_set import PhotoSetError
+from model.training import dataset, ood_sets, plots, report
+from model.training import evaluate as evaluation
+from model.training.evaluate import evaluate, in_bins
+from model.training.figures import Epoch, Evaluation, Flagged, PhotoFigures
+from model.training.ood_sets import OodFigures
+from model.training.photo_figures import measure as measure_photos
+from model.training.photo_figures import strangers
+from model.training.photo_set import PhotoSetError
 from tests.unit.measured_model import NearestMean, pictures
 
 FOG = {"fog": OodFigures(auroc=0.875, false_positive_rate=0.25, count=8)}

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from model.scanning import in_batches
+from model.training.scanning import in_batches
 
 
 def learned(backend, path):

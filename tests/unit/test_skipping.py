@@ -3,7 +3,7 @@ import pytest
 from msgspec.structs import replace
 
 from mlaas.settings import load
-from model import skipping
+from model.training import skipping
 from tests.unit.recipes import SKIPPING
 
 LOSSES = np.array([0.9, 0.0, 0.1, 0.8, 0.2, 0.7, 0.3, 0.6], np.float32)

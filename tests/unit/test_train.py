@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from model import dataset, learning
-from model import train as training
-from model.checkpoint import Checkpoints, Progress, fingerprint
 from model.classifier import load
-from model.dataset import Dataset
-from model.ensemble import alone
-from model.figures import Epoch
-from model.learning import TrainingError
 from model.manifest import ModelError, verify
 from model.settings import NetworkSettings, TeacherSettings, TrainSettings
-from model.train import train
+from model.training import dataset, learning
+from model.training import train as training
+from model.training.checkpoint import Checkpoints, Progress, fingerprint
+from model.training.dataset import Dataset
+from model.training.ensemble import alone
+from model.training.figures import Epoch
+from model.training.learning import TrainingError
+from model.training.train import train
 from tests.unit import recipes
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.

@@ -47,7 +47,7 @@ class Calibration(CalibrationDataReader):  # type: ignore[misc]
 
 
 def quantized(exported: bytes, pictures: Pictures) -> bytes:
-    """The ONNX file of model.export with the same inputs and outputs, computed in 8-bit integers.
+    """The ONNX file of model.training.export with the same inputs and outputs, computed in 8-bit integers.
 
     Weights have a scale for each channel; activations one that holds all but the outermost 0.002 % of what
     the first of the pictures, uint8 (n, 28, 28), give. Convolutions of the picture itself stay in float32:

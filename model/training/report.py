@@ -6,14 +6,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from model import card, ood_sets, plots
 from model.arrays import Probabilities
-from model.calibration import with_temperature
 from model.classifier import Classifier
-from model.dataset import Dataset
-from model.evaluate import Bins, evaluate_answers, in_bins, predict_all, robustness
-from model.figures import Evaluation, History, PhotoFigures
 from model.manifest import replace
+from model.training import card, ood_sets, plots
+from model.training.calibration import with_temperature
+from model.training.dataset import Dataset
+from model.training.evaluate import Bins, evaluate_answers, in_bins, predict_all, robustness
+from model.training.figures import Evaluation, History, PhotoFigures
 
 
 def write(

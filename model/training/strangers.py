@@ -1,16 +1,16 @@
 """Pictures of what is not clothing, made to be told from it: uint8 (n, 28, 28).
 
-Of the sets in model.ood_sets they resemble the turned clothes and the noise, and their broken lines are a
-little like digits. Nothing was learned from textures, photos, hats, shorts or skirts, though half a pair of
-trousers is much like shorts.
+Of the sets in model.training.ood_sets they resemble the turned clothes and the noise, and their broken lines
+are a little like digits. Nothing was learned from textures, photos, hats, shorts or skirts, though half a
+pair of trousers is much like shorts.
 """
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from model.arrays import Labels, Pictures
-from model.photo_like import SHOES, SIDE, photo_like, smooth_noise
-from model.photo_like import fit as fitted
+from model.training.photo_like import SHOES, SIDE, photo_like, smooth_noise
+from model.training.photo_like import fit as fitted
 
 Random = np.random.Generator
 

@@ -71,7 +71,7 @@ def folded(convolution: keras.Layer, normalization: keras.Layer) -> tuple[Floats
 
 
 def to_onnx(network: keras.Model) -> bytes:
-    """The network of model.network.to_serve as an ONNX file.
+    """The network of model.training.network.to_serve as an ONNX file.
 
     Input "pixels": uint8 (n, 28, 28). Outputs, float32: "probabilities" (n, classes), "features" (n, d).
     """

@@ -4,8 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.arrays import Labels, Pictures
-from model.photo_like import COMMON, photo_like
 from model.settings import AugmentationSettings
+from model.training.photo_like import COMMON, photo_like
 
 
 def augment(

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from model.arrays import Pictures, Scores
 from model.classifier import Classifier, Predictions, in_batches
-from model.figures import Flagged, PhotoFigures, Right
-from model.ood_sets import auroc
-from model.photo_set import ACCEPTED, SIMPLER_WAYS, Photo, PhotoSetError, read_photo_set, score
 from model.preprocessing import PictureError, Prepared, prepare
+from model.training.figures import Flagged, PhotoFigures, Right
+from model.training.ood_sets import auroc
+from model.training.photo_set import ACCEPTED, SIMPLER_WAYS, Photo, PhotoSetError, read_photo_set, score
 
 
 class Answers(NamedTuple):

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.arrays import Labels, Pictures
-from model.augmentation import augment
-from model.dataset import LABELS
-from model.objective import Floats, targets
 from model.settings import TrainSettings
-from model.teaching import Teacher
+from model.training.augmentation import augment
+from model.training.dataset import LABELS
+from model.training.objective import Floats, targets
+from model.training.teaching import Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Lessons:
         self._kept: dict[tuple[int, bool], tuple[Pictures, Floats]] = {}
 
     def of(self, epoch: int) -> tuple[Pictures, Floats]:
-        """uint8 (n, 28, 28) and the targets of model.objective, in the order of the data."""
+        """uint8 (n, 28, 28) and the targets of model.training.objective, in the order of the data."""
         key = edition(self._settings, epoch, taught=self._teacher is not None)
         if key in self._kept:
             return self._kept[key]

@@ -9,10 +9,10 @@ import numpy as np
 from model import manifest as manifests
 from model.arrays import Pictures, Probabilities
 from model.manifest import sha256, verify
-from model.network import serving
-from model.normalization import FusedBatchNormalization
-from model.precision import precision
 from model.settings import TrainSettings
+from model.training.network import serving
+from model.training.normalization import FusedBatchNormalization
+from model.training.precision import precision
 
 Teacher = Callable[[Pictures], Probabilities]
 

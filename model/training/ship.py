@@ -7,12 +7,13 @@ import numpy as np
 import onnx
 import tensorflow as tf
 
-from model import dataset, ood
-from model.dataset import LABELS
-from model.ensemble import Run
+from model import ood
 from model.manifest import Manifest, replace, sha256, write
-from model.network import multiply_adds
 from model.settings import recipe
+from model.training import dataset
+from model.training.dataset import LABELS
+from model.training.ensemble import Run
+from model.training.network import multiply_adds
 
 
 def ship(run: Run, detector: ood.Detector, weights_dir: Path) -> Manifest:

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from model.arrays import Labels, Pictures, Probabilities
-from model.evaluate import BINS, Bins
-from model.figures import Epoch
+from model.training.evaluate import BINS, Bins
+from model.training.figures import Epoch
 
 COLOURS = 32
 MISTAKES = 24

@@ -7,12 +7,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model import corruptions
 from model.arrays import Labels, Pictures, Probabilities
-from model.calibration import with_temperature
 from model.classifier import Classifier, in_batches
-from model.figures import Calibration, Evaluation, Robustness
 from model.manifest import Metrics
+from model.training import corruptions
+from model.training.calibration import with_temperature
+from model.training.figures import Calibration, Evaluation, Robustness
 
 BINS = 15
 ROBUSTNESS_PICTURES = 2000

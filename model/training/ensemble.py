@@ -9,13 +9,13 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from model.arrays import Pictures
-from model.checkpoint import Checkpoints, Progress
-from model.figures import Epoch
-from model.learning import Report, learn, logits_of, untrained
-from model.lessons import Split
 from model.manifest import Metrics
 from model.settings import TrainSettings
-from model.teaching import Teacher
+from model.training.checkpoint import Checkpoints, Progress
+from model.training.figures import Epoch
+from model.training.learning import Report, learn, logits_of, untrained
+from model.training.lessons import Split
+from model.training.teaching import Teacher
 
 SEEDS_APART = 1000
 """Between one member's seed and the next one's: more than there are runs."""

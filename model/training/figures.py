@@ -2,7 +2,7 @@
 
 import msgspec
 
-from model.ood_sets import OodFigures
+from model.training.ood_sets import OodFigures
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):

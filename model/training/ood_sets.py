@@ -1,7 +1,7 @@
 """Pictures of things that the model was never shown, and how well its detector tells them from clothing.
 
 Every set is built with a seed of its own, from formulas and from what scikit-image and scikit-learn bring
-with them; nothing is downloaded. model.ood_fit learns from none of them.
+with them; nothing is downloaded. model.training.ood_fit learns from none of them.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 
 from model.arrays import Pictures, Scores
 from model.classifier import Classifier, in_batches
-from model.photo_like import SHOES, SIDE
 from model.preprocessing import PictureError, bright_on_black, prepare
+from model.training.photo_like import SHOES, SIDE
 
 EACH = 250
 TEXTURES = ("brick", "grass", "gravel")

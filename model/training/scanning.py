@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from model.fitting import EVERY_STEPS, Shown, staying
+from model.training.fitting import EVERY_STEPS, Shown, staying
 
 Arrays = list[Any]
 State = tuple[Arrays, Arrays, Arrays, Arrays, Arrays]
@@ -19,7 +19,7 @@ State = tuple[Arrays, Arrays, Arrays, Arrays, Arrays]
 
 
 class Scanning:
-    """One learner, and the moving average of its weights and statistics; see model.fitting."""
+    """One learner, and the moving average of its weights and statistics; see model.training.fitting."""
 
     def __init__(self, learner: keras.Model, averaged: keras.Model, decay: float) -> None:
         self._kept = [

@@ -6,25 +6,25 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from model import dataset, ood_fit
 from model.arrays import Features, Pictures, Probabilities
-from model.calibration import fit_temperature
-from model.dataset import LABELS, Dataset
-from model.ensemble import Run, learn_in_turn, mean_logits
-from model.evaluate import measure
-from model.export import to_onnx
-from model.figures import History
-from model.learning import Report
-from model.lessons import Split, varied
 from model.manifest import Manifest
 from model.manifest import replace as write_file
-from model.network import to_serve
 from model.onnx_runtime import OnnxRuntime
 from model.ood import Detector
-from model.quantization import quantized
 from model.settings import TrainSettings
-from model.ship import ship
-from model.teaching import Teacher, teacher
+from model.training import dataset, ood_fit
+from model.training.calibration import fit_temperature
+from model.training.dataset import LABELS, Dataset
+from model.training.ensemble import Run, learn_in_turn, mean_logits
+from model.training.evaluate import measure
+from model.training.export import to_onnx
+from model.training.figures import History
+from model.training.learning import Report
+from model.training.lessons import Split, varied
+from model.training.network import to_serve
+from model.training.quantization import quantized
+from model.training.ship import ship
+from model.training.teaching import Teacher, teacher
 
 AT_ONCE = 256
 

@@ -9,10 +9,10 @@ import keras
 import msgspec
 import numpy as np
 
-from model.calibration import Losses
-from model.figures import Epoch
 from model.manifest import replace, sha256
 from model.settings import TrainSettings, recipe
+from model.training.calibration import Losses
+from model.training.figures import Epoch
 
 
 class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,21 +8,21 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from model import skipping
 from model.arrays import Pictures
-from model.calibration import losses, nll
-from model.checkpoint import Checkpoints, Progress
-from model.dataset import LABELS
-from model.figures import Epoch
-from model.fitting import Fitting, Shown
-from model.lessons import Lessons, Split
-from model.network import to_train
-from model.normalization import FusedBatchNormalization
-from model.objective import Objective, accuracy
-from model.precision import precision
 from model.settings import TrainSettings
-from model.skipping import Chosen
-from model.teaching import Teacher
+from model.training import skipping
+from model.training.calibration import losses, nll
+from model.training.checkpoint import Checkpoints, Progress
+from model.training.dataset import LABELS
+from model.training.figures import Epoch
+from model.training.fitting import Fitting, Shown
+from model.training.lessons import Lessons, Split
+from model.training.network import to_train
+from model.training.normalization import FusedBatchNormalization
+from model.training.objective import Objective, accuracy
+from model.training.precision import precision
+from model.training.skipping import Chosen
+from model.training.teaching import Teacher
 
 Report = Callable[[str], None]
 
@@ -31,7 +31,7 @@ STATISTICS_MOMENTUM = 0.95
 
 
 class Passes(Protocol):
-    """What shows pictures to one learner: see model.fitting.Fitting."""
+    """What shows pictures to one learner: see model.training.fitting.Fitting."""
 
     def run(self, epoch: int, shown: Shown, batch_size: int, *, progress_bar: bool) -> tuple[float, float]:
         """One pass over the pictures: mean loss and accuracy."""
@@ -130,7 +130,7 @@ def choose(
 def passes_of(learner: keras.Model, averaged: keras.Model, decay: float) -> Passes:
     """What runs the epochs on the backend that Keras has."""
     if keras.backend.backend() == "jax":
-        from model.scanning import Scanning
+        from model.training.scanning import Scanning
 
         return Scanning(learner, averaged, decay)
     return Fitting(learner, averaged, decay)

@@ -6,14 +6,14 @@ import keras
 from keras import ops
 
 from model.arrays import Pictures
-from model.objective import Floats
+from model.training.objective import Floats
 
 EVERY_STEPS = 4
 """Between two looks at the learner's weights."""
 
 
 class Shown(NamedTuple):
-    """The pictures of an epoch in their order, what they teach (see model.objective), what each counts."""
+    """The pictures of an epoch in order, their targets (see model.training.objective), and their weights."""
 
     images: Pictures
     targets: Floats

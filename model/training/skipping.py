@@ -7,8 +7,8 @@ the others of them count so much more, so that the expected gradient stays what 
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration import Losses
 from model.settings import SkippingSettings, TrainSettings
+from model.training.calibration import Losses
 
 Chosen = tuple[NDArray[np.intp], NDArray[np.float32]]
 

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import msgspec
 
-from model import card_sections as sections
-from model.card_sections import Sources
-from model.figures import Evaluation, PhotoFigures, Seed
 from model.manifest import Manifest, ModelError, replace
+from model.training import card_sections as sections
+from model.training.card_sections import Sources
+from model.training.figures import Evaluation, PhotoFigures, Seed
 
 Structure = TypeVar("Structure")
 

@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from model import card_tables as tables
-from model.card_tables import percent, with_error
-from model.figures import Evaluation, PhotoFigures, Seed
 from model.manifest import Manifest
+from model.training import card_tables as tables
+from model.training.card_tables import percent, with_error
+from model.training.figures import Evaluation, PhotoFigures, Seed
 
 HUMANS = "People without knowledge of fashion are right on 83.5 % (arXiv 1708.07747, 1,000 test pictures)."
 
@@ -66,7 +66,8 @@ def network(found: Sources) -> str:
     return f"""## Network
 
 A convolutional network of the kind `{net.kind}` with {", ".join(map(str, net.widths))} channels, see
-`model/network.py`; members that answer together, by the mean of their logits: {net.members}{mirrored}.
+`model/training/network.py`; members that answer together, by the mean of their logits:
+{net.members}{mirrored}.
 Input: uint8, {" x ".join(map(str, its.input_shape))}, grey, bright on black. Output: the softmax of the
 logits over the temperature {its.temperature:g}.
 
@@ -120,9 +121,9 @@ def robustness(found: Sources) -> str:
 
 Accuracy on {its.count:,} test pictures under the corruptions of Fashion-MNIST-C (Weiss and Tonella, ISSTA
 2022) in an implementation of our own, with fixed noise. It is not that data set, and accuracies published for
-that are not to be compared; what differs is in `model/corruptions.py`. This is the network alone: what a
-service does to a picture first, as negating a dark one on white, is left out. As they are, these pictures
-give {percent(its.clean)}; the mean over the corruptions is {percent(its.mean)}.
+that are not to be compared; what differs is in `model/training/corruptions.py`. This is the network alone:
+what a service does to a picture first, as negating a dark one on white, is left out. As they are, these
+pictures give {percent(its.clean)}; the mean over the corruptions is {percent(its.mean)}.
 
 {tables.robustness(its)}"""
 
@@ -149,7 +150,7 @@ def photos(found: Sources) -> str:
 {its.total} photos that people took with their phones, sorted as those of "clothing-dataset-small" are (Alexey
 Grigorev and contributors, CC0 1.0; its validation part, where nothing else is said). None was trained on, but
 the way that photos are prepared was developed with these: expect less on others. What counts as right for
-each kind is in `model/photo_set.py`. How they were prepared: {modes}.
+each kind is in `model/training/photo_set.py`. How they were prepared: {modes}.
 
 {tables.photos(its)}{unknown(its)}"""
 

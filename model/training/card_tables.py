@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from model.figures import Evaluation, Flagged, PhotoFigures, Robustness, Seed
 from model.manifest import Manifest
-from model.ood_sets import OodFigures
 from model.settings import TrainSettings
+from model.training.figures import Evaluation, Flagged, PhotoFigures, Robustness, Seed
+from model.training.ood_sets import OodFigures
 
 NOT_RECIPE = ("name", "version", "data_dir", "checkpoint_dir", "reports_dir", "network")
 CONFUSED_PAIRS = 6

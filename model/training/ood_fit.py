@@ -1,7 +1,7 @@
 """Fitting the detector: a logistic regression learns to tell training pictures from strangers.
 
 That is outlier exposure (Hendrycks et al., arXiv 1812.04606), after training and on features. The strangers
-are all made in model.strangers.
+are all made in model.training.strangers.
 """
 
 from collections.abc import Callable
@@ -10,8 +10,8 @@ import numpy as np
 
 from model.arrays import Features, Labels, Pictures
 from model.ood import Detector, Weights
-from model.photo_like import photo_like
-from model.strangers import strangers
+from model.training.photo_like import photo_like
+from model.training.strangers import strangers
 
 SEED = 3001
 PICTURES, PHOTOS, STRANGERS = 8000, 8000, 1500

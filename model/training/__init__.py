@@ -1,0 +1,1 @@
+"""Turns data into weights, reports and model cards. Serving never imports it."""
