@@ -11,7 +11,7 @@ import pytest
 
 from client import errors
 from mlaas.cli import command
-from tests.e2e.services import ROOT, SAMPLES, label_of, up
+from tests.e2e.services import ROOT, SAMPLES, Service, label_of, up
 
 PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 SECTIONS = {part.partition("\n")[0]: part for part in PAGE.split("\n## ")[1:]}
@@ -25,19 +25,25 @@ def blocks(section: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with up() as (_, its_url):
-        yield its_url
+def running() -> Iterator[tuple[Service, str]]:
+    with up() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
-def typed(url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Runs a block as a reader would, but for the port. `mlaas` is the one of this checkout."""
+def shell(running: tuple[Service, str], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Runs text as a reader would, but for the port and the broker. `mlaas` is the one of this checkout."""
+    service, url = running
     commands = tmp_path_factory.mktemp("bin")
     script = commands / "mlaas"
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -m mlaas "$@"\n')
     script.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{commands}:{os.environ['PATH']}", "MLAAS_URL": url}
+    environment = {
+        **os.environ,
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "MLAAS_URL": url,
+        "MLAAS_BROKER__URL": service.wait_for(r"embedded broker at (kafka://\S+)")[1],
+    }
     shown = {"sh": ["bash", "-euo", "pipefail", "-c"], "python": [sys.executable, "-c"]}
 
     def run(language: str, text: str) -> str:
@@ -48,11 +54,16 @@ def typed(url: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    return lambda section: "\n".join(run(*block) for block in blocks(section))
+    return run
+
+
+@pytest.fixture(scope="module")
+def typed(shell: Callable[..., str]) -> Run:
+    return lambda section: "\n".join(shell(*block) for block in blocks(section))
 
 
 def test_every_call_is_shown_in_all_three_ways() -> None:
-    for section in SECTIONS.keys() - {"How much it takes"}:
+    for section in SECTIONS.keys() - {"How much it takes", "Straight onto the broker"}:
         text = "".join(text for _, text in blocks(section))
         assert re.search(r"\bcurl ", text), section
         assert re.search(r"^mlaas |^MLAAS_API_KEY=\S+ mlaas |\$\(mlaas ", text, re.MULTILINE), section
@@ -139,6 +150,15 @@ def test_how_much_it_takes(typed: Run) -> None:
     closed, open_ = map(json.loads, typed("How much it takes").splitlines())
     assert closed["answers"] > 0
     assert (open_["answers"], open_["rate_per_s"], open_["errors"]) == (40, 20, {})
+
+
+def test_receive_prints_the_answer_to_what_send_publishes(shell: Callable[..., str]) -> None:
+    receive, send = re.findall(
+        r"^    (mlaas .*?)(?: &)?$", SECTIONS["Straight onto the broker"], re.MULTILINE
+    )
+    listening = "until grep -q listening $LOG; do sleep 0.1; done"
+    script = f"export LOG=$(mktemp); {receive} 2>$LOG & {listening}; {send} >/dev/null; wait $!"
+    assert '"probabilities"' in shell("sh", script)
 
 
 def test_every_command_that_the_page_names_exists() -> None:
