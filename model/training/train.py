@@ -17,12 +17,11 @@ from model.training.calibration import fit_temperature
 from model.training.dataset import LABELS, Dataset
 from model.training.ensemble import Run, learn_in_turn, mean_logits
 from model.training.evaluate import measure
-from model.training.export import to_onnx
+from model.training.export import quantized, to_onnx
 from model.training.figures import History
 from model.training.learning import Report
 from model.training.lessons import Split, varied
 from model.training.network import to_serve
-from model.training.quantization import quantized
 from model.training.ship import ship
 from model.training.teaching import Teacher, teacher
 
