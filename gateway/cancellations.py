@@ -1,19 +1,19 @@
-"""Telling the workers what nobody waits for any more."""
+"""Tells the workers which requests nobody waits for any more."""
 
 import asyncio
 import logging
 
 from messaging import codec
 from messaging.broker import Broker, BrokerError, feed
+from messaging.contract import MAX_CANCELLED
 
 _log = logging.getLogger("mlaas.gateway")
 
 _GATHER_S = 0.005
-_MOST_AT_ONCE = 1_000
 
 
 class Cancellations:
-    """Belongs to the event loop's thread. What cannot be sent is worked on in vain, no more."""
+    """Belongs to the event loop's thread. A cancellation that cannot be sent only costs needless work."""
 
     def __init__(self, broker: Broker, topic: str) -> None:
         self._broker = broker
@@ -21,15 +21,15 @@ class Cancellations:
         self._waiting: list[str] = []
 
     def add(self, correlation_id: str) -> None:
-        """Sent within some milliseconds, together with others."""
+        """Send it together with others, within a few milliseconds."""
         if not self._waiting:
             asyncio.get_running_loop().call_later(_GATHER_S, self._send)
         self._waiting.append(correlation_id)
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), _MOST_AT_ONCE):
-            message = codec.encode_cancellation(waiting[start : start + _MOST_AT_ONCE])
+        for start in range(0, len(waiting), MAX_CANCELLED):
+            message = codec.encode_cancellation(waiting[start : start + MAX_CANCELLED])
             try:
                 self._broker.publish(self._address, message)
             except BrokerError as error:

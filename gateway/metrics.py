@@ -9,8 +9,6 @@ from prometheus_client import (
     start_http_server,
 )
 
-from gateway.pending import Arrival
-
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -37,14 +35,12 @@ class GatewayMetrics:
         self.in_flight = Gauge(
             "mlaas_in_flight_requests", "Requests that wait for a reply.", registry=self._registry
         )
-        self._replies = {
-            Arrival.DUPLICATE: Counter(
-                "mlaas_duplicate_replies_total", "Second replies, dropped.", registry=self._registry
-            ),
-            Arrival.LATE: Counter(
-                "mlaas_late_replies_total", "Replies nobody waited for any more.", registry=self._registry
-            ),
-        }
+        self.replies_dropped = Counter(
+            "mlaas_replies_dropped_total",
+            "Replies that reached nobody. late: nobody waits; unusable: not the reply to its request.",
+            ("reason",),
+            registry=self._registry,
+        )
         self.cancelled = Counter(
             "mlaas_cancelled_requests_total", "Requests whose client hung up.", registry=self._registry
         )
@@ -62,18 +58,14 @@ class GatewayMetrics:
         )
         self.job_results_dropped = Counter(
             "mlaas_job_results_dropped_total",
-            "Results of jobs that were not stored. duplicate: there was one; unknown: no job waited for it.",
+            "Replies to jobs that were not stored. duplicate: there is one; unknown: no job waits for it; "
+            "unusable: not the reply to its picture.",
             ("reason",),
             registry=self._registry,
         )
         self.ready = Gauge(
             "mlaas_ready", "1 while a picture sent now would be answered.", registry=self._registry
         )
-
-    def arrived(self, arrival: Arrival) -> None:
-        """A reply came to one of this gateway's own requests."""
-        if arrival in self._replies:
-            self._replies[arrival].inc()
 
     def answered(self, route: str, code: int, seconds: float) -> None:
         self.requests.labels(route, code).inc()

@@ -1,30 +1,28 @@
-"""Who waits for which reply. Used from the event loop's thread alone."""
+"""The requests that wait for a reply. Used from the event loop's thread alone."""
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from enum import Enum
+from typing import NamedTuple
 
 from gateway.errors import TooManyInFlight, Unavailable
 from gateway.wait_estimate import WaitEstimate
 from messaging.broker import Message
+from messaging.contract import Reply
 
-_ANSWERED_KEPT = 10_000
+Decode = Callable[[Message], Reply]
+"""Raises ContractError for a message that cannot be the reply."""
 
 
-class Arrival(Enum):
-    """What a reply was when it came."""
-
-    EXPECTED = "expected"
-    DUPLICATE = "duplicate"
-    LATE = "late"
+class _Waiter(NamedTuple):
+    reply: asyncio.Future[Reply]
+    decode: Decode
 
 
 class Pending:
-    """A bounded table: its bounds, and how long the wait would be, are the gateway's admission control."""
+    """A bounded table. Its bounds and the estimated wait are the gateway's admission control."""
 
     def __init__(
         self, max_requests: int, max_bytes: int, clock: Callable[[], float] = time.monotonic
@@ -33,9 +31,8 @@ class Pending:
         self._max_bytes = max_bytes
         self._clock = clock
         self._bytes = 0
-        self._waiters: dict[str, asyncio.Future[Message]] = {}
+        self._waiters: dict[str, _Waiter] = {}
         self._published: dict[str, Future[None]] = {}
-        self._answered: OrderedDict[str, None] = OrderedDict()
         self._estimate = WaitEstimate()
 
     def __len__(self) -> int:
@@ -59,44 +56,44 @@ class Pending:
             )
 
     @contextmanager
-    def waiter(self, correlation_id: str, size: int) -> Iterator[asyncio.Future[Message]]:
-        """Register before publishing; leave, however it ends, and the entry is gone. size is in bytes."""
-        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        self._waiters[correlation_id] = future
+    def waiter(self, correlation_id: str, size: int, decode: Decode) -> Iterator[asyncio.Future[Reply]]:
+        """Register before publishing; the entry is gone when the block ends. size is in bytes."""
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiters[correlation_id] = _Waiter(reply, decode)
         self._bytes += size
         place, since = len(self._waiters), self._clock()
         try:
-            yield future
+            yield reply
         finally:
             del self._waiters[correlation_id]
             self._published.pop(correlation_id, None)
             self._bytes -= size
-            if size and future.done() and not future.cancelled() and future.exception() is None:
+            if size and reply.done() and not reply.cancelled() and reply.exception() is None:
                 now = self._clock()
                 self._estimate.answered(place, now - since, now)
 
-    def resolve(self, correlation_id: str, message: Message) -> Arrival:
-        """The first reply reaches who waits for it; another, or one that comes late, nobody."""
-        future = self._waiters.get(correlation_id)
-        if correlation_id in self._answered:
-            return Arrival.DUPLICATE
-        if future is None or future.done():
-            return Arrival.LATE
-        self._remember(correlation_id)
-        future.set_result(message)
-        return Arrival.EXPECTED
+    def resolve(self, correlation_id: str, message: Message) -> bool:
+        """Hand the reply to whoever waits for it; False if nobody does any more.
+
+        Raises ContractError for a message that cannot be the reply: the wait goes on.
+        """
+        waiter = self._waiters.get(correlation_id)
+        if waiter is None or waiter.reply.done():
+            return False
+        waiter.reply.set_result(waiter.decode(message))
+        return True
 
     def fail(self, correlation_id: str, error: Exception) -> None:
-        future = self._waiters.get(correlation_id)
-        if future is not None and not future.done():
-            future.set_exception(error)
+        waiter = self._waiters.get(correlation_id)
+        if waiter is not None and not waiter.reply.done():
+            waiter.reply.set_exception(error)
 
     def publishing(self, correlation_id: str, published: Future[None]) -> None:
-        """The request is on its way to the broker; the future ends when the broker has it."""
+        """The request is on its way to the broker; the future completes when the broker has it."""
         self._published[correlation_id] = published
 
     def fail_unpublished(self, reason: str) -> None:
-        """Who waits for what the broker has not said that it has need not wait for a broker that is away."""
+        """Fail the requests that the broker has not confirmed: it is away."""
         for correlation_id, published in self._published.items():
             if not published.done():
                 self.fail(correlation_id, Unavailable(reason))
@@ -105,11 +102,6 @@ class Pending:
         """Nobody is left waiting."""
         for correlation_id in list(self._waiters):
             self.fail(correlation_id, Unavailable(reason))
-
-    def _remember(self, correlation_id: str) -> None:
-        self._answered[correlation_id] = None
-        if len(self._answered) > _ANSWERED_KEPT:
-            self._answered.popitem(last=False)
 
     def _too_many(self, detail: str, timeout_s: float) -> TooManyInFlight:
         return TooManyInFlight(detail, self._estimate.retry_after_s(len(self._waiters), timeout_s))

@@ -1,6 +1,7 @@
-"""Request and reply over a broker: publish, then wait for the reply with the same correlation id."""
+"""Request and reply over a broker: publishes, then waits for the reply with the same correlation id."""
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +12,7 @@ from typing import TypedDict, TypeVarTuple, Unpack
 from gateway.broker_errors import as_gateway_error
 from gateway.cancellations import Cancellations
 from gateway.catalogue import Catalogue
-from gateway.errors import ReplyTimeout, Unavailable, WorkerFailed
+from gateway.errors import ReplyTimeout, Unavailable
 from gateway.liveness import Liveness
 from gateway.metrics import GatewayMetrics
 from gateway.pending import Pending
@@ -20,13 +21,18 @@ from gateway.reply_listener import ReplyListener
 from gateway.settings import GatewaySettings
 from messaging import codec
 from messaging.broker import Broker, BrokerError, Message
-from messaging.contract import PING, ContractError, Explain, Mode, Reply, Request
+from messaging.contract import PING, ContractError, Explain, Mode, Reply, Request, sha256_of
 from messaging.settings import TopicSettings
+
+_log = logging.getLogger("mlaas.gateway")
 
 Arguments = TypeVarTuple("Arguments")
 
 # So many wait for a model before it that some milliseconds more do not matter.
 _GATHERED_FROM = 8
+
+# Hashing takes 0.2 ms from here on: other requests must not wait for it.
+_LARGE_BYTES = 131_072
 
 _SHUTTING_DOWN = "the gateway is shutting down"
 
@@ -139,21 +145,25 @@ class Requester:
             deadline_ms=int((time.time() + timeout_s) * 1000),
             **asked,
         )
-        with self._pending.waiter(request.correlation_id, len(request.body)) as reply:
-            self._publish(request)
+        sha256 = ""  # known before the request is published, and so before there is a reply
+
+        def decode(message: Message) -> Reply:
+            if request.is_ping:
+                return codec.decode_pong(message)
+            return codec.decode_prediction(message, sha256)
+
+        with self._pending.waiter(request.correlation_id, len(body), decode) as reply:
             try:
                 async with asyncio.timeout(timeout_s):
-                    message = await reply
+                    sha256 = await _sha256_of(body)
+                    self._publish(request)
+                    return await reply
             except TimeoutError as error:
                 raise ReplyTimeout(f"no answer within {timeout_s:.2g} s") from error
             except asyncio.CancelledError:
                 self.metrics.cancelled.inc()
                 self._cancellations.add(request.correlation_id)
                 raise
-        try:
-            return codec.decode_reply(message)
-        except ContractError as error:
-            raise WorkerFailed(str(error)) from error
 
     def _publish(self, request: Request) -> None:
         def report(published: Future[None]) -> None:
@@ -187,13 +197,30 @@ class Requester:
         self._pending.fail_unpublished(reason)
 
     def _resolve(self, messages: Sequence[Message]) -> None:
-        """Others may read the same partition: what is not for this gateway is not looked at."""
+        """Other gateways may read the same partition: replies to their requests are ignored."""
+        unusable: list[ContractError] = []
         for message in messages:
             correlation_id = codec.correlation_id(message)
-            if correlation_id.startswith(self._ours):
-                self.metrics.arrived(self._pending.resolve(correlation_id, message))
+            if not correlation_id.startswith(self._ours):
+                continue
+            try:
+                resolved = self._pending.resolve(correlation_id, message)
+            except ContractError as error:
+                unusable.append(error)
+            else:
                 self._liveness.heard(time.monotonic())
+                if not resolved:
+                    self.metrics.replies_dropped.labels("late").inc()
+        if unusable:
+            self.metrics.replies_dropped.labels("unusable").inc(len(unusable))
+            _log.warning("dropped %d replies that cannot be used, the first: %s", len(unusable), unusable[0])
 
     def _hand_over(self, function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
         """From another thread to the event loop."""
         self._loop.call_soon_threadsafe(function, *arguments)
+
+
+async def _sha256_of(picture: bytes) -> str:
+    if len(picture) > _LARGE_BYTES:
+        return await asyncio.to_thread(sha256_of, picture)
+    return sha256_of(picture)

@@ -1,4 +1,4 @@
-"""The contract's requests, replies and cancellations as messages, and back."""
+"""Requests, replies and cancellations of the wire contract as messages, and back."""
 
 from collections.abc import Sequence
 
@@ -11,20 +11,25 @@ from messaging.contract import (
     EXPLAINS,
     MODES,
     SCHEMA,
+    CancelledIds,
     ContractError,
     ErrorCode,
     Reply,
     Request,
     ReturnAddress,
+    check_pong,
+    check_prediction,
 )
 
-# What msgspec raises for text that is not UTF-8, and for what is nested too deep.
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""msgspec's, on what is no JSON, or of another type; not UTF-8; nested too deeply."""
+"""What msgspec raises: not JSON or of the wrong types, not UTF-8, nested too deeply."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_reply = msgspec.json.Decoder(Reply).decode
-_decode_cancellation = msgspec.json.Decoder(list[str]).decode
+_decode_cancellation = msgspec.json.Decoder(CancelledIds).decode
+
+_MAX_PREDICTION_BYTES = 1_048_576  # 21,000 labels, the most that a public data set has, take 840 kB
+_MAX_CANCELLATION_BYTES = 524_288  # MAX_CANCELLED ids of twice the length that they may have
 
 
 def encode_request(request: Request) -> Message:
@@ -43,16 +48,17 @@ def encode_request(request: Request) -> Message:
 
 
 def return_address(message: Message) -> ReturnAddress:
-    """Read where the reply goes. Raises ContractError: then nobody can be answered."""
+    """Read where the reply goes. Raises ContractError if nobody can be answered."""
     headers = message.headers
     try:
+        reading.check_size(headers)
         return ReturnAddress(correlation=reading.correlation(headers), reply_to=reading.reply_to(headers))
     except ValueError as error:
         raise ContractError(str(error)) from error
 
 
 def decode_request(message: Message) -> Request:
-    """Raises ContractError, with the code to answer where a return address can be read."""
+    """Raises ContractError, with the code to answer if a return address can be read."""
     headers = message.headers
     address = return_address(message)
     try:
@@ -85,6 +91,8 @@ def encode_cancellation(correlation_ids: Sequence[str]) -> Message:
 
 def decode_cancellation(message: Message) -> list[str]:
     """Raises ContractError."""
+    if len(message.body) > _MAX_CANCELLATION_BYTES:
+        raise ContractError(f"cancellation: {len(message.body)} bytes, over {_MAX_CANCELLATION_BYTES}")
     try:
         return _decode_cancellation(message.body)
     except NOT_JSON as error:
@@ -92,16 +100,29 @@ def decode_cancellation(message: Message) -> list[str]:
 
 
 def correlation_id(message: Message) -> str:
-    """Which request a reply answers; empty when it does not say."""
+    """The request that a reply answers; empty if it does not say."""
     return message.headers.get("correlation_id", "")
 
 
+def decode_prediction(message: Message, sha256: str | None) -> Reply:
+    """The reply to the picture with this digest; None: to any picture. Raises ContractError."""
+    if len(message.body) > _MAX_PREDICTION_BYTES:
+        raise ContractError(f"reply: {len(message.body)} bytes, over {_MAX_PREDICTION_BYTES}")
+    reply = decode_reply(message)
+    check_prediction(reply, sha256)
+    return reply
+
+
+def decode_pong(message: Message) -> Reply:
+    """The reply to a ping. Raises ContractError."""
+    reply = decode_reply(message)
+    check_pong(reply)
+    return reply
+
+
 def decode_reply(message: Message) -> Reply:
-    """Raises ContractError."""
+    """A reply of any kind, within its bounds. Raises ContractError."""
     try:
-        reply = _decode_reply(message.body)
+        return _decode_reply(message.body)
     except NOT_JSON as error:
         raise ContractError(f"reply: {error}") from error
-    if reply.error is None and not reply.probabilities and not reply.model:
-        raise ContractError("reply: neither an answer nor an error")
-    return reply

@@ -1,26 +1,29 @@
-"""The wire contract between gateway and worker, and whoever else speaks to them over the broker.
+"""The wire contract: what gateway, worker and any other client exchange over the broker.
 
-A request's body is the picture as uploaded. Everything else is a text header:
+The body of a request is the picture as it was uploaded. Everything else is a text header:
 
-    schema          version of this contract; none means 1
-    correlation_id  chosen by the requester, returned with the reply
-    reply_to        the inbox's address
-    deadline_ms     epoch; after it nobody waits any more; none means no deadline
-    content_type    of the body; PING asks which models there are, and carries no picture
-    model           name of the model wanted; none means the default
-    mode            how the picture is made into the model's input, one of MODES; none means auto
-    explain         input: return what the model saw, too
+    schema          version of this contract; 1 if absent
+    correlation_id  chosen by the requester, returned with the reply; at most MAX_CORRELATION_ID characters
+    reply_to        address of the requester's inbox; at most MAX_REPLY_TO printable characters
+    deadline_ms     epoch; nobody waits for an answer after it; no deadline if absent
+    content_type    of the body; PING asks for the models that are served, and has no picture
+    model           name of the model; the default model if absent
+    mode            how the picture becomes the model's input, one of MODES; auto if absent
+    explain         input: also return what the model saw
     traceparent     W3C trace context
 
-A client of Spring for Apache Kafka or of Nest may send kafka_correlationId, kafka_replyTopic and
-kafka_replyPartition instead; it gets its own names back.
+Clients of Spring for Apache Kafka or Nest may send kafka_correlationId, kafka_replyTopic and
+kafka_replyPartition instead, and get their own names back. A message with more than MAX_HEADERS
+characters of headers is not answered.
 
-A reply's body is JSON: a `Reply`. Its header correlation_id says which request it answers.
+The body of a reply is JSON: a `Reply`. Its header correlation_id names the request that it answers. Whoever
+asked judges it by check_prediction or check_pong, and goes on waiting if that fails.
 
-A cancellation goes to the feed of the topic for it, which all workers hear. Its body is JSON: a list of the
-correlation ids that nobody waits for any more.
+A cancellation goes to the feed of its topic, which every worker reads. Its body is a JSON list of at most
+MAX_CANCELLED correlation ids that nobody waits for any more.
 """
 
+import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, get_args
@@ -35,8 +38,19 @@ Explain = Literal["", "input"]
 SCHEMA = "1"
 ACCEPTED_SCHEMAS = ("1",)
 PING = "application/vnd.mlaas.ping"
+
+# Ids are kept in memory, and headers are copied into dead letters: strangers must not choose their size.
+MAX_CORRELATION_ID = 256
+MAX_REPLY_TO = 512
+MAX_HEADERS = 65_536
+MAX_CANCELLED = 1_000
+
 MODES: tuple[Mode, ...] = get_args(Mode)
 EXPLAINS: tuple[Explain, ...] = get_args(Explain)
+
+CancelledIds = Annotated[
+    list[Annotated[str, msgspec.Meta(max_length=MAX_CORRELATION_ID)]], msgspec.Meta(max_length=MAX_CANCELLED)
+]
 
 
 class ErrorCode(StrEnum):
@@ -46,9 +60,14 @@ class ErrorCode(StrEnum):
     UNSUPPORTED_SCHEMA = "unsupported_schema"
     INTERNAL = "internal"
 
+    @classmethod
+    def _missing_(cls, value: object) -> "ErrorCode | None":
+        """A newer worker may know more codes: to this gateway, they are failures without a detail."""
+        return cls.INTERNAL if isinstance(value, str) else None
+
 
 class ContractError(Exception):
-    """The message does not keep the contract; it never will, so retrying does not help."""
+    """The message breaks the contract. It always will, so do not retry."""
 
     def __init__(self, detail: str, code: ErrorCode = ErrorCode.INVALID_REQUEST) -> None:
         super().__init__(detail)
@@ -84,45 +103,73 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         return self.content_type == PING
 
 
-Milliseconds = Annotated[float, msgspec.Meta(ge=0)]
+def sha256_of(picture: bytes) -> str:
+    """What a reply to this picture carries."""
+    return hashlib.sha256(picture).hexdigest()
+
+
+# Clocks of machines may differ by decades; more than this is no time at all.
+Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 Pixels = Annotated[bytes, msgspec.Meta(min_length=28 * 28, max_length=28 * 28)]
+Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+Warnings = Annotated[list[Annotated[str, msgspec.Meta(max_length=1_000)]], msgspec.Meta(max_length=32)]
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the worker's time went. batch_ms is the wait for the model, batch_size how many shared it."""
+    """Where the worker's time went. batch_ms is the wait for the model; batch_size pictures shared it."""
 
     queue_ms: Milliseconds
     batch_ms: Milliseconds
     decode_ms: Milliseconds
     infer_ms: Milliseconds
-    batch_size: int
+    batch_size: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why there is no prediction; the detail is fit to be shown to the one who asked."""
+    """Why there is no prediction. The detail is shown to whoever asked."""
 
     code: ErrorCode
     detail: str
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One answer: probabilities (label to number, summing to 1), or an error.
+    """A prediction, an error, or the answer to a ping. Bounds are checked when it is decoded.
 
-    sha256 is the digest of the request's body, so that anyone can prove which request this answers.
-    ood_score is above 1 where the picture is not in the distribution that the model knows; mode is the one
-    that auto chose; input the 28 x 28 grey values that the model saw, row by row, in base64. models is all
-    that the worker serves, in the reply to a ping; empty from a worker that does not say.
+    sha256 is the digest of the request's body, which proves what a prediction is about; an error may leave it
+    empty. probabilities maps labels to numbers. ood_score is above 1 if the picture is unlike the model's
+    training data. mode is the one that auto chose. input is the 28 x 28 grey values that the model saw, row
+    by row, in base64. models answers a ping with all models that the worker serves; older workers leave it
+    empty.
     """
 
-    sha256: str
-    model: str = ""
-    version: str = ""
-    probabilities: dict[str, float] = {}
+    sha256: Annotated[str, msgspec.Meta(max_length=64)]
+    model: Name = ""
+    version: Name = ""
+    probabilities: dict[Name, Probability] = {}
     in_distribution: bool | None = None
     ood_score: float | None = None
-    mode: str = ""
-    warnings: list[str] = []
+    mode: Name = ""
+    warnings: Warnings = []
     input: Pixels | None = None
     timings: Timings | None = None
     models: list[ServedModel] = []
     error: Failure | None = None
+
+
+def check_prediction(reply: Reply, sha256: str | None) -> None:
+    """Whether it is a prediction for, or an error about, the picture with this digest; None: any picture.
+
+    Raises ContractError.
+    """
+    if reply.error is None and not reply.probabilities:
+        raise ContractError("reply: neither probabilities nor an error")
+    of_another = reply.sha256 != sha256 and (reply.error is None or reply.sha256 != "")
+    if sha256 is not None and of_another:
+        raise ContractError(f"reply: for another picture, with sha256 {reply.sha256!r}")
+
+
+def check_pong(reply: Reply) -> None:
+    """Whether it answers a ping. Raises ContractError."""
+    if reply.error is not None or reply.probabilities or not reply.model:
+        raise ContractError("reply: does not answer a ping")

@@ -1,7 +1,9 @@
-"""Reading headers, which are a stranger's word. What cannot be is a ValueError that says what is wrong."""
+"""Reads headers, which anyone may have written. Raises ValueError, saying what is wrong."""
 
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
+
+from messaging.contract import MAX_CORRELATION_ID, MAX_HEADERS, MAX_REPLY_TO
 
 Choice = TypeVar("Choice", bound=str)
 Headers = Mapping[str, str]
@@ -10,11 +12,20 @@ _CORRELATION = ("correlation_id", "kafka_correlationId")
 RETURN_ADDRESS = (*_CORRELATION, "reply_to", "kafka_replyTopic", "kafka_replyPartition")
 
 
+def check_size(headers: Headers) -> None:
+    size = sum(len(name) + len(value) for name, value in headers.items())
+    if size > MAX_HEADERS:
+        raise ValueError(f"headers have {size} characters; at most {MAX_HEADERS} are accepted")
+
+
 def correlation(headers: Headers) -> Headers:
-    """Those that say which request it is: ours, or that of Spring and Nest."""
+    """Those that name the request: this project's own, or that of Spring and Nest."""
     found = {name: headers[name] for name in _CORRELATION if headers.get(name)}
     if not found:
         raise ValueError("no correlation_id")
+    for name, value in found.items():
+        if len(value) > MAX_CORRELATION_ID:
+            raise ValueError(f"{name} has {len(value)} characters; at most {MAX_CORRELATION_ID} are accepted")
     return found
 
 
@@ -23,6 +34,10 @@ def reply_to(headers: Headers) -> str:
     address = headers.get("reply_to") or _foreign_reply_to(headers)
     if not address:
         raise ValueError("no reply_to")
+    if len(address) > MAX_REPLY_TO:
+        raise ValueError(f"reply_to has {len(address)} characters; at most {MAX_REPLY_TO} are accepted")
+    if not address.isprintable():
+        raise ValueError(f"reply_to {address[:100]!r} has characters that cannot be printed")
     return address
 
 

@@ -3,9 +3,10 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
-from gateway.jobs.job import Result, picture_of
+from gateway.jobs.job import Asked, Result, picture_of
 from gateway.jobs.rendering import answered
 from gateway.jobs.settings import JobSettings
 from gateway.jobs.store import Added, Store, StoreError
@@ -26,13 +27,15 @@ _log = logging.getLogger("mlaas.jobs")
 
 _MOST_AT_ONCE = 500
 _RETRY_S = 0.5
+_MOST_BYTES_KNOWN = 2_097_152  # 65,000 pictures of large jobs, or 4,000 jobs of one picture
+_NO_RESULTS = 1_000_000  # more than a job can have, so that the store returns none of them
 
 
 class Collector:
     """Acknowledges replies once the store has committed them. Outlives broker and store.
 
-    Calls back from its own thread: on_stored gets the ids of jobs that replies
-    came for, and what became of those.
+    Calls back from its own thread: on_stored gets the ids of the jobs that replies came for, what became of
+    the replies, and how many could not be the reply to their picture.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class Collector:
         topic: str,
         store: Store,
         settings: JobSettings,
-        on_stored: Callable[[Sequence[str], Added], None],
+        on_stored: Callable[[Sequence[str], Added, int], None],
         instance_id: str = "",
     ) -> None:
         """instance_id: keeps this gateway's share for it while it is away for a short time."""
@@ -54,6 +57,7 @@ class Collector:
         self._stopping = threading.Event()
         self._subscription: Subscription | None = None
         self._in_hand: Sequence[Delivery] = ()
+        self._known = KnownJobs(store)
         self._sweeping = Sweeping(store, settings.sweep_interval_ms / 1000)
         self._said = ""
         self._thread = threading.Thread(target=self._run, name="job-collector", daemon=True)
@@ -110,12 +114,27 @@ class Collector:
             raise
 
     def _keep(self, deliveries: Sequence[Delivery]) -> None:
+        """A reply that cannot be its picture's is dropped, for the true one may still come."""
         now_ms = _now_ms()
-        results = list(_results((delivery.message for delivery in deliveries), now_ms))
+        results: list[Result] = []
+        unusable: list[ContractError] = []
+        for delivery in deliveries:
+            picture = picture_of(codec.correlation_id(delivery.message))
+            asked = picture and self._known.asked(picture[0], now_ms)
+            if not picture or not asked:
+                continue
+            try:
+                results.append(_result(picture, asked, delivery.message, now_ms))
+            except ContractError as error:
+                unusable.append(error)
+        if unusable:
+            _log.warning("dropped %d replies that cannot be used, the first: %s", len(unusable), unusable[0])
         added = self._store.add(results, now_ms)
-        strange = len(deliveries) - len(results)
+        unknown = len(deliveries) - len(results) - len(unusable)
         self._on_stored(
-            sorted({result.job_id for result in results}), added._replace(unknown=added.unknown + strange)
+            sorted({result.job_id for result in results}),
+            added._replace(unknown=added.unknown + unknown),
+            len(unusable),
         )
 
     def _leave(self) -> None:
@@ -134,20 +153,48 @@ class Collector:
         self._stopping.wait(_RETRY_S)
 
 
-def _results(replies: Iterable[Message], now_ms: int) -> Iterable[Result]:
-    """Of those that are replies to a job's picture."""
-    for reply in replies:
-        picture = picture_of(codec.correlation_id(reply))
-        if picture is None:
-            continue
-        try:
-            body = answered(reply, now_ms)
-        except ContractError as error:
-            _log.warning("%s", error)
-        except Exception:  # it would be the same each time that it is tried again
-            _log.exception("a reply that cannot be read")
-        else:
-            yield Result(*picture, body)
+def _result(picture: tuple[str, int], asked: Asked, message: Message, now_ms: int) -> Result:
+    """Raises ContractError."""
+    job_id, index = picture
+    try:
+        return Result(
+            job_id, index, answered(codec.decode_prediction(message, asked.sha256_of(index)), now_ms)
+        )
+    except ContractError:
+        raise
+    except Exception as error:  # the thread goes on; trying again would fail again
+        _log.exception("a reply that cannot be read")
+        raise ContractError(repr(error)) from error
+
+
+class KnownJobs:
+    """What the jobs that replies came for lately asked, without the file names. It never changes."""
+
+    def __init__(self, store: Store, most_bytes: int = _MOST_BYTES_KNOWN) -> None:
+        self._store = store
+        self._most_bytes = most_bytes
+        self._asked: OrderedDict[str, Asked] = OrderedDict()
+        self._bytes = 0
+
+    def asked(self, job_id: str, now_ms: int) -> Asked | None:
+        """None if there is no such job. Raises StoreError."""
+        if job_id in self._asked:
+            self._asked.move_to_end(job_id)
+            return self._asked[job_id]
+        found = self._store.get(job_id, now_ms, after=_NO_RESULTS)
+        if found is None:
+            return None
+        self._asked[job_id] = asked = Asked(filenames=[], digests=found[0].asked.digests)
+        self._bytes += _size(asked)
+        while self._bytes > self._most_bytes and len(self._asked) > 1:
+            _, oldest = self._asked.popitem(last=False)
+            self._bytes -= _size(oldest)
+        return asked
+
+
+def _size(asked: Asked) -> int:
+    """In bytes, with its id and its entry."""
+    return len(asked.digests) + 500
 
 
 def _now_ms() -> int:

@@ -30,12 +30,24 @@ class Status(StrEnum):
     EXPIRED = "expired"
 
 
+_DIGEST_BYTES = 32
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What the answers need of the request: names of the files, in order; 0 for all labels."""
+    """What the answers need of the request: file names in order, and top_k, 0 for all labels.
+
+    digests joins the SHA-256 digests of the pictures, in order. Jobs of older gateways have none.
+    """
 
     filenames: list[str]
     top_k: int = 0
     request_id: str = ""
+    digests: bytes = b""
+
+    def sha256_of(self, index: int) -> str | None:
+        """Of one picture, in hexadecimal; None if it is not known."""
+        start = index * _DIGEST_BYTES
+        return self.digests[start : start + _DIGEST_BYTES].hex() or None
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

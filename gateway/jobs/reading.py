@@ -2,12 +2,11 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from starlette.requests import Request
 
 from gateway.errors import GatewayError, InvalidRequest, TooLarge
-from gateway.jobs.rendering import refused
 from gateway.jobs.submitting import Picture
 from gateway.picture import check
 from gateway.query import Query, check_names
@@ -41,30 +40,41 @@ def read_last_event_id(request: Request) -> int | None:
     return int(given or 0)
 
 
-def judge(
-    uploads: Iterable[Upload], request_id: str, *, max_bytes: int, max_pixels: int, most_together: int
-) -> list[Picture]:
-    """What can be told of each without decoding it: its media type, or why it is refused. Raises TooLarge."""
-    pictures = [_judge(upload, request_id, max_bytes, max_pixels) for upload in uploads]
+def judge(uploads: Iterable[Upload], *, max_bytes: int, max_pixels: int, most_together: int) -> list[Picture]:
+    """Find each picture's media type, or why it is refused, without decoding it.
+
+    Raises TooLarge, and the first refusal if every picture is refused: such a job costs no worker's time, so
+    nothing but the disk would bound how many are stored.
+    """
+    pictures = [_judge(upload, max_bytes, max_pixels) for upload in uploads]
+    refusals = [picture.refusal for picture in pictures if picture.refusal]
+    if len(refusals) == len(pictures):
+        refusals[0].index = 0 if len(pictures) > 1 else None
+        raise refusals[0]
     together = sum(len(picture.content) for picture in pictures)
     if together > most_together:
         raise TooLarge(f"the pictures have {together} bytes; a job may have {most_together}")
     return pictures
 
 
-def fingerprint(uploads: Iterable[Upload], asked: Query) -> str:
-    """The same for the same request."""
-    digest = hashlib.sha256(repr(asked).encode())
-    for content, declared, filename in uploads:
-        parts = (hashlib.sha256(content).hexdigest(), declared, filename)
-        digest.update(repr(parts).encode())
-    return digest.hexdigest()
+def digests(uploads: Iterable[Upload]) -> list[bytes]:
+    """The SHA-256 digest of each picture."""
+    return [hashlib.sha256(upload.content).digest() for upload in uploads]
 
 
-def _judge(upload: Upload, request_id: str, max_bytes: int, max_pixels: int) -> Picture:
+def fingerprint(uploads: Sequence[Upload], their_digests: Sequence[bytes], asked: Query) -> str:
+    """Equal for equal requests."""
+    whole = hashlib.sha256(repr(asked).encode())
+    for upload, digest in zip(uploads, their_digests, strict=True):
+        parts = (digest.hex(), upload.declared, upload.filename)
+        whole.update(repr(parts).encode())
+    return whole.hexdigest()
+
+
+def _judge(upload: Upload, max_bytes: int, max_pixels: int) -> Picture:
     filename = upload.filename[:255]
     try:
         media_type = check(upload.content, upload.declared, max_bytes=max_bytes, max_pixels=max_pixels)
     except GatewayError as error:
-        return Picture(filename, b"", "", refused(error, request_id))
+        return Picture(filename, b"", "", error)
     return Picture(filename, upload.content, media_type)

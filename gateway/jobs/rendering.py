@@ -10,18 +10,17 @@ from gateway import problem
 from gateway.answer import prediction
 from gateway.errors import GatewayError, JobExpired, WorkerFailed
 from gateway.jobs.job import Job, Result, State, status_of
-from messaging import codec
-from messaging.broker import Message
-from messaging.contract import ContractError
+from messaging.codec import NOT_JSON
+from messaging.contract import ContractError, Reply, check_prediction
 
 Document = dict[str, object]
 
 
 class Answered(msgspec.Struct, frozen=True, tag="reply"):
-    """A worker's reply as it came, and when (epoch)."""
+    """A worker's reply, and when it came (epoch)."""
 
     at_ms: int
-    reply: msgspec.Raw
+    reply: Reply
 
 
 class Refused(msgspec.Struct, frozen=True, tag="problem"):
@@ -41,10 +40,9 @@ class Event(NamedTuple):
     entry: Document
 
 
-def answered(message: Message, at_ms: int) -> bytes:
-    """A result's body. Raises ContractError."""
-    codec.decode_reply(message)
-    return _encode(Answered(at_ms, msgspec.Raw(message.body)))
+def answered(reply: Reply, at_ms: int) -> bytes:
+    """A result's body."""
+    return _encode(Answered(at_ms, reply))
 
 
 def refused(error: GatewayError, request_id: str) -> bytes:
@@ -88,18 +86,19 @@ def unfinished(job: Job, results: Iterable[Result]) -> list[int]:
 
 
 def _entry(job: Job, result: Result) -> Document:
-    entry = _head(job, result.index)
-    stored = _decode(result.body)
-    if isinstance(stored, Refused):
-        return {**entry, "problem": stored.problem}
+    """A stored reply that cannot be the picture's is a failure: older gateways stored what came."""
+    entry, asked = _head(job, result.index), job.asked
     try:
-        reply = codec.decode_reply(Message(bytes(stored.reply)))
+        stored = _decode(result.body)
+        if isinstance(stored, Refused):
+            return {**entry, "problem": stored.problem}
+        check_prediction(stored.reply, asked.sha256_of(result.index))
         total_ms = float(max(0, stored.at_ms - job.created_ms))
-        return {**entry, "prediction": prediction(reply, job.asked.request_id, total_ms, job.asked.top_k)}
+        return {**entry, "prediction": prediction(stored.reply, asked.request_id, total_ms, asked.top_k)}
     except GatewayError as error:
-        return {**entry, "problem": problem.document(error, job.asked.request_id)}
-    except ContractError as error:
-        return {**entry, "problem": problem.document(WorkerFailed(str(error)), job.asked.request_id)}
+        return {**entry, "problem": problem.document(error, asked.request_id)}
+    except (ContractError, *NOT_JSON) as error:
+        return {**entry, "problem": problem.document(WorkerFailed(str(error)), asked.request_id)}
 
 
 def _expired(job: Job, index: int) -> Document:

@@ -12,7 +12,7 @@ from gateway.hang_up import while_connected
 from gateway.idempotency import read_key
 from gateway.jobs import events as sse
 from gateway.jobs import schemas
-from gateway.jobs.reading import fingerprint, judge, read_last_event_id, read_wait
+from gateway.jobs.reading import digests, fingerprint, judge, read_last_event_id, read_wait
 from gateway.jobs.rendering import Document
 from gateway.jobs.service import Jobs
 from gateway.jobs.settings import JobSettings
@@ -94,17 +94,18 @@ def router(jobs: Jobs, settings: JobSettings, gateway: GatewaySettings) -> APIRo
         uploads = await read_any(request, min(settings.max_pictures, settings.max_unfinished_pictures))
         pictures = judge(
             uploads,
-            request_id(request.scope),
             max_bytes=gateway.max_upload_bytes,
             max_pixels=gateway.max_pixels,
             most_together=min(settings.max_bytes, settings.max_unfinished_bytes),
         )
+        their_digests = await asyncio.to_thread(digests, uploads)
         return Submission(
             pictures=pictures,
+            digests=b"".join(their_digests),
             asked=asked,
             owner=owner_of(request.scope),
             key=key,
-            fingerprint=await asyncio.to_thread(fingerprint, uploads, asked) if key else "",
+            fingerprint=fingerprint(uploads, their_digests, asked) if key else "",
             request_id=request_id(request.scope),
             traceparent=traceparent(request.scope),
         )

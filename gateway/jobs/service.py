@@ -131,12 +131,13 @@ class Jobs:
             raise JobExpired("the job's results were kept until its expires_at, and are deleted")
         return found
 
-    def _collected(self, job_ids: Sequence[str], added: Added) -> None:
+    def _collected(self, job_ids: Sequence[str], added: Added, unusable: int) -> None:
         """Called from the collector's thread."""
         metrics = self._requester.metrics
         metrics.job_results.inc(added.stored)
         metrics.job_results_dropped.labels("duplicate").inc(added.duplicates)
         metrics.job_results_dropped.labels("unknown").inc(added.unknown)
+        metrics.job_results_dropped.labels("unusable").inc(unusable)
         self._loop.call_soon_threadsafe(self._watching.touched, job_ids)
 
 

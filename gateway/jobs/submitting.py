@@ -11,6 +11,7 @@ import msgspec
 from gateway.broker_errors import as_gateway_error
 from gateway.deadline import Deadline
 from gateway.errors import GatewayError, KeyReused, ReplyTimeout, TooManyJobs, Unavailable
+from gateway.jobs import rendering
 from gateway.jobs.calls import Calls
 from gateway.jobs.job import Asked, Job, Result, correlation_id
 from gateway.jobs.settings import JobSettings
@@ -27,18 +28,19 @@ _GRACE_MS = 2_000
 
 
 class Picture(NamedTuple):
-    """One of the job's: to be answered, or refused with the body of its result."""
+    """One of the job's. refusal: why it is not sent to a worker."""
 
     filename: str
     content: bytes
     media_type: str
-    refusal: bytes = b""
+    refusal: GatewayError | None = None
 
 
 class Submission(NamedTuple):
-    """What was sent. fingerprint stands for all of it, if there is an Idempotency-Key."""
+    """What was sent. digests: see Asked. fingerprint stands for all of it if there is an Idempotency-Key."""
 
     pictures: Sequence[Picture]
+    digests: bytes
     asked: Query
     owner: str
     key: str
@@ -80,7 +82,7 @@ class Submitting:
         """
         job = self._new_job(submission, deadline)
         refused = [
-            Result(job.id, index, picture.refusal)
+            Result(job.id, index, rendering.refused(picture.refusal, submission.request_id))
             for index, picture in enumerate(submission.pictures)
             if picture.refusal
         ]
@@ -116,7 +118,12 @@ class Submitting:
             publish_until_ms=now_ms + int(deadline.left_s() * 1000) + _GRACE_MS,
             total=len(names),
             size_bytes=sum(len(picture.content) for picture in submission.pictures if not picture.refusal),
-            asked=Asked(filenames=names, top_k=submission.asked.top_k, request_id=submission.request_id),
+            asked=Asked(
+                filenames=names,
+                top_k=submission.asked.top_k,
+                request_id=submission.request_id,
+                digests=submission.digests,
+            ),
         )
 
     async def _create(self, job: Job, results: Sequence[Result], deadline: Deadline) -> Job | None:

@@ -11,17 +11,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.jobs.collector import Collector
+from gateway.jobs.collector import Collector, KnownJobs
 from gateway.jobs.connect import connect
 from gateway.jobs.job import Asked, Job, correlation_id
 from gateway.jobs.store import Added, Limits, Store, StoreUnavailable
 from messaging import codec
 from messaging.broker import BrokerUnavailable, ClientBroken, Delivery, Message
-from messaging.contract import Reply, ReturnAddress
+from messaging.contract import Reply, ReturnAddress, sha256_of
 from messaging.memory import MemoryBroker, MemorySubscription
 from mlaas.settings import load
 
 TOPIC = "job-replies"
+PICTURE = b"the same each time"
+REPLY = Reply(sha256=sha256_of(PICTURE), model="m", probabilities={"Bag": 1.0})
 SETTINGS = msgspec.structs.replace(load(None, {}).jobs, sweep_interval_ms=1)
 
 
@@ -42,7 +44,7 @@ def job_in(store: Store, total: int = 3) -> Job:
         expires_ms=now_ms + 60_000,
         total=total,
         size_bytes=0,
-        asked=Asked(filenames=total * [""]),
+        asked=Asked(filenames=total * [""], digests=total * bytes.fromhex(sha256_of(PICTURE))),
     )
     store.create(job, [], Limits(100, 100), now_ms)
     return job
@@ -50,14 +52,15 @@ def job_in(store: Store, total: int = 3) -> Job:
 
 def publish(broker: MemoryBroker, job: Job, index: int) -> None:
     address = ReturnAddress("", {"correlation_id": correlation_id(job.id, index)})
-    broker.publish(TOPIC, codec.encode_reply(Reply(sha256="", model="m"), address))
+    broker.publish(TOPIC, codec.encode_reply(REPLY, address))
+
+
+OnStored = Callable[[Sequence[str], Added, int], None]
 
 
 @contextmanager
-def collecting(
-    broker: MemoryBroker, store: Store, on_stored: Callable[[Sequence[str], Added], None] | None = None
-) -> Iterator[Collector]:
-    collector = Collector(broker, TOPIC, store, SETTINGS, on_stored or (lambda _, __: None), "g")
+def collecting(broker: MemoryBroker, store: Store, on_stored: OnStored | None = None) -> Iterator[Collector]:
+    collector = Collector(broker, TOPIC, store, SETTINGS, on_stored or (lambda *_: None), "g")
     collector.start()
     try:
         yield collector
@@ -91,7 +94,7 @@ def unacknowledged(broker: MemoryBroker, store: Store) -> int:
 
 def test_what_the_store_has_is_acknowledged_and_told(store: Store) -> None:
     broker, job, told = MemoryBroker(), job_in(store), []
-    with collecting(broker, store, lambda ids, added: told.append((ids, added))):
+    with collecting(broker, store, lambda ids, added, _: told.append((ids, added))):
         for index in (0, 1, 1, 7):
             publish(broker, job, index)
         until_completed(store, job, 2)
@@ -100,15 +103,48 @@ def test_what_the_store_has_is_acknowledged_and_told(store: Store) -> None:
     assert unacknowledged(broker, store) == 0
 
 
-@pytest.mark.parametrize("body", [b'{"sha256":"\xff"}', b"", b"[]", b"{}", 100_000 * b"["])
-def test_a_reply_that_is_none_is_dropped_and_those_beside_it_are_stored(store: Store, body: bytes) -> None:
-    broker, job, told = MemoryBroker(), job_in(store), []
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"sha256":"\xff"}',
+        b"",
+        b"[]",
+        b"{}",
+        100_000 * b"[",
+        b'{"sha256":"","model":"x"}',
+        msgspec.json.encode(msgspec.structs.replace(REPLY, sha256=sha256_of(b"another picture"))),
+    ],
+)
+def test_a_reply_that_cannot_be_the_pictures_is_dropped_and_the_true_one_is_stored(
+    store: Store, body: bytes
+) -> None:
+    broker, job, told = MemoryBroker(), job_in(store, 2), []
     broker.publish(TOPIC, Message(body, {"correlation_id": correlation_id(job.id, 1)}))
     publish(broker, job, 0)
-    with collecting(broker, store, lambda ids, added: told.append(added)):
-        until_completed(store, job, 1)
-    assert [sum(column) for column in zip(*told, strict=True)] == [1, 0, 1]
+    publish(broker, job, 1)
+    with collecting(broker, store, lambda ids, added, unusable: told.append((*added, unusable))):
+        until_completed(store, job, 2)
+    assert [sum(column) for column in zip(*told, strict=True)] == [2, 0, 0, 1]
     assert unacknowledged(broker, store) == 0
+
+
+def test_what_jobs_asked_is_read_once_and_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [job_in(store, 10) for _ in range(3)]
+    read: list[str] = []
+    get = store.get
+
+    def count(job_id: str, now_ms: int, after: int = 0) -> object:
+        read.append(job_id)
+        return get(job_id, now_ms, after)
+
+    monkeypatch.setattr(store, "get", count)
+    known = KnownJobs(store, most_bytes=2_000)  # room for two
+    for job in (jobs[0], jobs[1], jobs[0], jobs[2], jobs[0], jobs[1]):
+        asked = known.asked(job.id, job.created_ms)
+        assert asked is not None
+        assert asked.sha256_of(9) == sha256_of(PICTURE)
+    assert known.asked(32 * "0", 0) is None
+    assert read == [jobs[0].id, jobs[1].id, jobs[2].id, jobs[1].id, 32 * "0"]
 
 
 def test_a_reply_that_decoding_breaks_on_is_dropped_and_those_beside_it_are_stored(

@@ -7,7 +7,20 @@ import pytest
 
 from messaging import codec
 from messaging.broker import Message
-from messaging.contract import ContractError, ErrorCode, Failure, Reply, Request, ReturnAddress, Timings
+from messaging.contract import (
+    MAX_CANCELLED,
+    MAX_CORRELATION_ID,
+    MAX_HEADERS,
+    MAX_REPLY_TO,
+    ContractError,
+    ErrorCode,
+    Failure,
+    Reply,
+    Request,
+    ReturnAddress,
+    Timings,
+    sha256_of,
+)
 from messaging.served_model import ServedModel
 
 GOLDEN_REQUEST_1 = Message(
@@ -158,6 +171,29 @@ def test_without_id_or_address_nobody_can_be_answered(missing: str) -> None:
         codec.return_address(Message(b"", headers))
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"correlation_id": "a" * (MAX_CORRELATION_ID + 1)},
+        {"kafka_correlationId": "a" * (MAX_CORRELATION_ID + 1)},
+        {"reply_to": "a" * (MAX_REPLY_TO + 1)},
+        {"reply_to": "", "kafka_replyTopic": "a" * (MAX_REPLY_TO + 1)},
+        {"reply_to": "predict.replies/7\n2026-01-31 INFO all is well"},
+        {"traceparent": "a" * MAX_HEADERS},
+    ],
+)
+def test_headers_over_their_bounds_leave_nobody_to_answer(changed: dict[str, str]) -> None:
+    with pytest.raises(ContractError) as raised:
+        codec.return_address(Message(b"", {"correlation_id": "1", "reply_to": "r", **changed}))
+    assert len(str(raised.value)) < 500
+    assert "\n" not in str(raised.value)
+
+
+def test_headers_as_long_as_they_may_be_are_read() -> None:
+    longest = {"correlation_id": "a" * MAX_CORRELATION_ID, "reply_to": "a" * MAX_REPLY_TO}
+    assert codec.return_address(Message(b"", longest)).correlation_id == longest["correlation_id"]
+
+
 def test_an_unknown_schema_is_refused_with_a_code_that_says_so() -> None:
     headers = {**GOLDEN_REQUEST_1.headers, "schema": "99"}
     with pytest.raises(ContractError, match=r"'99'.*accepted: 1$") as raised:
@@ -217,11 +253,25 @@ def test_other_clients_names_are_understood_and_given_back(partition: str) -> No
         b"[]",
         b"{}",
         b'{"sha256":1}',
-        b'{"sha256":"","error":{"code":"odd","detail":""}}',
+        b'{"sha256":"","error":{"code":5,"detail":""}}',
         b'{"sha256":"","model":"m","input":"' + base64.b64encode(bytes(783)) + b'"}',
         b"\xff",
         b'{"sha256":"\xff"}',
         b'{"odd":' + b"[" * 100_000,
+        b'{"sha256":"","probabilities":{"a":1.01}}',
+        b'{"sha256":"","probabilities":{"a":-0.01}}',
+        b'{"sha256":"","probabilities":{"a":1e999}}',
+        b'{"sha256":"","probabilities":{"a":NaN}}',
+        b'{"sha256":"","probabilities":{"a":null}}',
+        b'{"sha256":"","probabilities":{"' + 257 * b"a" + b'":0.5}}',
+        b'{"sha256":"","probabilities":{"\\ud800":0.5}}',
+        b'{"sha256":"","warnings":["' + 1001 * b"a" + b'"]}',
+        b'{"sha256":"","warnings":[' + 32 * b'"",' + b'""]}',
+        b'{"sha256":"","ood_score":-1e999}',
+        b'{"sha256":"","mode":"' + 257 * b"a" + b'"}',
+        b'{"sha256":"' + 65 * b"a" + b'"}',
+        b'{"sha256":"","timings":{"queue_ms":-1,"batch_ms":0,"decode_ms":0,"infer_ms":0,"batch_size":1}}',
+        b'{"sha256":"","timings":{"queue_ms":1e16,"batch_ms":0,"decode_ms":0,"infer_ms":0,"batch_size":1}}',
     ],
 )
 def test_a_broken_reply_is_an_error_not_a_crash(body: bytes) -> None:
@@ -229,7 +279,64 @@ def test_a_broken_reply_is_an_error_not_a_crash(body: bytes) -> None:
         codec.decode_reply(Message(body, {}))
 
 
-@pytest.mark.parametrize("body", [b"garbage", b"{}", b"[1]", b'["\xff"]', b"[" * 100_000])
+PICTURE = b"a picture"
+ITS_SHA256 = sha256_of(PICTURE)
+PREDICTED = Reply(sha256=ITS_SHA256, model="m", probabilities={"a": 0.0, "b": 1.0, "c": 0.9})
+FAILED = Failure(ErrorCode.INTERNAL, "")
+
+
+def test_a_reply_to_a_picture_is_a_prediction_for_it_or_an_error() -> None:
+    for reply in (PREDICTED, Reply(sha256=ITS_SHA256, error=FAILED), Reply(sha256="", error=FAILED)):
+        assert codec.decode_prediction(codec.encode_reply(reply, ADDRESS), ITS_SHA256) == reply
+    elsewhere = msgspec.structs.replace(PREDICTED, sha256=sha256_of(b"another"))
+    assert codec.decode_prediction(codec.encode_reply(elsewhere, ADDRESS), None) == elsewhere
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(sha256="", model="x"),
+        Reply(sha256=ITS_SHA256, model="m"),
+        PING_1,
+        msgspec.structs.replace(PREDICTED, sha256=sha256_of(b"another")),
+        msgspec.structs.replace(PREDICTED, sha256=""),
+        Reply(sha256=sha256_of(b"another"), error=FAILED),
+        msgspec.structs.replace(
+            PREDICTED, probabilities={f"label {number}": 0.0 for number in range(60_000)}
+        ),
+    ],
+    ids=["no answer", "no probabilities", "pong", "another's", "nobody's", "another's error", "over 1 MiB"],
+)
+def test_anything_else_is_not_a_reply_to_the_picture(reply: Reply) -> None:
+    with pytest.raises(ContractError):
+        codec.decode_prediction(codec.encode_reply(reply, ADDRESS), ITS_SHA256)
+
+
+def test_only_a_pong_answers_a_ping() -> None:
+    assert codec.decode_pong(GOLDEN_PING_1) == PING_1
+    for reply in (PREDICTED, Reply(sha256="", error=FAILED), Reply(sha256="")):
+        with pytest.raises(ContractError):
+            codec.decode_pong(codec.encode_reply(reply, ADDRESS))
+
+
+def test_an_error_code_of_a_newer_worker_is_an_internal_error() -> None:
+    newer = b'{"sha256":"","error":{"code":"out_of_paper","detail":"d"}}'
+    assert codec.decode_reply(Message(newer, {})).error == Failure(ErrorCode.INTERNAL, "d")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"garbage",
+        b"{}",
+        b"[1]",
+        b'["\xff"]',
+        b"[" * 100_000,
+        msgspec.json.encode(["a" * (MAX_CORRELATION_ID + 1)]),
+        msgspec.json.encode(["a"] * (MAX_CANCELLED + 1)),
+        b"[" + b" " * 600_000 + b"]",
+    ],
+)
 def test_so_is_a_broken_cancellation(body: bytes) -> None:
     with pytest.raises(ContractError):
         codec.decode_cancellation(Message(body, {}))

@@ -228,17 +228,6 @@ async def test_a_foreign_reply_a_broken_one_and_a_double_one_harm_nobody() -> No
             assert response.json()["version"] == "1"
 
 
-async def test_a_reply_that_breaks_the_contract_is_a_500_without_detail() -> None:
-    broker = MemoryBroker()
-
-    def garbage(request: Request) -> None:
-        broker.publish(request.reply_to, Message(b"{", {"correlation_id": request.correlation_id}))
-
-    async with gateway(garbage, broker) as http:
-        document = problem(await http.post("/predict", content=SANDAL, headers=PNG), 500)
-    assert document["detail"] == "The worker failed"
-
-
 async def test_over_capacity_is_a_429_that_says_when_to_come_back() -> None:
     async with gateway(silent, max_in_flight=2, reply_timeout_ms=300) as http:
         responses = await asyncio.gather(

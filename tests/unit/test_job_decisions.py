@@ -7,11 +7,12 @@ from starlette.requests import Request
 from gateway.errors import InvalidRequest, NotAPicture, TooLarge
 from gateway.jobs.assigning import Standing, assign
 from gateway.jobs.job import Asked, Job, Result, State, Status, correlation_id, is_id, picture_of, status_of
-from gateway.jobs.reading import fingerprint, judge, read_last_event_id, read_wait
+from gateway.jobs.reading import digests, fingerprint, judge, read_last_event_id, read_wait
 from gateway.jobs.rendering import document, events, refused, unfinished
 from gateway.jobs.store import Added
 from gateway.query import Query
 from gateway.upload import Upload
+from messaging.contract import sha256_of
 from tests.unit.gateways import SANDAL
 
 ID = "0123456789abcdef" * 2
@@ -138,22 +139,42 @@ def test_the_last_event_id_says_how_many_were_seen() -> None:
 def test_pictures_are_judged_one_by_one_and_together() -> None:
     uploads = [Upload(SANDAL, "image/png", "a" * 300), Upload(b"", "image/png", "b")]
     limits = {"max_bytes": 10_000, "max_pixels": 10_000}
-    good, bad = judge(uploads, "r", most_together=len(SANDAL), **limits)
-    assert (good.media_type, good.filename, good.refusal) == ("image/png", "a" * 255, b"")
-    assert b"not-a-picture" in bad.refusal
+    good, bad = judge(uploads, most_together=len(SANDAL), **limits)
+    assert (good.media_type, good.filename, good.refusal) == ("image/png", "a" * 255, None)
+    assert isinstance(bad.refusal, NotAPicture)
     with pytest.raises(TooLarge, match="a job may have"):
-        judge(uploads, "r", most_together=len(SANDAL) - 1, **limits)
+        judge(uploads, most_together=len(SANDAL) - 1, **limits)
+
+
+@pytest.mark.parametrize(("count", "index"), [(1, None), (2, 0)])
+def test_a_job_of_which_every_picture_is_refused_is_refused(count: int, index: int | None) -> None:
+    uploads = [Upload(b"", "", "a"), Upload(SANDAL, "text/html", "b")][:count]
+    with pytest.raises(NotAPicture) as refused:
+        judge(uploads, max_bytes=10_000, max_pixels=10_000, most_together=10_000)
+    assert refused.value.index == index
+
+
+def test_a_picture_of_a_job_is_known_by_its_digest() -> None:
+    known = Asked(
+        filenames=["a", "b"], digests=b"".join(digests([Upload(SANDAL, "", ""), Upload(b"", "", "")]))
+    )
+    assert [known.sha256_of(index) for index in range(3)] == [sha256_of(SANDAL), sha256_of(b""), None]
+    assert Asked(filenames=["a"]).sha256_of(0) is None
 
 
 def test_a_fingerprint_changes_with_all_that_is_asked() -> None:
     upload = Upload(SANDAL, "image/png", "a.png")
-    first = fingerprint([upload], Query())
-    assert fingerprint([Upload(*upload)], Query()) == first
+
+    def its(uploads: list[Upload], asked: Query) -> str:
+        return fingerprint(uploads, digests(uploads), asked)
+
+    first = its([upload], Query())
+    assert its([Upload(*upload)], Query()) == first
     others = [
-        fingerprint([upload, upload], Query()),
-        fingerprint([], Query()),
-        fingerprint([upload], Query(top_k=1)),
-        fingerprint([upload._replace(content=SANDAL + b"x")], Query()),
-        fingerprint([upload._replace(filename="b.png")], Query()),
+        its([upload, upload], Query()),
+        its([], Query()),
+        its([upload], Query(top_k=1)),
+        its([upload._replace(content=SANDAL + b"x")], Query()),
+        its([upload._replace(filename="b.png")], Query()),
     ]
     assert len({first, *others}) == 6

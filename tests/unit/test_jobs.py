@@ -1,6 +1,7 @@
 """Jobs over HTTP, with a broker in memory and a store in a file."""
 
 import asyncio
+import sqlite3
 import threading
 from concurrent.futures import Future
 from pathlib import Path
@@ -90,8 +91,19 @@ async def test_what_is_no_picture_has_its_problem_at_once(tmp_path: Path) -> Non
         document = await submit(http, SANDAL, b"no picture", b"")
         assert (document["status"], document["completed"]) == ("running", 2)
         assert [entry["problem"]["status"] for entry in document["results"]] == [422, 422]
-        refused = await submit(http, b"no picture")
-    assert refused["status"] == "done"
+
+
+async def test_a_job_of_which_every_picture_is_refused_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with job_gateway(None, tmp_path) as http:
+        first = await submit(http, SANDAL)
+        for count in (1, 3):
+            refused = problem(await http.post("/jobs", files=files(*[b"no picture"] * count)), 422)
+            assert refused["type"] == "urn:mlaas:problem:not-a-picture"
+        assert str(refused["detail"]).startswith("picture 0: ")
+        with sqlite3.connect(tmp_path / "jobs.sqlite3") as store:
+            kept = store.execute("SELECT id FROM mlaas_jobs").fetchall()
+        store.close()
+    assert kept == [(first["id"],)]
 
 
 async def test_what_the_worker_refuses_is_a_problem_of_that_picture(tmp_path: Path) -> None:
@@ -204,7 +216,7 @@ async def test_cancelling_tells_the_workers_and_keeps_what_is_finished(tmp_path:
         cancellation = await asyncio.to_thread(heard.receive, 10, 5)
         assert codec.decode_cancellation(cancellation[0]) == [f"{document['id']}.{n}" for n in (1, 2)]
         for index in (1, 2):
-            reply = sandal(Request(body=SANDAL, correlation_id="", reply_to=""))
+            reply = sandal(Request(body=pictures[index], correlation_id="", reply_to=""))
             address = ReturnAddress("", {"correlation_id": f"{document['id']}.{index}"})
             broker.publish("predict.job-replies", codec.encode_reply(reply, address))
         while 'dropped_total{reason="unknown"} 2.0' not in (await http.get("/metrics")).text:

@@ -5,38 +5,54 @@ from contextlib import ExitStack
 import pytest
 
 from gateway.errors import TooManyInFlight, Unavailable
-from gateway.pending import Arrival, Pending
+from gateway.pending import Pending
 from messaging.broker import Message
+from messaging.contract import ContractError, Reply
 
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_reply_reaches_the_one_who_waits_for_it() -> None:
+def decode(message: Message) -> Reply:
+    """A reply that says what came."""
+    if message.body == b"odd":
+        raise ContractError("odd")
+    return Reply(sha256="", model=message.body.decode())
+
+
+async def test_a_reply_reaches_whoever_waits_for_it() -> None:
     pending = Pending(10, 1000)
-    with pending.waiter("a", 1) as a, pending.waiter("b", 1) as b:
-        assert pending.resolve("b", Message(b"for b")) is Arrival.EXPECTED
-        assert (await b).body == b"for b"
+    with pending.waiter("a", 1, decode) as a, pending.waiter("b", 1, decode) as b:
+        assert pending.resolve("b", Message(b"for b"))
+        assert (await b).model == "for b"
         assert not a.done()
 
 
 async def test_a_second_reply_a_late_one_and_a_foreign_one_reach_nobody() -> None:
     pending = Pending(10, 1000)
-    with pending.waiter("a", 1) as a:
-        assert pending.resolve("a", Message(b"first")) is Arrival.EXPECTED
-        assert pending.resolve("a", Message(b"second")) is Arrival.DUPLICATE
-        assert (await a).body == b"first"
-    assert pending.resolve("a", Message(b"third")) is Arrival.DUPLICATE
-    with pending.waiter("given up", 1):
+    with pending.waiter("a", 1, decode) as a:
+        assert pending.resolve("a", Message(b"first"))
+        assert not pending.resolve("a", Message(b"second"))
+        assert (await a).model == "first"
+    with pending.waiter("given up", 1, decode):
         pass
-    assert pending.resolve("given up", Message(b"late")) is Arrival.LATE
-    assert pending.resolve("never asked", Message(b"")) is Arrival.LATE
+    late = [pending.resolve(name, Message(b"late")) for name in ("a", "given up", "never asked")]
+    assert late == [False, False, False]
+
+
+async def test_what_cannot_be_the_reply_leaves_the_wait_to_the_one_that_can() -> None:
+    pending = Pending(10, 1000)
+    with pending.waiter("a", 1, decode) as a:
+        with pytest.raises(ContractError):
+            pending.resolve("a", Message(b"odd"))
+        assert pending.resolve("a", Message(b"true"))
+        assert (await a).model == "true"
 
 
 async def test_nothing_is_left_after_a_reply_an_error_a_timeout_or_a_cancel() -> None:
     pending = Pending(10, 1000)
 
     async def wait(correlation_id: str, timeout_s: float) -> None:
-        with pending.waiter(correlation_id, 100) as reply:
+        with pending.waiter(correlation_id, 100, decode) as reply:
             async with asyncio.timeout(timeout_s):
                 await reply
 
@@ -55,15 +71,15 @@ async def test_nothing_is_left_after_a_reply_an_error_a_timeout_or_a_cancel() ->
         asyncio.CancelledError,
     ]
     assert len(pending) == 0
-    with pending.waiter("all bytes are free again", 1000):
+    with pending.waiter("all bytes are free again", 1000, decode):
         pass
 
 
 async def test_more_requests_than_may_wait_are_refused() -> None:
     pending = Pending(2, 1000)
-    with pending.waiter("a", 1):
+    with pending.waiter("a", 1, decode):
         pending.admit(1, 30)
-        with pending.waiter("b", 1), pytest.raises(TooManyInFlight, match="2 requests"):
+        with pending.waiter("b", 1, decode), pytest.raises(TooManyInFlight, match="2 requests"):
             pending.admit(1, 30)
     pending.admit(1, 30)
 
@@ -71,16 +87,16 @@ async def test_more_requests_than_may_wait_are_refused() -> None:
 async def test_more_bytes_than_may_wait_are_refused_but_one_request_always_passes() -> None:
     pending = Pending(10, 1000)
     pending.admit(5000, 30)
-    with pending.waiter("larger than all", 5000), pytest.raises(TooManyInFlight, match="5000 bytes"):
+    with pending.waiter("larger than all", 5000, decode), pytest.raises(TooManyInFlight, match="5000 bytes"):
         pending.admit(1, 30)
-    with pending.waiter("a", 900):
+    with pending.waiter("a", 900, decode):
         pending.admit(100, 30)
 
 
 async def test_who_would_be_answered_too_late_is_refused_and_told_when_to_come_back() -> None:
     now = 0.0
     pending = Pending(1000, 1000_000, clock=lambda: now)
-    waiters = {str(number): pending.waiter(str(number), 1) for number in range(100)}
+    waiters = {str(number): pending.waiter(str(number), 1, decode) for number in range(100)}
     for waiter in waiters.values():
         waiter.__enter__()
     pending.admit(1, 0.1)  # nothing is known yet
@@ -90,7 +106,7 @@ async def test_who_would_be_answered_too_late_is_refused_and_told_when_to_come_b
         waiter.__exit__(None, None, None)
     with ExitStack() as others:
         for number in range(50):
-            others.enter_context(pending.waiter(f"again {number}", 1))
+            others.enter_context(pending.waiter(f"again {number}", 1, decode))
         pending.admit(1, 15)
         with pytest.raises(TooManyInFlight, match=r"would be about \d+\.\d s, too near to 3 s") as refused:
             pending.admit(1, 3)
@@ -100,7 +116,7 @@ async def test_who_would_be_answered_too_late_is_refused_and_told_when_to_come_b
 
 async def test_at_the_end_everybody_is_told() -> None:
     pending = Pending(10, 1000)
-    with pending.waiter("a", 1) as a, pending.waiter("b", 1) as b:
+    with pending.waiter("a", 1, decode) as a, pending.waiter("b", 1, decode) as b:
         pending.fail_all("closing")
         errors = await asyncio.gather(a, b, return_exceptions=True)
     assert [str(error) for error in errors] == ["closing", "closing"]
@@ -108,7 +124,7 @@ async def test_at_the_end_everybody_is_told() -> None:
 
 async def test_when_the_broker_is_lost_only_those_wait_on_whose_request_it_has() -> None:
     pending = Pending(10, 1000)
-    with pending.waiter("has it", 1) as waits_on, pending.waiter("unknown", 1) as fails:
+    with pending.waiter("has it", 1, decode) as waits_on, pending.waiter("unknown", 1, decode) as fails:
         arrived: Future[None] = Future()
         arrived.set_result(None)
         pending.publishing("has it", arrived)
