@@ -1,19 +1,24 @@
-"""The real model process, but for some pictures: one kills it, one hangs it, one makes it raise, and one is
-held up until another was predicted.
+"""The real model process, but for some pictures: one kills it, one hangs it, one makes it raise, one gets
+probabilities that are no numbers, and one is held up until another was predicted.
 
 Run by the tests in the place of worker.model_main. Marks are appended to a PNG, whose decoder ignores them.
 """
 
+import math
 import signal
 import sys
 import threading
 import time
 
+import msgspec
+
 from worker import model_main
+from worker.pipe import Predicted
 
 KILL = b"kill the process"
 HANG = b"hang the process"
 RAISE = b"raise in the process"
+NAN = b"not a number"
 HOLD_UP = b"hold this picture up"
 
 predicted_another = threading.Event()
@@ -31,7 +36,13 @@ def predict(models, pictures, max_pixels):
             predicted_another.wait()
     predicted = real_predict(models, pictures, max_pixels)
     predicted_another.set()
-    return predicted
+    return Predicted([spoiled(*each) for each in zip(pictures, predicted.outcomes, strict=True)])
+
+
+def spoiled(picture, outcome):
+    if not picture.content.endswith(NAN):
+        return outcome
+    return msgspec.structs.replace(outcome, probabilities=[math.nan] * len(outcome.probabilities))
 
 
 real_predict = model_main.predict

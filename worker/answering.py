@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable, Container
 
-from messaging.contract import ErrorCode, Reply
+from messaging.contract import ErrorCode, Reply, sha256_of
 from worker.batching import Batch
 from worker.isolation import IsolatedModel
 from worker.metrics import Ending, WorkerMetrics
 from worker.outbox import Outbox
 from worker.pipe import Lane, Loaded, Outcome, Picture
-from worker.recent import RecentReplies, digest
-from worker.replies import reply_to, reply_to_ping
+from worker.recent import RecentReplies
+from worker.replies import checked, reply_to, reply_to_ping
 from worker.triage import Task, Triage, triage
 
 # When so many came together, more wait, and throughput counts for more than some milliseconds.
@@ -59,7 +59,8 @@ class Answerer:
             cancelled=self._cancelled,
         )
         self._settle_without_model(found, loaded)
-        new = [(task, sha256) for task in found.work if not self._answer_again(task, sha256 := digest(task))]
+        digests = ((task, sha256_of(task.request.body)) for task in found.work)
+        new = [(task, sha256) for task, sha256 in digests if not self._answer_again(task, sha256)]
         if new:
             self._predict(new, batch.received_at)
 
@@ -86,7 +87,8 @@ class Answerer:
         return True
 
     def _predict(self, work: list[tuple[Task, str]], received_at: float) -> None:
-        outcomes = self._model.predict([_picture(task) for task, _ in work], self._lane).outcomes
+        predicted = self._model.predict([_picture(task) for task, _ in work], self._lane)
+        outcomes = [checked(outcome) for outcome in predicted.outcomes]
         at_worker_ms = (self._clock() - received_at) * 1000
         received_ms = self._wall_clock() * 1000 - at_worker_ms
         self._metrics.predicted(outcomes)

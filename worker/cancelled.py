@@ -1,8 +1,8 @@
-"""What nobody waits for any more, as gateways tell it."""
+"""The requests that nobody waits for any more, as gateways announce them."""
 
 import logging
+import sys
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable
 
 from messaging import codec
@@ -11,29 +11,33 @@ from messaging.contract import ContractError
 
 _log = logging.getLogger("mlaas.worker")
 
-_MOST_KEPT = 100_000
+_MOST_BYTES = 16_777_216  # 16 MiB: 70,000 ids of gateways
+_ENTRY_BYTES = 150  # of a string's header and its share of the table, measured
 _RETRY_S = 1.0
 
 
 class Cancelled:
-    """The correlation ids that came last. One thread adds, another asks."""
+    """The correlation ids that came last. One thread adds, others look."""
 
-    def __init__(self, most_kept: int = _MOST_KEPT) -> None:
-        self._most_kept = most_kept
-        self._ids: OrderedDict[str, None] = OrderedDict()
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._ids: dict[str, int] = {}
+        self._bytes = 0
 
     def __contains__(self, correlation_id: object) -> bool:
         return correlation_id in self._ids
 
     def add(self, correlation_ids: Iterable[str]) -> None:
         for correlation_id in correlation_ids:
-            self._ids[correlation_id] = None
-            if len(self._ids) > self._most_kept:
-                self._ids.popitem(last=False)
+            if correlation_id not in self._ids:
+                self._ids[correlation_id] = size = sys.getsizeof(correlation_id) + _ENTRY_BYTES
+                self._bytes += size
+        while self._bytes > self._most_bytes:
+            self._bytes -= self._ids.pop(next(iter(self._ids)))
 
 
 class CancellationListener:
-    """Reads the feed in a thread of its own. Without it, cancelled work is done in vain, no more."""
+    """Reads the feed in a thread of its own. Without it, cancelled work is done in vain, nothing else."""
 
     def __init__(self, broker: Broker, topic: str, cancelled: Cancelled) -> None:
         self._broker = broker
@@ -81,6 +85,6 @@ class CancellationListener:
 
     def _wait_after(self, error: BrokerError) -> None:
         if not self._lost:
-            _log.warning("what is cancelled cannot be heard: %s", error)
+            _log.warning("cannot read cancellations, trying again: %s", error)
         self._lost = True
         self._stopping.wait(_RETRY_S)

@@ -1,9 +1,13 @@
 """What the model process found, in the words of the wire contract. Pure."""
 
+import math
+
 from messaging.contract import ErrorCode, Failure, Reply, Timings
 from messaging.served_model import ServedModel
 from worker.pipe import Loaded, LoadedModel, Outcome
 from worker.triage import Task
+
+_DIGITS = 6
 
 
 def reply_to_ping(loaded: Loaded) -> Reply:
@@ -21,19 +25,30 @@ def reply_to(
         detail = "" if outcome.error is ErrorCode.INTERNAL else outcome.detail
         failure = Failure(outcome.error, detail)
         return Reply(sha256=sha256, model=model.name, version=model.version, error=failure)
-    rounded = (round(probability, 6) for probability in outcome.probabilities)
+    rounded = (round(probability, _DIGITS) for probability in outcome.probabilities)
     return Reply(
         sha256=sha256,
         model=model.name,
         version=model.version,
         probabilities=dict(zip(model.labels, rounded, strict=True)),
         in_distribution=outcome.in_distribution,
-        ood_score=round(outcome.ood_score, 6),
+        ood_score=round(outcome.ood_score, _DIGITS),
         mode=outcome.mode,
         warnings=outcome.warnings,
         input=outcome.input,
         timings=_timings(task, outcome, batch_size, received_ms, at_worker_ms),
     )
+
+
+def checked(outcome: Outcome) -> Outcome:
+    """The outcome, or an error if its numbers are none that a reply may carry: such a reply is dropped."""
+    sound = all(0 <= round(each, _DIGITS) <= 1 for each in outcome.probabilities)
+    if sound and math.isfinite(outcome.ood_score):
+        return outcome
+    detail = (
+        f"the model's output is not probabilities: {outcome.probabilities[:3]}, score {outcome.ood_score}"
+    )
+    return Outcome(error=ErrorCode.INTERNAL, detail=detail)
 
 
 def _served(model: LoadedModel, *, is_default: bool) -> ServedModel:

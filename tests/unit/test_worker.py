@@ -12,7 +12,7 @@ import pytest
 
 from messaging import codec
 from messaging.broker import Message, feed
-from messaging.contract import ErrorCode, Request
+from messaging.contract import MAX_CORRELATION_ID, MAX_HEADERS, ErrorCode, Failure, Request
 from messaging.memory import MemoryBroker
 from tests import fragile_model, second_model
 from tests.unit.workers import LARGE_SANDAL, SANDAL, SETTINGS, Running, label, worker
@@ -89,6 +89,19 @@ def test_a_picture_that_ends_the_model_process_costs_nobody_else_the_answer(pois
     assert letter.body.endswith(poison)
     assert letter.headers["kafka_dlt-original-topic"] == SETTINGS.topics.requests
     assert letter.headers["kafka_dlt-exception-message"]
+
+
+def test_probabilities_that_are_no_numbers_are_an_error_at_once() -> None:
+    def send(running: Running) -> None:
+        for name, mark in (("sound", b""), ("odd", fragile_model.NAN)):
+            running.send(name, SANDAL + mark)
+
+    with worker("tests.fragile_model", before=send) as running:
+        replies = running.replies(2)
+        (letter,) = running.dead_letters()
+    assert label(replies["sound"]) == "Sandal"
+    assert replies["odd"].error == Failure(ErrorCode.INTERNAL, "")
+    assert "nan" in letter.headers["kafka_dlt-exception-message"]
 
 
 @pytest.mark.parametrize("poison", [fragile_model.KILL, fragile_model.HANG, fragile_model.RAISE])
@@ -197,6 +210,17 @@ def test_a_message_nobody_can_answer_becomes_a_dead_letter() -> None:
         running.broker.publish(SETTINGS.topics.requests, Message(b"garbage", {})).result()
         (letter,) = running.dead_letters()
     assert letter.body == b"garbage"
+
+
+def test_headers_over_their_bounds_are_dead_letters_and_those_at_them_are_answered() -> None:
+    with worker() as running:
+        running.send("a" * (MAX_CORRELATION_ID + 1), SANDAL)
+        running.send("huge", SANDAL, traceparent="a" * MAX_HEADERS)
+        running.send("a" * MAX_CORRELATION_ID, SANDAL)
+        assert set(running.replies(1)) == {"a" * MAX_CORRELATION_ID}
+        letters = running.dead_letters()
+    assert len(letters) == 2
+    assert all(len(letter.headers["kafka_dlt-exception-message"]) < 100 for letter in letters)
 
 
 def test_stopping_finishes_what_was_taken() -> None:

@@ -1,0 +1,68 @@
+"""What a worker remembers of ids and replies, which strangers choose, is bounded by bytes."""
+
+import hashlib
+
+import pytest
+
+from messaging.broker import Delivery, Message
+from messaging.contract import Reply, Request, ReturnAddress
+from worker.cancelled import Cancelled
+from worker.pipe import LoadedModel
+from worker.recent import RecentReplies
+from worker.triage import Task
+
+MODEL = LoadedModel("m", "1", "onnx", ["a"])
+
+
+def test_the_oldest_are_forgotten_first() -> None:
+    cancelled = Cancelled(most_bytes=3 * 250)
+    cancelled.add(["a", "b", "c", "a", "d"])
+    assert [name in cancelled for name in "abcd"] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("length", [1, 256])
+def test_however_long_the_ids_are_they_take_no_more_than_the_bound(length: int) -> None:
+    cancelled = Cancelled(most_bytes=100_000)
+    ids = [f"{number:0{length}}" for number in range(1_000, 2_000)]
+    cancelled.add(ids)
+    kept = [each for each in ids if each in cancelled]
+    assert kept == ids[-len(kept) :]
+    assert 0.8 * 100_000 < sum(250 + length for _ in kept) < 1.3 * 100_000
+
+
+def task(name: str) -> Task:
+    message = Message(b"", {"correlation_id": name, "reply_to": "r"})
+    request = Request(body=b"", correlation_id=name, reply_to="r")
+    address = ReturnAddress("r", {"correlation_id": name})
+    return Task(Delivery(message, "t", 0, 0, 0), address, request, MODEL)
+
+
+def reply(labels: int = 1, picture: bytes = b"") -> Reply:
+    sha256 = hashlib.sha256(picture).hexdigest()
+    return Reply(sha256=sha256, probabilities={str(number): 0.5 for number in range(labels)})
+
+
+def test_replies_are_remembered_until_newer_ones_take_their_room() -> None:
+    recent = RecentReplies(most_bytes=100_000)
+    for number in range(1_000):
+        recent.keep(task(str(number)), reply())
+        recent.keep(task(str(number)), reply())
+    kept = [number for number in range(1_000) if recent.get(task(str(number)), reply().sha256)]
+    assert kept == list(range(1_000 - len(kept), 1_000))
+    assert 60 < len(kept) < 110
+
+
+def test_a_reply_with_many_labels_takes_as_much_room_as_many_replies() -> None:
+    recent = RecentReplies(most_bytes=100_000)
+    for number in range(10):
+        recent.keep(task(str(number)), reply(labels=500))
+    assert [number for number in range(10) if recent.get(task(str(number)), reply().sha256)] == [8, 9]
+    recent.keep(task("too large"), reply(labels=5_000))
+    assert recent.get(task("too large"), reply().sha256) is None
+
+
+def test_the_same_id_with_another_picture_is_another_request() -> None:
+    recent = RecentReplies()
+    recent.keep(task("1"), reply(picture=b"a"))
+    assert recent.get(task("1"), reply(picture=b"a").sha256) is not None
+    assert recent.get(task("1"), reply(picture=b"b").sha256) is None
