@@ -1,9 +1,11 @@
 """Jobs in a file: for gateways on one machine. Not for a network's file system: locks fail there."""
 
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,6 +65,7 @@ class _Sqlite:
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_private()
         connection = sqlite3.connect(
             self._path, timeout=self._timeout_s, isolation_level=None, check_same_thread=False
         )
@@ -76,6 +79,13 @@ class _Sqlite:
             connection.close()
             raise
         return connection
+
+    def _make_private(self) -> None:
+        """Only the owner may read the file. SQLite creates -wal and -shm with the mode of the file itself."""
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        for suffix in ("", "-wal", "-shm"):
+            with suppress(FileNotFoundError, PermissionError):  # or another user's
+                os.chmod(f"{self._path}{suffix}", 0o600)
 
     def _write_ahead(self, connection: sqlite3.Connection) -> None:
         """Changing the mode of a new file does not wait for who else opens it: SQLite says busy at once."""

@@ -416,6 +416,46 @@ def freeze(server: Server, what: signal.Signals) -> None:
         os.kill(pid, what)
 
 
+def test_jobs_that_are_refused_or_removed_leave_the_file_as_large_as_it_was(tmp_path: Path) -> None:
+    store = connect(f"sqlite:///{tmp_path}/jobs.sqlite3", TIMEOUT_S)
+
+    def refuse(turns: int) -> int:
+        for _ in range(turns):
+            job = new_job(total=100)
+            assert create(store, job, limits=Limits(99, 1)) is Creation.FULL
+            assert (
+                create(store, job, *(result(job, index, 300 * b"x") for index in range(99)))
+                is Creation.CREATED
+            )
+            assert store.remove(job.id)
+        return sum(file.stat().st_size for file in tmp_path.iterdir())
+
+    filled = refuse(100)  # the log is emptied when it has a thousand pages
+    assert refuse(400) <= filled + 100_000
+    store.close()
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_file_is_its_owners_alone(tmp_path: Path, exists: bool) -> None:
+    path = tmp_path / "jobs.sqlite3"
+    before = os.umask(0)
+    try:
+        if exists:
+            with sqlite3.connect(path) as other:
+                other.execute("PRAGMA journal_mode = WAL")
+                other.execute("CREATE TABLE t (x)")
+                assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o644}
+                accepted(store := connect(f"sqlite:///{path}", TIMEOUT_S))
+            other.close()
+        else:
+            accepted(store := connect(f"sqlite:///{path}", TIMEOUT_S))
+        modes = {file.name: oct(file.stat().st_mode & 0o777) for file in tmp_path.iterdir()}
+        store.close()
+    finally:
+        os.umask(before)
+    assert modes == {f"jobs.sqlite3{suffix}": "0o600" for suffix in ("", "-wal", "-shm")}
+
+
 def test_a_file_that_is_locked_is_unavailable_in_bounded_time(tmp_path: Path) -> None:
     path = f"{tmp_path}/jobs.sqlite3"
     store = connect(f"sqlite:///{path}", 0.2)
