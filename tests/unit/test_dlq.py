@@ -1,13 +1,14 @@
 """`mlaas dlq` below the command line: over a broker in memory, with a whole worker where one answers."""
 
 import json
+import threading
 
 import pytest
 from msgspec.structs import replace
 
-from messaging import dead_letters
+from messaging import codec, dead_letters
 from messaging.broker import Broker, Delivery, Message, NotSupported
-from messaging.contract import ErrorCode
+from messaging.contract import ErrorCode, Reply, sha256_of
 from messaging.memory import MemoryBroker
 from mlaas import dlq, letters
 from mlaas.dlq import NoSuchLetter, NotAnswered, Place
@@ -126,6 +127,25 @@ def test_what_the_worker_refuses_is_said() -> None:
 
     with worker(before=send) as running:
         assert replay_all(running) == [("0:0", ErrorCode.UNKNOWN_MODEL)]
+
+
+def test_a_reply_that_cannot_be_the_letters_is_passed_over(broker: MemoryBroker) -> None:
+    records = broker.records(DEAD)
+    requests = broker.subscribe("requests", "g")
+    inbox = broker.open_inbox(SETTINGS.topics.replies, "replay")
+    true = Reply(sha256=sha256_of(b""), model="m", probabilities={"a": 1.0})
+
+    def answer() -> None:
+        (request,) = requests.receive(1, 20)
+        address = codec.return_address(request.message)
+        for reply in (Reply(sha256="", model="x"), true):
+            broker.publish(address.reply_to, codec.encode_reply(reply, address))
+
+    answering = threading.Thread(target=answer)
+    answering.start()
+    letters = dlq.every(records, records.bounds())
+    assert next(dlq.replay(broker, inbox, "requests", letters, timeout_s=20))[1] == true
+    answering.join()
 
 
 def test_without_a_worker_the_replay_ends_at_the_first_letter(broker: MemoryBroker) -> None:
