@@ -50,7 +50,7 @@ faults-selftest: .venv/.development ## plant defects; the scenarios of make faul
 
 lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt
-	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra gateway --extra redis --extra postgresql -c requirements.txt -o requirements/gateway.txt
+	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra gateway --extra postgresql -c requirements.txt -o requirements/gateway.txt
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra worker -c requirements.txt -o requirements/worker.txt
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra client -c requirements.txt -o requirements/client.txt
 

@@ -1,15 +1,16 @@
-"""Jobs in PostgreSQL: for gateways on several machines."""
+"""Jobs in PostgreSQL, for gateways on several machines."""
 
-import os
-import socket
-import threading
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from queue import Empty, LifoQueue
-from typing import Any, LiteralString, TypeVar
+from contextlib import contextmanager
+from typing import Any, LiteralString, Self, TypeVar
 
 import psycopg
 from psycopg import Connection, Cursor
+from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
+from psycopg_pool import ConnectionPool, PoolTimeout
 
 from gateway.jobs.sql_database import SCHEMA, Session
 from gateway.jobs.sql_store import SqlStore
@@ -19,6 +20,7 @@ T = TypeVar("T")
 
 _CREATION_LOCK = 7_316_403_298  # any number of ours: advisory locks are numbers
 _CONNECTIONS = 4
+_LOOK_S = 0.1
 
 
 class PostgresqlStore(SqlStore):
@@ -26,89 +28,105 @@ class PostgresqlStore(SqlStore):
         super().__init__(_Postgresql(url, timeout_s))
 
 
-class _Postgresql:
-    """A few connections, made when needed, lent to one thread at a time."""
+class _Connection(Connection):
+    """Waits until a given time, monotonic seconds, for a server that is slow or stands still."""
 
+    until: float
+
+    @classmethod
+    def connect(  # type: ignore[override]
+        cls, conninfo: str = "", *, timeout_s: float, failed: Callable[[Exception], None], **named: Any
+    ) -> Self:
+        try:
+            made = super().connect(conninfo, **named)
+        except psycopg.Error as error:
+            failed(error)
+            raise
+        made.until = time.monotonic() + timeout_s
+        return made
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        try:
+            return super().wait(gen, interval, max(0.001, self.until - time.monotonic()))
+        except psycopg.OperationalError:
+            if self.info.transaction_status is TransactionStatus.ACTIVE:
+                self.close()  # the answer may still come, and is none to the next statement
+            raise
+
+
+class _Postgresql:
     def __init__(self, url: str, timeout_s: float) -> None:
-        self._url = url
         self._timeout_s = timeout_s
-        self._idle: LifoQueue[Connection | None] = LifoQueue()
-        for _ in range(_CONNECTIONS):
-            self._idle.put(None)
+        self._failure: Exception | None = None
+        # Callers raise what it would log.
+        logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+        self._pool = ConnectionPool(
+            url,
+            connection_class=_Connection,
+            kwargs={
+                "timeout_s": timeout_s,
+                "failed": self._failed,
+                "autocommit": True,
+                "connect_timeout": max(2, int(timeout_s)),  # libpq takes 1 for 2
+                "application_name": "mlaas",
+                "options": f"-c statement_timeout={timeout_s * 1000:.0f}",
+            },
+            min_size=0,
+            max_size=_CONNECTIONS,
+            open=True,
+            configure=self._create_tables,
+            check=self._check,
+            reconnect_timeout=0,  # whoever comes next tries again
+        )
 
     def change(self, work: Callable[[Session], T]) -> T:
-        """A connection that broke while it lay idle is replaced once."""
-        with self._borrowed() as place:
-            had_one = place.connection is not None
-            try:
-                return self._change(place, work)
-            except StoreUnavailable:
-                if not had_one:
-                    raise
-            return self._change(place, work)
-
-    def close(self) -> None:
-        """Those that are idle; a lent one ends with the process."""
-        idle = [self._idle.get_nowait() for _ in range(self._idle.qsize())]
-        for connection in idle:
-            _Place(connection).drop()
-            self._idle.put(None)
-
-    @contextmanager
-    def _borrowed(self) -> Iterator["_Place"]:
         try:
-            place = _Place(self._idle.get(timeout=self._timeout_s))
-        except Empty as error:
-            raise StoreUnavailable(f"PostgreSQL: busy for {self._timeout_s:g} s") from error
-        try:
-            yield place
-        finally:
-            self._idle.put(place.connection)
-
-    def _change(self, place: "_Place", work: Callable[[Session], T]) -> T:
-        try:
-            if place.connection is None:
-                place.connection = self._open()
-            with _cut_after(self._timeout_s, place.connection), place.connection.transaction():
-                return work(_Transaction(place.connection))
+            with self._borrowed() as connection, connection.transaction():
+                return work(_Transaction(connection))
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            place.drop()
             raise StoreUnavailable(f"PostgreSQL: {_one_line(error)}") from error
         except psycopg.Error as error:
-            place.drop()
             raise StoreError(f"PostgreSQL: {_one_line(error)}") from error
 
-    def _open(self) -> Connection:
-        connection = psycopg.connect(
-            self._url,
-            autocommit=True,
-            connect_timeout=max(2, int(self._timeout_s)),  # libpq makes less of 1
-            application_name="mlaas",
-            options=f"-c statement_timeout={self._timeout_s * 1000:.0f}",
-        )
+    def close(self) -> None:
+        self._pool.close()
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[_Connection]:
+        until = time.monotonic() + self._timeout_s
+        connection = self._borrow(until)
+        connection.until = until
         try:
-            with _cut_after(self._timeout_s, connection), connection.transaction():
-                transaction = _Transaction(connection)
-                transaction.lock_creation()  # IF NOT EXISTS fails where two create at once
-                for statement in SCHEMA:
-                    transaction.run(statement.format(blob="BYTEA"))
-        except psycopg.Error:
-            connection.close()
-            raise
-        return connection
+            yield connection
+        finally:
+            self._pool.putconn(connection)
 
+    def _borrow(self, until: float) -> _Connection:
+        """The pool alone would wait for the whole time where the server refuses connections."""
+        self._failure = None
+        while True:
+            try:
+                return self._pool.getconn(_LOOK_S)
+            except PoolTimeout:
+                if self._failure is not None:
+                    raise self._failure from None
+                if time.monotonic() > until:
+                    raise PoolTimeout(f"no connection within {self._timeout_s:g} s") from None
 
-class _Place:
-    """One of the connections, if it is made."""
+    def _failed(self, error: Exception) -> None:
+        self._failure = error
 
-    def __init__(self, connection: Connection | None) -> None:
-        self.connection = connection
+    def _create_tables(self, connection: _Connection) -> None:
+        with connection.transaction():
+            transaction = _Transaction(connection)
+            transaction.lock_creation()  # IF NOT EXISTS fails where two create at once
+            for statement in SCHEMA:
+                transaction.run(statement.format(blob="BYTEA"))
 
-    def drop(self) -> None:
-        if self.connection is not None:
-            with suppress(psycopg.Error):
-                self.connection.close()
-            self.connection = None
+    def _check(self, connection: _Connection) -> None:
+        """Before each use: an idle connection may have broken."""
+        connection.until = time.monotonic() + self._timeout_s
+        connection.execute("")
 
 
 class _Transaction:
@@ -130,25 +148,6 @@ class _Transaction:
 
     def lock_creation(self) -> None:
         self.run("SELECT pg_advisory_xact_lock(?)", _CREATION_LOCK)
-
-
-@contextmanager
-def _cut_after(timeout_s: float, connection: Connection) -> Iterator[None]:
-    """statement_timeout is kept by the server: one that stands still does not keep it."""
-    with socket.socket(fileno=os.dup(connection.fileno())) as same:
-        cutting = threading.Timer(timeout_s, lambda: _shut(same))
-        cutting.daemon = True
-        cutting.start()
-        try:
-            yield
-        finally:
-            cutting.cancel()
-            cutting.join()
-
-
-def _shut(connected: socket.socket) -> None:
-    with suppress(OSError):
-        connected.shutdown(socket.SHUT_RDWR)
 
 
 def _with_percents(statement: str) -> LiteralString:

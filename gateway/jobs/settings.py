@@ -5,11 +5,13 @@ from typing import Annotated
 import msgspec
 
 PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
-StoreUrl = Annotated[str, msgspec.Meta(pattern=r"^(sqlite:///.|rediss?://.|postgres(ql)?://.)")]
+
+STORES = ("sqlite:///", "postgresql://", "postgres://")
+OTHER_SCHEME = "jobs.store must begin with sqlite:/// (gateways on one machine) or postgresql:// (on several)"
 
 
 class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    store: StoreUrl
+    store: str
     store_timeout_ms: PositiveInt
     group: Annotated[str, msgspec.Meta(min_length=1)]
     deadline_ms: PositiveInt
@@ -24,5 +26,7 @@ class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     sweep_interval_ms: PositiveInt
 
     def __post_init__(self) -> None:
+        if not self.store.startswith(STORES):
+            raise ValueError(OTHER_SCHEME)
         if self.keep_ms < self.deadline_ms:
             raise ValueError("keep_ms is below deadline_ms: results would go before the job is over")

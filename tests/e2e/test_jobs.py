@@ -16,22 +16,19 @@ from gateway.jobs.connect import connect
 from tests.e2e.services import PATIENCE_S, Service, descendants, is_ready, service, until
 from tests.e2e.test_over_apache_kafka import LISTENING, environment
 from tests.faults.pictures import Picture, Pictures
-from tests.stores.servers import LocalRedis
+from tests.stores.conftest import require
+from tests.stores.servers import LocalPostgresql
 
 JOBS, PICTURES_EACH = 6, 20
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'jobs.sqlite3'}"
         return
-    reason = LocalRedis.missing()
-    if reason is not None:
-        if os.environ.get("REQUIRE_JOB_STORES"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with LocalRedis() as server:
+    require()
+    with LocalPostgresql() as server:
         yield server.url
 
 

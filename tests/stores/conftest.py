@@ -9,7 +9,7 @@ import pytest
 
 from gateway.jobs.connect import connect
 from gateway.jobs.store import Store
-from tests.stores.servers import LocalPostgresql, LocalRedis, Server
+from tests.stores.servers import LocalPostgresql, Server
 
 TIMEOUT_S = 2.0
 
@@ -22,13 +22,12 @@ class Bench:
     connect: Callable[[], Store]
 
 
-@pytest.fixture(params=["sqlite", "redis", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path / 'folder' / 'jobs.sqlite3'}"
     else:
-        server: Server = request.getfixturevalue(request.param)
-        url = server.url
+        url = request.getfixturevalue(request.param).url
     made: list[Store] = []
 
     def connect_one() -> Store:
@@ -46,37 +45,23 @@ def store(bench: Bench) -> Store:
 
 
 @pytest.fixture
-def server_of(request: pytest.FixtureRequest) -> Callable[[str], Server]:
-    """By its name, one of its own for this test."""
-
-    def start(name: str) -> Server:
-        kind = {"redis": LocalRedis, "postgresql": LocalPostgresql}[name]
-        require(kind)
-        server = kind()
-        request.addfinalizer(lambda: server.__exit__(None, None, None))
-        server.start()
-        return server
-
-    return start
-
-
-@pytest.fixture(scope="session")
-def redis() -> Iterator[Server]:
-    require(LocalRedis)
-    with LocalRedis() as server:
+def server() -> Iterator[Server]:
+    """One of its own for this test."""
+    require()
+    with LocalPostgresql() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Server]:
-    require(LocalPostgresql)
+    require()
     with LocalPostgresql() as server:
         yield server
 
 
-def require(kind: type[Server]) -> None:
+def require() -> None:
     """Skips the test where the server is not installed; REQUIRE_JOB_STORES makes that a failure."""
-    reason = kind.missing()
+    reason = LocalPostgresql.missing()
     if reason is not None:
         if os.environ.get("REQUIRE_JOB_STORES"):
             pytest.fail(reason)

@@ -1,4 +1,4 @@
-"""Real Redis and PostgreSQL servers on free ports, in folders of their own, ended with the test."""
+"""A real PostgreSQL server on a free port, in a folder of its own, which ends with the test."""
 
 import os
 import shutil
@@ -75,30 +75,6 @@ class Server:
 
     def _listens(self) -> bool:
         raise NotImplementedError
-
-
-class LocalRedis(Server):
-    name = "redis"
-
-    @classmethod
-    def missing(cls) -> str | None:
-        return None if shutil.which("redis-server") else "redis-server is not installed"
-
-    @property
-    def url(self) -> str:
-        return f"redis://{HOST}:{self.port}/0"
-
-    def command(self) -> Sequence[str]:
-        where = ("--port", str(self.port), "--bind", HOST, "--dir", str(self.folder))
-        return ["redis-server", *where, "--save", "", "--appendonly", "yes", "--daemonize", "no"]
-
-    def _listens(self) -> bool:
-        try:
-            with socket.create_connection((HOST, self.port), 1) as connection:
-                connection.sendall(b"PING\r\n")
-                return connection.recv(64).startswith(b"+PONG")
-        except OSError:
-            return False
 
 
 class LocalPostgresql(Server):

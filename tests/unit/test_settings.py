@@ -75,7 +75,7 @@ def test_children_read_back_the_same_settings() -> None:
         ("broker.url", "kafka://a:1?b=c"),
         ("worker.processes", 3),
         ("model.names", ["a", "b"]),
-        ("jobs.store", "redis://h:1/0"),
+        ("jobs.store", "postgresql://h:1/d"),
         ("train.network.widths", "[8, 16]"),
         ("train.teacher.name", ""),
     ]
@@ -91,6 +91,18 @@ def test_folders_are_relative_to_the_project() -> None:
     for folder in (settings.train.data_dir, settings.train.checkpoint_dir, settings.train.reports_dir):
         assert Path(folder).parent == ROOT
     assert load(None, {"MLAAS_MODEL__WEIGHTS_DIR": "/elsewhere"}).model.weights_dir == "/elsewhere"
+
+
+@pytest.mark.parametrize("url", ["redis://:secret@h:6379/0", "jobs.sqlite3", "mysql://h/d"])
+def test_another_kind_of_store_is_refused_with_those_that_there_are(url: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(None, {"MLAAS_JOBS__STORE": url})
+    said = str(refused.value)
+    assert said.startswith(
+        "jobs: jobs.store must begin with sqlite:/// (gateways on one machine) or postgresql://"
+    )
+    assert "\n" not in said
+    assert "secret" not in said
 
 
 def test_every_setting_has_a_reason_beside_it() -> None:
