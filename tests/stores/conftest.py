@@ -9,7 +9,7 @@ import pytest
 
 from gateway.jobs.connect import connect
 from gateway.jobs.store import Store
-from tests.stores.servers import LocalPostgresql, Server
+from tests.stores.servers import LocalPostgresql
 
 TIMEOUT_S = 2.0
 
@@ -45,7 +45,7 @@ def store(bench: Bench) -> Store:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server() -> Iterator[LocalPostgresql]:
     """One of its own for this test."""
     require()
     with LocalPostgresql() as server:
@@ -53,7 +53,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Server]:
+def postgresql() -> Iterator[LocalPostgresql]:
     require()
     with LocalPostgresql() as server:
         yield server

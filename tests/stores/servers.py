@@ -7,56 +7,59 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.e2e.services import descendants
 
 PATIENCE_S = 30.0
 HOST = "127.0.0.1"
 
 
-class Server:
-    """A process that listens on a port. name is what messages call it."""
-
-    name = ""
+class LocalPostgresql:
+    """Runs as the user postgres where this is root, which the server refuses."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix=f"mlaas-{self.name}-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="mlaas-postgresql-"))
         with socket.create_server((HOST, 0)) as server:
             self.port: int = server.getsockname()[1]
         self._process: subprocess.Popen[bytes] | None = None
-        self.prepare()
+        self._create()
 
-    @classmethod
-    def missing(cls) -> str | None:
+    @staticmethod
+    def missing() -> str | None:
         """Why it cannot be started here; None if it can."""
-        raise NotImplementedError
+        if _programs() is None:
+            return "PostgreSQL's server is not installed"
+        if os.geteuid() == 0 and not shutil.which("setpriv"):
+            return "PostgreSQL refuses to run as root, and there is no setpriv"
+        return None
 
     @property
     def url(self) -> str:
-        raise NotImplementedError
-
-    def prepare(self) -> None:
-        """Once, before the first start."""
-
-    def command(self) -> Sequence[str]:
-        raise NotImplementedError
+        return f"postgresql://postgres@{HOST}:{self.port}/postgres"
 
     def start(self) -> None:
+        where = ["-D", str(self.folder / "data"), "-k", str(self.folder), "-h", HOST, "-p", str(self.port)]
+        command = [*_as_postgres(), f"{_programs()}/postgres", *where, "-c", "fsync=off"]
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                self.command(), stdout=log, stderr=log, cwd=self.folder, start_new_session=True
+                command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True
             )
+        asking = [f"{_programs()}/pg_isready", "-q", "-h", HOST, "-p", str(self.port)]
         end = time.monotonic() + PATIENCE_S
-        while not self._listens():
+        while subprocess.run(asking).returncode:
             assert time.monotonic() < end, (self.folder / "server.log").read_text()
             time.sleep(0.05)
 
     def signal(self, what: signal.Signals) -> None:
-        """To the server and its children."""
+        """To the server and the processes of its connections, which are in groups of their own."""
         assert self._process
-        os.killpg(self._process.pid, what)
+        for pid in (self._process.pid, *descendants(self._process.pid)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, what)
 
     def kill(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -73,49 +76,21 @@ class Server:
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _listens(self) -> bool:
-        raise NotImplementedError
-
-
-class LocalPostgresql(Server):
-    """Runs as the user postgres where this is root, which the server refuses."""
-
-    name = "postgresql"
-
-    @classmethod
-    def missing(cls) -> str | None:
-        if _postgres_folder() is None:
-            return "PostgreSQL's server is not installed"
-        if os.geteuid() == 0 and not shutil.which("setpriv"):
-            return "PostgreSQL refuses to run as root, and there is no setpriv"
-        return None
-
-    @property
-    def url(self) -> str:
-        return f"postgresql://postgres@{HOST}:{self.port}/postgres"
-
-    def prepare(self) -> None:
+    def _create(self) -> None:
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres", "postgres")
         data = str(self.folder / "data")
         options = ["-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
         subprocess.run(
-            [*_as_postgres(), f"{_postgres_folder()}/initdb", *options],
+            [*_as_postgres(), f"{_programs()}/initdb", *options],
             check=True,
             capture_output=True,
             cwd=self.folder,
         )
 
-    def command(self) -> Sequence[str]:
-        where = ["-D", str(self.folder / "data"), "-k", str(self.folder), "-h", HOST, "-p", str(self.port)]
-        return [*_as_postgres(), f"{_postgres_folder()}/postgres", *where, "-c", "fsync=off"]
 
-    def _listens(self) -> bool:
-        asking = [f"{_postgres_folder()}/pg_isready", "-q", "-h", HOST, "-p", str(self.port)]
-        return subprocess.run(asking).returncode == 0
-
-
-def _postgres_folder() -> str | None:
+def _programs() -> str | None:
+    """The folder with those of the server."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     on_path = shutil.which("postgres")
     return str(found[-1].parent) if found else on_path and str(Path(on_path).parent)

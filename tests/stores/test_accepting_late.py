@@ -13,7 +13,7 @@ from gateway.jobs.job import Job
 from gateway.jobs.postgresql_store import PostgresqlStore
 from gateway.jobs.sql_database import Database, Session
 from gateway.jobs.sql_store import SqlStore
-from tests.stores.servers import PATIENCE_S, Server
+from tests.stores.servers import PATIENCE_S, LocalPostgresql
 from tests.stores.test_store_contract import create, new_job, read, result
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Late:
 
 
 @pytest.fixture
-def stores(postgresql: Server) -> Iterator[list[PostgresqlStore]]:
+def stores(postgresql: LocalPostgresql) -> Iterator[list[PostgresqlStore]]:
     """Two that are connected, which waits for others' transactions."""
     made = [PostgresqlStore(postgresql.url, PATIENCE_S) for _ in range(2)]
     for store in made:
@@ -57,7 +57,7 @@ def stores(postgresql: Server) -> Iterator[list[PostgresqlStore]]:
 
 @pytest.mark.parametrize("forgetting", FORGETTING)
 def test_a_job_that_is_accepted_while_it_is_being_forgotten_stays(
-    postgresql: Server, stores: list[PostgresqlStore], forgetting: str
+    postgresql: LocalPostgresql, stores: list[PostgresqlStore], forgetting: str
 ) -> None:
     """The sweep reads by a clock that is ahead of the one by which the job is accepted."""
     store, other = stores
@@ -76,7 +76,7 @@ def test_a_job_that_is_accepted_while_it_is_being_forgotten_stays(
     assert (found.publish_until_ms, results) == (0, [result(job, 0)])
 
 
-def until_one_waits(server: Server) -> None:
+def until_one_waits(server: LocalPostgresql) -> None:
     """For what another transaction has changed."""
     end = time.monotonic() + PATIENCE_S
     with psycopg.connect(server.url, autocommit=True) as connection:

@@ -17,9 +17,8 @@ import pytest
 from gateway.jobs.connect import connect
 from gateway.jobs.job import Asked, Job, Result, State, Status, status_of
 from gateway.jobs.store import Added, Creation, Limits, Store, StoreUnavailable
-from tests.e2e.services import descendants
 from tests.stores.conftest import TIMEOUT_S, Bench
-from tests.stores.servers import Server
+from tests.stores.servers import LocalPostgresql
 
 MINUTE_MS = 60_000
 NO_LIMITS = Limits(10**9, 10**15)
@@ -373,7 +372,9 @@ def test_what_is_acknowledged_is_there_for_a_store_that_connects_later(bench: Be
     assert read(bench.connect(), job)[0].completed == 1
 
 
-def test_a_server_that_goes_away_is_unavailable_and_one_that_comes_back_is_used_again(server: Server) -> None:
+def test_a_server_that_goes_away_is_unavailable_and_one_that_comes_back_is_used_again(
+    server: LocalPostgresql,
+) -> None:
     store = connect(server.url, TIMEOUT_S)
     try:
         job = accepted(store)
@@ -399,24 +400,17 @@ def test_a_server_that_is_not_there_is_unavailable_at_once() -> None:
     assert "secret" not in str(unavailable.value)
 
 
-def test_a_server_that_stands_still_is_unavailable_in_bounded_time(server: Server) -> None:
+def test_a_server_that_stands_still_is_unavailable_in_bounded_time(server: LocalPostgresql) -> None:
     store = connect(server.url, 0.5)
     try:
         job = accepted(store)
-        freeze(server, signal.SIGSTOP)
+        server.signal(signal.SIGSTOP)
         with pytest.raises(StoreUnavailable):
             store.get(job.id, now_ms())
-        freeze(server, signal.SIGCONT)
+        server.signal(signal.SIGCONT)
         assert read(store, job)[0].id == job.id
     finally:
         store.close()
-
-
-def freeze(server: Server, what: signal.Signals) -> None:
-    """PostgreSQL's backends are in groups of their own."""
-    assert server._process
-    for pid in (server._process.pid, *descendants(server._process.pid)):
-        os.kill(pid, what)
 
 
 def test_jobs_that_are_refused_or_removed_leave_the_file_as_large_as_it_was(tmp_path: Path) -> None:
