@@ -1,9 +1,10 @@
-"""HTTP as uvicorn reads it, with bounds for a request's head, and for what comes after its answer."""
+"""HTTP as uvicorn reads it, with bounds on what uvicorn reads without any."""
 
 import asyncio
 from http import HTTPStatus
 from typing import Any
 
+import httptools
 import msgspec
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -11,12 +12,16 @@ from uvicorn.server import ServerState
 
 from gateway.problem import MEDIA_TYPE
 
+# Each costs some 3 kB until its turn comes, and one read can bring 14,000 of them.
+_MOST_PIPELINED = 100
+
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's own waits for a head as long as it takes, and keeps all of it, however long it gets.
+    """Refuses a head or a trailer section that is too long, and a head that does not arrive in time.
 
-    Who sends too much, or is not done in time, is told so where an answer can be read, and cut off.
-    So is, without a word, who has the answer and goes on with the request's body for too long.
+    Closes the connection of a client that keeps sending a body after its answer, that pipelines too many
+    requests, or that does not take its answers. Ignores offers to upgrade, as RFC 9110 (7.8) permits, and
+    reads the body that follows one as the body that it is.
     """
 
     def __init__(
@@ -36,45 +41,83 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_timeout_s = head_timeout_s
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
+        # Received without completing anything: part of a header, blank lines, a chunk's extension.
+        self._incomplete_bytes = 0
+        self._completed = False
         self._max_rest_bytes = self._rest_left = max_rest_bytes
         self._rest_timeout_s = rest_timeout_s
         self._rest_timer: asyncio.TimerHandle | None = None
+        self._refusal: tuple[int, str] | None = None
+        self._unsent_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._start_timer()
+        self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self._stop_head_timer()
         self._stop_rest_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            allowed = self._head_left
-            self._head_left -= len(data)
-            if self._head_left < 0:
-                super().data_received(data[:allowed])
-                data = data[allowed:]
-                if self._in_head:
-                    return self._refuse(431, f"the request's head is over {self._max_head_bytes} bytes")
-                if self.transport.is_closing():
-                    return None
-        elif self._rest_timer is not None:
+        """In place of uvicorn's, which drops what comes with an offer to upgrade."""
+        if self._refusal is not None:
+            return
+        self._unset_keepalive_if_required()
+        if self._rest_timer is not None:
             self._rest_left -= len(data)
             if self._rest_left < 0:
                 return self.transport.close()
-        super().data_received(data)
+            # libuv reads up to 32 times in a row, 256 kB each; others are to have their turn.
+            self.flow.pause_reading()
+            self.loop.call_soon(self._resume_reading)
+        self._completed = False
+        try:
+            self._parse(data)
+            self._count_incomplete(len(data))
+        except httptools.HttpParserError:
+            return self._refuse(400, "this is not HTTP, or the end of the request is ambiguous")
+        except _OutOfBoundsError as error:
+            return self._refuse(error.status, str(error))
         if self._in_head and self._head_timer is None:
-            if self._head_left < self._max_head_bytes:
-                self._start_timer()
+            if self._head_left < self._max_head_bytes or self._incomplete_bytes:
+                self._start_head_timer()
             elif self.cycle is not None and self.cycle.response_complete:
                 self._start_idle_timer()
 
+    def on_url(self, url: bytes) -> None:
+        self._count_head(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Trailer fields are dropped: they would become headers after the headers were judged."""
+        self._count_head(len(name) + len(value) + len(": \r\n"))
+        if self._in_head:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return  # the parser would skip the body; _parse reads this head again
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            raise _OutOfBoundsError(429, f"more than {_MOST_PIPELINED} requests wait on this connection")
+        self._completed = True
         self._in_head = False
-        self._stop_timer()
+        self._head_left = self._max_head_bytes
+        self._stop_head_timer()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._completed = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        super().on_message_complete()
+        self._stop_rest_timer()
+        self._completed = True
+        self._in_head = True
+        self._head_left = self._max_head_bytes
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
@@ -82,20 +125,64 @@ class BoundedProtocol(HttpToolsProtocol):
             self._rest_left = self._max_rest_bytes
             self._rest_timer = self.loop.call_later(self._rest_timeout_s, self.transport.close)
 
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._stop_rest_timer()
-        self._in_head = True
+    def end_unless_answers_are_taken(self, now: float, timeout_s: float) -> None:
+        """To be called now and then. A client that reads nothing would keep the connection for ever."""
+        if not self.transport.get_write_buffer_size():
+            self._unsent_since = None
+        elif self._unsent_since is None:
+            self._unsent_since = now
+        elif now - self._unsent_since >= timeout_s:
+            self.transport.abort()
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        """Raises HttpParserError and _OutOfBoundsError."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                rest = memoryview(data)[offer.args[0] :]
+                self._parse_without_offer()
+                data = rest
+            except httptools.HttpParserCallbackError as error:
+                ours = error.__context__
+                raise (ours if isinstance(ours, _OutOfBoundsError) else error) from None
+
+    def _parse_without_offer(self) -> None:
+        """Read the head again. httptools takes what follows an offer for another protocol, not for a body."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            raise _OutOfBoundsError(501, "CONNECT is for proxies")
+        lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
+        lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         self._head_left = self._max_head_bytes
+        self._parse(b"\r\n".join([*lines, b"", b""]))
 
-    def send_400_response(self, msg: str) -> None:
-        """What uvicorn says to what is not HTTP."""
-        self._refuse(400, "this is not HTTP, or not a request that can be told from the next")
+    def _resume_reading(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
 
-    def _start_timer(self) -> None:
+    def _count_head(self, size: int) -> None:
+        self._completed = True
+        self._head_left -= size
+        if self._head_left < 0:
+            raise self._too_long()
+
+    def _count_incomplete(self, size: int) -> None:
+        self._incomplete_bytes = 0 if self._completed else self._incomplete_bytes + size
+        if self._incomplete_bytes > self._max_head_bytes:
+            raise self._too_long()
+
+    def _too_long(self) -> "_OutOfBoundsError":
+        what = "head" if self._in_head else "trailer section, or a chunk's extension,"
+        return _OutOfBoundsError(431, f"the request's {what} is over {self._max_head_bytes} bytes")
+
+    def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(self._head_timeout_s, self._head_timed_out)
 
-    def _stop_timer(self) -> None:
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
@@ -116,32 +203,56 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            self._start_timer()
-        elif self._head_left == self._max_head_bytes:
+            self._start_head_timer()
+        elif self._head_left == self._max_head_bytes and not self._incomplete_bytes:
             self.transport.close()
         else:
-            self._refuse(408, f"the request's head did not come within {self._head_timeout_s:g} s")
+            self._refuse(408, f"the request's head did not arrive within {self._head_timeout_s:g} s")
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Amid an answer nothing can be said: then only the connection ends."""
+        """Say so where the answer to this very request belongs, or not at all; then close."""
+        self._refusal = status, detail
+        self._stop_head_timer()
         cycle = self.cycle
-        is_amid = cycle is not None and cycle.response_started and not cycle.response_complete
-        if not (is_amid or self.transport.is_closing()):
-            self.transport.write(_problem(status, detail))
-        self.transport.close()
+        is_answered = cycle is None or cycle.response_complete
+        if self._in_head and not is_answered:
+            cycle.keep_alive = False  # the answers that are due come first; uvicorn closes after the last
+        elif self.pipeline:
+            self.pipeline[0] = (cycle, self._refused)
+        else:
+            if self._in_head or not cycle.response_started:
+                self.transport.write(_as_bytes(*_problem(status, detail)))
+            if not is_answered:
+                cycle.disconnected = True
+                cycle.message_event.set()
+            self.transport.close()
+
+    async def _refused(self, scope: Any, receive: Any, send: Any) -> None:
+        assert self._refusal is not None
+        status, headers, body = _problem(*self._refusal)
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": status, "headers": raw})
+        await send({"type": "http.response.body", "body": body})
 
 
-def _problem(status: int, detail: str) -> bytes:
-    title = HTTPStatus(status).phrase
+class _OutOfBoundsError(Exception):
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+def _problem(status: int, detail: str) -> tuple[int, dict[str, str], bytes]:
     document = {
         "type": f"urn:mlaas:problem:http-{status}",
-        "title": title,
+        "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
     }
     body = msgspec.json.encode(document)
-    head = (
-        f"HTTP/1.1 {status} {title}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
-        "Connection: close\r\n\r\n"
-    )
-    return head.encode() + body
+    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
+    return status, headers, body
+
+
+def _as_bytes(status: int, headers: dict[str, str], body: bytes) -> bytes:
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *map(": ".join, headers.items()), "", ""]
+    return "\r\n".join(lines).encode() + body

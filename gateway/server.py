@@ -27,6 +27,8 @@ _AFTER_DRAIN_S = 5
 # Longer than clients and proxies keep an idle connection, so that none is closed just as it is used again.
 _KEEP_ALIVE_S = 75
 
+_TICKS_A_SECOND = 10  # uvicorn's
+
 # Several processes that share a port are to share its connections.
 _ACCEPTED_ALONE, _ACCEPTED_AMONG_OTHERS = 64, 2
 
@@ -47,6 +49,7 @@ class _Server(uvicorn.Server):
         self._requester = requester
         self._jobs = jobs
         self._drain_delay_s = settings.drain_delay_ms / 1000
+        self._write_timeout_s = settings.write_timeout_ms / 1000
         self._accepted_in_a_turn = _ACCEPTED_ALONE if settings.processes == 1 else _ACCEPTED_AMONG_OTHERS
         self._acceptors: list[Acceptor] = []
 
@@ -59,6 +62,10 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end: a gateway that reads no replies is of no use, and a new one may be."""
+        if counter % _TICKS_A_SECOND == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.end_unless_answers_are_taken(time.monotonic(), self._write_timeout_s)
         return await super().on_tick(counter) or self._requester.failure is not None
 
     def _protocol(self) -> asyncio.Protocol:
@@ -129,6 +136,7 @@ def serve(
         http=protocol,
         log_config=None,
         access_log=False,
+        ws="none",
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout_ms // 1000 + _AFTER_DRAIN_S,
         server_header=False,

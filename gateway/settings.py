@@ -28,6 +28,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_head_bytes: Annotated[int, msgspec.Meta(ge=1024)]
     head_timeout_ms: PositiveInt
     body_timeout_ms: PositiveInt
+    write_timeout_ms: PositiveInt
     max_body_bytes_in_memory: PositiveInt
     max_batch_files: PositiveInt
     max_batch_bytes: PositiveInt
