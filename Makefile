@@ -52,7 +52,7 @@ lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra gateway --extra postgresql -c requirements.txt -o requirements/gateway.txt
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra worker -c requirements.txt -o requirements/worker.txt
-	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra client -c requirements.txt -o requirements/client.txt
+	uv pip compile -q --universal --generate-hashes --no-header client/pyproject.toml -c requirements.txt -o requirements/client.txt
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: name one, as in make run PYTHON=python3.12")'

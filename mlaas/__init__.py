@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from client import *  # noqa: F403
+    from mlaas_client import *  # noqa: F403
 
 
 def __getattr__(name: str) -> object:
     """The client's classes, loaded when asked for: gateways and workers run where there is no httpx."""
     if name[0].isupper():
-        import client
+        import mlaas_client
 
-        if name in client.__all__:
-            return getattr(client, name)
+        if name in mlaas_client.__all__:
+            return getattr(mlaas_client, name)
     raise AttributeError(f"module 'mlaas' has no attribute {name!r}")

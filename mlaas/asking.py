@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from client import (
+from mlaas.answers import Answer
+from mlaas.columns import harmless
+from mlaas_client import (
     Client,
     Misconfigured,
     MlaasError,
@@ -17,8 +19,6 @@ from client import (
     Unauthorized,
     Unreachable,
 )
-from mlaas.answers import Answer
-from mlaas.columns import harmless
 
 if TYPE_CHECKING:
     from messaging.contract import Mode

@@ -9,7 +9,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 
-from client import Client, MlaasError, environment
 from messaging import codec
 from messaging.broker import Broker, BrokerError
 from messaging.contract import PING, Request
@@ -19,6 +18,7 @@ from mlaas.checkup import Seen
 from mlaas.connect import connect
 from mlaas.made_pictures import made
 from mlaas.settings import Settings
+from mlaas_client import Client, MlaasError, environment
 from model import manifest
 from model.manifest import ModelError
 from model.settings import ModelSettings

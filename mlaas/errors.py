@@ -7,7 +7,7 @@ import sys
 _CODES = {
     ("gateway.jobs.store", "StoreError"): os.EX_CONFIG,
     ("gateway.keyring", "KeyFileError"): os.EX_CONFIG,
-    ("client.errors", "MlaasError"): 1,
+    ("mlaas_client.errors", "MlaasError"): 1,
     ("messaging.broker", "BrokerError"): os.EX_UNAVAILABLE,
     ("mlaas.dlq", "NoSuchLetter"): os.EX_NOINPUT,
     ("mlaas.dlq", "NotAnswered"): os.EX_UNAVAILABLE,

@@ -10,7 +10,7 @@ _HINTS = {
     "Unavailable": "`mlaas doctor` names the part that is missing",
     "Unreachable": "is it running? `mlaas up` starts it; --url and MLAAS_URL take another address",
 }
-_MODULES = ("client.errors", "messaging.broker")
+_MODULES = ("mlaas_client.errors", "messaging.broker")
 # Their details name what there is.
 _SAY_IT_ALL = ("urn:mlaas:problem:unknown-model", "urn:mlaas:problem:unknown-job")
 

@@ -167,9 +167,9 @@ class _Asking:
 
     def __call__(self, paths: list[Path]) -> list[Path]:
         """Returns those to be asked about later."""
-        from client import Overloaded, Unavailable, Unreachable
         from mlaas import answers, asking
         from mlaas.hints import with_hint
+        from mlaas_client import Overloaded, Unavailable, Unreachable
 
         for number, path in enumerate(paths):
             outcome = self._ask(path)

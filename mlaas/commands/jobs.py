@@ -8,8 +8,8 @@ import click
 from mlaas.commands.ask import FILES, JSON, MODE, MODEL, URL, is_json, show
 
 if TYPE_CHECKING:
-    from client import Job
     from messaging.contract import Mode
+    from mlaas_client import Job
 
 ID = click.argument("job_id", metavar="ID")
 _PATIENCE_S = 20.0

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from client import errors
 from mlaas.cli import command
+from mlaas_client import errors
 from tests.e2e.services import ROOT, SAMPLES, Service, label_of, up
 
 PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")

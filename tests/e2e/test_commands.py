@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import AsyncClient, Client, Prediction, Refused
 from deploy.kafka.ports import free_port
+from mlaas_client import AsyncClient, Client, Prediction, Refused
 from tests.e2e.services import ROOT, SAMPLES, label_of, mlaas, service, up
 
 SLICE = np.load(ROOT / "tests" / "data" / "fashion-mnist-test-500.npz")

@@ -4,8 +4,8 @@ from typing import Any
 
 import httpx
 
-import client
-from client.calls import Call, Calls
+import mlaas_client
+from mlaas_client.calls import Call, Calls
 from tests.unit.gateways import SANDAL
 
 ANSWER = {"label": "Sandal", "confidence": 0.9, "probabilities": {"Sandal": 0.9}, "request_id": "r"}
@@ -48,5 +48,5 @@ class Driven:
                 self.attempts.append({**step, "headers": dict(step["headers"])})
                 self.now, came = self.now + 1, self.reactions.pop(0)
 
-    def predict(self, **asked: Any) -> client.Prediction:
+    def predict(self, **asked: Any) -> mlaas_client.Prediction:
         return self.run(self.calls.predict(SANDAL, **asked))

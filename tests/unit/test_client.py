@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-import client
 import mlaas
-from client import AsyncClient, Client
+import mlaas_client
+from mlaas_client import AsyncClient, Client, Prediction, Refused, Unauthorized
 from tests.unit.gateways import SANDAL
 
 ANSWER = {"label": "Sandal", "confidence": 0.9, "probabilities": {"Sandal": 0.9}}
@@ -77,7 +77,7 @@ def test_of_many_each_has_its_own_outcome_in_order() -> None:
     with over(batch) as asking:
         given = [*contents, "nothing.png"]
         outcomes = asking.predict_many(given, progress=lambda *its: told.append(its))
-    labels = [its.label if isinstance(its, client.Prediction) else type(its).__name__ for its in outcomes]
+    labels = [its.label if isinstance(its, Prediction) else type(its).__name__ for its in outcomes]
     expected = [*map(str, range(37)), "Refused", *map(str, range(38, 100)), "PictureUnreadable"]
     assert labels == expected
     done = [done for done, _ in told]
@@ -89,7 +89,7 @@ def test_of_many_each_has_its_own_outcome_in_order() -> None:
 async def test_of_many_each_has_its_own_outcome_with_asyncio_too() -> None:
     async with AsyncClient("http://g", transport=httpx.MockTransport(batch)) as asking:
         outcomes = await asking.predict_many([b"a", b"x", b"c"], concurrency=2)
-    assert [type(its) for its in outcomes] == [client.Prediction, client.Refused, client.Prediction]
+    assert [type(its) for its in outcomes] == [Prediction, Refused, Prediction]
 
 
 def test_no_more_requests_than_asked_for_are_under_way_at_once() -> None:
@@ -139,7 +139,7 @@ def test_what_stops_one_stops_all_and_is_raised() -> None:
 def test_an_error_of_the_whole_request_is_each_pictures() -> None:
     with over(lambda _: httpx.Response(401, json={"title": "No key", "status": 401})) as asking:
         outcomes = asking.predict_many([b"a", b"b"])
-    assert [type(its) for its in outcomes] == [client.Unauthorized] * 2
+    assert [type(its) for its in outcomes] == [Unauthorized] * 2
 
 
 def test_the_key_is_sent_and_shown_nowhere() -> None:
@@ -212,12 +212,12 @@ def test_help_shows_what_a_method_takes_and_gives(kind: type) -> None:
     options = ["model", "top_k", "mode", "explain", "timeout_s"]
     assert list(shown.parameters) == ["self", "picture", *options]
     assert list(inspect.signature(kind.result).parameters) == ["self", "job", "wait_s"]
-    assert shown.return_annotation is client.Prediction
+    assert shown.return_annotation is Prediction
     assert "Raises MlaasError" in (kind.predict.__doc__ or "")
 
 
 def test_mlaas_gives_the_client_too() -> None:
-    assert all(getattr(mlaas, name) is getattr(client, name) for name in client.__all__)
+    assert all(getattr(mlaas, name) is getattr(mlaas_client, name) for name in mlaas_client.__all__)
     with pytest.raises(AttributeError, match="nothing"):
         _ = mlaas.nothing  # type: ignore[attr-defined]
 

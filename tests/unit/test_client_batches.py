@@ -6,9 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-import client
-from client import errors
-from client.pictures import Upload
+from mlaas_client import Prediction, errors
+from mlaas_client.pictures import Upload
 from tests.unit.driving import ANSWER, BUSY, Driven, response
 from tests.unit.gateways import SAMPLES, SANDAL
 
@@ -48,7 +47,7 @@ def test_those_of_a_batch_that_there_was_no_room_for_are_sent_again_alone() -> N
     outcomes = driven.run(driven.calls.chunk(UPLOADS, {}))
     assert [sent(attempt) for attempt in driven.attempts] == [[4, 5, 6, 7], [5, 7], [7]]
     assert isinstance(outcomes[6], errors.Refused)
-    assert isinstance(outcomes[7], client.Prediction)
+    assert isinstance(outcomes[7], Prediction)
 
 
 @pytest.mark.parametrize("status", [400, 413])
@@ -58,7 +57,7 @@ def test_a_batch_that_is_too_large_for_the_server_is_cut(status: int) -> None:
                     response(status, too_much))  # fmt: skip
     outcomes = driven.run(driven.calls.chunk(UPLOADS, {}))
     assert [sent(attempt) for attempt in driven.attempts] == [[4, 5, 6, 7], [4, 6], [5, 7], [5], [7]]
-    assert [isinstance(outcomes[index], client.Prediction) for index in UPLOADS] == [True, True, True, False]
+    assert [isinstance(outcomes[index], Prediction) for index in UPLOADS] == [True, True, True, False]
 
 
 def test_an_answer_that_leaves_a_picture_out_is_an_error_for_it() -> None:
@@ -78,7 +77,7 @@ def test_an_answer_for_another_picture_is_an_error_for_that_one_alone() -> None:
     driven = Driven(batch(*(found(UPLOADS[index]) for index in (4, 6, 6, 7))))
     outcomes = driven.run(driven.calls.chunk(UPLOADS, {}))
     kinds = [type(outcomes[index]) for index in UPLOADS]
-    assert kinds == [client.Prediction, errors.AnswerMismatch, client.Prediction, client.Prediction]
+    assert kinds == [Prediction, errors.AnswerMismatch, Prediction, Prediction]
 
 
 def test_the_bytes_decide_and_not_the_files_name() -> None:
@@ -128,7 +127,7 @@ def test_the_answers_of_a_job_are_compared_with_the_pictures_that_were_submitted
         job = driven.run(driven.calls.submit([SANDAL, SAMPLES / "bag.png"]))
         result = driven.run(driven.calls.result(job if given else job.id))
         kinds = [type(item.outcome) for item in result.items]
-        assert kinds == [client.Prediction, errors.AnswerMismatch if given else client.Prediction]
+        assert kinds == [Prediction, errors.AnswerMismatch if given else Prediction]
 
 
 def test_an_answer_about_another_job_is_an_error() -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-import client
-from client import errors, results
-from client.calls import Calls
+import mlaas_client
+from mlaas_client import errors, results
+from mlaas_client.calls import Calls
 from tests.unit.driving import ANSWER, BUSY, REQUEST, Driven, Reaction, refused, response
 from tests.unit.gateways import SANDAL
 
@@ -55,7 +55,7 @@ def test_retry_after_may_be_a_date() -> None:
 
 
 def calls_seconds(text: str, now: float) -> float | None:
-    from client.calls import _seconds
+    from mlaas_client.calls import _seconds
 
     return _seconds(text, now)
 
@@ -116,7 +116,7 @@ def test_every_error_is_in_the_tree_that_is_drawn() -> None:
     named = [kind.__name__ for kind in kinds if issubclass(kind, errors.MlaasError)]
     assert len(named) == 12
     assert all(f"{name}\n" in drawn or f"{name} " in drawn for name in named)
-    assert set(named) <= set(dir(client))
+    assert set(named) <= set(dir(mlaas_client))
 
 
 @pytest.mark.parametrize("document", ["<html>", {"hello": "world"}, ["label"], None])
@@ -170,4 +170,4 @@ def test_an_answer_that_cannot_be_decoded_is_the_servers_failure() -> None:
 
 
 def test_a_result_needs_only_what_every_server_says() -> None:
-    assert results.read(client.Model, {"name": "m", "version": "1"}).accuracy is None
+    assert results.read(mlaas_client.Model, {"name": "m", "version": "1"}).accuracy is None

@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-from client import AsyncClient, Client, Misconfigured, Unreachable, environment
+from mlaas_client import AsyncClient, Client, Misconfigured, Unreachable, environment
 
 PICTURES = [bytes([number]) * 100 for number in range(8)]
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

@@ -5,9 +5,8 @@ import asyncio
 import httpx
 import pytest
 
-import client
-from client import AsyncClient
 from messaging.contract import ErrorCode, Failure, Reply, Request
+from mlaas_client import AsyncClient, DeadlineExceeded, NotFound, Prediction, Refused
 from tests.unit.gateways import PNG, SAMPLES, SANDAL, gateway, sandal
 
 PATIENT = {"reply_timeout_ms": 60_000, "worker_silence_ms": 60_000}
@@ -31,7 +30,7 @@ async def test_a_prediction_has_what_the_gateway_says() -> None:
 @pytest.mark.anyio
 async def test_what_the_gateway_refuses_is_an_error_with_its_problem() -> None:
     async with gateway(sandal, **PATIENT) as http, asking(http) as its:
-        with pytest.raises(client.Refused, match="neither PNG, JPEG nor WebP") as caught:
+        with pytest.raises(Refused, match="neither PNG, JPEG nor WebP") as caught:
             await its.predict(b"rubbish")
     assert caught.value.problem["type"] == "urn:mlaas:problem:not-a-picture"
     assert caught.value.request_id == caught.value.problem["request_id"]
@@ -40,7 +39,7 @@ async def test_what_the_gateway_refuses_is_an_error_with_its_problem() -> None:
 @pytest.mark.anyio
 async def test_the_deadline_is_the_gateways_too() -> None:
     async with gateway(lambda _: None) as http, asking(http) as its:
-        with pytest.raises(client.DeadlineExceeded, match=r"0\.\d+ s"):
+        with pytest.raises(DeadlineExceeded, match=r"0\.\d+ s"):
             await its.predict(SANDAL, timeout_s=0.2)
 
 
@@ -83,7 +82,7 @@ async def test_of_many_the_bad_ones_have_the_workers_word() -> None:
     async with gateway(work, **PATIENT) as http, asking(http) as its:
         outcomes = await its.predict_many([SANDAL, broken, b"rubbish", *[SANDAL] * 50])
     kinds = [type(outcome) for outcome in outcomes]
-    assert kinds == [client.Prediction, client.Refused, client.Refused, *[client.Prediction] * 50]
+    assert kinds == [Prediction, Refused, Refused, *[Prediction] * 50]
     assert "broken" in str(outcomes[1])
 
 
@@ -91,14 +90,14 @@ async def test_of_many_the_bad_ones_have_the_workers_word() -> None:
 async def test_more_files_than_the_gateway_takes_at_once_are_sent_in_parts() -> None:
     async with gateway(sandal, max_batch_files=5, **PATIENT) as http, asking(http) as its:
         outcomes = await its.predict_many([SANDAL] * 40, concurrency=2)
-    assert all(isinstance(outcome, client.Prediction) for outcome in outcomes)
+    assert all(isinstance(outcome, Prediction) for outcome in outcomes)
 
 
 @pytest.mark.anyio
 async def test_many_pictures_wait_for_room_in_a_gateway_that_is_full() -> None:
     async with gateway(sandal, max_in_flight=2, **PATIENT) as http, asking(http) as its:
         outcomes = await its.predict_many([SANDAL] * 40, concurrency=4)
-    assert all(isinstance(outcome, client.Prediction) for outcome in outcomes)
+    assert all(isinstance(outcome, Prediction) for outcome in outcomes)
 
 
 @pytest.mark.anyio
@@ -117,7 +116,7 @@ async def test_an_unknown_model_is_not_found() -> None:
         )
 
     async with gateway(work, **PATIENT) as http, asking(http) as its:
-        with pytest.raises(client.NotFound, match="no model 'none'"):
+        with pytest.raises(NotFound, match="no model 'none'"):
             await its.predict(SANDAL, model="none")
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import errors, pictures
-from client.pictures import Upload
+from mlaas_client import errors, pictures
+from mlaas_client.pictures import Upload
 from model.decoding import open_upright
 from tests.unit.driving import Driven
 from tests.unit.gateways import SAMPLES, SANDAL

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from client import Misconfigured, Unreachable
 from gateway.png import encode
 from mlaas.chosen import Chosen, pass_chosen
 from mlaas.cli import command
 from mlaas.errors import exit_code, users_errors
 from mlaas.help import SECTIONS
 from mlaas.hints import with_hint
+from mlaas_client import Misconfigured, Unreachable
 from model.settings import TrainSettings
 from tests import second_model
 
@@ -208,8 +208,8 @@ def test_the_completion_script_calls_the_command(shell: str) -> None:
 
 def test_the_command_starts_without_what_only_some_of_its_parts_need() -> None:
     """A gateway's image has no httpx, a worker's no fastapi, neither TensorFlow. Help needs no settings."""
-    heavy = {"httpx", "fastapi", "confluent_kafka", "numpy", "onnxruntime", "keras", "uvicorn", "client"}
-    heavy |= {"mlaas.settings", "yaml"}
+    heavy = {"httpx", "fastapi", "confluent_kafka", "numpy", "onnxruntime", "keras", "uvicorn"}
+    heavy |= {"mlaas.settings", "mlaas_client", "yaml"}
     code = f"import sys, mlaas.cli; print(*({heavy} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "\n"
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from client.errors import NotFound, Refused, Unavailable, of_problem
 from messaging.broker import BrokerUnavailable
 from mlaas import answers
 from mlaas.answers import Answer
@@ -13,6 +12,7 @@ from mlaas.arrivals import Arrivals, Listing, Stamp, look
 from mlaas.asking import PICTURES, named
 from mlaas.columns import aligned
 from mlaas.hints import with_hint
+from mlaas_client.errors import NotFound, Refused, Unavailable, of_problem
 
 BAG = Answer("a/bag.png", {"label": "Bag", "confidence": 0.5, "warnings": ["blurred", "dark"]})
 BOOT = Answer("boot.png", {"label": "Ankle boot", "confidence": 1.0, "warnings": []})

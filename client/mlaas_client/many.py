@@ -4,9 +4,9 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
-from client.errors import PictureUnreadable
-from client.pictures import Picture, Upload, read
-from client.results import Outcome
+from mlaas_client.errors import PictureUnreadable
+from mlaas_client.pictures import Picture, Upload, read
+from mlaas_client.results import Outcome
 
 Progress: TypeAlias = Callable[[int, int], object]
 _FILES = 32  # as many as a worker takes at once; docs/decisions/0004-predict-many.md

@@ -7,11 +7,11 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 import httpx
 
-from client.base import Base, documented
-from client.calls import Asked, Call, Calls
-from client.many import Many, Progress
-from client.pictures import Picture
-from client.results import Outcome
+from mlaas_client.base import Base, documented
+from mlaas_client.calls import Asked, Call, Calls
+from mlaas_client.many import Many, Progress
+from mlaas_client.pictures import Picture
+from mlaas_client.results import Outcome
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -18,9 +18,9 @@ from uuid import uuid4
 
 import httpx
 
-from client import errors, results
-from client.pictures import Picture, Upload, read
-from client.results import Document, Job, Model, Outcome, Prediction
+from mlaas_client import errors, results
+from mlaas_client.pictures import Picture, Upload, read
+from mlaas_client.results import Document, Job, Model, Outcome, Prediction
 
 T = TypeVar("T")
 Call: TypeAlias = Generator[dict[str, Any] | float, Any, T]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
-from client.errors import AnswerMismatch, MlaasError, of_problem
+from mlaas_client.errors import AnswerMismatch, MlaasError, of_problem
 
 T = TypeVar("T")
 Document = Mapping[str, Any]

@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 import httpx
 
-from client import environment
-from client.calls import Asked, Calls
+from mlaas_client import environment
+from mlaas_client.calls import Asked, Calls
 
 DEFAULT_URL = "http://localhost:8000"
 

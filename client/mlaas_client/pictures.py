@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
-from client.errors import PictureUnreadable
+from mlaas_client.errors import PictureUnreadable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -1,7 +1,7 @@
 """The typed client of an mlaas gateway, blocking and for asyncio."""
 
-from client.aio import AsyncClient
-from client.errors import (
+from mlaas_client.aio import AsyncClient
+from mlaas_client.errors import (
     AnswerMismatch,
     DeadlineExceeded,
     Misconfigured,
@@ -15,8 +15,8 @@ from client.errors import (
     Unavailable,
     Unreachable,
 )
-from client.results import Item, Job, Model, Prediction
-from client.sync import Client
+from mlaas_client.results import Item, Job, Model, Prediction
+from mlaas_client.sync import Client
 
 __all__ = [
     "AnswerMismatch",

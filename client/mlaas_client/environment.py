@@ -15,7 +15,7 @@ from urllib.request import getproxies
 
 import httpx
 
-from client.errors import Misconfigured
+from mlaas_client.errors import Misconfigured
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
 _PORTS = {"http": 80, "https": 443}
