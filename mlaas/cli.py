@@ -24,7 +24,7 @@ from mlaas.commands import (
 from mlaas.errors import exit_code, users_errors
 from mlaas.help import Sections
 from mlaas.hints import with_hint
-from mlaas.supervisor import end_with_parent
+from mlaas.supervisor import end_with_parent, found_by_children
 
 
 @click.group(
@@ -70,6 +70,7 @@ for group in (
 
 def main() -> None:
     """What is the user's to mend ends in one line, not in a traceback."""
+    found_by_children()
     try:
         command(prog_name="mlaas", standalone_mode=False)
     except click.ClickException as error:

@@ -9,8 +9,11 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 _log = logging.getLogger("mlaas")
+
+_INSTALLED_IN = ("site-packages", "dist-packages")
 
 _FIRST_PAUSE_S = 0.5
 _LONGEST_PAUSE_S = 30.0
@@ -78,7 +81,7 @@ class Supervisor:
         child.restart_at = 0.0
         child.started_at = time.monotonic()
         child.process = subprocess.Popen(
-            [sys.executable, "-m", "mlaas", "--supervised", *child.arguments],
+            [sys.executable, "-P", "-m", "mlaas", "--supervised", *child.arguments],
             stdin=subprocess.PIPE,
             pass_fds=child.pass_fds,
             env=self._environment,
@@ -98,6 +101,17 @@ def _wait_or_kill(child: Child, timeout_s: float) -> None:
         process.wait()
     if process.stdin:
         process.stdin.close()
+
+
+def found_by_children() -> None:
+    """Let child processes find the packages of a checkout, whatever the working directory.
+
+    They are started with -P, so that a module in the working directory cannot take the place of one of ours.
+    """
+    root = Path(__file__).resolve().parents[1]
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if root.name not in _INSTALLED_IN and str(root) not in known:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), *known]))
 
 
 def end_with_parent() -> None:

@@ -6,6 +6,13 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.kafka.local_kafka import LocalKafka, missing_tools
+from mlaas.supervisor import found_by_children
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _tests_are_found_by_children() -> None:
+    """Some model processes that tests start are modules of tests/ themselves."""
+    found_by_children()
 
 
 @pytest.fixture(scope="session")

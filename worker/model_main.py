@@ -1,6 +1,6 @@
 """The model process: prepares each picture on its own, predicts on the batch, knows nothing of brokers.
 
-Started by worker.model_process as `python -m worker.model_main FD... SETTINGS`, with a descriptor for each
+Started by worker.model_process as `python -P -m worker.model_main FD... SETTINGS`, with a descriptor for each
 lane. Ends with its consumer.
 """
 

@@ -35,7 +35,8 @@ class ModelProcess:
         with ExitStack() as closing:
             descriptors = [closing.enter_context(self._new_lane()).fileno() for _ in Lane]
             arguments = [*map(str, descriptors), msgspec.json.encode(settings).decode()]
-            command = [sys.executable, "-m", module, *arguments]
+            # -P: a module in the working directory must not take the place of one of ours.
+            command = [sys.executable, "-P", "-m", module, *arguments]
             self._process = subprocess.Popen(command, pass_fds=descriptors, stdin=subprocess.DEVNULL)
         self.loaded = self._wait_until_loaded(start_timeout_s)
 
