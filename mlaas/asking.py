@@ -10,24 +10,15 @@ import click
 
 from mlaas.answers import Answer
 from mlaas.columns import harmless
-from mlaas_client import (
-    Client,
-    Misconfigured,
-    MlaasError,
-    PictureUnreadable,
-    Prediction,
-    Unauthorized,
-    Unreachable,
-)
 
 if TYPE_CHECKING:
     from messaging.contract import Mode
+    from mlaas_client import Client, MlaasError, Prediction
     from model.settings import ModelSettings
 
 PICTURES = (".jfif", ".jpe", ".jpeg", ".jpg", ".pjp", ".pjpeg", ".apng", ".png", ".webp")
 
 _NAMED = 5  # of the files that are left out
-_OF_ALL = (Misconfigured, Unreachable, Unauthorized)
 
 Progress = Callable[[int, int], object]
 
@@ -56,16 +47,17 @@ def _inside(folder: Path) -> list[Path]:
         files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:
         raise click.ClickException(f"{folder}: {error.strerror}") from error
-    pictures = [path for path in files if path.suffix.lower() in PICTURES]
-    if others := [harmless(path.name) for path in files if path not in set(pictures)]:
+    if others := [harmless(path.name) for path in files if path.suffix.lower() not in PICTURES]:
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
         click.echo(f"left out, for their endings: {', '.join(others[:_NAMED])}{more}", err=True)
-    return pictures
+    return [path for path in files if path.suffix.lower() in PICTURES]
 
 
 @contextmanager
-def client(url: str | None, **more: Any) -> Iterator[Client]:
-    """url: else that of MLAAS_URL."""
+def client(url: str | None, **more: Any) -> Iterator["Client"]:
+    """url defaults to MLAAS_URL."""
+    from mlaas_client import Client
+
     try:
         asking = Client(url, **more)
     except ValueError as error:
@@ -74,20 +66,25 @@ def client(url: str | None, **more: Any) -> Iterator[Client]:
         yield asking
 
 
-def over_http(its: Sequence[Named], asking: Client, progress: Progress, **asked: Any) -> list[Answer]:
+def over_http(its: Sequence[Named], asking: "Client", progress: Progress, **asked: Any) -> list[Answer]:
     """Raises Misconfigured; Unreachable and Unauthorized too, if that is the outcome of every picture."""
+    from mlaas_client import Misconfigured, MlaasError, Unauthorized, Unreachable
+
     if len(its) == 1:
         outcomes = [one(asking, its[0].picture, **asked)]
     else:
         outcomes = asking.predict_many([named.picture for named in its], progress=progress, **asked)
-    if outcomes and all(isinstance(outcome, _OF_ALL) for outcome in outcomes):
+    of_all = (Misconfigured, Unauthorized, Unreachable)
+    if outcomes and all(isinstance(outcome, of_all) for outcome in outcomes):
         assert isinstance(outcomes[0], MlaasError)
         raise outcomes[0]
     return [answer(named.name, outcome) for named, outcome in zip(its, outcomes, strict=True)]
 
 
-def one(asking: Client, picture: Path | bytes, **asked: Any) -> Prediction | MlaasError:
+def one(asking: "Client", picture: Path | bytes, **asked: Any) -> "Prediction | MlaasError":
     """Like one of predict_many. Raises Misconfigured."""
+    from mlaas_client import Misconfigured, MlaasError
+
     try:
         return asking.predict(picture, **asked)
     except Misconfigured:
@@ -96,7 +93,9 @@ def one(asking: Client, picture: Path | bytes, **asked: Any) -> Prediction | Mla
         return error
 
 
-def answer(name: str, outcome: Prediction | MlaasError) -> Answer:
+def answer(name: str, outcome: "Prediction | MlaasError") -> Answer:
+    from mlaas_client import MlaasError
+
     return Answer(name, None, outcome) if isinstance(outcome, MlaasError) else Answer(name, outcome.raw)
 
 
@@ -122,8 +121,7 @@ def locally(
                 content, classifier, mode=mode or "auto", max_pixels=settings.max_pixels
             )._asdict()
         except OSError as error:
-            unread = PictureUnreadable(f"the picture cannot be read: {error.strerror}")
-            yield Answer(its_name, None, unread)
+            yield Answer(its_name, None, PictureError(f"the picture cannot be read: {error.strerror}"))
         except PictureError as error:
             yield Answer(its_name, None, error)
         else:

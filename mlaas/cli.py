@@ -79,8 +79,9 @@ def main() -> None:
     except click.Abort:
         sys.exit(130)
     except ModuleNotFoundError as error:
-        hint = "in a checkout `make run` installs what serving and asking need, `make install` the rest"
-        click.echo(f"mlaas: {error.name} is not installed here; {hint}", err=True)
+        from mlaas.extras import advice
+
+        click.echo(f"mlaas: {advice(error)}", err=True)
         sys.exit(1)
     except users_errors() as error:
         click.echo(f"mlaas: {with_hint(error)}", err=True)

@@ -1,7 +1,5 @@
 """evaluate."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,13 +43,12 @@ def evaluate(
     settings = chosen.load("evaluate", model__runtime=runtime)
     classifier = _load(settings, name)
     found: Evaluation | PhotoFigures
-    with _missing_parts_explained():
-        if photos:
-            found = _photos(settings, classifier, photos, report)
-        elif report:
-            found = _report(settings, classifier)
-        else:
-            found = _test_pictures(settings, classifier, robustness, ood)
+    if photos:
+        found = _photos(settings, classifier, photos, report)
+    elif report:
+        found = _report(settings, classifier)
+    else:
+        found = _test_pictures(settings, classifier, robustness, ood)
     click.echo(msgspec.json.encode(found).decode() if as_json else _text(found))
 
 
@@ -114,18 +111,6 @@ def _places(settings: "Settings") -> tuple[Path, Path]:
 
 def _say(line: str) -> None:
     click.echo(line, err=True)
-
-
-@contextmanager
-def _missing_parts_explained() -> Iterator[None]:
-    from model.training.ood_sets import OodSetsError
-
-    try:
-        yield
-    except OodSetsError as error:
-        raise click.ClickException(str(error)) from error
-    except ModuleNotFoundError as error:
-        raise click.ClickException(f"{error}; `make install` installs what reports are drawn with") from error
 
 
 def _text(found: "Evaluation | PhotoFigures") -> str:

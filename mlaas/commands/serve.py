@@ -40,6 +40,9 @@ def up(
 
     Ctrl-C ends it.
     """
+    from mlaas.extras import require
+
+    require("gateway", "worker")
     from mlaas.up import up as run
 
     settings = chosen.load(
@@ -99,6 +102,9 @@ def gateway(
 @pass_chosen
 def worker(chosen: Chosen, workers: int | None, broker: str | None) -> None:
     """Run the model over what comes in. Finishes the batch in hand before it ends."""
+    from mlaas.extras import require
+
+    require("worker")
     settings = chosen.load("worker", broker__url=broker, worker__processes=workers)
     if settings.worker.processes == 1:
         from mlaas.run_worker import run

@@ -10,6 +10,7 @@ import sysconfig
 import tomllib
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import distribution
 from pathlib import Path
 
 import httpx
@@ -105,6 +106,53 @@ def test_the_client_alone_imports_without_the_service(wheels: dict[str, Path], t
         command, env={**os.environ, "PYTHONPATH": libraries}, text=True, timeout=60
     )
     assert said == "<class 'mlaas_client.sync.Client'> mlaas_client\n"
+
+
+@pytest.fixture(scope="module")
+def base(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of an environment in which `pip install CHECKOUT` was all."""
+    folder = tmp_path_factory.mktemp("base")
+    for requirement in SERVICE["dependencies"]:
+        its_files = distribution(re.split("[<>=]", requirement)[0]).files or ()
+        for name in {file.parts[0] for file in its_files} - {".."}:
+            (folder / name).symlink_to(Path(sysconfig.get_path("purelib")) / name)
+    return os.pathsep.join([str(installed), str(folder)])
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"),
+    [
+        (["up", "--port", "0"], "gateway"),
+        (["gateway", "--port", "0"], "gateway"),
+        (["worker"], "worker"),
+        (["predict", str(SANDAL)], "client"),
+        (["predict", "--local", str(SANDAL)], "worker"),
+        (["models"], "client"),
+        (["doctor"], "client"),
+        (["evaluate"], "worker"),
+        (["train"], "worker"),
+    ],
+    ids=lambda its: " ".join(its[:2]) if isinstance(its, list) else its,
+)
+def test_without_its_extra_a_command_names_it_in_one_line(command: list[str], extra: str, base: str) -> None:
+    """-S: the environment of the tests would lend what is missing."""
+    said = subprocess.run(
+        [sys.executable, "-S", "-m", "mlaas", *command],
+        env={**os.environ, "PYTHONPATH": base}, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert said.returncode == 1
+    (line,) = said.stderr.splitlines()
+    assert re.match(rf"mlaas: \w+ is not installed: pip install 'CHECKOUT\[{extra}\]' adds it", line)
+    assert "'CHECKOUT[all]'" in line
+
+
+@pytest.mark.parametrize("command", [["--help"], ["config", "show"], ["completion", "bash"]], ids=" ".join)
+def test_without_any_extra_the_rest_works(command: list[str], base: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "mlaas", *command],
+        env={**os.environ, "PYTHONPATH": base}, capture_output=True, text=True, timeout=100,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ def test_what_is_not_installed_is_said_in_one_line(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
     )  # fmt: skip
     assert said.returncode == 1
-    assert said.stderr.startswith("mlaas: httpx is not installed here; in a checkout `make run` installs")
+    assert said.stderr.startswith("mlaas: httpx is not installed: pip install 'CHECKOUT[client]' adds it, ")
     assert len(said.stderr.splitlines()) == 1
 
 

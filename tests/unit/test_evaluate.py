@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from mlaas.chosen import Chosen
 from mlaas.commands.evaluate import evaluate as command
+from mlaas.errors import users_errors
 from model import classifier as classifiers
 from model.classifier import BATCH, Predictions
 from model.training import dataset, ood_sets
@@ -174,7 +175,9 @@ def test_sets_of_strangers_that_cannot_be_built_end_in_one_line(tiny, monkeypatc
         raise OodSetsError("install them")
 
     monkeypatch.setattr(ood_sets, "measure", fail)
-    assert run("--ood", code=1) == "Error: install them\n"
+    done = CliRunner().invoke(command, ["--ood"], obj=Chosen(None, []))
+    assert isinstance(done.exception, OodSetsError)
+    assert isinstance(done.exception, users_errors())
 
 
 def test_photos_are_not_corrupted(tiny, tmp_path):
