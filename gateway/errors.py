@@ -2,10 +2,12 @@
 
 GatewayError
 ├── Rejected            the request is at fault
+│   ├── BrokenForm          400
 │   ├── InvalidRequest      422
 │   ├── KeyReused           422  the Idempotency-Key came with another request before
 │   ├── NotAPicture         422
 │   ├── UnacceptedMedia     415
+│   ├── UnacceptedCoding    415  the body is compressed
 │   ├── TooLarge            413
 │   └── SlowBody            408  the body did not come in time
 ├── Unauthorized        401  no API key, or a wrong one
@@ -49,6 +51,12 @@ class Rejected(GatewayError):
     """The request cannot be served as it is."""
 
 
+class BrokenForm(Rejected):
+    status = 400
+    kind = "broken-form"
+    title = "Form that is broken, or has too many parts"
+
+
 class InvalidRequest(Rejected):
     status = 422
     kind = "invalid-request"
@@ -75,6 +83,16 @@ class UnacceptedMedia(Rejected):
     @property
     def headers(self) -> Mapping[str, str]:
         return {"Accept": "multipart/form-data, image/png, image/jpeg, image/webp"}
+
+
+class UnacceptedCoding(Rejected):
+    status = 415
+    kind = "unaccepted-coding"
+    title = "Content coding not accepted"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Accept-Encoding": "identity"}
 
 
 class TooLarge(Rejected):

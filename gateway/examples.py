@@ -55,10 +55,12 @@ PREDICTION: dict[str, Any] = {
 }
 
 DETAILS: dict[type[GatewayError], str] = {
+    errors.BrokenForm: "the form is cut off: its last line, --boundary--, is missing",
     errors.InvalidRequest: "there is no parameter 'modle'; there are model, mode, explain, top_k",
     errors.KeyReused: "this Idempotency-Key came with another request before; take a new one",
     errors.NotAPicture: "the bytes are neither PNG, JPEG nor WebP",
     errors.UnacceptedMedia: "text/html is not accepted; send one of image/png, image/jpeg, image/webp",
+    errors.UnacceptedCoding: "Content-Encoding 'gzip' is not accepted; send the body as it is",
     errors.TooLarge: "the picture has 27000000 pixels; at most 25000000 are accepted",
     errors.SlowBody: "65536 bytes of the body came within 30 s",
     errors.Unauthorized: "send an API key as X-API-Key, or as Authorization: Bearer",

@@ -7,9 +7,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.body_memory import UNCOUNTED_BYTES, BodyMemory
 from gateway.deadline import HEADER, shortened
-from gateway.errors import SlowBody, TooLarge
+from gateway.errors import SlowBody, TooLarge, UnacceptedCoding
 
 _TIMEOUT = HEADER.lower().encode()
+_NO_CODING = frozenset({"", "identity"})
 
 
 def request_id(scope: Scope) -> str:
@@ -30,8 +31,9 @@ def owner_of(scope: Scope) -> str:
 class BodyLimit:
     """Refuses a body over the limit: at once if it says its length, else as soon as it is passed.
 
-    And one that takes longer than timeout_ms, or than the client itself would wait, or for which there is no
-    memory beside all others. more has the beginnings of paths that have a limit of their own, in bytes.
+    And one that is compressed, that takes longer than timeout_ms, or than the client itself would wait, or
+    for which there is no memory beside all others. more has the beginnings of paths that have a limit of
+    their own, in bytes.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class BodyLimit:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        declared, timeout_ms = 0, self._timeout_ms
+        declared, coding, timeout_ms = 0, "", self._timeout_ms
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
                 declared = int(value[:20])
+            elif name == b"content-encoding":
+                coding += "," + value.decode("latin-1")
             elif name == _TIMEOUT:
                 timeout_ms = shortened(value.decode("latin-1"), timeout_ms)
         max_bytes = self._limit(scope["path"])
@@ -66,6 +70,8 @@ class BodyLimit:
             nonlocal read, counted, complete
             if complete:
                 return await receive()
+            if coding:
+                _check_coding(coding)
             if declared > max_bytes:
                 raise _too_large(max_bytes)
             if declared > UNCOUNTED_BYTES and not read:
@@ -94,3 +100,11 @@ class BodyLimit:
 
 def _too_large(max_bytes: int) -> TooLarge:
     return TooLarge(f"the request's body is over {max_bytes} bytes")
+
+
+def _check_coding(codings: str) -> None:
+    """Raises UnacceptedCoding. Codings are compared without case (RFC 9110, 8.4.1)."""
+    for coding in codings.split(","):
+        if coding.strip().lower() not in _NO_CODING:
+            said = f"Content-Encoding {coding.strip()[:20]!r} is not accepted; send the body as it is"
+            raise UnacceptedCoding(said)

@@ -8,7 +8,20 @@ import imagesize
 from gateway.errors import NotAPicture, TooLarge, UnacceptedMedia
 
 ACCEPTED = ("image/png", "image/jpeg", "image/webp")
-_UNDECLARED = ("", "application/octet-stream")
+_ALSO = ("image/*", "image/jpg", "image/pjpeg", "image/x-png")  # what clients call those
+# What clients send that do not know, or take the form's own type for that of its part.
+_UNDECLARED = frozenset(
+    {
+        "*/*",
+        "application/binary",
+        "application/octet-stream",
+        "application/unknown",
+        "application/x-binary",
+        "application/x-www-form-urlencoded",
+        "binary/octet-stream",
+        "multipart/form-data",
+    }
+)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_SIZE, _PNG_SIZE_AT = Struct(">II"), 16
 # imagesize takes three for a segment of a JPEG: enough for 10 MiB of segments of 64 KiB before the size.
@@ -18,23 +31,29 @@ _MOST_READS = 500
 def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> str:
     """Return the media type that the first bytes show. Raises Rejected.
 
-    declared is the client's word. It must be an accepted type, or say nothing; the bytes decide.
+    declared is the client's word. Where it is a type of pictures, or says nothing, the bytes decide.
     Pixels are those that the header names; what is behind it, the worker judges.
     """
-    media_type = declared.partition(";")[0].strip().lower()
-    if media_type not in ACCEPTED and media_type not in _UNDECLARED:
+    media_type, shown = essence(declared), media_type_of(body)
+    is_other = media_type.startswith("image/") and media_type not in (*ACCEPTED, *_ALSO)
+    says_nothing = media_type in _UNDECLARED or "/" not in media_type
+    if (is_other and shown is None) or not (media_type.startswith("image/") or says_nothing):
         raise UnacceptedMedia(f"{media_type[:100]} is not accepted; send one of {', '.join(ACCEPTED)}")
     if not body:
         raise NotAPicture("the picture is empty: 0 bytes")
     if len(body) > max_bytes:
         raise TooLarge(f"the picture has {len(body)} bytes; at most {max_bytes} are accepted")
-    shown = media_type_of(body)
     if shown is None:
         raise NotAPicture("the bytes are neither PNG, JPEG nor WebP")
     pixels = pixels_of(body)
     if pixels > max_pixels:
         raise TooLarge(f"the picture has {pixels} pixels; at most {max_pixels} are accepted")
     return shown
+
+
+def essence(content_type: str) -> str:
+    """The media type without parameters, in lower case, for types have no case (RFC 9110, 8.3.1)."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 def media_type_of(body: bytes) -> str | None:

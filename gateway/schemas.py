@@ -154,24 +154,13 @@ def _problem_example(kind: type[GatewayError]) -> dict[str, object]:
     }
 
 
-_BROKEN: dict[str, Any] = {
-    "type": "urn:mlaas:problem:http-400",
-    "title": "Bad Request",
-    "status": 400,
-    "detail": "Missing boundary in multipart.",
-    "request_id": REQUEST_ID,
-}
-BROKEN_FORM: dict[int | str, dict[str, Any]] = {
-    400: {
-        "description": "Form that is broken, or has too many parts",
-        "content": {"application/problem+json": {"schema": Problem.model_json_schema(), "example": _BROKEN}},
-    }
-}
 _OF_A_PICTURE = (
+    errors.BrokenForm,
     errors.UnknownModel,
     errors.SlowBody,
     errors.TooLarge,
     errors.UnacceptedMedia,
+    errors.UnacceptedCoding,
     errors.InvalidRequest,
     errors.NotAPicture,
     errors.TooManyInFlight,
@@ -179,5 +168,5 @@ _OF_A_PICTURE = (
     errors.Unavailable,
     errors.ReplyTimeout,
 )
-PREDICT_ERRORS = BROKEN_FORM | problems(*_OF_A_PICTURE, errors.KeyReused)
-BATCH_ERRORS = BROKEN_FORM | problems(*_OF_A_PICTURE)
+PREDICT_ERRORS = problems(*_OF_A_PICTURE, errors.KeyReused)
+BATCH_ERRORS = problems(*_OF_A_PICTURE)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from gateway import errors
 from gateway.picture import ACCEPTED
 from gateway.query import PARAMETERS, parameter
-from gateway.schemas import BINARIES, BROKEN_FORM, TIMEOUT, BatchEntry, body, path_parameter, problems
+from gateway.schemas import BINARIES, TIMEOUT, BatchEntry, body, path_parameter, problems
 
 _ID = "3f0c2a9b7d5e4c1f8a6b0d9e2c4f7a1b"
 _SUMMARY: dict[str, Any] = {
@@ -96,22 +96,20 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
         },
     }
 }
-SUBMIT_ANSWERS = (
-    _ACCEPTED
-    | BROKEN_FORM
-    | problems(
-        errors.SlowBody,
-        errors.TooLarge,
-        errors.UnacceptedMedia,
-        errors.InvalidRequest,
-        errors.KeyReused,
-        errors.NotAPicture,
-        errors.TooManyJobs,
-        errors.TooManyInFlight,
-        errors.GatewayError,
-        errors.Unavailable,
-        errors.ReplyTimeout,
-    )
+SUBMIT_ANSWERS = _ACCEPTED | problems(
+    errors.BrokenForm,
+    errors.SlowBody,
+    errors.TooLarge,
+    errors.UnacceptedMedia,
+    errors.UnacceptedCoding,
+    errors.InvalidRequest,
+    errors.KeyReused,
+    errors.NotAPicture,
+    errors.TooManyJobs,
+    errors.TooManyInFlight,
+    errors.GatewayError,
+    errors.Unavailable,
+    errors.ReplyTimeout,
 )
 _NOT_THERE = (errors.UnknownJob, errors.JobExpired)
 JOB_ANSWERS = problems(*_NOT_THERE, errors.InvalidRequest, errors.GatewayError, errors.Unavailable)

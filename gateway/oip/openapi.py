@@ -151,7 +151,13 @@ INFER: dict[str, Any] = {
     "response_model": schemas.InferenceResponse,
     "responses": {
         200: {"content": {"application/octet-stream": _BINARY}},
-        **_errors(errors.InvalidRequest, errors.NotAPicture, errors.TooLarge, errors.SlowBody),
+        **_errors(
+            errors.InvalidRequest,
+            errors.NotAPicture,
+            errors.TooLarge,
+            errors.UnacceptedCoding,
+            errors.SlowBody,
+        ),
         **_OF_MODELS,
     },
     "openapi_extra": {

@@ -68,7 +68,7 @@ async def test_the_callers_request_id_comes_back_unless_it_could_not_be_logged()
         (b"", PNG, 422, "empty"),
         (b"text", PNG, 422, "neither PNG"),
         (b"<html>", {"Content-Type": "text/html"}, 415, "image/png"),
-        (SANDAL, {"Content-Type": "application/x-www-form-urlencoded"}, 415, "curl -F"),
+        (b"file=x", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "curl -F"),
         (b"{", {"Content-Type": "multipart/form-data; boundary=x"}, 400, ""),
     ],
 )
@@ -269,7 +269,7 @@ async def test_the_documentation_needs_nothing_from_elsewhere() -> None:
         assert page.status_code == 200
         assert "http" not in page.text.replace('lang="en"', "")
         for path in ("/docs/docs.js", "/docs/swagger/swagger-ui.css", "/docs/swagger/swagger-ui-bundle.js"):
-            assert path in page.text
+            assert f'"{path[1:]}"' in page.text  # relative, so that it works below a proxy's prefix
             assert (await http.get(path)).status_code == 200
         schema = (await http.get("/openapi.json")).json()
     assert set(schema["paths"]["/predict"]["post"]["responses"]) >= {

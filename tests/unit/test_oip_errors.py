@@ -97,6 +97,7 @@ async def test_too_much_is_a_413() -> None:
     assert "at most 7" in refused(many, 413)
     assert "over 66536 bytes" in refused(body, 413)
     assert "picture 0: the picture has" in refused(file, 413)
+    assert "at most 100 bytes" in refused(file, 413)
 
 
 async def test_the_workers_are_told_of_each_picture_when_the_client_hangs_up() -> None:

@@ -133,5 +133,5 @@ async def test_the_examples_of_the_documentation_are_answered_as_it_says() -> No
                 response: httpx.Response = await http.post(path, json=example["value"])
                 assert response.status_code == 200, response.text
             assert set(route["responses"]) == {
-                "200", "400", "404", "408", "413", "429", "500", "503", "504",
+                "200", "400", "404", "408", "413", "415", "429", "500", "503", "504",
             }  # fmt: skip

@@ -73,6 +73,13 @@ def test_each_error_has_words_of_its_own() -> None:
         (errors.InvalidRequest, "/predict?modle=x", SANDAL, PNG),
         (errors.NotAPicture, "/predict", b"text", PNG),
         (errors.UnacceptedMedia, "/predict", SANDAL, {"Content-Type": "text/html"}),
+        (errors.UnacceptedCoding, "/predict", SANDAL, {**PNG, "Content-Encoding": "gzip"}),
+        (
+            errors.BrokenForm,
+            "/predict",
+            b"--boundary\r\n",
+            {"Content-Type": "multipart/form-data; boundary=boundary"},
+        ),
     ],
 )
 async def test_the_details_of_the_examples_are_what_is_answered(

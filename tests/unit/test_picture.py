@@ -24,7 +24,15 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
-@pytest.mark.parametrize("declared", ["", "application/octet-stream", "image/png", "image/JPEG; q=1"])
+@pytest.mark.parametrize(
+    "declared",
+    [
+        "", "application/octet-stream", "image/png", "image/JPEG; q=1", "image/jpg", "image/pjpeg",
+        "image/x-png", "Image/*", "image/gif", "image/heic", "image/svg+xml", "binary/octet-stream",
+        "Application/Octet-Stream; charset=binary", "multipart/form-data; boundary=b", "*/*",
+        "application/x-www-form-urlencoded", "application/unknown", "png", " image/png ;",
+    ],
+)  # fmt: skip
 def test_the_bytes_decide_what_it_is(form: str, declared: str) -> None:
     assert check(picture(form), declared, **LIMITS) == f"image/{form.lower()}"
 
@@ -37,6 +45,11 @@ def test_the_bytes_decide_what_it_is(form: str, declared: str) -> None:
         (b"<!doctype html>", "text/html", UnacceptedMedia, "image/png"),
         (b"GIF89a" + bytes(50), "image/gif", UnacceptedMedia, "image/gif is not accepted"),
         (b"GIF89a" + bytes(50), "image/png", NotAPicture, "neither"),
+        (b"GIF89a" + bytes(50), "image/jpg", NotAPicture, "neither"),
+        (b"GIF89a" + bytes(50), "image/*", NotAPicture, "neither"),
+        (b"GIF89a" + bytes(50), "multipart/form-data", NotAPicture, "neither"),
+        (picture("PNG"), "text/plain", UnacceptedMedia, "text/plain is not accepted"),
+        (picture("PNG"), "multipart/mixed", UnacceptedMedia, "multipart/mixed is not accepted"),
         (png_header(10_000, 10_000), "image/png", TooLarge, "100000000 pixels"),
         (picture("JPEG", (1200, 1200)), "image/jpeg", TooLarge, "1440000 pixels"),
         (picture("WEBP", (1200, 1200)), "image/webp", TooLarge, "1440000 pixels"),
