@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
 from fastapi import APIRouter
@@ -11,11 +12,11 @@ from starlette.responses import Response
 from gateway.answer import raise_failure
 from gateway.catalogue import no_such_model
 from gateway.deadline import Deadline, read_deadline
-from gateway.errors import GatewayError, InvalidRequest, UnknownModel
+from gateway.errors import GatewayError, UnknownModel
 from gateway.hang_up import while_connected
 from gateway.middleware import traceparent
 from gateway.oip import openapi
-from gateway.oip.request import Asked, read
+from gateway.oip.request import Asked, Limits, read
 from gateway.oip.response import HEADER_LENGTH, respond
 from gateway.oip.tensors import SIDE
 from gateway.picture import check
@@ -44,7 +45,7 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
         """
         deadline = read_deadline(request, settings.reply_timeout_ms)
         requester.admit(0, deadline.timeout_s)
-        asked = await _read(request, settings.max_batch_files)
+        asked = await _read(request, Limits(settings.max_batch_files, settings.max_upload_bytes))
         if asked.timeout_s is not None:
             deadline = replace(deadline, timeout_s=min(deadline.timeout_s, asked.timeout_s))
         async with while_connected(request):
@@ -58,14 +59,15 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
     return routes
 
 
-async def _read(request: Request, most_pictures: int) -> Asked:
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise InvalidRequest("a compressed body is not accepted; send it without Content-Encoding")
-    content = await request.body()
+async def _read(request: Request, limits: Limits) -> Asked:
+    content = bytearray()
+    async with aclosing(request.stream()) as parts:
+        async for part in parts:
+            content += part
     header_length = request.headers.get(HEADER_LENGTH)
     if len(content) > _LONG_BYTES:
-        return await asyncio.to_thread(read, content, header_length, most_pictures)
-    return read(content, header_length, most_pictures)
+        return await asyncio.to_thread(read, content, header_length, limits)
+    return read(content, header_length, limits)
 
 
 class _Inference:

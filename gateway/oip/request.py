@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from gateway.errors import InvalidRequest
-from gateway.oip.tensors import count_of, from_binary, from_json
+from gateway.errors import InvalidRequest, TooLarge
+from gateway.oip.tensors import PIXELS, count_of, from_binary, from_json
 from messaging.codec import NOT_JSON
 from messaging.contract import MODES, Mode
 from messaging.headers import one_of
@@ -18,6 +18,11 @@ Parameters = dict[str, str | int | float | bool | None]
 # Of everything but the data. Decoded, a long text of small things takes many times its room.
 _MOST_BYTES = 10_000
 _PARAMETERS_END = 10**15
+# In JSON: the digits that a float needs, its sign, its exponent, a comma and a blank.
+_NUMBER_BYTES = 26
+_LONG_TEXT = 10_000
+_MOST_QUOTES = 20_000
+_BACKSLASH = ord("\\")
 
 
 class _Input(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,16 +64,29 @@ class Asked(NamedTuple):
     timeout_s: float | None
 
 
+class Limits(NamedTuple):
+    """Of pictures in one request, and of bytes in one picture file."""
+
+    pictures: int
+    file_bytes: int
+
+
 _decode = msgspec.json.Decoder(_Body).decode
 
 
-def read(content: bytes, header_length: str | None, most_pictures: int) -> Asked:
-    """header_length is that of the JSON, as the request's header has it. Raises Rejected."""
+def read(content: bytes | bytearray, header_length: str | None, limits: Limits) -> Asked:
+    """header_length is that of the JSON, as the request's header has it. Raises Rejected.
+
+    Beside content and the pictures it takes some megabytes at a time, and never holds the interpreter's lock
+    for long.
+    """
     length = _length(header_length, len(content))
+    text, long_texts = _take_out_long_texts(content, length, limits)
     try:
-        body = _decode(content[:length])
+        body = _decode(text)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"the inference request is not understood: {error}") from error
+        hint = f"; strings over {_LONG_TEXT} bytes are accepted as data alone" if long_texts else ""
+        raise InvalidRequest(f"the inference request is not understood: {error}{hint}") from error
     except NOT_JSON as error:
         hint = "" if header_length else "; if binary data follows, Inference-Header-Content-Length says where"
         raise InvalidRequest(f"the inference request is not JSON: {error}{hint}") from error
@@ -80,12 +98,49 @@ def read(content: bytes, header_length: str | None, most_pictures: int) -> Asked
     are_files = its_input.datatype == "BYTES"
     return Asked(
         id=body.id,
-        pictures=_pictures(its_input, content[length:], most_pictures),
+        pictures=_pictures(its_input, memoryview(content)[length:], long_texts, limits),
         are_files=are_files,
         mode=_mode(parameters, are_files=are_files),
         outputs=_outputs(outputs, _flag(parameters, "binary_data_output")),
         timeout_s=_timeout_s(parameters),
     )
+
+
+def _take_out_long_texts(
+    content: bytes | bytearray, end: int, limits: Limits
+) -> tuple[memoryview | bytearray, list[memoryview]]:
+    """In JSON that is large, put a number in place of each long string: its place among them, from 0.
+
+    They are read one by one then, and the rest is small. Raises TooLarge if it is not.
+    """
+    view, texts = memoryview(content), list[memoryview]()
+    most = limits.pictures * PIXELS * _NUMBER_BYTES + 4 * _MOST_BYTES
+    if end <= most:
+        return view[:end], texts
+    rest, taken, after, opened = bytearray(), 0, 0, -1
+    for _ in range(_MOST_QUOTES):
+        quote = content.find(b'"', after, end)
+        if quote < 0 or (opened < 0 and len(rest) + quote - taken > most):
+            break
+        if opened < 0:
+            opened = quote
+        elif quote - opened > 2 * limits.file_bytes:
+            raise TooLarge(f"a string is over {2 * limits.file_bytes} bytes, twice what a picture may have")
+        elif content[quote - 1] != _BACKSLASH or not _ends_with_escape(content[after:quote]):
+            if quote - opened > _LONG_TEXT:
+                rest += view[taken:opened]
+                rest += b"%d" % len(texts)
+                texts.append(view[opened : quote + 1])
+                taken = quote + 1
+            opened = -1
+        after = quote + 1
+    if len(rest) + end - taken > most:
+        raise TooLarge(f"the JSON has over {most} bytes beside picture files; send numbers as binary data")
+    return rest + view[taken:end], texts
+
+
+def _ends_with_escape(text: bytes | bytearray) -> bool:
+    return (len(text) - len(text.rstrip(b"\\"))) % 2 == 1
 
 
 def _part(raw: msgspec.Raw, name: str, kind: Any) -> Any:
@@ -108,10 +163,12 @@ def _length(given: str | None, most: int) -> int:
     return int(given)
 
 
-def _pictures(its_input: _Input, binary: bytes, most: int) -> list[bytes]:
+def _pictures(
+    its_input: _Input, binary: memoryview, long_texts: list[memoryview], limits: Limits
+) -> list[bytes]:
     parameters = _part(its_input.parameters, "the input's parameters", Parameters | None) or {}
     shape = _part(its_input.shape, "shape", list[int])
-    count_of(its_input.datatype, shape, most)
+    count_of(its_input.datatype, shape, limits.pictures)
     _refuse_shared_memory(parameters)
     data, size = bytes(its_input.data).removeprefix(b"null"), parameters.get("binary_data_size")
     if bool(data) == (size is not None):
@@ -119,7 +176,7 @@ def _pictures(its_input: _Input, binary: bytes, most: int) -> list[bytes]:
     if size is None and binary:
         raise InvalidRequest(f"{len(binary)} bytes follow the JSON, and no input has binary_data_size")
     if size is None:
-        return from_json(its_input.datatype, shape, data)
+        return from_json(its_input.datatype, shape, data, long_texts, limits.file_bytes)
     if size != len(binary):
         raise InvalidRequest(f"binary_data_size is {size!r}, and {len(binary)} bytes follow the JSON")
     return from_binary(its_input.datatype, shape, binary)

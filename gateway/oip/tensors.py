@@ -1,7 +1,6 @@
 """The request's tensor as pictures: files as they came, or 784 grey values each."""
 
 import array
-import base64
 import binascii
 import functools
 import itertools
@@ -24,14 +23,17 @@ SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 """What follows the number of pictures."""
 
-_PIXELS = SIDE * SIDE
+PIXELS = SIDE * SIDE
 _NESTED = re.compile(rb"\s*\[\s*\[")
 _VALUES = {"UINT8": "whole numbers from 0 to 255", "FP32": "numbers from 0 to 1", "BYTES": "base64 strings"}
 _ELEMENTS: dict[str, Any] = {
     "UINT8": Annotated[int, msgspec.Meta(ge=0, le=255)],
     "FP32": Annotated[float, msgspec.Meta(ge=0, le=1)],
-    "BYTES": str,
+    "BYTES": int | str,
 }
+# base64's other alphabet, of URLs.
+_ALPHABET = bytes.maketrans(b"-_", b"+/")
+_BLANKS = b" \t\r\n"
 
 
 def count_of(datatype: str, shape: Sequence[int], most: int) -> int:
@@ -46,27 +48,45 @@ def count_of(datatype: str, shape: Sequence[int], most: int) -> int:
     return shape[0]
 
 
-def from_json(datatype: str, shape: Sequence[int], data: bytes) -> list[bytes]:
-    """data: a JSON array, nested as the shape says or flat. Raises Rejected."""
-    expected = shape[0] * (1 if datatype == "BYTES" else _PIXELS)
+def from_json(
+    datatype: str, shape: Sequence[int], data: bytes, long_texts: Sequence[memoryview], most_bytes: int
+) -> list[bytes]:
+    """data: a JSON array, nested as the shape says or flat. Raises Rejected.
+
+    A number in data of BYTES stands for one of long_texts, which are JSON. A file has at most most_bytes.
+    """
     # Counted before it is decoded: a short text can become very many objects.
-    found = data.count(b",") + 1
-    if found != expected:
-        raise InvalidRequest(f"data of shape {list(shape)} has {expected} elements, not {found}")
-    flat = _flat(datatype, shape, data)
     if datatype == "BYTES":
-        return [_file(index, text) for index, text in enumerate(flat)]
+        _check_count(shape, shape[0], max(shape[0], data.count(b'"') // 2))
+        values = _flat(datatype, shape, data)
+        _check_count(shape, shape[0], len(values))
+        return [_file(*numbered, most_bytes) for numbered in enumerate(_texts(values, long_texts))]
+    _check_count(shape, shape[0] * PIXELS, data.count(b",") + 1)
+    flat = _flat(datatype, shape, data)
     return _split(bytes(flat) if datatype == "UINT8" else _grey(flat))
 
 
-def from_binary(datatype: str, shape: Sequence[int], data: bytes) -> list[bytes]:
+def from_binary(datatype: str, shape: Sequence[int], data: memoryview) -> list[bytes]:
     """data: little-endian, row by row, without padding; of BYTES each length comes first. Raises Rejected."""
     if datatype == "BYTES":
         return _files(shape[0], data)
-    expected = shape[0] * _PIXELS * (4 if datatype == "FP32" else 1)
+    expected = shape[0] * PIXELS * (4 if datatype == "FP32" else 1)
     if len(data) != expected:
         raise InvalidRequest(f"{datatype} of shape {list(shape)} has {expected} bytes, not {len(data)}")
-    return _split(data if datatype == "UINT8" else _grey(_floats(data)))
+    return _split(bytes(data) if datatype == "UINT8" else _grey(_floats(data)))
+
+
+def _check_count(shape: Sequence[int], expected: int, found: int) -> None:
+    if found != expected:
+        raise InvalidRequest(f"data of shape {list(shape)} has {expected} elements, not {found}")
+
+
+def _texts(values: Sequence[int | str], long_texts: Sequence[memoryview]) -> list[str | memoryview]:
+    numbers = [value for value in values if isinstance(value, int)]
+    # Each at most once: what is sent once is not to be decoded many times.
+    if numbers != sorted({*numbers} & {*range(len(long_texts))}):
+        raise InvalidRequest(f"data of BYTES has {_VALUES['BYTES']}, no numbers")
+    return [long_texts[value] if isinstance(value, int) else value for value in values]
 
 
 def _flat(datatype: str, shape: Sequence[int], data: bytes) -> list[Any]:
@@ -90,8 +110,9 @@ def _decoder(datatype: str, depth: int) -> msgspec.json.Decoder[list[Any]]:
     return msgspec.json.Decoder(nested)
 
 
-def _floats(data: bytes) -> Sequence[float]:
-    values = array.array("f", data)
+def _floats(data: memoryview) -> Sequence[float]:
+    values = array.array("f")
+    values.frombytes(data)
     if sys.byteorder == "big":
         values.byteswap()
     if not all(0 <= value <= 1 for value in values):  # not a number is neither
@@ -104,17 +125,25 @@ def _grey(values: Sequence[float]) -> bytes:
 
 
 def _split(pixels: bytes) -> list[bytes]:
-    return [pixels[start : start + _PIXELS] for start in range(0, len(pixels), _PIXELS)]
+    return [pixels[start : start + PIXELS] for start in range(0, len(pixels), PIXELS)]
 
 
-def _file(index: int, text: str) -> bytes:
+def _file(index: int, text: str | memoryview, most_bytes: int) -> bytes:
+    """Blanks are skipped: many encoders break lines. So is what a data URI begins with."""
+    if len(text) > 2 * most_bytes:
+        said = f"the picture has {len(text)} characters of base64; at most {most_bytes} bytes are accepted"
+        raise _at(index, TooLarge(said))
     try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
+        plain = text if isinstance(text, str) else msgspec.json.decode(text, type=str)
+        encoded = plain.encode("ascii")
+        if encoded[:5].lower() == b"data:":
+            encoded = encoded.partition(b";base64,")[2]
+        return binascii.a2b_base64(encoded.translate(_ALPHABET, _BLANKS), strict_mode=True)
+    except (*NOT_JSON, ValueError) as error:
         raise _at(index, NotAPicture(f"data of BYTES is a picture file in base64: {error}")) from error
 
 
-def _files(count: int, data: bytes) -> list[bytes]:
+def _files(count: int, data: memoryview) -> list[bytes]:
     files: list[bytes] = []
     start = 0
     while start < len(data) and len(files) < count:
@@ -122,7 +151,7 @@ def _files(count: int, data: bytes) -> list[bytes]:
         size = struct.unpack_from("<I", data, start)[0] if end <= len(data) else len(data)
         if end + size > len(data):
             raise _at(len(files), InvalidRequest("its length is more than what is left of the binary data"))
-        files.append(data[end : end + size])
+        files.append(bytes(data[end : end + size]))
         start = end + size
     if start != len(data) or len(files) != count:
         raise InvalidRequest(f"the binary data does not have {count} elements, each after its length")
