@@ -70,7 +70,7 @@ class ApiKeys:
             raise Unauthorized("this API key is not known here")
         wait_s = self._wait_s(keyring, name, now)
         if wait_s > 0:
-            self._metrics.rate_limited.labels(name).inc()
+            self._metrics.rate_limited(name)
             raise RateLimited(f"over {keyring.rates[name].per_second:g} requests a second of {name}", wait_s)
         return name
 

@@ -63,6 +63,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
+        redirect_slashes=False,  # it would send clients to whatever Host they were made to name
         lifespan=lifespan,
     )
     predicting = predict.router(requester, settings)

@@ -15,10 +15,11 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 
 
 class GatewayMetrics:
-    """One per process."""
+    """One per process. What names API keys is told at the port for metrics alone: GET /metrics is open."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
+        self._registry, self._all = CollectorRegistry(), CollectorRegistry()
+        self._all.register(self._registry)
         self.requests = Counter(
             "mlaas_requests_total",
             "Requests answered, by route and status; 499: the client had gone.",
@@ -44,11 +45,16 @@ class GatewayMetrics:
         self.cancelled = Counter(
             "mlaas_cancelled_requests_total", "Requests whose client hung up.", registry=self._registry
         )
-        self.rate_limited = Counter(
+        self._rate_limited = Counter(
             "mlaas_rate_limited_requests_total",
+            "Requests refused since their API key came too often.",
+            registry=self._registry,
+        )
+        self._rate_limited_of_key = Counter(
+            "mlaas_rate_limited_requests_of_key_total",
             "Requests refused since their API key came too often, by the key's name.",
             ("api_key",),
-            registry=self._registry,
+            registry=self._all,
         )
         self.jobs_accepted = Counter(
             "mlaas_jobs_accepted_total", "Jobs acknowledged with 202.", registry=self._registry
@@ -67,6 +73,11 @@ class GatewayMetrics:
             "mlaas_ready", "1 while a picture sent now would be answered.", registry=self._registry
         )
 
+    def rate_limited(self, key_name: str) -> None:
+        """A request was refused, since its API key came too often."""
+        self._rate_limited.inc()
+        self._rate_limited_of_key.labels(key_name).inc()
+
     def answered(self, route: str, code: int, seconds: float) -> None:
         self.requests.labels(route, code).inc()
         self.seconds.labels(route).observe(seconds)
@@ -78,6 +89,6 @@ class GatewayMetrics:
     def serve(self, host: str, port: int) -> None:
         """Answer GET /metrics from a thread of its own. Raises OSError with the address as its filename."""
         try:
-            start_http_server(port, host, self._registry)
+            start_http_server(port, host, self._all)
         except OSError as error:
             raise OSError(error.errno, error.strerror, f"{host}:{port}") from error

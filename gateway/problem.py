@@ -55,6 +55,9 @@ class Problems:
         """What the framework itself refuses: an unknown path, a wrong method, a broken form."""
         status, headers = error.status_code, dict(error.headers or {})
         said = error.detail if status < 500 else ""
+        path = scope["path"].rstrip("/")
+        if status == 404 and path != scope["path"] and allowed(scope["app"].routes, {**scope, "path": path}):
+            said = f"there is no {scope['path']}; there is {path}, without a slash at its end"
         if status == 405:
             headers["Allow"] = ", ".join(allowed(scope["app"].routes, scope))
             if scope["method"] == "OPTIONS":

@@ -121,9 +121,9 @@ def serve(
         requester.metrics.serve(settings.metrics_host, settings.metrics_port)
     jobs = Jobs(broker, topics, job_settings, requester, settings.instance_id)
     host, port = listener.getsockname()[:2]
-    _log.info("listening on %s:%s", host, port)
     if not (settings.api_keys_file or ip_address(host).is_loopback):
         _log.warning("whoever reaches %s:%s may ask; gateway.api_keys_file asks for keys", host, port)
+    _log.info("listening on %s:%s", host, port)
     protocol: Any = partial(
         BoundedProtocol,
         max_head_bytes=settings.max_head_bytes,

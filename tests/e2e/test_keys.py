@@ -10,11 +10,26 @@ import httpx
 import pytest
 import yaml
 
+from deploy.kafka.ports import free_port
+from gateway.keyring import digest_of
 from mlaas.settings import load
 from tests.e2e.services import PNG, ROOT, SAMPLES, service, until, up
 
 SECTION = (ROOT / "docs" / "operations.md").read_text().partition("## API keys\n")[2].partition("\n## ")[0]
 FILE = "MLAAS_GATEWAY__API_KEYS_FILE"
+
+
+def test_names_of_keys_are_at_the_port_for_metrics_alone(tmp_path: Path) -> None:
+    file, port = tmp_path / "api-keys", free_port()
+    file.write_text(f"phone-app {digest_of('key')} 0.001 1\n")
+    with up(**{FILE: str(file), "MLAAS_GATEWAY__METRICS_PORT": str(port)}) as (_, url):
+        assert [status(url, "key") for _ in range(3)] == [200, 429, 429]
+        everybodys = httpx.get(f"{url}/metrics").text
+        ours = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+    assert "mlaas_rate_limited_requests_total 2.0" in everybodys
+    assert "phone-app" not in everybodys
+    assert 'mlaas_rate_limited_requests_of_key_total{api_key="phone-app"} 2.0' in ours
+    assert "mlaas_rate_limited_requests_total 2.0" in ours
 
 
 def blocks(language: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import re
 from concurrent.futures import Future
+from pathlib import Path
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from messaging.broker import Message
 from messaging.contract import Reply, Request
 from messaging.memory import MemoryBroker
 from tests.unit.gateways import PNG, SANDAL, gateway, problem, sandal
+from tests.unit.jobbing import job_gateway
 
 pytestmark = pytest.mark.anyio
 
@@ -193,3 +195,46 @@ async def test_a_listed_origin_may_send_a_picture_with_a_key_and_read_what_comes
 
 def exposed(response: httpx.Response) -> set[str]:
     return set(response.headers["access-control-expose-headers"].split(", "))
+
+
+BODIES = {
+    "/predict": (SANDAL, "image/png"),
+    "/predict/batch": (b"", "multipart/form-data; boundary=b"),
+    "/jobs": (SANDAL, "image/png"),
+    "/v2/models/fashion-mnist/infer": (b"{}", "application/json"),
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("coding", ["gzip", "Br", "identity, deflate", "x-gzip", "zstd", "aes128gcm"])
+async def test_a_compressed_body_is_refused_alike_everywhere(tmp_path: Path, path: str, coding: str) -> None:
+    body, kind = BODIES[path]
+    headers = {"Content-Type": kind, "Content-Encoding": coding}
+    async with job_gateway(sandal, tmp_path) as http:
+        response = await http.post(path, content=body, headers=headers)
+    assert response.status_code == 415
+    assert response.headers["accept-encoding"] == "identity"
+    assert "Content-Encoding" in response.text
+
+
+@pytest.mark.parametrize("coding", ["identity", "Identity", "", " IDENTITY , identity"])
+async def test_a_body_that_says_it_is_as_it_is_is_read(coding: str) -> None:
+    headers = {**PNG, "Content-Encoding": coding}
+    async with gateway(sandal) as http:
+        assert (await http.post("/predict", content=SANDAL, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/predict/", "/models/", "/docs/swagger", "/predict//", "/nothing/"])
+async def test_nobody_is_sent_to_a_host_that_a_request_named(path: str) -> None:
+    async with gateway(sandal) as http:
+        for method in ("GET", "POST"):
+            response = await http.request(method, path, headers={"Host": "attacker.example"})
+            assert "location" not in response.headers
+            assert "attacker" not in response.text
+            assert response.status_code in (404, 405)
+
+
+async def test_a_slash_too_many_is_said_to_be_one() -> None:
+    async with gateway(sandal) as http:
+        said = problem(await http.post("/predict/", content=SANDAL, headers=PNG), 404)["detail"]
+    assert said == "there is no /predict/; there is /predict, without a slash at its end"
