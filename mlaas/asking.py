@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PICTURES = (".jfif", ".jpe", ".jpeg", ".jpg", ".pjp", ".pjpeg", ".apng", ".png", ".webp")
 
-_NAMED = 5  # of the files that are left out
+_NAMED = 5  # of the files that are skipped
 
 Progress = Callable[[int, int], object]
 
@@ -42,14 +42,14 @@ def named(files: Iterable[str]) -> Iterator[Named]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """The pictures, by their endings; says which other files are left out."""
+    """The pictures, by their extensions; says which other files are skipped."""
     try:
         files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:
         raise click.ClickException(f"{folder}: {error.strerror}") from error
     if others := [harmless(path.name) for path in files if path.suffix.lower() not in PICTURES]:
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-        click.echo(f"left out, for their endings: {', '.join(others[:_NAMED])}{more}", err=True)
+        click.echo(f"skipped because of their extensions: {', '.join(others[:_NAMED])}{more}", err=True)
     return [path for path in files if path.suffix.lower() in PICTURES]
 
 

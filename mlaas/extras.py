@@ -1,4 +1,4 @@
-"""The extras of the installation, and which of them has a package that is missing."""
+"""The extras that mlaas can be installed with, and which of them provides a missing package."""
 
 import re
 from importlib import metadata
@@ -9,7 +9,7 @@ _IMPORTED_AS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-l
 def require(*extras: str) -> None:
     """Raises ModuleNotFoundError for the first package of these extras that is not installed.
 
-    For processes whose child processes would fail without it.
+    For a process whose child processes would fail without it.
     """
     for package, extra in _packages():
         if extra in extras:
@@ -24,8 +24,8 @@ def advice(error: ModuleNotFoundError) -> str:
     module = (error.name or str(error)).partition(".")[0]
     package = _IMPORTED_AS.get(module, module).replace("_", "-").lower()
     extra = next((extra for name, extra in _packages() if name == package), "all")
-    everything = ", 'CHECKOUT[all]' all that serving and asking need" if extra not in ("all", "train") else ""
-    return f"{module} is not installed: pip install 'CHECKOUT[{extra}]' adds it{everything}"
+    everything = ", or 'CHECKOUT[all]' for everything but training" if extra not in ("all", "train") else ""
+    return f"{module} is not installed: run pip install 'CHECKOUT[{extra}]'{everything}"
 
 
 def _packages() -> list[tuple[str, str]]:

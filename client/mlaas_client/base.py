@@ -1,4 +1,4 @@
-"""What both clients share: the address, the key, and connections that are nobody else's."""
+"""What both clients share: the address, the API key, and connections for each process and event loop."""
 
 import inspect
 import os
@@ -35,7 +35,7 @@ class Base:
         retries: int = 4,
         transport: Any = None,
     ) -> None:
-        """Raises ValueError for a URL or a key that cannot be one."""
+        """Raises ValueError for an invalid URL or API key."""
         self._url = _address(url) if url else _address(os.environ.get("MLAAS_URL"), "MLAAS_URL: ")
         self._key = _Key((api_key or os.environ.get("MLAAS_API_KEY") or "").strip())
         if not (self._key.isascii() and self._key.isprintable()):
@@ -46,28 +46,28 @@ class Base:
         self._is_closed = False
 
     def __reduce__(self) -> Any:
-        """A copy connects by itself, wherever it is unpickled."""
+        """An unpickled copy opens connections of its own."""
         return partial(type(self), str(self._url), api_key=str(self._key), **self._given), ()
 
     def _loop(self) -> Any:
-        """The event loop that connections are bound to, if they are."""
+        """The event loop that connections belong to; None for those that block."""
         return None
 
     def _http(self) -> Any:
         """The connections of this process and event loop. Raises Misconfigured.
 
-        Processes that share a connection read each other's answers. What a process inherits is not even
-        dropped: an event loop's connections, when they are freed, leave the selector that both share.
+        Processes that share a connection read each other's answers. Connections inherited from a parent are
+        kept, unused: freeing those of an event loop would remove them from the selector it shares with ours.
         """
         if self._is_closed:
             raise RuntimeError("this client is closed: create another")
         here = (os.getpid(), self._loop())
-        if here not in self._pools:
-            for pid, loop in [*self._pools]:
-                if pid == here[0] and loop and loop.is_closed():
-                    self._pools.pop((pid, loop), None)
-            self._pools.setdefault(here, self._connect())
-        return self._pools[here]
+        if http := self._pools.get(here):
+            return http
+        for pid, loop in [*self._pools]:
+            if pid == here[0] and loop and loop.is_closed():
+                self._pools.pop((pid, loop), None)
+        return self._pools.setdefault(here, self._connect())
 
     def _connect(self) -> Any:
         transport = self._given["transport"]
@@ -76,19 +76,19 @@ class Base:
         return self._new(base_url=self._url, headers=headers, **how)
 
     def _close(self) -> Any:
-        """The connections to close; other processes and loops close theirs."""
+        """The connections to close: those of this process and event loop."""
         self._is_closed = True
         return self._pools.pop((os.getpid(), self._loop()), None)
 
     def _noted(self, error: httpx.RequestError) -> httpx.RequestError:
-        """With the proxy on the way, as far as the environment names one."""
+        """With a note about the proxy, if there is one."""
         if not self._given["transport"] and (route := environment.route(self._url)):
             error.add_note(route)
         return error
 
 
 class _Key(str):
-    """Not shown where a client's attributes are."""
+    """A string whose repr does not show it."""
 
     def __repr__(self) -> str:
         return "'***'"

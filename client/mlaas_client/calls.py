@@ -169,7 +169,7 @@ class Calls:
 
 
 def _form(uploads: Iterable[Upload]) -> list[tuple[str, tuple[str, bytes, str]]]:
-    """The gateway looks at the bytes; a type that is guessed by a file's name could be refused."""
+    """The gateway looks at the bytes; a type guessed from the file name could be refused."""
     return [("file", (upload.filename, upload.content, BYTES)) for upload in uploads]
 
 
@@ -199,7 +199,7 @@ def _transport_error(error: httpx.RequestError, where: str) -> errors.MlaasError
     if not isinstance(error, httpx.TransportError):
         return errors.ServerFailed(f"the answer of {where} cannot be decoded ({said})")
     if "CERTIFICATE_VERIFY_FAILED" in said:
-        trust = "SSL_CERT_FILE may name a file with the certificates of its authority"
+        trust = "set SSL_CERT_FILE to the file of the authority that issued it"
         return errors.Misconfigured(f"the certificate of {where} is not trusted ({said}); {trust}")
     return errors.Unreachable(f"{where} does not answer ({said})")
 

@@ -1,7 +1,7 @@
-"""How the environment wants a gateway to be reached: proxies, and certificate authorities.
+"""Proxies and certificate authorities, as environment variables name them.
 
-httpx reads the same variables, but all of them for every address, and ends in a traceback where one of them
-cannot be used. Here only those count that concern the gateway, and an error names the variable.
+httpx reads the same variables, but it evaluates all of them for every address, and its errors do not say
+which one is wrong. Here, only those that apply to the gateway count, and an error names the variable.
 """
 
 import os
@@ -32,26 +32,26 @@ def options(url: httpx.URL) -> dict[str, Any]:
 
 
 def route(url: httpx.URL) -> str:
-    """What is between here and the gateway, for an error message; empty if nothing is."""
+    """The proxy in front of the gateway, for an error message; empty if there is none."""
     proxy = _proxy(url)
     if proxy is None:
         return ""
     through = urlsplit(proxy.address).netloc.rpartition("@")[2]  # without user and password
-    return f"through the proxy {through} that {proxy.variable} names; NO_PROXY={url.host} goes around it"
+    return f"through the proxy {through} that {proxy.variable} names; NO_PROXY={url.host} bypasses it"
 
 
 def _checked_proxy(url: httpx.URL) -> httpx.Proxy | None:
     proxy = _proxy(url)
     if proxy is None:
         return None
-    around = f"NO_PROXY={url.host} goes around it"
+    around = f"NO_PROXY={url.host} bypasses it"
     try:
         checked = httpx.Proxy(proxy.address)
     except (ValueError, httpx.InvalidURL) as error:
-        what = "no URL of a proxy, such as http://HOST:PORT or socks5://HOST:PORT"
+        what = "not the URL of a proxy, such as http://HOST:PORT or socks5://HOST:PORT"
         raise Misconfigured(f"{proxy.variable} is {what}; {around}") from error
     if checked.url.scheme.startswith("socks") and find_spec("socksio") is None:
-        another = "which takes another package: pip install socksio"
+        another = "which needs another package: pip install socksio"
         raise Misconfigured(f"{proxy.variable} names a SOCKS proxy, {another}; {around}")
     return checked
 
@@ -97,7 +97,7 @@ def _is_in(host: str, network: Any) -> bool:
 
 def _trusted(url: httpx.URL) -> ssl.SSLContext:
     if url.scheme == "http":
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and is not asked
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # required by httpx; nothing speaks TLS
     try:
         return httpx.create_ssl_context()
     except OSError as error:

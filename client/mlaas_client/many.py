@@ -18,7 +18,7 @@ class Many:
 
     def __init__(self, pictures: Iterable[Picture], concurrency: int, progress: Progress | None) -> None:
         if concurrency < 1:
-            raise ValueError(f"concurrency {concurrency} is not at least 1")
+            raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         its = list(pictures)
         self.outcomes: list[Outcome] = [PictureUnreadable("not asked")] * len(its)
         self._files = min(_FILES, -(-len(its) // concurrency))

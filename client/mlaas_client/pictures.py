@@ -1,4 +1,4 @@
-"""A picture's bytes, out of whatever the caller has. Neither Pillow nor NumPy is imported for that."""
+"""The bytes of a picture, whatever the caller passes. Pillow and NumPy are not needed to import this."""
 
 import hashlib
 import io
@@ -24,7 +24,7 @@ _TURNS = {
 }  # fmt: skip
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _WITH_ALPHA = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
-_JPEG_PIXELS = 1 << 20  # from here on PNG takes seconds, and more bytes than a gateway accepts
+_JPEG_PIXELS = 1 << 20  # beyond this, PNG takes seconds, and may exceed what a gateway accepts
 _JPEG_EDGE = 65_500
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of PNG, by the number of channels
 
@@ -59,17 +59,17 @@ def _read(picture: Any) -> Upload:
         return Upload(_of_array(picture))
     content = picture.read() if hasattr(picture, "read") else None
     if not isinstance(content, bytes):
-        raise ValueError(f"{type(picture).__name__} is no path, bytes, binary file, Pillow image or array")
+        raise ValueError(f"{type(picture).__name__} is not a path, bytes, binary file, Pillow image or array")
     return Upload(content, _sendable(os.path.basename(str(getattr(picture, "name", "")))) or "picture")
 
 
 def _sendable(name: str) -> str:
-    """With a ? for each byte that is not UTF-8: a form has no other way to write such a name."""
+    """With a ? for each byte that is not UTF-8, which a form cannot carry."""
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _of_image(image: Any) -> bytes:
-    """A Pillow image as the file that it could have been read from, upright."""
+    """A Pillow image as a file, upright."""
     try:
         image = _in_a_mode_of_png(_upright(image))
         buffer = io.BytesIO()
@@ -80,14 +80,14 @@ def _of_image(image: Any) -> bytes:
         return buffer.getvalue()
     except (OSError, ValueError):
         raise
-    except Exception as error:  # Pillow raises whatever it meets in a damaged file, which it reads only now
+    except Exception as error:  # Pillow loads lazily, and raises many types for a damaged file
         raise ValueError(f"Pillow cannot write it ({type(error).__name__}: {error})") from error
 
 
 def _upright(image: Any) -> Any:
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # as above; viewers show a picture whose EXIF data is damaged as it is
+    except Exception:  # as above; viewers ignore damaged EXIF data
         turn = None
     if turn is None:
         return image
@@ -100,7 +100,7 @@ def _in_a_mode_of_png(image: Any) -> Any:
     if image.mode in ("I", "F"):
         scale, top = _scale(*image.getextrema(), is_float=image.mode == "F")
         if not math.isfinite(image.reduce(image.size).getpixel((0, 0))):
-            raise ValueError("a value of the image is no number")
+            raise ValueError("the image contains values that are not finite")
         scaled = image.point(lambda value: value * scale + 0)
         return scaled.convert("L" if top == 255 else "I;16")
     if image.mode.startswith("I;16"):
@@ -133,15 +133,15 @@ def _of_array(array: Any) -> bytes:
 
 
 _SHAPES = (
-    "a picture is height x width, or height x width x channels with 1 to 4 channels, which come last: "
-    "array.transpose(1, 2, 0) moves them there; of several pictures give one, array[0], or use predict_many"
+    "a picture is height x width, or height x width x channels with 1 to 4 channels last: "
+    "array.transpose(1, 2, 0) moves them there; pass one of several pictures, array[0], or use predict_many"
 )
 
 
 def _scale(lowest: float, highest: float, *, is_float: bool) -> tuple[float, int]:
-    """What to multiply values by, and the value of white then.
+    """A factor for the values, and the value of white after it.
 
-    Floats are from 0 to 1 or from 0 to 255; integers are from 0 to 255, or of 16 bits.
+    Floats range from 0 to 1 or from 0 to 255; integers from 0 to 255 or, with 16 bits, to 65535.
     """
     if is_float and lowest >= 0 and highest <= 1:
         return 255, 255
@@ -150,7 +150,7 @@ def _scale(lowest: float, highest: float, *, is_float: bool) -> tuple[float, int
     if not is_float and lowest >= 0 and highest <= 65_535:
         return 1, 65_535
     known = "0 to 1, or 0 to 255" if is_float else "0 to 255, or 0 to 65535"
-    raise ValueError(f"its values are from {lowest:g} to {highest:g}: scale them to {known}")
+    raise ValueError(f"its values range from {lowest:g} to {highest:g}: scale them to {known}")
 
 
 def _png(pixels: bytes, width: int, height: int, bits: int, channels: int) -> bytes:

@@ -73,7 +73,7 @@ def predict(
                 answers = asking.over_http(its, client, progress, **asked)
     if not its:
         raise click.ClickException(
-            f"no pictures in {', '.join(files)}: their names end with {', '.join(asking.PICTURES)}"
+            f"no pictures in {', '.join(files)}: looked for {', '.join(asking.PICTURES)}"
         )
     show(answers, as_json)
 

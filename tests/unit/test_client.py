@@ -117,7 +117,7 @@ def test_no_picture_at_all_is_no_request() -> None:
 
 
 def test_nobody_to_ask_at_once_is_an_error() -> None:
-    with over(batch) as asking, pytest.raises(ValueError, match="concurrency 0"):
+    with over(batch) as asking, pytest.raises(ValueError, match="at least 1, not 0"):
         asking.predict_many([b"a"], concurrency=0)
 
 

@@ -308,9 +308,9 @@ def test_a_proxy_that_answers_is_used(server: _Server, monkeypatch: pytest.Monke
     ("address", "said"),
     [
         ("socks5://127.0.0.1:1", "SOCKS proxy.*pip install socksio"),
-        ("socks4://127.0.0.1:1", "no URL of a proxy"),
-        ("http://host:port", "no URL of a proxy"),
-        ("http://[::1", "no URL of a proxy"),
+        ("socks4://127.0.0.1:1", "not the URL of a proxy"),
+        ("http://host:port", "not the URL of a proxy"),
+        ("http://[::1", "not the URL of a proxy"),
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_named_by_its_variable(

@@ -62,8 +62,8 @@ def test_integers_above_255_are_16_bits() -> None:
 @pytest.mark.parametrize(
     ("array", "said"),
     [
-        (np.zeros((3, 4, 5)), "which come last: array.transpose"),
-        (np.zeros((1, 28, 28, 3)), "of several pictures give one"),
+        (np.zeros((3, 4, 5)), "channels last: array.transpose"),
+        (np.zeros((1, 28, 28, 3)), "pass one of several pictures"),
         (np.zeros(9), "height x width"),
         (np.zeros((0, 3)), "height x width"),
         (np.full((3, 3), 300.0), "from 300 to 300: scale them to 0 to 1, or 0 to 255"),
@@ -185,7 +185,7 @@ def test_a_large_image_is_sent_as_a_jpeg_that_a_gateway_has_room_for() -> None:
         ),
         (Image.fromarray(np.full((3, 3), 70_000, np.int32)), "to 70000: scale them"),
         (Image.fromarray(np.full((3, 3), 256, np.float32)), "scale them to 0 to 1, or 0 to 255"),
-        (Image.fromarray(np.array([[1, np.nan, 2]], np.float32)), "no number"),
+        (Image.fromarray(np.array([[1, np.nan, 2]], np.float32)), "not finite"),
         (Image.new("RGB", (0, 5)), "empty"),
         (Image.open(io.BytesIO(SANDAL[:200])), "cannot be read"),
     ],

@@ -221,7 +221,7 @@ def test_what_is_not_installed_is_said_in_one_line(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
     )  # fmt: skip
     assert said.returncode == 1
-    assert said.stderr.startswith("mlaas: httpx is not installed: pip install 'CHECKOUT[client]' adds it, ")
+    assert said.stderr.startswith("mlaas: httpx is not installed: run pip install 'CHECKOUT[client]', or ")
     assert len(said.stderr.splitlines()) == 1
 
 
@@ -239,7 +239,7 @@ def test_a_proxy_that_cannot_be_used_is_said_in_one_line(monkeypatch: pytest.Mon
     for pictures in ([SANDAL], [SANDAL, SANDAL]):
         said = mlaas("predict", "--url", "http://127.0.0.1:1", *pictures)
         assert isinstance(said.exception, Misconfigured)
-        assert str(said.exception).startswith("ALL_PROXY is no URL of a proxy")
+        assert str(said.exception).startswith("ALL_PROXY is not the URL of a proxy")
 
 
 def test_a_url_that_is_none_is_wrong_usage() -> None:

@@ -79,7 +79,7 @@ def test_a_folder_is_the_pictures_in_it(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "c.png").mkdir()
     found = [Path(its.name).name for its in named([str(tmp_path), "nothing.png"])]
     assert found == ["a.jpg", "b.PNG", "d.jfif", "nothing.png"]
-    assert capsys.readouterr().err == "left out, for their endings: \\x1b.txt, photo.heic\n"
+    assert capsys.readouterr().err == "skipped because of their extensions: \\x1b.txt, photo.heic\n"
     for number in range(5):
         (tmp_path / f"more-{number}.gif").write_bytes(b"x")
     assert len(list(named([str(tmp_path)]))) == 3
