@@ -31,7 +31,7 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
         "/predict/batch",
         summary="What is on each of the pictures?",
         response_model=schemas.BatchResult,
-        responses=schemas.BATCH_ERRORS,
+        responses=schemas.PICTURE_ERRORS,
         openapi_extra={"parameters": [*PARAMETERS, schemas.TIMEOUT], **schemas.PICTURES_BODY},
     )
     async def predict_batch(request: Request) -> Response:

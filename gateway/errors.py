@@ -4,7 +4,7 @@ GatewayError
 ├── Rejected            the request is at fault
 │   ├── BrokenForm          400
 │   ├── InvalidRequest      422
-│   ├── KeyReused           422  the Idempotency-Key came with another request before
+│   ├── KeyReused           422  the Idempotency-Key came with another job before
 │   ├── NotAPicture         422
 │   ├── UnacceptedMedia     415
 │   ├── UnacceptedCoding    415  the body is compressed
@@ -66,7 +66,7 @@ class InvalidRequest(Rejected):
 class KeyReused(Rejected):
     status = 422
     kind = "idempotency-key-reused"
-    title = "Idempotency-Key of another request"
+    title = "Idempotency-Key of another job"
 
 
 class NotAPicture(Rejected):

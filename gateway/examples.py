@@ -57,7 +57,7 @@ PREDICTION: dict[str, Any] = {
 DETAILS: dict[type[GatewayError], str] = {
     errors.BrokenForm: "the form is cut off: its last line, --boundary--, is missing",
     errors.InvalidRequest: "there is no parameter 'modle'; there are model, mode, explain, top_k",
-    errors.KeyReused: "this Idempotency-Key came with another request before; take a new one",
+    errors.KeyReused: "this Idempotency-Key came with another job before: take a new one",
     errors.NotAPicture: "the bytes are neither PNG, JPEG nor WebP",
     errors.UnacceptedMedia: "text/html is not accepted; send one of image/png, image/jpeg, image/webp",
     errors.UnacceptedCoding: "Content-Encoding 'gzip' is not accepted; send the body as it is",

@@ -168,5 +168,4 @@ _OF_A_PICTURE = (
     errors.Unavailable,
     errors.ReplyTimeout,
 )
-PREDICT_ERRORS = problems(*_OF_A_PICTURE, errors.KeyReused)
-BATCH_ERRORS = problems(*_OF_A_PICTURE)
+PICTURE_ERRORS = problems(*_OF_A_PICTURE)

@@ -32,6 +32,5 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_body_bytes_in_memory: PositiveInt
     max_batch_files: PositiveInt
     max_batch_bytes: PositiveInt
-    idempotency_keep_ms: PositiveInt
     drain_delay_ms: Annotated[int, msgspec.Meta(ge=0)]
     drain_timeout_ms: PositiveInt

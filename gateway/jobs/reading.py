@@ -14,6 +14,7 @@ from gateway.upload import Upload
 
 DONE = "done"
 
+_KEY = re.compile(r"[!-~]{1,255}")
 _WAIT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s)")
 _EVENT_ID = re.compile(r"[0-9]{1,6}")
 
@@ -28,6 +29,16 @@ def read_wait(request: Request, most_ms: int) -> float:
     if found is None:
         raise InvalidRequest(f"wait {given[:20]!r} is not a number with s or ms, as 20s or 500ms")
     return min(float(found[1]) * {"s": 1.0, "ms": 0.001}[found[2]], most_ms / 1000)
+
+
+def read_key(request: Request) -> str:
+    """The Idempotency-Key; empty if there is none. Raises InvalidRequest."""
+    given = request.headers.get("idempotency-key")
+    if given is None:
+        return ""
+    if not _KEY.fullmatch(given):
+        raise InvalidRequest("Idempotency-Key must be 1 to 255 visible ASCII characters")
+    return given
 
 
 def read_last_event_id(request: Request) -> int | None:

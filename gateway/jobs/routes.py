@@ -9,10 +9,9 @@ from starlette.responses import Response, StreamingResponse
 
 from gateway.deadline import read_deadline
 from gateway.hang_up import while_connected
-from gateway.idempotency import read_key
 from gateway.jobs import events as sse
 from gateway.jobs import schemas
-from gateway.jobs.reading import digests, fingerprint, judge, read_last_event_id, read_wait
+from gateway.jobs.reading import digests, fingerprint, judge, read_key, read_last_event_id, read_wait
 from gateway.jobs.rendering import Document
 from gateway.jobs.service import Jobs
 from gateway.jobs.settings import JobSettings

@@ -135,7 +135,7 @@ class Submitting:
             if creation is Creation.FULL:
                 raise TooManyJobs("the unfinished jobs have as many pictures, or bytes, as they may have")
             if first is not None and first.fingerprint != job.fingerprint:
-                raise KeyReused("this Idempotency-Key came with another request before; take a new one")
+                raise KeyReused("this Idempotency-Key came with another job before: take a new one")
             if first is not None and not first.publish_until_ms:
                 return first
             await asyncio.sleep(min(_OTHERS_TURN_S, deadline.left_s()))

@@ -134,11 +134,11 @@ def test_deadlines(typed: Run) -> None:
     assert printed.count("Sandal") >= 2
 
 
-def test_the_same_call_twice(typed: Run) -> None:
-    printed = typed("The same call twice")
+def test_the_same_job_twice(typed: Run) -> None:
+    printed = typed("The same job twice")
     assert printed.lower().count("idempotent-replayed: true") == 1
-    ids = re.findall(r'"request_id":"(\w+)"', printed)
-    assert ids[0] == ids[1]
+    first, again = re.findall(r'"id":"(\w{32})"', printed)
+    assert first == again
     assert "Bag\n" in printed
 
 

@@ -180,15 +180,6 @@ async def test_the_routes_learn_the_keys_name_and_a_new_rate_counts_anew(tmp_pat
     assert owners == 3 * ["phone"]
 
 
-async def test_an_idempotency_key_is_its_owners_alone(keys: str) -> None:
-    async with gateway(sandal, api_keys_file=keys) as http:
-        mine = {**WITH_KEY, "Idempotency-Key": "1"}
-        theirs = {**mine, "X-API-Key": "mlaas_shop"}
-        for headers, replayed in ((mine, None), (theirs, None), (mine, "true")):
-            response = await http.post("/predict", content=SANDAL, headers=headers)
-            assert response.headers.get("idempotent-replayed") == replayed
-
-
 async def test_a_gateway_whose_file_cannot_be_read_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(KeyFileError, match="No such file"):
         async with gateway(sandal, api_keys_file=str(tmp_path / "none")):

@@ -1,4 +1,4 @@
-"""Deadlines, hanging up, Idempotency-Key, top_k, batches: over a broker in memory."""
+"""Deadlines, hanging up, top_k, batches: over a broker in memory."""
 
 import asyncio
 import contextlib
@@ -104,27 +104,6 @@ async def test_only_the_most_probable_labels_if_asked_so() -> None:
     assert one.json()["probabilities"] == {"Sandal": 0.8}
     assert len(many.json()["probabilities"]) == 2
     assert "top_k" in str(problem(none, 422)["detail"])
-
-
-async def test_an_idempotency_key_gets_the_first_answer_again() -> None:
-    calls = 0
-
-    def count(request: Request) -> Reply:
-        nonlocal calls
-        calls += 1
-        return sandal(request)
-
-    async with gateway(count) as http:
-        headers = {**PNG, "Idempotency-Key": "key-1"}
-        first, again = [await http.post("/predict", content=SANDAL, headers=headers) for _ in range(2)]
-        other = await http.post("/predict", content=SANDAL + b"x", headers=headers)
-        odd = await http.post("/predict", content=SANDAL, headers={**PNG, "Idempotency-Key": "a b"})
-    assert calls == 1
-    assert first.content == again.content
-    assert "idempotent-replayed" not in first.headers
-    assert again.headers["idempotent-replayed"] == "true"
-    assert str(problem(other, 422)["type"]).endswith("idempotency-key-reused")
-    problem(odd, 422)
 
 
 async def test_a_batch_has_a_result_or_a_problem_for_each_file_in_order() -> None:

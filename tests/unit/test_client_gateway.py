@@ -1,13 +1,16 @@
 """The client for asyncio against the gateway itself, with a worker that the test plays."""
 
 import asyncio
+from pathlib import Path
 
 import httpx
 import pytest
 
 from messaging.contract import ErrorCode, Failure, Reply, Request
+from messaging.memory import MemoryBroker
 from mlaas_client import AsyncClient, DeadlineExceeded, NotFound, Prediction, Refused
 from tests.unit.gateways import PNG, SAMPLES, SANDAL, gateway, sandal
+from tests.unit.jobbing import job_gateway
 
 PATIENT = {"reply_timeout_ms": 60_000, "worker_silence_ms": 60_000}
 
@@ -44,13 +47,8 @@ async def test_the_deadline_is_the_gateways_too() -> None:
 
 
 @pytest.mark.anyio
-async def test_an_attempt_after_an_answer_that_was_lost_gets_that_answer() -> None:
-    """The gateway answers, the connection breaks, and the second attempt's key finds the first answer."""
-    worked = []
-
-    def work(request: Request) -> Reply:
-        worked.append(request)
-        return sandal(request)
+async def test_a_submission_whose_answer_was_lost_is_one_job(tmp_path: Path) -> None:
+    """The gateway answers, the connection breaks, and the second attempt's key finds the first job."""
 
     class Losing(httpx.AsyncBaseTransport):
         def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
@@ -63,12 +61,11 @@ async def test_an_attempt_after_an_answer_that_was_lost_gets_that_answer() -> No
                 raise httpx.ReadError("lost", request=request)
             return response
 
-    async with (
-        gateway(work, **PATIENT) as http,
-        AsyncClient("http://g", transport=Losing(http._transport)) as its,
-    ):
-        assert (await its.predict(SANDAL)).label == "Sandal"
-    assert len(worked) == 1
+    broker = MemoryBroker()
+    async with job_gateway(None, tmp_path, broker) as http:
+        async with AsyncClient("http://g", transport=Losing(http._transport)) as its:
+            assert (await its.submit([SANDAL])).total == 1
+        assert len(broker.subscribe("predict.jobs", "g").receive(10, 0.1)) == 1
 
 
 @pytest.mark.anyio

@@ -189,6 +189,8 @@ async def test_the_same_key_finds_the_same_job_at_another_gateway(tmp_path: Path
         assert again.headers["idempotent-replayed"] == "true"
         changed = await other.post("/jobs", files=files(SANDAL, SANDAL), headers={"Idempotency-Key": "k"})
         assert problem(changed, 422)["type"] == "urn:mlaas:problem:idempotency-key-reused"
+        odd = await one.post("/jobs", files=files(SANDAL), headers={"Idempotency-Key": "a b"})
+        assert "visible ASCII" in str(problem(odd, 422)["detail"])
         assert len(broker.subscribe("predict.jobs", "g").receive(10, 0.1)) == 1
 
 

@@ -92,14 +92,5 @@ async def test_the_details_of_the_examples_are_what_is_answered(
     assert {**answer, "request_id": example["request_id"]} == example
 
 
-async def test_only_where_an_idempotency_key_is_read_it_can_be_refused() -> None:
-    paths = (await document())["paths"]
-    for path, is_read in (("/predict", True), ("/predict/batch", False)):
-        post = paths[path]["post"]
-        examples = post["responses"]["422"]["content"]["application/problem+json"]["examples"]
-        assert ("idempotency-key-reused" in examples) == is_read
-        assert ("Idempotency-Key" in {its["name"] for its in post["parameters"]}) == is_read
-
-
 async def test_no_example_of_an_error_says_nothing() -> None:
     assert "what would be accepted" not in json.dumps((await document())["paths"])
