@@ -1,17 +1,17 @@
-"""From the bytes of a picture file to an upright picture, grey or RGB, white behind what is transparent."""
+"""From a picture file to an upright picture in grey or RGB, with white behind what is transparent."""
 
-import warnings
-from io import BytesIO
+from math import ceil
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
-PNG_END = b"IEND\xaeB`\x82"
-ORIENTATION = 0x0112
+from model.formats import Found, PictureError, read
+
+__all__ = ["PictureError", "Upright", "open_upright"]
+
+BAND_PIXELS = 1 << 20
+REDUCING_GAP = 2.0  # as in Pillow's thumbnail: first smaller by a whole number, then to the exact size
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -23,72 +23,98 @@ TURNS = {
 }
 
 
-class PictureError(ValueError):
-    """Not a picture that can be used; the message is fit to show to whoever sent it."""
+class Upright(NamedTuple):
+    """A decoded picture."""
+
+    image: Image.Image
+    """In mode L or RGB, white behind what is transparent."""
+    opacity: Image.Image | None
+    """In mode L: 255 where the picture is opaque, 0 where it is transparent. None if all of it is opaque."""
+    cut_off: bool
+    """The end of the file is missing, but at most a tenth of the picture."""
 
 
-def open_upright(picture: bytes, *, max_pixels: int, longest_edge: int) -> Image.Image:
-    """The picture in a PNG, JPEG or WebP file, mode L or RGB, made smaller if an edge is longer than that.
+def open_upright(picture: bytes, *, max_pixels: int, longest_edge: int) -> Upright:
+    """The picture in a PNG, JPEG or WebP file, made smaller if an edge is longer than that.
 
     Of an animation, the first frame. Raises PictureError, and whatever Pillow raises on a damaged file.
     """
-    image = open_whole(picture, max_pixels, longest_edge)
-    orientation = exif_orientation(image) if image.info else 1
-    plain = grey_or_rgb(over_white(image))
-    if max(plain.size) > longest_edge:
-        plain.thumbnail((longest_edge, longest_edge), Image.Resampling.BOX)
-    turn = TURNS.get(orientation)
-    return plain if turn is None else plain.transpose(turn)
+    found = read(picture, max_pixels, longest_edge)
+    plain, opacity = made_smaller(found, longest_edge)
+    turn = TURNS.get(found.orientation)
+    if turn is not None:
+        plain, opacity = plain.transpose(turn), opacity and opacity.transpose(turn)
+    return Upright(plain, opacity, found.cut_off)
 
 
-def open_whole(picture: bytes, max_pixels: int, longest_edge: int) -> ImageFile:
-    """The picture, loaded; its size is checked before. Raises PictureError, and whatever Pillow raises."""
-    image = reader(picture)(BytesIO(picture))
-    width, height = image.size
-    if width * height > max_pixels:
-        raise PictureError(f"The picture has {width} x {height} pixels; at most {max_pixels} are allowed.")
-    image.draft("RGB", (longest_edge, longest_edge))
-    image.load()
-    return image
+def made_smaller(found: Found, longest_edge: int) -> tuple[Image.Image, Image.Image | None]:
+    """Image and opacity as in Upright, no edge longer than that.
 
-
-def reader(picture: bytes) -> type[ImageFile]:
-    """What reads this file, by its first bytes. Raises PictureError.
-
-    Image.open would try other formats, and warn of large pictures in its own way.
+    What Pillow can't make smaller in its own mode is converted in bands: no second copy has the full size.
     """
-    if picture.startswith(b"\x89PNG\r\n\x1a\n"):
-        if PNG_END not in picture:  # Pillow reads such a file without complaint
-            raise PictureError("The PNG picture is cut off: its end is missing.")
-        return PngImageFile
-    if picture.startswith(b"\xff\xd8\xff"):
-        return JpegImageFile
-    if picture[:4] == b"RIFF" and picture[8:12] == b"WEBP":
-        return WebPImageFile
-    raise PictureError("This is not a PNG, JPEG or WebP picture.")
+    image = found.image
+    if max(image.size) <= longest_edge:
+        return over_white(found)
+    size = fitting_size(image.width, image.height, longest_edge)
+    if image.mode in ("L", "RGB") and not found.key:
+        return image.resize(size, Image.Resampling.BOX, reducing_gap=REDUCING_GAP), None
+    across, down = (int(edge / new / REDUCING_GAP) or 1 for edge, new in zip(image.size, size, strict=True))
+    reduced = (-(-image.width // across), -(-image.height // down))
+    plain, opacity = Image.new("RGB", reduced), Image.new("L", reduced, 255)
+    rows = max(1, BAND_PIXELS // (image.width * down)) * down
+    for top in range(0, image.height, rows):
+        band = (0, top, image.width, min(image.height, top + rows))
+        lower_bytes = found.lower_bytes and found.lower_bytes.crop(band)
+        colours, seen = over_white(found._replace(image=image.crop(band), lower_bytes=lower_bytes))
+        plain.paste(colours.reduce((across, down)), (0, top // down))
+        if seen is not None:
+            opacity.paste(seen.reduce((across, down)), (0, top // down))
+    used = (0, 0, image.width / across, image.height / down)
+    plain, opacity = (one.resize(size, Image.Resampling.BOX, used) for one in (plain, opacity))
+    return plain, None if opacity.getextrema() == (255, 255) else opacity
 
 
-def exif_orientation(image: Image.Image) -> int:
-    """1 (upright) to 8, as in the EXIF standard; 1 if the EXIF data cannot be read, as picture viewers do."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:
-        return 1
+def fitting_size(width: int, height: int, longest_edge: int) -> tuple[int, int]:
+    """The size with that longest edge and the nearest proportions, by the rules of Pillow's thumbnail."""
+    aspect = width / height
+    if aspect <= 1:
+        exact = longest_edge * aspect
+        nearest = min(int(exact), ceil(exact), key=lambda edge: abs(aspect - edge / longest_edge))
+        return max(1, nearest), longest_edge
+    exact = longest_edge / aspect
+    nearest = min(int(exact), ceil(exact), key=lambda edge: edge and abs(aspect - longest_edge / edge))
+    return longest_edge, max(1, nearest)
 
 
-def over_white(image: Image.Image) -> Image.Image:
-    """The picture in 8 bits a channel, with white behind what is transparent."""
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut at 255
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image
-    colours = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
-
-
-def grey_or_rgb(image: Image.Image) -> Image.Image:
-    """The picture in mode L or RGB."""
+def over_white(found: Found) -> tuple[Image.Image, Image.Image | None]:
+    """Image and opacity as in Upright, in the size of the picture."""
+    image = found.image
+    if found.key:
+        return without_key(found)
+    if image.mode == "I;16":  # Pillow would cut at 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)), None
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        opacity = image.getchannel("A")
+        if opacity.getextrema() != (255, 255):
+            white = Image.new("RGBA", image.size, "white")
+            return Image.alpha_composite(white, image).convert("RGB"), opacity
     if image.mode in ("L", "RGB"):
-        return image
-    return image.convert("L" if image.mode in ("1", "LA") else "RGB")
+        return image, None
+    return image.convert("L" if image.mode in ("1", "LA") else "RGB"), None
+
+
+def without_key(found: Found) -> tuple[Image.Image, Image.Image]:
+    """White and transparent where the picture has the colour of its key, opaque elsewhere."""
+    image = found.image.convert("L") if found.image.mode == "1" else found.image
+    upper = np.asarray(image)
+    layers = [np.atleast_3d(upper)]
+    if found.lower_bytes is not None:
+        layers.append(np.asarray(found.lower_bytes))
+    channels = [layer[..., channel] for layer in layers for channel in range(layer.shape[2])]
+    opaque = np.zeros(upper.shape[:2], bool)
+    for channel, value in zip(channels, found.key, strict=True):
+        opaque |= channel != value
+    plain = (upper >> 8 if image.mode == "I;16" else upper).astype(np.uint8)
+    plain[~opaque] = 255
+    return Image.fromarray(plain), Image.fromarray(np.where(opaque, np.uint8(255), np.uint8(0)))

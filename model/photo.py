@@ -15,6 +15,8 @@ SMALLEST_SHARE, LARGEST_SHARE = 0.02, 0.95
 LARGEST_BORDER_SHARE = 0.75
 DOUBTFUL_OVERLAP, HOPELESS_OVERLAP = 0.4, 0.8
 LEAST_EDGE = 8
+OPAQUE = 128
+SHAPE_OVERLAP = 0.97  # of garments in the data set, with their mirror images: 0.94 at most
 LIFTED_MEDIAN = 125  # white clothes, which the data set has not, become as bright as its grey ones
 
 
@@ -29,7 +31,7 @@ def cut_out(image: Image.Image) -> tuple[Pictures, bool]:
     alike = colour_overlap(small, mask) if plausible(mask) else 1.0
     if alike > HOPELESS_OVERLAP:
         mask = place_evidence(small.height, small.width) > 0
-    return bright_on_black(small, mask), alike <= DOUBTFUL_OVERLAP
+    return cut_out_by(mask, small), alike <= DOUBTFUL_OVERLAP
 
 
 def garment_mask(image: Image.Image) -> Mask:
@@ -46,6 +48,23 @@ def plausible(mask: Mask) -> bool:
     return bool(SMALLEST_SHARE <= share <= LARGEST_SHARE and border_share <= LARGEST_BORDER_SHARE)
 
 
+def is_cut_out(opacity: Pictures) -> bool:
+    """Whether what is opaque (uint8 (h, w), 0 to 255) may be a garment without its background.
+
+    It is not if it is nearly nothing, nearly everything, or a plain shape such as a circle or a card.
+    """
+    mask = opacity >= OPAQUE
+    if not SMALLEST_SHARE <= mask.mean() <= LARGEST_SHARE:
+        return False
+    left, top, right, bottom = box_around(mask) or (0, 0, 0, 0)
+    shape = mask[top:bottom, left:right]
+    overlaps = (
+        np.count_nonzero(shape & mirrored) / np.count_nonzero(shape | mirrored)
+        for mirrored in (shape[::-1], shape[:, ::-1])
+    )
+    return bool(min(overlaps) < SHAPE_OVERLAP)
+
+
 def colour_overlap(image: Image.Image, mask: Mask) -> float:
     """How much of the colours inside and outside of the mask is the same, from 0 (none) to 1 (all)."""
     colours = np.asarray(image.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
@@ -53,7 +72,7 @@ def colour_overlap(image: Image.Image, mask: Mask) -> float:
     return float(np.minimum(inside / inside.sum(), outside / outside.sum()).sum())
 
 
-def bright_on_black(image: Image.Image, mask: Mask) -> Pictures:
+def cut_out_by(mask: Mask, image: Image.Image) -> Pictures:
     """The pixels of the mask, negated, lifted and fitted into 28x28; the mask must not be empty."""
     darkness = 255 - np.asarray(image.convert("L")).astype(np.float32)
     visible = np.maximum(lifted(darkness, darkness[mask]), 1)

@@ -10,20 +10,24 @@ from PIL import Image
 
 from model.arrays import Pictures
 from model.decoding import PictureError, open_upright
-from model.photo import cut_out
-from model.product import SIDE, as_the_authors_did, border, fit, on_plain_ground, trim_box
+from model.photo import OPAQUE, cut_out, cut_out_by, is_cut_out
+from model.product import SIDE, as_the_authors_did, border, box_around, fit, on_plain_ground, trim_box
 
 __all__ = ["MODES", "Mode", "PictureError", "Prepared", "prepare"]
 
 Mode = Literal["auto", "raw28", "product", "photo"]
 """raw28: as in the data set, at most resized and negated. product: the seven steps of the data set's authors.
-photo: the garment is cut out of whatever is behind it. auto: whichever of them suits the picture."""
+photo: the garment is cut out of whatever is behind it. auto: whichever of them suits the picture.
+
+Where transparency tells garment and background apart, product trims to the opaque pixels, photo takes them as
+the mask, and raw28 puts them on black."""
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 WORKING_EDGE = 256
 SMALL_EDGE = 2 * SIDE
 DARK_MEAN = 40
+WHITE_MEDIAN = 60  # lighter clothes are told apart better if photo lifts them than as product has them
 BLACK = 8
 
 
@@ -41,17 +45,26 @@ class Prepared(NamedTuple):
 def prepare(picture: bytes, *, mode: Mode = "auto", max_pixels: int) -> Prepared:
     """The picture in a PNG, JPEG or WebP file, ready for the network. Raises PictureError."""
     try:
-        image = open_upright(picture, max_pixels=max_pixels, longest_edge=WORKING_EDGE)
-        return PREPARATIONS[suitable_mode(image) if mode == "auto" else mode](image)
+        image, transparency, cut_off = open_upright(picture, max_pixels=max_pixels, longest_edge=WORKING_EDGE)
+        opacity = None if transparency is None else np.asarray(transparency)
+        if opacity is not None and not is_cut_out(opacity):
+            opacity = None
+        used = suitable_mode(image, opacity) if mode == "auto" else mode
+        prepared = PREPARATIONS[used](image, opacity)
+        return prepared._replace(warnings=(*prepared.warnings, "picture cut off")) if cut_off else prepared
     except PictureError:
         raise
     except Exception as error:
         raise PictureError("The picture is damaged or incomplete.") from error
 
 
-def suitable_mode(image: Image.Image) -> Mode:
-    """The mode for a picture in L or RGB."""
-    if image.size == (SIDE, SIDE) or is_enlarged_raw28(image):
+def suitable_mode(image: Image.Image, opacity: Pictures | None) -> Mode:
+    """The mode for a picture in L or RGB; opacity is that of a garment without its background."""
+    if image.size == (SIDE, SIDE):
+        return "raw28"
+    if opacity is not None:
+        return "photo" if darkness(grey(image), opacity) < WHITE_MEDIAN else "product"
+    if is_enlarged_raw28(image):
         return "raw28"
     return "product" if on_plain_ground(rgb(image)) else "photo"
 
@@ -63,25 +76,34 @@ def is_enlarged_raw28(image: Image.Image) -> bool:
     return image.mode == "L" or bool(np.ptp(np.asarray(image), axis=2).max() <= BLACK)
 
 
-def as_raw28(image: Image.Image) -> Prepared:
-    """As it is, or negated if its border is bright; another size is fitted into 28x28, nothing trimmed."""
+def as_raw28(image: Image.Image, opacity: Pictures | None) -> Prepared:
+    """As it is, or negated if its border is bright; another size is fitted into 28x28, nothing trimmed.
+
+    A garment without its background is put on black, and negated if it is dark.
+    """
     if image.size == (SIDE, SIDE):
-        return Prepared(bright_on_black(grey(image)), "raw28", ())
+        return Prepared(bright_on_black(grey(image), opacity), "raw28", ())
     scale = SIDE / max(image.size)
     width, height = (max(1, round(edge * scale)) for edge in image.size)
-    small = image.convert("L").resize((width, height), Image.Resampling.BOX)
-    bright = Image.fromarray(bright_on_black(np.asarray(small)))
-    return Prepared(np.asarray(fit(bright, "black")), "raw28", doubts(image))
+
+    def small(values: Pictures) -> Pictures:
+        return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BOX))
+
+    bright = bright_on_black(small(grey(image)), None if opacity is None else small(opacity))
+    return Prepared(np.asarray(fit(Image.fromarray(bright), "black")), "raw28", doubts(image))
 
 
-def as_product(image: Image.Image) -> Prepared:
+def as_product(image: Image.Image, opacity: Pictures | None) -> Prepared:
     """The way of the data set's authors."""
-    blank = () if trim_box(rgb(image)) else ("nothing but background",)
-    return Prepared(as_the_authors_did(image.convert("RGB")), "product", doubts(image) + blank)
+    box = trim_box(rgb(image)) if opacity is None else box_around(opacity >= OPAQUE)
+    blank = () if box else ("nothing but background",)
+    return Prepared(as_the_authors_did(image.convert("RGB"), box), "product", doubts(image) + blank)
 
 
-def as_photo(image: Image.Image) -> Prepared:
+def as_photo(image: Image.Image, opacity: Pictures | None) -> Prepared:
     """Cut out of what is behind it."""
+    if opacity is not None:
+        return Prepared(cut_out_by(opacity >= OPAQUE, image), "photo", doubts(image))
     pixels, separable = cut_out(image.convert("RGB"))
     lost = () if separable else ("background not separable",)
     return Prepared(pixels, "photo", doubts(image) + lost)
@@ -107,6 +129,18 @@ def rgb(image: Image.Image) -> Pictures:
     return np.asarray(image.convert("RGB"))
 
 
-def bright_on_black(picture: Pictures) -> Pictures:
-    """The picture, negated if its border is bright. On all 70,000 pictures of the data set this is right."""
-    return 255 - picture if border(picture).mean() > 127 else picture
+def bright_on_black(picture: Pictures, opacity: Pictures | None = None) -> Pictures:
+    """The picture, negated if its border is bright. On all 70,000 pictures of the data set this is right.
+
+    With the opacity of a garment without its background: whichever makes the garment bright.
+    """
+    if opacity is None:
+        return 255 - picture if border(picture).mean() > 127 else picture
+    if darkness(picture, opacity) > 127:
+        return 255 - picture
+    return np.maximum(picture, 255 - opacity) - (255 - opacity)  # black in the place of white behind it
+
+
+def darkness(picture: Pictures, opacity: Pictures) -> float:
+    """The median over what is opaque, from 0 (white) to 255."""
+    return float(np.median(255 - picture[opacity >= min(OPAQUE, opacity.max())]))

@@ -24,10 +24,9 @@ Box = tuple[int, int, int, int]
 """Left, top, right, bottom."""
 
 
-def as_the_authors_did(image: Image.Image) -> Pictures:
-    """The seven steps on an RGB picture."""
-    box = trim_box(np.asarray(image)) or (0, 0, *image.size)
-    small = fit(image.crop(box), "white")
+def as_the_authors_did(image: Image.Image, box: Box | None) -> Pictures:
+    """The seven steps on an RGB picture, trimmed to that box."""
+    small = fit(image.crop(box) if box else image, "white")
     return 255 - np.asarray(small.filter(SHARPEN).convert("L"))
 
 

@@ -91,7 +91,7 @@ def score(kinds: Sequence[str], predicted: Sequence[str]) -> PhotoScore:
 
 def plain_inverted_resize(picture: bytes, max_pixels: int) -> Pictures:
     """What most tutorials do: the whole photo squeezed into 28x28, negated. Raises as open_upright does."""
-    image = open_upright(picture, max_pixels=max_pixels, longest_edge=256).convert("L")
+    image = open_upright(picture, max_pixels=max_pixels, longest_edge=256).image.convert("L")
     return 255 - np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 

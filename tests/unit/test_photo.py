@@ -3,7 +3,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
 from model.foreground import garment_probability, geodesic_distance, lab
-from model.photo import bright_on_black, colour_overlap, cut_out, garment_mask, plausible
+from model.photo import colour_overlap, cut_out, cut_out_by, garment_mask, plausible
 from model.regions import grown, label, shrunk, smooth, without_holes, without_small_regions
 
 SHIRT = [
@@ -100,7 +100,7 @@ def test_white_clothes_become_as_bright_as_grey_ones():
 def test_lifting_keeps_what_is_light_darker_than_what_is_not():
     image = Image.new("RGB", (56, 56), "white")
     image.paste((120, 120, 120), (20, 20, 36, 36))
-    pixels = bright_on_black(image, np.ones((56, 56), bool))
+    pixels = cut_out_by(np.ones((56, 56), bool), image)
     assert 100 < pixels[3, 3] < pixels[14, 14]
 
 

@@ -1,0 +1,370 @@
+"""The pixels of PNG, JPEG and WebP files.
+
+Only what the pixels need is read: damaged or oversized metadata never makes a sound picture unreadable.
+"""
+
+import re
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
+from itertools import product
+from struct import Struct, error, unpack_from
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageChops
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from model.webp import first_frame, scaled
+
+PNG = b"\x89PNG\r\n\x1a\n"
+CHUNK, HEADER, NUMBER = Struct(">I4s"), Struct(">IIBBBBB"), Struct(">H")
+MOST_CHUNKS = 65_536  # 10 MiB in chunks of 160 bytes; encoders write 8 KiB and more
+GREY, COLOUR, PALETTE = 0, 2, 3
+# Pillow's mode and raw mode for each bit depth and colour type.
+PNG_MODES = {
+    (1, GREY): ("1", "1"),
+    (2, GREY): ("L", "L;2"),
+    (4, GREY): ("L", "L;4"),
+    (8, GREY): ("L", "L"),
+    (16, GREY): ("I;16", "I;16B"),
+    (8, COLOUR): ("RGB", "RGB"),
+    (16, COLOUR): ("RGB", "RGB;16B"),
+    (1, PALETTE): ("P", "P;1"),
+    (2, PALETTE): ("P", "P;2"),
+    (4, PALETTE): ("P", "P;4"),
+    (8, PALETTE): ("P", "P"),
+    (8, 4): ("LA", "LA"),
+    (16, 4): ("RGBA", "LA;16B"),
+    (8, 6): ("RGBA", "RGBA"),
+    (16, 6): ("RGBA", "RGBA;16B"),
+}
+LOWER_BYTES = "RGB;16L"  # takes the second byte of each number, which in a PNG is the lower one
+# Text chunks that may have the orientation: ImageMagick's copy of the EXIF data, and XMP.
+TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
+XMP = b"XML:com.adobe.xmp"
+TEXT_OF_USE = re.compile(rb"Raw profile type (?:exif|APP1)\0|" + re.escape(XMP) + rb"\0")
+MOST_TEXT = 1 << 18
+
+START_OF_SCAN, END_OF_IMAGE, EXIF_OR_XMP = 0xDA, 0xD9, 0xE1
+STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+READABLE_FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
+METADATA = frozenset((0xFE, *range(0xE0, 0xF0)))
+COLOUR_SPACES = frozenset(((0xE0, b"JFIF\0"), (0xEE, b"Adobe")))
+BETWEEN_SCANS = METADATA | {0xC4, 0xCC, START_OF_SCAN, 0xDB, 0xDC, 0xDD}
+MOST_SEGMENTS = 10_000  # 10 MiB in the largest segments are 160
+MOST_SCANS = 64  # progressive files have about 10
+MARKER = re.compile(rb"\xff[^\x00\xff]")
+MARKER_BEHIND_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+# In the place of missing data it decodes to anything but the grey that libjpeg assumes there.
+OTHER_DATA = np.random.default_rng(1).integers(0, 255, 512, np.uint8).tobytes()
+JUDGED_EDGE = 1024
+LEAST_ROWS = 0.9
+
+LEAST_TIMES = 4  # smaller WebP pictures take Pillow little memory
+
+ORIENTATION, LONG = 0x0112, 4
+XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
+
+
+class PictureError(ValueError):
+    """Not a picture that can be used; the message is fit to show to whoever sent it."""
+
+
+class Found(NamedTuple):
+    """A picture as its file has it."""
+
+    image: Image.Image
+    """In any mode."""
+    orientation: int = 1
+    """1 (upright) to 8, as in the EXIF standard."""
+    cut_off: bool = False
+    key: tuple[int, ...] = ()
+    """The one colour that is transparent: a number for each channel of image and lower_bytes. () for none."""
+    lower_bytes: Image.Image | None = None
+    """The lower bytes of a picture of 16 bits a channel, where image has the upper ones."""
+
+
+class BareJpeg(NamedTuple):
+    """A JPEG file without its metadata."""
+
+    file: bytes
+    scans_at: int
+    """Where the first scan begins."""
+    components: bytes
+    """The identifier of each."""
+    orientation: int
+
+
+def read(picture: bytes, max_pixels: int, longest_edge: int) -> Found:
+    """The picture in a PNG, JPEG or WebP file, perhaps made smaller, but not below that longest edge.
+
+    Raises PictureError, and whatever Pillow raises on a damaged file.
+    """
+    return reader(picture)(picture, max_pixels, longest_edge)
+
+
+def reader(picture: bytes) -> Callable[[bytes, int, int], Found]:
+    """What reads this file, by its first bytes. Raises PictureError."""
+    if picture.startswith(PNG):
+        return read_png
+    if picture.startswith(b"\xff\xd8\xff"):
+        return read_jpeg
+    if picture[:4] == b"RIFF" and picture[8:12] == b"WEBP":
+        return read_webp
+    raise PictureError("This is not a PNG, JPEG or WebP picture.")
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises PictureError if there are too many pixels, or none."""
+    if width * height > max_pixels:
+        raise PictureError(f"The picture has {width} x {height} pixels; at most {max_pixels} are allowed.")
+    if not width * height:
+        raise PictureError("The picture has no pixels.")
+
+
+def read_png(picture: bytes, max_pixels: int, longest_edge: int) -> Found:
+    """The picture in a PNG file; of an animation, the one that readers of plain PNG show."""
+    chunks, pixels, ended = png_chunks(picture)
+    width, height, depth, colour, compression, filtering, interlaced = HEADER.unpack(chunks[b"IHDR"])
+    check_size(width, height, max_pixels)
+    if (depth, colour) not in PNG_MODES or compression or filtering or interlaced > 1:
+        raise PictureError("The PNG picture is of a kind that the PNG standard does not define.")
+    mode, raw_mode = PNG_MODES[depth, colour]
+    size, data = (width, height), pixels[0] if len(pixels) == 1 else b"".join(pixels)
+    try:
+        image = inflated(mode, raw_mode, size, data, interlaced)
+    except ValueError as broken:
+        raise broken if ended else PictureError("The PNG picture is cut off: its end is missing.") from broken
+    if len(chunks) == 1:
+        return Found(image, cut_off=not ended)
+    key: tuple[int, ...] = ()
+    lower_bytes = None
+    transparent = bytes(chunks.get(b"tRNS", b""))
+    if colour == PALETTE:
+        palette = bytes(chunks[b"PLTE"])
+        image.putpalette(palette.ljust(3 * 256, b"\0"))
+        if 0 < len(transparent) <= len(palette) // 3:
+            image.info["transparency"] = transparent
+    elif colour in (GREY, COLOUR) and len(transparent) == 2 * len(image.getbands()):
+        key = transparent_colour(transparent, depth, colour)
+        if (depth, colour) == (16, COLOUR):
+            lower_bytes = inflated(mode, LOWER_BYTES, size, data, interlaced)
+    return Found(image, png_orientation(chunks), not ended, key, lower_bytes)
+
+
+def transparent_colour(transparent: bytes, depth: int, colour: int) -> tuple[int, ...]:
+    """What a tRNS chunk says, in the scale in which Pillow has the pixels."""
+    top = (1 << depth) - 1
+    values = [value & top for (value,) in NUMBER.iter_unpack(transparent)]
+    if depth == 16 and colour == COLOUR:
+        return (*(value >> 8 for value in values), *(value & 255 for value in values))
+    return tuple(value if depth >= 8 else value * 255 // top for value in values)
+
+
+def png_chunks(picture: bytes) -> tuple[dict[bytes, memoryview], list[memoryview], bool]:
+    """The first chunk of each kind that is of use, all those with pixels, and whether the end is there.
+
+    Raises PictureError. A chunk with a wrong checksum is left out if the pixels can do without it.
+    """
+    view, at = memoryview(picture), len(PNG)
+    found: dict[bytes, memoryview] = {}
+    pixels: list[memoryview] = []
+    for _ in range(MOST_CHUNKS):
+        if len(picture) < at + 12:
+            return found, pixels, False
+        length, name = CHUNK.unpack_from(picture, at)
+        content, end = view[at + 8 : at + 8 + length], at + 12 + length
+        if name == b"IEND" or len(picture) < end:
+            return found, pixels, name == b"IEND"
+        critical = name in (b"IDAT", b"IHDR", b"PLTE")
+        if critical or name in (b"tRNS", b"eXIf") or (name in TEXTS and TEXT_OF_USE.match(content)):
+            sound = zlib.crc32(view[at + 4 : end - 4]) == int.from_bytes(view[end - 4 : end], "big")
+            if critical and not sound:
+                raise PictureError(
+                    f"The PNG picture is damaged: its {name.decode()} chunk has a wrong checksum."
+                )
+            if name == b"IDAT":
+                pixels.append(content)
+            elif sound and not (pixels and name in (b"PLTE", b"tRNS")):
+                found.setdefault(name, content)
+        at = end
+    raise PictureError(f"The PNG picture has more than {MOST_CHUNKS} chunks.")
+
+
+def inflated(
+    mode: str, raw_mode: str, size: tuple[int, int], data: bytes | memoryview, interlaced: int
+) -> Image.Image:
+    """The picture in the compressed data of a PNG file. Raises ValueError.
+
+    Pillow leaves rows out silently if the data end with another one, so the last pixel is marked before.
+    """
+    last = last_pixel(*size) if interlaced else (size[0] - 1, size[1] - 1)
+    for mark in (1, 0):
+        image = Image.new(mode, size, None)
+        image.putpixel(last, mark)
+        marked = image.getpixel(last)
+        image.frombytes(data, "zip", raw_mode, interlaced)
+        if image.getpixel(last) != marked:
+            return image
+    raise ValueError("There are fewer rows than the header says.")
+
+
+def last_pixel(width: int, height: int) -> tuple[int, int]:
+    """The last one of an interlaced PNG: its passes end with the odd rows, before them the odd columns."""
+    if height > 1:
+        return width - 1, height // 2 * 2 - 1
+    return max(0, width // 2 * 2 - 1), 0
+
+
+def png_orientation(chunks: dict[bytes, memoryview]) -> int:
+    """What the chunk for EXIF data says, or the texts that are used in its place."""
+    exif, xmp = bytes(chunks.get(b"eXIf", b"")), b""
+    for name in TEXTS & chunks.keys():
+        keyword, _, content = bytes(chunks[name]).partition(b"\0")
+        with suppress(ValueError, zlib.error):
+            text = png_text(name, content)
+            if keyword == XMP:
+                xmp = text
+            else:  # a line break, the name, the length, and then hexadecimal digits
+                exif = exif or bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode())
+    return orientation_of(exif, xmp)
+
+
+def png_text(name: bytes, content: bytes) -> bytes:
+    """The text in what is behind the keyword, or its start if it is long. Raises ValueError, zlib.error."""
+    if name == b"tEXt":
+        return content
+    compressed, at = True, 1
+    if name == b"iTXt":
+        compressed, at = content[:1] == b"\1", content.index(b"\0", content.index(b"\0", 2) + 1) + 1
+    text = content[at:]
+    return zlib.decompressobj().decompress(text, MOST_TEXT) if compressed else text
+
+
+def orientation_of(exif: bytes, xmp: bytes = b"") -> int:
+    """1 (upright) to 8, from EXIF data or else XMP; 1 if they cannot be read, as picture viewers do."""
+    tiff = re.sub(rb"\A(?:Exif\0\0){1,2}", b"", exif)
+    order = ">" if tiff[:2] == b"MM" else "<"
+    try:
+        (entry,) = unpack_from(f"{order}I", tiff, 4)
+        (count,) = unpack_from(f"{order}H", tiff, entry)
+        for at in range(entry + 2, entry + 2 + 12 * count, 12):
+            tag, kind = unpack_from(f"{order}HH", tiff, at)
+            if tag == ORIENTATION:
+                return int(unpack_from(f"{order}{'I' if kind == LONG else 'H'}", tiff, at + 8)[0])
+    except error:
+        pass
+    found = XMP_ORIENTATION.search(xmp)
+    return int(found[1]) if found else 1
+
+
+def read_jpeg(picture: bytes, max_pixels: int, longest_edge: int) -> Found:
+    """The picture in a JPEG file; of several, the first."""
+    bare = without_metadata(picture)
+    scans = bare.file.count(b"\xff\xda", bare.scans_at)
+    if scans > MOST_SCANS:
+        raise PictureError(f"The JPEG picture has {scans} scans; at most {MOST_SCANS} are allowed.")
+    try:
+        return Found(decoded_jpeg(bare.file, max_pixels, longest_edge), bare.orientation)
+    except OSError:
+        end = end_of_scans(bare)
+        if end is None:
+            raise
+    return Found(jpeg_without_end(bare.file[:end], max_pixels), bare.orientation, cut_off=True)
+
+
+def without_metadata(picture: bytes) -> BareJpeg:
+    """The JPEG file without the segments that the pixels do not need. Raises PictureError and ValueError."""
+    kept, components, exif, xmp, at = [b"\xff\xd8"], b"", b"", b"", 2
+    for _ in range(MOST_SEGMENTS):
+        marker = MARKER.search(picture, at)
+        if marker is None or len(picture) < marker.end() + 2:
+            raise ValueError("The file ends before the first scan.")
+        at, kind = marker.end(), picture[marker.end() - 1]
+        if kind in STANDALONE:
+            continue
+        if kind == START_OF_SCAN:
+            head = b"".join(kept)
+            file = head + memoryview(picture)[at - 2 :]
+            return BareJpeg(file, len(head), components, orientation_of(exif, xmp))
+        (length,) = NUMBER.unpack_from(picture, at)
+        content = picture[at + 2 : at + length]
+        if kind in FRAMES:
+            if kind not in READABLE_FRAMES or content[:1] != b"\x08":
+                raise PictureError("This kind of JPEG cannot be read. Save it as baseline JPEG, or as PNG.")
+            components = content[6::3]
+        if kind not in METADATA or ((kind, content[:5]) in COLOUR_SPACES and len(content) >= 12):
+            kept.append(picture[at - 2 : at + length])
+        elif kind == EXIF_OR_XMP and content.startswith(b"Exif\0"):
+            exif = exif or content
+        elif kind == EXIF_OR_XMP:
+            xmp = xmp or content
+        at += max(2, length)
+    raise PictureError(f"The JPEG picture has more than {MOST_SEGMENTS} segments.")
+
+
+def decoded_jpeg(file: bytes, max_pixels: int, longest_edge: int) -> Image.Image:
+    """The picture, up to eight times smaller, but no edge shorter than that. Raises PictureError, OSError."""
+    image = JpegImageFile(BytesIO(file))
+    check_size(*image.size, max_pixels)
+    image.draft("RGB", (longest_edge, longest_edge))
+    image.load()
+    return image
+
+
+def jpeg_without_end(file: bytes, max_pixels: int) -> Image.Image:
+    """The rows that are there. Raises PictureError if they are less than nine tenths of all.
+
+    Missing are those that would look otherwise if other data came behind.
+    """
+    shown, other = (
+        decoded_jpeg(file + data + b"\xff\xd9", max_pixels, JUDGED_EDGE) for data in (b"", OTHER_DATA)
+    )
+    differing = np.asarray(ImageChops.difference(shown, other)).reshape(shown.height, -1).any(axis=1)
+    rows = int(differing.argmax()) if differing.any() else shown.height
+    if rows < LEAST_ROWS * shown.height:
+        share = 100 * rows // shown.height
+        raise PictureError(f"The picture is damaged or incomplete: {share} % of its rows are there.")
+    return shown.crop((0, 0, shown.width, rows))
+
+
+def end_of_scans(bare: BareJpeg) -> int | None:
+    """Where the last scan ends if the mark of the end is missing; None if it is there. Raises PictureError.
+
+    Each scan of a progressive file has some bits of some coefficients: all of them must be there.
+    """
+    file, at = bare.file, bare.scans_at
+    missing = set(product(bare.components, range(64)))
+    for _ in range(MOST_SEGMENTS):
+        marker = MARKER_BEHIND_DATA.search(file, at)
+        at, kind = (marker.start(), file[marker.end() - 1]) if marker else (len(file), None)
+        if kind == END_OF_IMAGE:
+            return None
+        length = int.from_bytes(file[at + 2 : at + 4], "big")
+        content = file[at + 4 : at + 2 + length]
+        if kind not in BETWEEN_SCANS or len(content) + 2 != length:
+            break
+        if kind == START_OF_SCAN and len(content) >= 4:
+            first, last, bits = content[-3:]
+            if bits & 15 == 0:
+                missing -= set(product(content[1:-3:2], range(first, min(last, 63) + 1)))
+        at += 2 + length
+    if missing:
+        raise PictureError("The picture is damaged or incomplete: some of its scans are missing.")
+    return len(file[:at].rstrip(b"\xff"))
+
+
+def read_webp(picture: bytes, max_pixels: int, longest_edge: int) -> Found:
+    """The picture in a WebP file; of an animation, the first frame."""
+    still = first_frame(picture)
+    check_size(*still.size, max_pixels)
+    times = max(still.size) // (2 * longest_edge)
+    image = scaled(still, times) if times >= LEAST_TIMES else None
+    if image is None:
+        image = WebPImageFile(BytesIO(still.file))
+        image.load()
+    return Found(image, orientation_of(still.exif, still.xmp), still.cut_off)
