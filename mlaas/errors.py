@@ -16,7 +16,6 @@ _CODES = {
     ("model.training.dataset", "DatasetError"): os.EX_NOINPUT,
     ("model.training.learning", "TrainingError"): 1,
     ("model.manifest", "ModelError"): os.EX_DATAERR,
-    ("model.training.ood_sets", "OodSetsError"): os.EX_NOINPUT,
     ("worker.model_process", "ModelUnavailable"): os.EX_DATAERR,
 }
 

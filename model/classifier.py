@@ -13,7 +13,6 @@ from model.manifest import Manifest, ModelError
 from model.ood import Detector, load_detector
 
 WARM_UP_BATCHES = (1, 2, 8, 32)
-BATCH = 256
 
 
 class Predictions(NamedTuple):
@@ -64,12 +63,6 @@ def load(weights_dir: Path, name: str, runtime: str, threads: int) -> Classifier
     classifier = Classifier(manifest, _open(weights_dir, manifest, chosen, threads), detector)
     warm_up(classifier)
     return classifier
-
-
-def in_batches(classifier: Classifier, pictures: Pictures) -> Predictions:
-    """For any number of pictures, so many at a time that memory stays small."""
-    parts = [classifier.predict(pictures[at : at + BATCH]) for at in range(0, len(pictures), BATCH)]
-    return Predictions(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def choose(runtime: str, *, has_export: bool) -> Literal["onnx", "keras"]:

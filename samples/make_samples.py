@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from model.arrays import Labels, Probabilities
 from model.classifier import load
 from model.training import dataset
-from model.training.evaluate import predict_all
+from model.training.evaluate import in_batches
 
 ROOT = Path(__file__).parents[1]
 SURE = 0.98
@@ -20,7 +20,7 @@ SURE = 0.98
 def main() -> None:
     data = dataset.load(ROOT / "data")
     classifier = load(ROOT / "weights", "fashion-mnist", "auto", 1)
-    probabilities = predict_all(classifier, data.test_images)
+    probabilities, _ = in_batches(classifier.predict, data.test_images)
     for label, name in enumerate(dataset.LABELS):
         index = first_sure(probabilities, data.test_labels, label)
         Image.fromarray(data.test_images[index]).save(ROOT / "samples" / f"{slug(name)}.png")

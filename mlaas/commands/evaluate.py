@@ -1,5 +1,6 @@
 """evaluate."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,17 +14,18 @@ if TYPE_CHECKING:
     from model.training.figures import Evaluation, PhotoFigures
 
 FOLDER = click.Path(path_type=Path)
-LAYOUT = "The layout is one folder for each kind of clothes with its photos, as t-shirt/1.jpg."
+WIDTH = 30
 
 
 @click.command(short_help="Measure a model on test pictures, or on photos of your own.")
 @click.option("--model", "name", help="Which model.  [default: the first of model.names]")
 @click.option("--runtime", type=click.Choice(["auto", "onnx", "keras"]), help="What runs the model.")
-@click.option("--robustness", is_flag=True, help="Accuracy on corrupted pictures, too.")
-@click.option("--ood", is_flag=True, help="How well pictures of something else are noticed, too.")
-@click.option("--photos", type=FOLDER, help="A folder of photos in place of the test pictures.")
-@click.option("--report", is_flag=True, help="All of it into reports/ and docs/model-card-<model>.md.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--robustness", is_flag=True, help="Also measure accuracy on corrupted pictures.")
+@click.option("--ood", is_flag=True, help="Also measure how well out-of-distribution pictures are detected.")
+@click.option("--photos", type=FOLDER, help="Measure on a folder of photos instead of the test pictures.")
+@click.option("--report", is_flag=True, help="Measure it all; write reports/ and docs/model-card-<model>.md.")
+@click.option("--card", is_flag=True, help="Only write the model card again, from the figures in reports/.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @pass_chosen
 def evaluate(
     chosen: Chosen,
@@ -33,14 +35,19 @@ def evaluate(
     ood: bool,
     photos: Path | None,
     report: bool,
+    card: bool,
     as_json: bool,
 ) -> None:
     """Measure a model on the 10,000 test pictures, or on a folder of photos."""
     import msgspec
 
     if photos and (robustness or ood):
-        raise click.UsageError("--robustness and --ood are of the test pictures: leave out --photos")
+        raise click.UsageError("--robustness and --ood need the test pictures: leave out --photos")
     settings = chosen.load("evaluate", model__runtime=runtime)
+    name = name or settings.model.names[0]
+    if card:
+        _write_card(settings, name)
+        return
     classifier = _load(settings, name)
     found: Evaluation | PhotoFigures
     if photos:
@@ -49,24 +56,29 @@ def evaluate(
         found = _report(settings, classifier)
     else:
         found = _test_pictures(settings, classifier, robustness, ood)
-    click.echo(msgspec.json.encode(found).decode() if as_json else _text(found))
+    click.echo(msgspec.json.encode(found).decode() if as_json else "\n".join(_lines(found)))
 
 
-def _load(settings: "Settings", name: str | None) -> "Classifier":
+def write_report(settings: "Settings", name: str) -> None:
+    """Does what --report does, for the model of this name."""
+    _report(settings, _load(settings, name))
+
+
+def _load(settings: "Settings", name: str) -> "Classifier":
     from model.classifier import load
 
-    its = settings.model
-    return load(Path(its.weights_dir), name or its.names[0], its.runtime, its.threads)
+    return load(Path(settings.model.weights_dir), name, settings.model.runtime, settings.model.threads)
 
 
 def _test_pictures(settings: "Settings", classifier: "Classifier", robust: bool, ood: bool) -> "Evaluation":
     from msgspec.structs import replace
 
     from model.training import dataset, ood_sets
-    from model.training.evaluate import evaluate, robustness
+    from model.training.evaluate import evaluate, in_batches, robustness
 
     data = dataset.load(Path(settings.train.data_dir))
-    found = evaluate(classifier, data.test_images, data.test_labels)
+    probabilities, _ = in_batches(classifier.predict, data.test_images)
+    found = evaluate(classifier, probabilities, data.test_labels)
     if robust:
         found = replace(found, robustness=robustness(classifier, data.test_images, data.test_labels))
     if ood:
@@ -78,34 +90,31 @@ def _report(settings: "Settings", classifier: "Classifier") -> "Evaluation":
     from model.training import dataset, report
 
     data = dataset.load(Path(settings.train.data_dir))
-    return report.write(classifier, data, *_places(settings), _say)
-
-
-def write_report(settings: "Settings", name: str) -> None:
-    """What --report does, for the model of this name."""
-    _report(settings, _load(settings, name))
+    return report.write(classifier, data, *_folders(settings), _say)
 
 
 def _photos(settings: "Settings", classifier: "Classifier", folder: Path, write: bool) -> "PhotoFigures":
-    from model.training.photo_figures import measure
-    from model.training.photo_set import PhotoSetError
+    from model.training.photos import measure
 
-    try:
-        found = measure(classifier, folder, settings.model.max_pixels)
-    except PhotoSetError as error:
-        raise click.ClickException(f"{error} {LAYOUT}") from error
+    found = measure(classifier, folder, settings.model.max_pixels)
     if write:
         from model.training import report
 
-        report.write_photos(classifier, found, *_places(settings), _say)
+        report.write_photos(classifier, found, *_folders(settings), _say)
     return found
 
 
-def _places(settings: "Settings") -> tuple[Path, Path]:
-    """Where reports and model cards go: if not set otherwise, the project's reports/ and docs/."""
-    from mlaas.settings import ROOT
+def _write_card(settings: "Settings", name: str) -> None:
+    from model import manifest
+    from model.training import card
 
-    reports_dir = ROOT / settings.train.reports_dir
+    path = card.write(manifest.read(Path(settings.model.weights_dir), name), *_folders(settings))
+    _say(f"{path} is written")
+
+
+def _folders(settings: "Settings") -> tuple[Path, Path]:
+    """Where reports and model cards go: unless set otherwise, the project's reports/ and docs/."""
+    reports_dir = Path(settings.train.reports_dir)
     return reports_dir, reports_dir.parent / "docs"
 
 
@@ -113,11 +122,64 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _text(found: "Evaluation | PhotoFigures") -> str:
-    from mlaas.tables import of_photos, of_test_pictures
+def _lines(found: "Evaluation | PhotoFigures") -> Iterator[str]:
     from model.training.figures import Evaluation
 
-    return of_test_pictures(found) if isinstance(found, Evaluation) else of_photos(found)
+    return _of_test_pictures(found) if isinstance(found, Evaluation) else _of_photos(found)
+
+
+def _of_test_pictures(found: "Evaluation") -> Iterator[str]:
+    """Accuracy by class and over all, calibration, cost, and whatever else was measured."""
+    yield from (_line(label, accuracy) for label, accuracy in found.per_class.items())
+    yield f"{_line('all', found.accuracy)}  of {found.count} pictures, {found.runtime}"
+    yield _line("among the first two", found.top2_accuracy)
+    before = found.before_temperature
+    yield ""
+    yield f"{'temperature':{WIDTH}}       1 {found.temperature:7g}"
+    yield _line("expected calibration error", before.ece, found.ece)
+    yield _line("mean over the classes", before.classwise_ece, found.classwise_ece)
+    yield f"{'negative log likelihood, nats':{WIDTH}} {before.nll:7.4f} {found.nll:7.4f}"
+    yield f"{'Brier score':{WIDTH}} {before.brier:7.4f} {found.brier:7.4f}"
+    yield f"{'multiply-adds, parameters':{WIDTH}} {found.macs:,}, {found.parameters:,}"
+    if its := found.robustness:
+        yield ""
+        yield _line("uncorrupted", its.clean)
+        yield _line("mean of corruptions", its.mean)
+        yield from (_line(name, *levels) for name, levels in its.corruptions.items())
+    if found.ood:
+        yield ""
+        yield f"{'out of distribution':{WIDTH}}   AUROC   missed"
+        for name, figures in found.ood.items():
+            yield f"{name:{WIDTH}} {figures.auroc:7.3f} {figures.false_positive_rate:8.2%}"
+
+
+def _of_photos(found: "PhotoFigures") -> Iterator[str]:
+    """Accuracy by kind, over all, and with simpler preparation; how many unknown kinds were detected."""
+    yield from (_line_of(kind, its.right, its.total) for kind, its in found.per_kind.items())
+    yield _line_of("all", found.right, found.total)
+    yield from (_line(f"prepared by {name}", share) for name, share in found.baseline.items())
+    yield ""
+    yield "not in the data set, detected:"
+    for kind, its in found.ood.items():
+        if isinstance(its, float):
+            yield f"{kind:{WIDTH}} {its:7.3f}"
+        else:
+            yield _line_of(kind, its.flagged, its.total)
+    yield ""
+    yield from _counts("mode", found.modes.items())
+    yield from _counts("warning", found.warnings.items())
+
+
+def _counts(what: str, counted: Iterable[tuple[str, int]]) -> Iterator[str]:
+    return (f"{what} {name}: {count}" for name, count in counted)
+
+
+def _line_of(name: str, count: int, total: int) -> str:
+    return f"{_line(name, count / total)}  {count} of {total}"
+
+
+def _line(name: str, *shares: float) -> str:
+    return " ".join((f"{name:{WIDTH}}", *(f"{share:7.2%}" for share in shares)))
 
 
 COMMANDS = (evaluate,)

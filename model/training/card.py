@@ -1,76 +1,166 @@
-"""The model card: docs/model-card-<model>.md, written from the manifest and from reports/<model>/ alone."""
+"""Writes docs/model-card-<model>.md: the template card.md, filled with the figures in reports/<model>/."""
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from string import Formatter
+from typing import Any
 
 import msgspec
+import numpy as np
 
 from model.manifest import Manifest, ModelError, replace
-from model.training import card_sections as sections
-from model.training.card_sections import Sources
-from model.training.figures import Evaluation, PhotoFigures, Seed
+from model.training.figures import Evaluation, Flagged, PhotoFigures, Seed, read
 
-Structure = TypeVar("Structure")
+TEMPLATE = Path(__file__).with_name("card.md")
+NOT_SETTINGS = ("name", "version", "data_dir", "checkpoint_dir", "reports_dir", "network")
+CONFUSED_PAIRS = 6
 
-SECTIONS: tuple[Callable[[Sources], str], ...] = (
-    sections.purpose,
-    sections.data,
-    sections.network,
-    sections.training,
-    sections.accuracy,
-    sections.calibration,
-    sections.robustness,
-    sections.strangers,
-    sections.photos,
-    sections.seeds,
-    sections.limits,
-    sections.reproduce,
-)
+Rows = Iterable[Sequence[object]]
 
 
 def write(manifest: Manifest, reports_dir: Path, docs_dir: Path) -> Path:
-    """Writes the card and returns where. Raises ModelError where there is no report of these weights."""
+    """Writes the card and returns its path. Raises ModelError if there is no report on these weights."""
     path = docs_dir / f"model-card-{manifest.name}.md"
     docs_dir.mkdir(parents=True, exist_ok=True)
-    replace(path, render(sources(manifest, reports_dir, docs_dir)).encode())
+    replace(path, render(manifest, reports_dir, docs_dir).encode())
     return path
 
 
-def sources(manifest: Manifest, reports_dir: Path, docs_dir: Path) -> Sources:
-    """What is in the model's folder of reports; photos that other weights were tried on are left out."""
+def render(manifest: Manifest, reports_dir: Path, docs_dir: Path) -> str:
+    """The card for docs_dir. Raises ModelError.
+
+    A section of the template is left out if one of its values is None, and a plot if its file does not exist.
+    """
     folder = reports_dir / manifest.name
+    values = figures(manifest, folder) | {"folder": Path(os.path.relpath(folder, docs_dir)).as_posix()}
+
+    def complete(section: str) -> bool:
+        names = (re.split(r"\W", name)[0] for _, name, _, _ in Formatter().parse(section) if name)
+        return all(values[name] is not None for name in names)
+
+    sections = re.split(r"^(?=##)", TEMPLATE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    text = "".join(filter(complete, sections)).format_map(values)
+    plots = re.compile(r"!\[.*/(.*)\)")
+    paragraphs = text.strip().split("\n\n")
+    shown = (each for each in paragraphs if not (plot := plots.match(each)) or (folder / plot[1]).exists())
+    return "\n\n".join(shown) + "\n"
+
+
+def figures(manifest: Manifest, folder: Path) -> dict[str, Any]:
+    """The values of the template by name. Raises ModelError.
+
+    Photos that were measured with other weights are left out.
+    """
     metrics = read(folder / "metrics.json", Evaluation)
     if metrics is None or metrics.keras_sha256 != manifest.keras_sha256:
         raise ModelError(
-            f"{folder} has no figures of these weights. Run: mlaas evaluate --model {manifest.name} --report"
+            f"{folder} has no figures for these weights. Run: mlaas evaluate --model {manifest.name} --report"
         )
     photos = read(folder / "photos.json", PhotoFigures)
-    same = photos is not None and photos.keras_sha256 == manifest.keras_sha256
-    return Sources(
-        manifest=manifest,
-        metrics=metrics,
-        photos=photos if same else None,
-        seeds=read(folder / "seeds.json", tuple[Seed, ...]) or (),
-        pictures=frozenset(path.name for path in folder.glob("*.png")),
-        folder=Path(os.path.relpath(folder, docs_dir)).as_posix(),
-    )
+    if photos is not None and photos.keras_sha256 != manifest.keras_sha256:
+        photos = None
+    seeds = read(folder / "seeds.json", tuple[Seed, ...])
+    settings, labels, robustness = manifest.settings, manifest.labels, metrics.robustness
+    tree = {name: value for name, value in msgspec.to_builtins(settings).items() if name not in NOT_SETTINGS}
+    return {
+        "manifest": manifest,
+        "settings": settings,
+        "metrics": metrics,
+        "robustness": robustness,
+        "photos": photos,
+        "classes": len(labels),
+        "labels": ", ".join(labels),
+        "digest_rows": rows((name, f"`{digest}`") for name, digest in manifest.data_sha256.items()),
+        "channels": ", ".join(map(str, settings.network.widths)),
+        "mirrored": "yes" if settings.network.mirrored else "no",
+        "shape": " x ".join(map(str, manifest.input_shape)),
+        "minutes": manifest.wall_seconds / 60,
+        "software": ", ".join(f"{name} {version}" for name, version in manifest.software.items()),
+        "best_epochs": " and ".join(map(str, manifest.best_epochs)),
+        "setting_rows": rows(by_dotted_name(tree)),
+        "standard_error": standard_error(metrics.accuracy, metrics.count),
+        "class_rows": rows(of_classes(metrics, labels)),
+        "confused_rows": rows(most_confused(metrics, labels)),
+        "corruption_rows": robustness
+        and rows(
+            (name, *[*(f"{level:.2%}" for level in levels), "", ""][:3])
+            for name, levels in robustness.corruptions.items()
+        ),
+        "ood_rows": metrics.ood
+        and rows(
+            (name, its.count, f"{its.auroc:.3f}", f"{its.false_positive_rate:.2%}")
+            for name, its in metrics.ood.items()
+        ),
+        "modes": photos and ", ".join(f"{mode} {count}" for mode, count in photos.modes.items()),
+        "photo_rows": rows(of_photos(photos)) if photos else None,
+        "unknown_auroc": photos and photos.ood.get("auroc"),
+        "known_flagged": photos and photos.ood.get("known_flagged"),
+        "unknown_rows": photos
+        and rows(
+            (kind, f"{its.flagged} of {its.total}")
+            for kind, its in photos.ood.items()
+            if isinstance(its, Flagged)
+        ),
+        "seed_rows": rows(of_seeds(seeds)) if seeds else None,
+        "config": "" if manifest.name == "fashion-mnist" else f"--config configs/{manifest.name}.yaml ",
+    }
 
 
-def read(path: Path, kind: type[Structure]) -> Structure | None:
-    """What the file has; None without one. Raises ModelError."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except FileNotFoundError:
-        return None
-    except msgspec.DecodeError as error:
-        raise ModelError(
-            f"{path} is not what it should be ({error}). Delete it and write it anew."
-        ) from error
+def rows(cells: Rows) -> str:
+    """The rows of a Markdown table."""
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in cells)
 
 
-def render(found: Sources) -> str:
-    """The whole card; sections without figures are left out."""
-    written = (section(found) for section in SECTIONS)
-    return "\n\n".join(text for text in written if text) + "\n"
+def by_dotted_name(tree: Mapping[str, object], prefix: str = "") -> Rows:
+    """Nested settings, each with its dotted name."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from by_dotted_name(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", "none" if value == "" else value
+
+
+def standard_error(share: float, count: int) -> float:
+    """The standard error of a share of that many independent pictures."""
+    return float((share * (1 - share) / count) ** 0.5)
+
+
+def of_classes(found: Evaluation, labels: Sequence[str]) -> Rows:
+    """The accuracy of each class, and what it is most often mistaken for."""
+    for index, label in enumerate(labels):
+        if label in found.per_class:
+            answers, accuracy = np.array(found.confusion[index]), found.per_class[label]
+            count, answers[index] = int(answers.sum()), 0
+            wrong = f"{labels[int(answers.argmax())]} ({answers.max()})" if answers.any() else "nothing"
+            yield label, f"{accuracy:.2%} ± {standard_error(accuracy, count):.2%}", wrong
+
+
+def most_confused(found: Evaluation, labels: Sequence[str]) -> Rows:
+    """The pairs of labels that are taken for each other most often."""
+    counts = np.array(found.confusion)
+    both = np.triu(counts + counts.T, 1)
+    for place in islice(np.argsort(-both, axis=None, kind="stable"), CONFUSED_PAIRS):
+        one, other = np.unravel_index(place, both.shape)
+        if both[one, other]:
+            yield f"{labels[one]}, {labels[other]}", both[one, other]
+
+
+def of_photos(found: PhotoFigures) -> Rows:
+    """The accuracy on each kind, on all photos, and on all of them prepared in simpler ways."""
+    for kind, its in found.per_kind.items():
+        yield kind, f"{its.right} of {its.total}", f"{its.accuracy:.2%}"
+    yield "all", f"{found.right} of {found.total}", f"{found.accuracy:.2%}"
+    for name, share in found.baseline.items():
+        yield f"all, prepared by {name}", "", f"{share:.2%}"
+
+
+def of_seeds(found: Sequence[Seed]) -> Rows:
+    """Each training, their mean, and the standard deviation of the sample."""
+    for its in found:
+        yield its.seed, f"{its.accuracy:.2%}", f"{its.held_out_accuracy:.2%}"
+    if len(found) > 1:
+        columns = [[its.accuracy for its in found], [its.held_out_accuracy for its in found]]
+        yield "mean ± standard deviation", *(f"{np.mean(x):.2%} ± {np.std(x, ddof=1):.2%}" for x in columns)

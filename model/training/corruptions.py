@@ -1,10 +1,10 @@
-"""Corrupted pictures, to see what a classifier bears: uint8 (n, 28, 28) in and out, always the same noise.
+"""Corruptions, to measure how robust a classifier is: uint8 (n, 28, 28) in and out, always the same noise.
 
-The fifteen kinds are those of Fashion-MNIST-C (Weiss and Tonella, ISSTA 2022), written anew for grey
-pictures; their strengths are the first, third and fifth of its five. What differs from that set: it draws one
-kind for each picture, at one level; its glass blur exchanges pixels where this one copies them; its shear
-shrinks the height, too; its saturation adds a tint; it cuts values where this rounds. So accuracies are not
-to be compared with those published for it.
+The fifteen kinds are those of Fashion-MNIST-C (Weiss and Tonella, ISSTA 2022), implemented anew for grayscale
+pictures, at the first, third and fifth of its five strengths. Accuracies cannot be compared with those
+published for that set, which differs: it draws one kind and one level for each picture; its glass blur swaps
+pixels where this one copies them; its shear also shrinks the height; its saturation adds a tint; and it
+truncates values where this one rounds.
 """
 
 from collections.abc import Callable
@@ -17,22 +17,22 @@ from model.arrays import Pictures
 
 SEED = 2022
 SIDE = 28
-CENTRE = (SIDE - 1) / 2
+CENTER = (SIDE - 1) / 2
 
 Random = np.random.Generator
 Floats = NDArray[np.float64]
 Corruption = Callable[[Floats, Random], Floats]
-"""Values from 0 to 1, (n, 28, 28), in and out; what comes out may go beyond."""
+"""Values from 0 to 1, (n, 28, 28), in and out; the result may exceed that range."""
 
 
 def corrupt(pictures: Pictures, name: str, level: int) -> Pictures:
-    """The pictures under one of CORRUPTIONS; level counts its strengths from 0."""
+    """The pictures under one of CORRUPTIONS; level is the index of its strength."""
     changed = CORRUPTIONS[name][level](pictures / 255, np.random.default_rng(SEED))
     return (np.clip(changed, 0, 1) * 255).round().astype(np.uint8)
 
 
 def shot_noise(photons: float, x: Floats, random: Random) -> Floats:
-    """What a sensor sees that counts so many photons in a white pixel."""
+    """What a sensor sees that counts this many photons in a white pixel."""
     return random.poisson(x * photons) / photons
 
 
@@ -43,7 +43,7 @@ def impulse_noise(share: float, x: Floats, random: Random) -> Floats:
 
 
 def glass_blur(sigma: float, distance: int, rounds: int, x: Floats, random: Random) -> Floats:
-    """Blurred, pixels taken from up to so far away, several times, and blurred again."""
+    """Blurred; in each round every pixel replaced by one up to this distance away; blurred again."""
     x = blur(x, sigma)
     for _ in range(rounds):
         rows, columns = random.integers(-distance, distance + 1, (2, *x.shape))
@@ -52,7 +52,7 @@ def glass_blur(sigma: float, distance: int, rounds: int, x: Floats, random: Rand
 
 
 def motion_blur(radius: int, sigma: float, x: Floats, random: Random) -> Floats:
-    """Each picture smeared in a direction of its own, within 45 degrees of the horizontal."""
+    """Each picture smeared in a direction of its own, at most 45 degrees from the horizontal."""
     angle = random.uniform(-np.pi / 4, np.pi / 4, (len(x), 1, 1))
     steps = np.arange(2 * radius + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
@@ -65,27 +65,22 @@ def motion_blur(radius: int, sigma: float, x: Floats, random: Random) -> Floats:
 
 
 def shear(factor: float, x: Floats, random: Random) -> Floats:
-    """Rows moved by this fraction of their distance from the middle, to either side at random."""
+    """Rows shifted by this fraction of their distance from the middle, to a random side."""
     either = factor * random.choice((-1, 1), len(x))
     one, none = np.ones(len(x)), np.zeros(len(x))
     return warp(x, np.array(((one, none), (either, one))))
 
 
 def scale(size: float, x: Floats, random: Random) -> Floats:
-    """Shrunk to this fraction of its size, black around."""
+    """Shrunk to this fraction of its size, with black around it."""
     return warp(x, np.eye(2)[:, :, None] / size)
 
 
 def rotate(radians: float, x: Floats, random: Random) -> Floats:
-    """Turned to either side at random."""
+    """Rotated to a random side."""
     angle = radians * random.choice((-1, 1), len(x))
     sine, cosine = np.sin(angle), np.cos(angle)
     return warp(x, np.array(((cosine, -sine), (sine, cosine))))
-
-
-def brightness(added: float, x: Floats, random: Random) -> Floats:
-    """Brighter everywhere, the background too."""
-    return x + added
 
 
 def contrast(kept: float, x: Floats, random: Random) -> Floats:
@@ -96,37 +91,12 @@ def contrast(kept: float, x: Floats, random: Random) -> Floats:
 
 
 def saturate(gain: float, added: float, x: Floats, random: Random) -> Floats:
-    """Multiplied, so that much of it becomes black or white: what changing the saturation does to grey."""
+    """Multiplied and brightened, background included: what a change of saturation does to gray."""
     return x * gain + added
 
 
-def inverse(x: Floats, random: Random) -> Floats:
-    """Dark on white."""
-    return 1 - x
-
-
-def mirror(x: Floats, random: Random) -> Floats:
-    """Left to right."""
-    return x[:, :, ::-1]
-
-
-def upside_down(x: Floats, random: Random) -> Floats:
-    """Top to bottom."""
-    return x[:, ::-1]
-
-
-def turn_left(x: Floats, random: Random) -> Floats:
-    """A quarter turn."""
-    return np.rot90(x, 1, (1, 2))
-
-
-def turn_right(x: Floats, random: Random) -> Floats:
-    """A quarter turn."""
-    return np.rot90(x, -1, (1, 2))
-
-
 def blur(x: Floats, sigma: float) -> Floats:
-    """A Gaussian with this standard deviation in pixels; the outermost pixels go on outside."""
+    """Convolved with a Gaussian of this standard deviation in pixels; the outermost pixels are repeated."""
     reach = round(4 * sigma)
     weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
     weights /= weights.sum()
@@ -137,19 +107,19 @@ def blur(x: Floats, sigma: float) -> Floats:
 
 
 def pick(x: Floats, rows: NDArray[np.int_], columns: NDArray[np.int_]) -> Floats:
-    """The pixels at these places, (n, 28, 28) or what becomes that; outside, the nearest inside."""
+    """The pixels at these places, which broadcast to (n, 28, 28); the nearest one for a place outside."""
     rows, columns = (np.clip(places, 0, SIDE - 1) for places in (rows, columns))
     return x[np.arange(len(x))[:, None, None], rows, columns]
 
 
 def warp(x: Floats, matrices: Floats) -> Floats:
-    """Each pixel from where its picture's matrix takes its row and column, counted from the centre.
+    """Each pixel from where its picture's matrix maps its row and column, both relative to the center.
 
-    matrices is (2, 2, n), or (2, 2, 1) for one that is everybody's. A place between pixels has a share of
-    each, one outside is black.
+    matrices: (2, 2, n), or (2, 2, 1) for one that all pictures share. Places between pixels are interpolated;
+    places outside are black.
     """
-    offsets = np.indices((SIDE, SIDE)) - CENTRE
-    places = np.einsum("abn,bij->anij", matrices, offsets) + CENTRE + 1
+    offsets = np.indices((SIDE, SIDE)) - CENTER
+    places = np.einsum("abn,bij->anij", matrices, offsets) + CENTER + 1
     places = np.broadcast_to(np.clip(places, 0, SIDE + 1), (2, *x.shape))
     low = np.minimum(places.astype(int), SIDE)
     (row, column), (down, right) = low, places - low
@@ -168,13 +138,13 @@ CORRUPTIONS: dict[str, tuple[Corruption, ...]] = {
     "shear": tuple(partial(shear, factor) for factor in (0.2, 0.6, 1.0)),
     "scale": tuple(partial(scale, size) for size in (0.9, 0.7, 0.5)),
     "rotate": tuple(partial(rotate, radians) for radians in (0.2, 0.6, 1.0)),
-    "brightness": tuple(partial(brightness, added) for added in (0.1, 0.3, 0.5)),
+    "brightness": tuple(partial(saturate, 1, added) for added in (0.1, 0.3, 0.5)),
     "contrast": tuple(partial(contrast, kept) for kept in (0.4, 0.2, 0.05)),
     "saturate": tuple(partial(saturate, *how) for how in ((0.3, 0), (2, 0), (20, 0.2))),
-    "inverse": (inverse,),
-    "mirror": (mirror,),
-    "upside down": (upside_down,),
-    "turn left": (turn_left,),
-    "turn right": (turn_right,),
+    "inverse": (lambda x, random: 1 - x,),
+    "mirror": (lambda x, random: x[:, :, ::-1],),
+    "upside down": (lambda x, random: x[:, ::-1],),
+    "turn left": (lambda x, random: np.rot90(x, 1, (1, 2)),),
+    "turn right": (lambda x, random: np.rot90(x, -1, (1, 2)),),
 }
-"""Each with its strengths, from mild to severe."""
+"""Each kind at its strengths, from mild to severe."""

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: where its files are, how they are read, and proof that they are the right ones."""
+"""Fashion-MNIST: finds its files, reads them, checks that they are the published ones, and splits them."""
 
 import gzip
 import hashlib
@@ -11,23 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.arrays import Labels, Pictures
+from model.settings import TrainSettings
 
 LABELS = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
 
-# The files as corrected on 2017-08-31. Of the unpacked arrays: the .gz files differ from source to source.
+# The files as corrected on 2017-08-31. The digests are those of the arrays, since .gz files differ by source.
 DIGESTS = {
     "train-images-idx3-ubyte": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
     "train-labels-idx1-ubyte": "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
@@ -37,7 +30,7 @@ DIGESTS = {
 
 
 class DatasetError(Exception):
-    """The data set is missing or damaged; the message says what to do."""
+    """A data set is missing or damaged; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,36 +42,53 @@ class Dataset:
     test_images: Pictures
     test_labels: Labels
 
+    def limited(self, pictures: int) -> "Dataset":
+        """The first pictures of both parts; all of them for 0."""
+        end = pictures or None
+        return Dataset(
+            self.train_images[:end], self.train_labels[:end], self.test_images[:end], self.test_labels[:end]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The training part in two: pictures to train on, and pictures held out to choose the epoch with."""
+
+    images: Pictures
+    labels: Labels
+    held_out_images: Pictures
+    held_out_labels: Labels
+
 
 def load(data_dir: Path) -> Dataset:
-    """The data set: from data_dir, else Debian's package, else downloaded by Keras. Raises DatasetError."""
+    """The data set: from data_dir, or Debian's package, or downloaded by Keras. Raises DatasetError."""
     folder = find(data_dir, DEBIAN_DIR)
     arrays = download() if folder is None else read_folder(folder)
-    check(arrays, DIGESTS, "downloaded files" if folder is None else str(folder))
+    check(arrays, DIGESTS, "the download" if folder is None else str(folder))
     return Dataset(*arrays.values())
 
 
 def find(*folders: Path) -> Path | None:
-    """The first folder that has all four files, packed or not."""
+    """The first folder that has all four files, compressed or not."""
     return next((folder for folder in folders if all(_file(folder, name) for name in DIGESTS)), None)
 
 
 def read_folder(folder: Path) -> dict[str, NDArray[np.uint8]]:
-    """The four arrays, by the names of their files."""
+    """The four arrays by file name. Raises DatasetError."""
     return {name: read_idx(path) for name in DIGESTS if (path := _file(folder, name))}
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """The array in one idx file, packed with gzip or not. Raises DatasetError."""
+    """The array in an idx file, compressed with gzip or not. Raises DatasetError."""
     try:
         raw = path.read_bytes()
         return parse_idx(gzip.decompress(raw) if path.suffix == ".gz" else raw)
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DatasetError(f"{path} is damaged ({error}). Delete it and fetch it again.") from error
+        raise DatasetError(f"{path} is damaged ({error}). Delete it and download it again.") from error
 
 
 def parse_idx(raw: bytes) -> NDArray[np.uint8]:
-    """The uint8 array in the bytes of an idx file. Raises ValueError."""
+    """The array in the bytes of an idx file. Raises ValueError."""
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
         raise ValueError("not an idx file of bytes")
     dimensions = raw[3]
@@ -87,22 +97,17 @@ def parse_idx(raw: bytes) -> NDArray[np.uint8]:
 
 
 def check(arrays: Mapping[str, NDArray[np.uint8]], digests: Mapping[str, str], source: str) -> None:
-    """Raises DatasetError unless every array has the digest it should have."""
+    """Raises DatasetError unless every array has its digest."""
     for name, array in arrays.items():
-        if digest(array) != digests[name]:
+        if hashlib.sha256(array.tobytes()).hexdigest() != digests[name]:
             raise DatasetError(
-                f"{name} from {source} is not Fashion-MNIST as published since August 2017. "
-                "Delete it and fetch it again: github.com/zalandoresearch/fashion-mnist, folder data/fashion."
+                f"{name} from {source} is not Fashion-MNIST as published since August 2017. Delete it and "
+                "download it again: github.com/zalandoresearch/fashion-mnist, folder data/fashion."
             )
 
 
-def digest(array: NDArray[np.uint8]) -> str:
-    """SHA-256 of the array's bytes."""
-    return hashlib.sha256(array.tobytes()).hexdigest()
-
-
 def download() -> dict[str, NDArray[np.uint8]]:
-    """The four arrays through Keras, which shows its progress and keeps the files. Raises DatasetError."""
+    """The four arrays through Keras, which shows its progress and caches the files. Raises DatasetError."""
     import keras
 
     try:
@@ -115,8 +120,15 @@ def download() -> dict[str, NDArray[np.uint8]]:
     return dict(zip(DIGESTS, (*train, *test), strict=True))
 
 
+def split(data: Dataset, settings: TrainSettings) -> Split:
+    """The training part in two; the same data_seed gives the same split."""
+    out = held_out(data.train_labels, settings.validation_pictures, settings.data_seed)
+    images, labels = data.train_images, data.train_labels
+    return Split(images[~out], labels[~out], images[out], labels[out])
+
+
 def held_out(labels: Labels, count: int, seed: int) -> NDArray[np.bool_]:
-    """Which pictures to keep from training: bool (n,), about count, the same share of every class."""
+    """Which pictures to hold out: bool (n,), about count of them, the same share of every class."""
     random = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):

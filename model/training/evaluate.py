@@ -1,41 +1,46 @@
-"""How good a classifier is: `mlaas evaluate`."""
+"""From probabilities to figures: accuracy, calibration, and accuracy on corrupted pictures."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model.arrays import Labels, Pictures, Probabilities
-from model.classifier import Classifier, in_batches
+from model.arrays import Labels, Pictures, Probabilities, Scores
+from model.classifier import Classifier
 from model.manifest import Metrics
-from model.training import corruptions
-from model.training.calibration import with_temperature
+from model.training.corruptions import CORRUPTIONS, corrupt
 from model.training.figures import Calibration, Evaluation, Robustness
 
+BATCH = 256
 BINS = 15
+COLDEST, HOTTEST = 0.2, 5.0
 ROBUSTNESS_PICTURES = 2000
-"""Of each corruption and level: there are 35 of them, and the standard error is at most 1.1 points."""
+"""Of each corruption and level. There are 35 of these, and the standard error is at most 1.1 points."""
+
+Floats = NDArray[np.float32]
+Losses = Floats
+"""(n,), in nats."""
 
 
 class Bins(NamedTuple):
-    """Answers sorted by confidence into bins of equal width, empty ones included: how many there are in each,
-    and the sums of their confidences and of the right ones, all float64 (bins,).
-    """
+    """Answers in bins of equal width by confidence: for each bin, three sums over its answers."""
 
     counts: NDArray[np.float64]
     confidence: NDArray[np.float64]
     hits: NDArray[np.float64]
 
 
-def evaluate(classifier: Classifier, images: Pictures, labels: Labels) -> Evaluation:
-    """The figures over these pictures."""
-    return evaluate_answers(classifier, predict_all(classifier, images), labels)
+def in_batches(run: Callable[[Pictures], tuple[Floats, Floats]], pictures: Pictures) -> tuple[Floats, Floats]:
+    """What a runtime, or a classifier's predict, gives for any number of pictures, in bounded memory."""
+    parts = [run(pictures[at : at + BATCH]) for at in range(0, len(pictures), BATCH)]
+    first, second = map(np.concatenate, zip(*parts, strict=True))
+    return first, second
 
 
-def evaluate_answers(classifier: Classifier, probabilities: Probabilities, labels: Labels) -> Evaluation:
-    """The figures of what the classifier answered to pictures of these labels."""
+def evaluate(classifier: Classifier, probabilities: Probabilities, labels: Labels) -> Evaluation:
+    """The figures of the classifier, which gave these probabilities for pictures with these labels."""
     manifest = classifier.manifest
     before = with_temperature(probabilities, 1 / manifest.temperature)
     return Evaluation(
@@ -45,7 +50,9 @@ def evaluate_answers(classifier: Classifier, probabilities: Probabilities, label
         runtime=classifier.runtime,
         top2_accuracy=top_accuracy(probabilities, labels, 2),
         temperature=manifest.temperature,
-        before_temperature=calibration(measure(before, labels, manifest.labels)),
+        before_temperature=msgspec.convert(
+            measure(before, labels, manifest.labels), Calibration, from_attributes=True
+        ),
         macs=manifest.multiply_adds,
         parameters=manifest.parameters,
         confusion=confusion(probabilities, labels),
@@ -53,13 +60,8 @@ def evaluate_answers(classifier: Classifier, probabilities: Probabilities, label
     )
 
 
-def predict_all(classifier: Classifier, images: Pictures) -> Probabilities:
-    """The probabilities for any number of pictures."""
-    return in_batches(classifier, images).probabilities
-
-
 def measure(probabilities: Probabilities, labels: Labels, names: Sequence[str]) -> Metrics:
-    """The figures of these probabilities; a class without pictures is left out of per_class."""
+    """The figures of these probabilities; per_class leaves out classes without pictures."""
     right = probabilities.argmax(axis=1) == labels
     of_class = {name: right[labels == index] for index, name in enumerate(names)}
     truth = np.eye(len(names))[labels]
@@ -75,34 +77,14 @@ def measure(probabilities: Probabilities, labels: Labels, names: Sequence[str]) 
     )
 
 
-def calibration(metrics: Metrics) -> Calibration:
-    """Those of the figures that depend on the temperature."""
-    return Calibration(
-        ece=metrics.ece, classwise_ece=metrics.classwise_ece, nll=metrics.nll, brier=metrics.brier
-    )
-
-
-def calibration_error(confidence: np.ndarray, hits: np.ndarray) -> float:
-    """Mean distance between confidence and share of hits, both (n,), over bins of equal width."""
-    found = in_bins(confidence, hits)
-    return float(np.abs(found.confidence - found.hits).sum() / len(confidence))
-
-
-def in_bins(confidence: np.ndarray, hits: np.ndarray) -> Bins:
-    """Confidences and hits, both (n,), sorted into 15 bins from 0 to 1."""
-    bin_of = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    weights = (np.ones(len(hits)), confidence, hits)
-    return Bins(*(np.bincount(bin_of, weight, BINS).astype(np.float64) for weight in weights))
-
-
 def top_accuracy(probabilities: Probabilities, labels: Labels, answers: int) -> float:
-    """How often the label is among so many most probable ones."""
+    """How often the label is among this many most probable ones."""
     best = np.argsort(probabilities, axis=1)[:, -answers:]
     return float((best == labels[:, None]).any(axis=1).mean())
 
 
 def confusion(probabilities: Probabilities, labels: Labels) -> tuple[tuple[int, ...], ...]:
-    """How many pictures of each label (row) were answered with each label (column)."""
+    """How many pictures of each label (row) got each answer (column)."""
     classes = probabilities.shape[1]
     pairs = labels.astype(int) * classes + probabilities.argmax(axis=1)
     counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
@@ -110,15 +92,15 @@ def confusion(probabilities: Probabilities, labels: Labels) -> tuple[tuple[int, 
 
 
 def robustness(classifier: Classifier, images: Pictures, labels: Labels) -> Robustness:
-    """The accuracy under every corruption, on the first 2,000 of these pictures."""
+    """Accuracy under every corruption, on the first 2,000 of these pictures."""
     images, labels = images[:ROBUSTNESS_PICTURES], labels[:ROBUSTNESS_PICTURES]
 
     def accuracy(pictures: Pictures) -> float:
-        return float((predict_all(classifier, pictures).argmax(axis=1) == labels).mean())
+        return float((in_batches(classifier.predict, pictures)[0].argmax(axis=1) == labels).mean())
 
     found = {
-        name: tuple(accuracy(corruptions.corrupt(images, name, level)) for level in range(len(levels)))
-        for name, levels in corruptions.CORRUPTIONS.items()
+        name: tuple(accuracy(corrupt(images, name, level)) for level in range(len(levels)))
+        for name, levels in CORRUPTIONS.items()
     }
     return Robustness(
         count=len(images),
@@ -126,3 +108,62 @@ def robustness(classifier: Classifier, images: Pictures, labels: Labels) -> Robu
         mean=float(np.mean([np.mean(levels) for levels in found.values()])),
         corruptions=found,
     )
+
+
+def auroc(positives: Scores, negatives: Scores) -> float:
+    """The probability that a positive scores above a negative; equal scores count half (Mann-Whitney U)."""
+    ordered = np.sort(negatives)
+    below = np.searchsorted(ordered, positives, "left") + np.searchsorted(ordered, positives, "right")
+    return float(below.mean() / (2 * len(negatives)))
+
+
+# Calibration: how far confidence agrees with accuracy, and the temperature that makes it agree
+# (Guo et al., arXiv 1706.04599).
+
+
+def in_bins(confidence: NDArray[Any], hits: NDArray[Any]) -> Bins:
+    """Confidences and hits, both (n,), in 15 bins from 0 to 1."""
+    bin_of = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    weights = (np.ones(len(hits)), confidence, hits)
+    return Bins(*(np.bincount(bin_of, weight, BINS).astype(np.float64) for weight in weights))
+
+
+def calibration_error(confidence: NDArray[Any], hits: NDArray[Any]) -> float:
+    """The mean distance between confidence and share of hits, both (n,), over the bins."""
+    found = in_bins(confidence, hits)
+    return float(np.abs(found.confidence - found.hits).sum() / len(confidence))
+
+
+def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
+    """The divisor of the logits (n, classes) that makes the labels most likely.
+
+    The likelihood has a single maximum, so a golden-section search finds it.
+    """
+    low, high = np.log(COLDEST), np.log(HOTTEST)
+    golden = (5**0.5 - 1) / 2
+    while high - low > 1e-4:
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        if nll(logits / np.exp(left), labels) < nll(logits / np.exp(right), labels):
+            high = right
+        else:
+            low = left
+    return round(float(np.exp((low + high) / 2)), 4)
+
+
+def nll(logits: NDArray[np.float32], labels: Labels) -> float:
+    """The mean negative log likelihood of the labels, in nats."""
+    return float(losses(logits, labels).mean())
+
+
+def losses(logits: NDArray[np.float32], labels: Labels) -> Losses:
+    """The negative log likelihood of each picture's label."""
+    top = logits.max(axis=1, keepdims=True)
+    total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
+    found: Losses = total - logits[np.arange(len(logits)), labels]
+    return found
+
+
+def with_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
+    """The probabilities that the same logits would give at this temperature; 1 changes nothing."""
+    raised = np.maximum(probabilities, 1e-30) ** (1 / temperature)
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)

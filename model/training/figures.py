@@ -1,12 +1,17 @@
-"""What is measured of a model, as reports/<model>/*.json has it. Shares and accuracies are fractions."""
+"""The figures of a model, as reports/<model>/*.json contains them. Shares and accuracies are fractions."""
+
+from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from model.training.ood_sets import OodFigures
+from model.manifest import ModelError
+
+Figures = TypeVar("Figures")
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """How far probabilities can be believed: see manifest.Metrics."""
+    """How far the probabilities can be trusted; manifest.Metrics explains each."""
 
     ece: float
     classwise_ece: float
@@ -15,10 +20,10 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Robustness(msgspec.Struct, frozen=True, kw_only=True):
-    """Accuracy on corrupted pictures: of each corruption, its levels from mild to severe.
+    """Accuracy on corrupted pictures: for each corruption, by level from mild to severe.
 
-    clean is the accuracy on the same pictures as they are. mean is over the corruptions, each counted as the
-    mean of its levels.
+    clean: accuracy on the same pictures without corruption. mean: over the corruptions, each represented by
+    the mean of its levels.
     """
 
     count: int
@@ -27,12 +32,24 @@ class Robustness(msgspec.Struct, frozen=True, kw_only=True):
     corruptions: dict[str, tuple[float, ...]]
 
 
-class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One model on the test pictures: metrics.json.
+class OodFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """How well the pictures of one out-of-distribution set are told from the test pictures.
 
-    keras_sha256 says which weights these are. confusion counts pictures: a row for each true label, a column
-    for each answer. temperature is what the logits were divided by; before_temperature is without. macs is
-    multiplications with addition for one picture. ood has the sets of strangers by name.
+    auroc: the probability that a picture of the set scores above a test picture. false_positive_rate: the
+    share of the set that scores 1 or less, and so passes as clothing. count: the size of the set.
+    """
+
+    auroc: float
+    false_positive_rate: float
+    count: int
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A model on the test pictures: metrics.json.
+
+    keras_sha256: which weights were measured. before_temperature: with undivided logits. macs: multiply-adds
+    per picture. confusion: counts of pictures, a row for each label and a column for each answer. ood: the
+    figures of each out-of-distribution set by name.
     """
 
     model: str
@@ -56,28 +73,27 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ood: dict[str, OodFigures] | None = None
 
 
-class Flagged(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of so many photos scored above 1, as not like the training pictures."""
-
-    flagged: int
-    total: int
-
-
 class Right(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of so many photos got an answer that counts as right."""
+    """How many of the photos got an answer that counts as right."""
 
     right: int
     total: int
     accuracy: float
 
 
-class PhotoFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """One model on a folder of photos: photos.json.
+class Flagged(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of the photos scored above 1, as out of distribution."""
 
-    baseline has the accuracy of simpler ways to prepare the photos. per_kind has the kinds that the model
-    knows. ood has the kinds that it does not know; auroc, the chance that a photo of one of those scores
-    above one of a known kind; and known_flagged, the share of the known ones that score above 1. modes and
-    warnings count photos.
+    flagged: int
+    total: int
+
+
+class PhotoFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on a folder of photos: photos.json.
+
+    baseline: accuracy with simpler ways of preparing the photos. per_kind: the kinds that the model knows.
+    ood: the kinds that it does not know; auroc, the probability that a photo of one of these scores above one
+    of a known kind; known_flagged, the share of known ones that score above 1. modes, warnings: counts.
     """
 
     model: str
@@ -94,7 +110,7 @@ class PhotoFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Epoch(msgspec.Struct, frozen=True):
-    """One pass over the training pictures, as history.json has it. Losses are in nats."""
+    """One pass over the training pictures. Losses are in nats."""
 
     loss: float
     accuracy: float
@@ -104,14 +120,30 @@ class Epoch(msgspec.Struct, frozen=True):
 
 
 class History(msgspec.Struct, frozen=True):
-    """history.json, as far as it is shown."""
+    """The epochs of the training that was shipped: history.json."""
 
     history: tuple[Epoch, ...]
 
 
 class Seed(msgspec.Struct, frozen=True, kw_only=True):
-    """One training of the same recipe from other first weights: an entry of seeds.json."""
+    """One training of several that differ only by seed: an entry of seeds.json."""
 
     seed: int
     accuracy: float
     held_out_accuracy: float
+    seconds: float
+
+
+def read(path: Path, kind: type[Figures]) -> Figures | None:
+    """The figures in this file; None if it does not exist. Raises ModelError."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise ModelError(f"{path} has unexpected content ({error}). Delete it and write it again.") from error
+
+
+def encode(figures: object) -> bytes:
+    """The content of a file with these figures."""
+    return msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n"

@@ -1,44 +1,118 @@
-"""The epochs of a training, each kept as it ends."""
+"""The epochs of one network. Each is kept as it ends, so that an interrupted training can go on."""
 
 import time
 from collections.abc import Callable
-from typing import Protocol
+from pathlib import Path
 
 import keras
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from model.arrays import Pictures
-from model.settings import TrainSettings
-from model.training import skipping
-from model.training.calibration import losses, nll
-from model.training.checkpoint import Checkpoints, Progress
-from model.training.dataset import LABELS
+from model.manifest import replace, sha256
+from model.settings import TrainSettings, recipe
+from model.training import lessons
+from model.training.dataset import LABELS, Split
+from model.training.evaluate import Losses, losses, nll
 from model.training.figures import Epoch
-from model.training.fitting import Fitting, Shown
-from model.training.lessons import Lessons, Split
-from model.training.network import to_train
-from model.training.normalization import FusedBatchNormalization
-from model.training.objective import Objective, accuracy
-from model.training.precision import precision
-from model.training.skipping import Chosen
-from model.training.teaching import Teacher
+from model.training.lessons import Chosen, Lessons, Teacher
+from model.training.network import FusedBatchNormalization, Objective, accuracy, precision, to_train
+from model.training.passes import Shown, passes_of
 
 Report = Callable[[str], None]
+"""Gets one line of text at a time."""
 
 STATISTICS_MOMENTUM = 0.95
-"""Of the running mean and variance; Keras's 0.99 lags too far behind where an epoch has 400 steps."""
-
-
-class Passes(Protocol):
-    """What shows pictures to one learner: see model.training.fitting.Fitting."""
-
-    def run(self, epoch: int, shown: Shown, batch_size: int, *, progress_bar: bool) -> tuple[float, float]:
-        """One pass over the pictures: mean loss and accuracy."""
+"""Of the running mean and variance. Keras's 0.99 lags too far behind where an epoch has 400 steps."""
 
 
 class TrainingError(Exception):
     """Training cannot go on; the message says what to change."""
+
+
+class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far a training has come, and Keras's backend in the last epoch. Epochs count from 1."""
+
+    history: tuple[Epoch, ...] = ()
+    backend: str = ""
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs have ended."""
+        return len(self.history)
+
+    @property
+    def best_epoch(self) -> int:
+        """The last of those with the highest held-out accuracy; 0 if none has ended."""
+        ranked = [(epoch.held_out_accuracy, number) for number, epoch in enumerate(self.history, 1)]
+        return max(ranked)[1] if ranked else 0
+
+    def after(self, epoch: Epoch) -> "Progress":
+        """The progress after one more epoch."""
+        return Progress((*self.history, epoch), keras.backend.backend())
+
+
+class Checkpoints:
+    """The folder of one training, valid at every moment: other settings have a folder of their own.
+
+    progress.json says which files belong together. It is replaced last, atomically.
+    """
+
+    def __init__(self, settings: TrainSettings) -> None:
+        self._folder = Path(settings.checkpoint_dir, f"{settings.name}-{fingerprint(settings)}")
+
+    def progress(self) -> Progress:
+        """How far the training has come."""
+        path = self._folder / "progress.json"
+        return msgspec.json.decode(path.read_bytes(), type=Progress) if path.exists() else Progress()
+
+    def restore(self, learner: keras.Model, averaged: keras.Model) -> Progress:
+        """Loads both networks, and the state of the optimizer, as they were after the last whole epoch."""
+        progress = self.progress()
+        if progress.epochs_done:
+            learner.load_weights(self._weights(progress.epochs_done, "learner"))
+            averaged.load_weights(self._weights(progress.epochs_done, "averaged"))
+        return progress
+
+    def save(self, learner: keras.Model, averaged: keras.Model, progress: Progress) -> None:
+        """Keeps the epoch that just ended and the best one so far."""
+        files = [self._weights(progress.epochs_done, kind) for kind in ("learner", "averaged")]
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for network, file in zip((learner, averaged), files, strict=True):
+            network.save_weights(file)
+        replace(self._folder / "progress.json", msgspec.json.encode(progress))
+        self._delete("epoch-*", {*files, self.best(progress)})
+
+    def best(self, progress: Progress) -> Path:
+        """The file with the averaged weights of the best epoch."""
+        return self._weights(progress.best_epoch, "averaged")
+
+    def losses(self, epoch: int) -> Losses:
+        """What keep_losses kept for this epoch."""
+        kept: Losses = np.load(self._losses(epoch), allow_pickle=False)
+        return kept
+
+    def keep_losses(self, epoch: int, losses: Losses) -> None:
+        """Keeps the loss of each picture before this epoch, in place of earlier ones."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        np.save(self._losses(epoch), losses)
+        self._delete("losses-*.npy", {self._losses(epoch)})
+
+    def _weights(self, epoch: int, kind: str) -> Path:
+        return self._folder / f"epoch-{epoch:03}.{kind}.weights.h5"
+
+    def _losses(self, epoch: int) -> Path:
+        return self._folder / f"losses-{epoch:03}.npy"
+
+    def _delete(self, pattern: str, but: set[Path]) -> None:
+        for path in set(self._folder.glob(pattern)) - but:
+            path.unlink()
+
+
+def fingerprint(settings: TrainSettings) -> str:
+    """Eight characters that change with every setting that changes the weights."""
+    return sha256(msgspec.json.encode(recipe(settings)))[:8]
 
 
 def learn(
@@ -50,26 +124,26 @@ def learn(
     *,
     progress_bar: bool,
 ) -> Progress:
-    """Runs the epochs that are left. Raises TrainingError."""
+    """Runs the remaining epochs. Raises TrainingError."""
     if settings.epochs <= settings.warmup_epochs:
-        raise TrainingError("train.epochs and train.later_epochs must be more than train.warmup_epochs")
+        raise TrainingError("train.epochs and train.later_epochs must be greater than train.warmup_epochs")
     keras.utils.set_random_seed(settings.seed)
-    learner = prepare(settings, len(data.images), taught=teacher is not None)
+    learner = compiled(settings, len(data.images), taught=teacher is not None)
     averaged = untrained(settings)
     averaged.set_weights(learner.get_weights())
     passes = passes_of(learner, averaged, settings.ema_decay)
-    lessons = Lessons(data, settings, teacher)
+    material = Lessons(data, settings, teacher)
     progress = checkpoints.restore(learner, averaged)
     for epoch in range(progress.epochs_done, settings.epochs):
         started = time.monotonic()
-        chosen = choose(settings, data, averaged, checkpoints, epoch)
-        loss, hits = run_epoch(passes, lessons, chosen, epoch, settings.batch_size, progress_bar)
+        order, weights = choose(settings, data, averaged, checkpoints, epoch)
+        images, targets = material.of(epoch)
+        shown = Shown(images[order], targets[order], weights)
+        loss, hits = passes.run(epoch, shown, settings.batch_size, progress_bar=progress_bar)
         held_out = judge(averaged, data)
-        ended = Epoch(loss, hits, *held_out, round(time.monotonic() - started, 1))
         if not np.isfinite((loss, held_out[0])).all():
-            raise TrainingError(
-                f"the loss is not a number any more in epoch {epoch + 1}; lower train.learning_rate"
-            )
+            raise TrainingError(f"The loss in epoch {epoch + 1} is not a number: lower train.learning_rate")
+        ended = Epoch(loss, hits, *held_out, round(time.monotonic() - started, 1))
         progress = progress.after(ended)
         checkpoints.save(learner, averaged, progress)
         report(describe(progress, settings.epochs))
@@ -77,7 +151,7 @@ def learn(
 
 
 def untrained(settings: TrainSettings) -> keras.Model:
-    """The network of these settings, in the precision that it is trained in."""
+    """A network with first weights, in the precision that it is trained in."""
 
     def normalize() -> keras.Layer:
         return FusedBatchNormalization(momentum=STATISTICS_MOMENTUM)
@@ -86,14 +160,11 @@ def untrained(settings: TrainSettings) -> keras.Model:
         return to_train(settings.network, len(LABELS), normalize)
 
 
-def prepare(settings: TrainSettings, pictures: int, *, taught: bool) -> keras.Model:
-    """The network with its loss and its optimizer: SGD with Nesterov momentum."""
+def compiled(settings: TrainSettings, pictures: int, *, taught: bool) -> keras.Model:
+    """An untrained network with its loss and its optimizer, SGD with Nesterov momentum."""
     network = untrained(settings)
     optimizer = keras.optimizers.SGD(
-        schedule(settings, pictures),
-        settings.momentum,
-        nesterov=True,
-        weight_decay=settings.weight_decay,
+        schedule(settings, pictures), settings.momentum, nesterov=True, weight_decay=settings.weight_decay
     )
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     optimizer.build(network.trainable_variables)
@@ -103,8 +174,8 @@ def prepare(settings: TrainSettings, pictures: int, *, taught: bool) -> keras.Mo
 
 
 def schedule(settings: TrainSettings, pictures: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate: up in a line, then down to nothing along a cosine."""
-    steps = [skipping.steps(settings, pictures, epoch) for epoch in range(settings.epochs)]
+    """The learning rate: a linear rise, then down to zero along a cosine."""
+    steps = [lessons.steps(settings, pictures, epoch) for epoch in range(settings.epochs)]
     warmup_steps = sum(steps[: settings.warmup_epochs])
     return keras.optimizers.schedules.CosineDecay(
         0.0,
@@ -117,33 +188,14 @@ def schedule(settings: TrainSettings, pictures: int) -> keras.optimizers.schedul
 def choose(
     settings: TrainSettings, data: Split, averaged: keras.Model, checkpoints: Checkpoints, epoch: int
 ) -> Chosen:
-    """Which pictures this epoch shows, in which order: it follows from seed, epoch and losses."""
+    """Which pictures this epoch shows, and in which order; seed, epoch and losses determine it."""
     random = np.random.default_rng((settings.seed, epoch))
-    if not skipping.skips(settings, epoch):
-        return skipping.everything(len(data.images), random)
-    judged = skipping.judged(settings, epoch)
+    if not lessons.skips(settings, epoch):
+        return lessons.everything(len(data.images), random)
+    judged = lessons.judged(settings, epoch)
     if judged == epoch:
         checkpoints.keep_losses(epoch, losses(logits_of(averaged, data.images), data.labels))
-    return skipping.choose(checkpoints.losses(judged), settings.skipping, random)
-
-
-def passes_of(learner: keras.Model, averaged: keras.Model, decay: float) -> Passes:
-    """What runs the epochs on the backend that Keras has."""
-    if keras.backend.backend() == "jax":
-        from model.training.scanning import Scanning
-
-        return Scanning(learner, averaged, decay)
-    return Fitting(learner, averaged, decay)
-
-
-def run_epoch(
-    passes: Passes, lessons: Lessons, chosen: Chosen, epoch: int, batch_size: int, progress_bar: bool
-) -> tuple[float, float]:
-    """One pass over the chosen pictures: mean loss and accuracy."""
-    images, taught = lessons.of(epoch)
-    order, weights = chosen
-    shown = Shown(images[order], taught[order], weights)
-    return passes.run(epoch, shown, batch_size, progress_bar=progress_bar)
+    return lessons.without_some(checkpoints.losses(judged), settings.skipping, random)
 
 
 def judge(averaged: keras.Model, data: Split) -> tuple[float, float]:
@@ -160,7 +212,7 @@ def logits_of(network: keras.Model, images: Pictures) -> NDArray[np.float32]:
 
 
 def describe(progress: Progress, epochs: int) -> str:
-    """The last epoch, and about how long the rest will take."""
+    """The last epoch in one line, with an estimate of the remaining time."""
     last, done = progress.history[-1], progress.epochs_done
     left = sum(epoch.seconds for epoch in progress.history) / done * (epochs - done) / 60
     return (

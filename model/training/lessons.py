@@ -1,38 +1,37 @@
-"""What each epoch teaches: varied pictures, labels, a teacher's answers."""
+"""What an epoch shows: which of the training pictures, in which variation, and with which targets."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from pathlib import Path
 
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
-from model.arrays import Labels, Pictures
-from model.settings import TrainSettings
+from model import manifest as manifests
+from model.arrays import Pictures, Probabilities
+from model.manifest import sha256, verify
+from model.settings import SkippingSettings, TrainSettings
 from model.training.augmentation import augment
-from model.training.dataset import LABELS
-from model.training.objective import Floats, targets
-from model.training.teaching import Teacher
+from model.training.dataset import LABELS, Split
+from model.training.evaluate import Losses
+from model.training.network import FusedBatchNormalization, Targets, precision, serving, targets
 
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Pictures to train on, and pictures held out to choose the epoch."""
-
-    images: Pictures
-    labels: Labels
-    held_out_images: Pictures
-    held_out_labels: Labels
+Teacher = Callable[[Pictures], Probabilities]
+Chosen = tuple[NDArray[np.intp], NDArray[np.float32]]
+"""The indices of pictures in the order they are shown, and the weight of each in the loss: both (n,)."""
 
 
 class Lessons:
-    """The pictures and targets of every epoch. Editions that come again are kept in memory."""
+    """The varied pictures of each epoch and their targets. Editions that return are kept in memory."""
 
     def __init__(self, data: Split, settings: TrainSettings, teacher: Teacher | None) -> None:
         self._data = data
         self._settings = settings
         self._teacher = teacher
-        self._kept: dict[tuple[int, bool], tuple[Pictures, Floats]] = {}
+        self._kept: dict[tuple[int, bool], tuple[Pictures, Targets]] = {}
 
-    def of(self, epoch: int) -> tuple[Pictures, Floats]:
-        """uint8 (n, 28, 28) and the targets of model.training.objective, in the order of the data."""
+    def of(self, epoch: int) -> tuple[Pictures, Targets]:
+        """uint8 (n, 28, 28) and their targets, in the order of the data."""
         key = edition(self._settings, epoch, taught=self._teacher is not None)
         if key in self._kept:
             return self._kept[key]
@@ -44,13 +43,89 @@ class Lessons:
 
 
 def edition(settings: TrainSettings, epoch: int, *, taught: bool) -> tuple[int, bool]:
-    """The number of the variation that this epoch has, and whether boxes are erased in it."""
+    """The number of the variation that an epoch shows, and whether boxes are erased in it."""
     editions = settings.augmentation.editions if taught else 0
     number = epoch % editions if editions else epoch
     return number, epoch < settings.epochs - settings.augmentation.plain_epochs
 
 
 def varied(data: Split, settings: TrainSettings, number: int, erase: bool) -> Pictures:
-    """All training pictures, varied. It follows from the data's seed and the edition alone."""
+    """All training pictures, varied; data_seed and edition determine how."""
     random = np.random.default_rng((settings.data_seed, number, erase))
     return augment(data.images, data.labels, settings.augmentation, random, erase=erase)
+
+
+def teacher(settings: TrainSettings, weights_dir: Path) -> Teacher | None:
+    """The probabilities that the model named in the settings gives; None if they name none.
+
+    Answers are kept beside the checkpoints, so that each edition is asked for once. Raises ModelError.
+    """
+    if not settings.teacher.name:
+        return None
+    manifest = manifests.read(weights_dir, settings.teacher.name)
+    path = weights_dir / manifest.keras_file
+    verify(path, manifest.keras_sha256)
+    with precision(settings.precision):
+        network = serving(manifest.settings.network, len(manifest.labels), FusedBatchNormalization)
+    network.set_weights(keras.saving.load_model(path, compile=False).get_weights())
+    weights = b"".join(array.tobytes() for array in network.get_weights())
+    folder = Path(settings.checkpoint_dir, f"teacher-{sha256(weights)[:8]}")
+
+    def answer(pictures: Pictures) -> Probabilities:
+        file = folder / f"{sha256(pictures.tobytes())[:16]}.npy"
+        if file.exists():
+            known: Probabilities = np.load(file, allow_pickle=False)
+            return known
+        found: Probabilities = network.predict(pictures, batch_size=256, verbose=0)
+        folder.mkdir(parents=True, exist_ok=True)
+        with file.with_suffix(".new").open("wb") as new:
+            np.save(new, found)
+        file.with_suffix(".new").replace(file)
+        return found
+
+    return answer
+
+
+# Skipping some of the easy pictures, after InfoBatch (Qin et al., arXiv 2303.04947): of the pictures with
+# little loss a random part is left out, and the rest of them weigh more, so that the expected gradient stays
+# the same.
+
+
+def skips(settings: TrainSettings, epoch: int) -> bool:
+    """Whether this epoch leaves pictures out; the first and the last ones do not."""
+    rule, last = settings.skipping, settings.epochs - settings.augmentation.plain_epochs
+    return rule.easy * rule.skipped > 0 and rule.first_epochs <= epoch < last
+
+
+def judged(settings: TrainSettings, epoch: int) -> int:
+    """The epoch before which the losses that this epoch goes by are measured."""
+    rule = settings.skipping
+    return epoch - (epoch - rule.first_epochs) % rule.every_epochs
+
+
+def steps(settings: TrainSettings, pictures: int, epoch: int) -> int:
+    """The number of batches in this epoch."""
+    shown = sum(_kept(pictures, settings.skipping)) if skips(settings, epoch) else pictures
+    return -(-shown // settings.batch_size)
+
+
+def everything(pictures: int, random: np.random.Generator) -> Chosen:
+    """All pictures, with equal weights."""
+    return random.permutation(pictures), np.ones(pictures, np.float32)
+
+
+def without_some(losses: Losses, rule: SkippingSettings, random: np.random.Generator) -> Chosen:
+    """All hard pictures, and as many of the easy ones as the rule keeps."""
+    hard, easy = _kept(len(losses), rule)
+    order = np.argsort(-losses, kind="stable")
+    chosen = np.concatenate((order[:hard], random.choice(order[hard:], easy, replace=False)))
+    weights = np.ones(len(chosen), np.float32)
+    weights[hard:] = (len(losses) - hard) / max(easy, 1)
+    shuffled = random.permutation(len(chosen))
+    return chosen[shuffled], weights[shuffled]
+
+
+def _kept(pictures: int, rule: SkippingSettings) -> tuple[int, int]:
+    """How many hard and how many easy pictures an epoch shows."""
+    easy = round(pictures * rule.easy)
+    return pictures - easy, easy - round(easy * rule.skipped)

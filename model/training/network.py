@@ -1,43 +1,44 @@
-"""The whole network, in one file."""
+"""The network: its layers, how its members become one network to serve, and what training minimizes."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers, ops
+from numpy.typing import NDArray
 
+from model.arrays import Labels, Probabilities
 from model.settings import NetworkSettings
 
 Tensor = Any
 Normalize = Callable[[], keras.Layer]
+Targets = NDArray[np.float32]
+"""(n, 2, classes): for each picture the true label, one-hot, and the probabilities of a teacher."""
 
 
 def to_train(
     settings: NetworkSettings, classes: int, normalize: Normalize = layers.BatchNormalization
 ) -> keras.Model:
-    """One member as it learns.
+    """One member, as it is trained.
 
-    Input: uint8 (n, 28, 28), grey, bright clothing on black. Output: logits, float32 (n, classes).
+    Input: uint8 (n, 28, 28), grayscale, bright clothing on black. Output: logits, float32 (n, classes).
     """
     pixels = keras.Input((28, 28), dtype="uint8", name="pixels")
     return keras.Model(pixels, layers.Dense(classes, dtype="float32")(member(pixels, settings, normalize)))
 
 
 def to_serve(
-    settings: NetworkSettings,
-    classes: int,
-    trained: Sequence[keras.Model],
-    temperature: float,
-    normalize: Normalize = layers.BatchNormalization,
+    settings: NetworkSettings, classes: int, trained: Sequence[keras.Model], temperature: float
 ) -> keras.Model:
-    """The trained members as they answer: the softmax of their mean logits over the temperature.
+    """The trained members as one network: the softmax of their mean logits divided by the temperature.
 
-    Both are folded into the last layer.
+    The last layer does both divisions: its weights contain them.
     """
-    network = serving(settings, classes, normalize)
-    # Keras sorts layers by depth, and those of one depth as they were made: member after member.
+    network = serving(settings, classes)
+    # Keras sorts layers by depth, and those of the same depth by their creation: member after member.
     in_turn = chain.from_iterable(zip(*map(_trunk, trained), strict=True))
     for new, old in zip(_trunk(network), in_turn, strict=True):
         new.set_weights(old.get_weights())
@@ -50,9 +51,10 @@ def to_serve(
 def serving(
     settings: NetworkSettings, classes: int, normalize: Normalize = layers.BatchNormalization
 ) -> keras.Model:
-    """The members' features side by side, under one softmax; if mirrored, the means of both pictures'.
+    """The members' features side by side under one softmax.
 
-    Input: as above. Output: float32 (n, classes), probabilities; the layer "features" has (n, features).
+    If mirrored, features are the means over the picture and its mirror image. Input: as in to_train. Output:
+    probabilities, float32 (n, classes). The layer "features" outputs float32 (n, features).
     """
     pixels = keras.Input((28, 28), dtype="uint8", name="pixels")
     seen = ops.concatenate([pixels, ops.flip(pixels, axis=2)], axis=0) if settings.mirrored else pixels
@@ -65,7 +67,7 @@ def serving(
 
 
 def member(pixels: Tensor, settings: NetworkSettings, normalize: Normalize) -> Tensor:
-    """The features of one member, (n, last width)."""
+    """The features of one member: (n, last width)."""
     x = layers.Reshape((28, 28, 1))(pixels)
     x = layers.Rescaling(1 / 255)(x)
     body = {"vgg": vgg, "resnet": resnet}[settings.kind]
@@ -73,7 +75,7 @@ def member(pixels: Tensor, settings: NetworkSettings, normalize: Normalize) -> T
 
 
 def vgg(x: Tensor, widths: tuple[int, ...], normalize: Normalize) -> Tensor:
-    """Two convolutions for each width, halving the picture between widths."""
+    """Two convolutions for each width; between widths, pooling halves the picture."""
     for stage, width in enumerate(widths):
         if stage:
             x = layers.MaxPooling2D()(x)
@@ -82,7 +84,7 @@ def vgg(x: Tensor, widths: tuple[int, ...], normalize: Normalize) -> Tensor:
 
 
 def resnet(x: Tensor, widths: tuple[int, ...], normalize: Normalize) -> Tensor:
-    """One convolution, then for each further width one more, halving the picture, and two with a bypass."""
+    """A convolution; then for each further width another, pooling, and two with a residual connection."""
     x = convolution(x, widths[0], normalize)
     for width in widths[1:]:
         x = layers.MaxPooling2D()(convolution(x, width, normalize))
@@ -91,13 +93,13 @@ def resnet(x: Tensor, widths: tuple[int, ...], normalize: Normalize) -> Tensor:
 
 
 def convolution(x: Tensor, width: int, normalize: Normalize) -> Tensor:
-    """3x3, batch normalisation, ReLU."""
+    """3x3, batch normalization, ReLU."""
     x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
     return layers.ReLU()(normalize()(x))
 
 
 def multiply_adds(network: keras.Model, settings: NetworkSettings) -> int:
-    """Multiplications with addition that one picture takes, in convolutions and dense layers."""
+    """How many multiply-adds one picture takes in convolutions and dense layers."""
     views = {layers.Conv2D: 2 if settings.mirrored else 1, layers.Dense: 1}
     return sum(
         views[type(layer)]
@@ -110,3 +112,79 @@ def multiply_adds(network: keras.Model, settings: NetworkSettings) -> int:
 
 def _trunk(network: keras.Model) -> Iterator[keras.Layer]:
     return (x for x in network.layers if isinstance(x, layers.Conv2D | layers.BatchNormalization))
+
+
+class FusedBatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
+    """Keras's layer with TensorFlow's fused kernel, for training: the same weights and results.
+
+    Keras 3 composes the normalization of simple operations; the fused kernel halves the time of a step. On
+    JAX this is Keras's layer, since JAX fuses the operations itself.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """(n, height, width, channels) in and out."""
+        if keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training, mask)
+        import tensorflow as tf
+
+        gamma, beta = tf.cast(self.gamma, tf.float32), tf.cast(self.beta, tf.float32)
+        if not training:
+            mean, variance = tf.cast(self.moving_mean, tf.float32), tf.cast(self.moving_variance, tf.float32)
+            return tf.compat.v1.nn.fused_batch_norm(
+                inputs, gamma, beta, mean, variance, epsilon=self.epsilon, is_training=False
+            )[0]
+        normalized, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs, gamma, beta, epsilon=self.epsilon, is_training=True
+        )
+        for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + now * (1 - self.momentum))
+        return normalized
+
+
+@contextmanager
+def precision(policy: str) -> Iterator[None]:
+    """Layers created inside compute in this format; mixed_bfloat16 keeps their weights in float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+class Objective(keras.losses.Loss):  # type: ignore[misc]
+    """Hinton et al., arXiv 1503.02531: (1 - w) CE(truth, p) + w T^2 KL(teacher at T, p at T).
+
+    y_true: Targets. y_pred: logits (n, classes).
+    """
+
+    def __init__(self, weight: float, temperature: float) -> None:
+        super().__init__(name="objective")
+        self._weight = weight
+        self._temperature = temperature
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """The loss of each picture: (n,)."""
+        truth, teacher = y_true[:, 0], y_true[:, 1]
+        loss = (1 - self._weight) * _cross_entropy(truth, y_pred)
+        if self._weight:
+            t = self._temperature
+            softened = ops.softmax(ops.log(teacher + 1e-8) / t)
+            entropy = -ops.sum(softened * ops.log(softened + 1e-8), axis=-1)
+            loss = loss + self._weight * t * t * (_cross_entropy(softened, y_pred / t) - entropy)
+        return loss
+
+
+def accuracy(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """Which answers are right: bool (n,)."""
+    return ops.equal(ops.argmax(y_true[:, 0], axis=-1), ops.argmax(y_pred, axis=-1))
+
+
+def targets(labels: Labels, classes: int, teacher: Probabilities | None) -> Targets:
+    """The targets of pictures with these labels; without a teacher, its place has the labels again."""
+    truth = np.eye(classes, dtype=np.float32)[labels]
+    return np.stack((truth, truth if teacher is None else teacher), axis=1)
+
+
+def _cross_entropy(truth: Tensor, logits: Tensor) -> Tensor:
+    return -ops.sum(truth * ops.log_softmax(logits, axis=-1), axis=-1)

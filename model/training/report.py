@@ -1,83 +1,159 @@
-"""All that is measured of a model, in reports/<model>/, and its card: `mlaas evaluate --report`."""
+"""Everything that is measured of a model, in reports/<model>/, with plots: `mlaas evaluate --report`.
 
-from collections.abc import Callable, Mapping
+Plots are PNG files in few colors, which can be read in gray, too.
+"""
+
+from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 
-import msgspec
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from msgspec.structs import replace
+from PIL import Image
 
-from model.arrays import Probabilities
+from model import manifest as manifests
+from model.arrays import Labels, Pictures, Probabilities
 from model.classifier import Classifier
-from model.manifest import replace
-from model.training import card, ood_sets, plots
-from model.training.calibration import with_temperature
+from model.training import card, figures, ood_sets
 from model.training.dataset import Dataset
-from model.training.evaluate import Bins, evaluate_answers, in_bins, predict_all, robustness
-from model.training.figures import Evaluation, History, PhotoFigures
+from model.training.evaluate import BINS, Bins, evaluate, in_batches, in_bins, robustness, with_temperature
+from model.training.figures import Epoch, Evaluation, History, PhotoFigures
+
+COLORS = 32
+MISTAKES = 24
+MISTAKES_ACROSS = 8
+
+Say = Callable[[str], None]
+"""Gets one line of text at a time."""
 
 
-def write(
-    classifier: Classifier, data: Dataset, reports_dir: Path, docs_dir: Path, say: Callable[[str], None]
-) -> Evaluation:
-    """Measures the classifier on the test pictures and writes metrics.json, the plots and the model card.
+def write(classifier: Classifier, data: Dataset, reports_dir: Path, docs_dir: Path, say: Say) -> Evaluation:
+    """Measures the classifier on the test pictures; writes metrics.json, the plots and the model card.
 
-    say gets a line of text at a time. Raises ModelError, and OodSetsError where what makes the sets of
-    strangers is missing.
+    Raises ModelError.
     """
-    folder = reports_dir / classifier.manifest.name
-    probabilities = predict_all(classifier, data.test_images)
-    found = msgspec.structs.replace(
-        evaluate_answers(classifier, probabilities, data.test_labels),
-        robustness=robustness(classifier, data.test_images, data.test_labels),
-        ood=ood_sets.measure(classifier, data.test_images),
+    manifest, images, labels = classifier.manifest, data.test_images, data.test_labels
+    folder = reports_dir / manifest.name
+    probabilities = in_batches(classifier.predict, images)[0]
+    found = replace(
+        evaluate(classifier, probabilities, labels),
+        robustness=robustness(classifier, images, labels),
+        ood=ood_sets.measure(classifier, images),
     )
+    before = with_temperature(probabilities, 1 / found.temperature)
     folder.mkdir(parents=True, exist_ok=True)
-    save(folder / "metrics.json", found)
-    for name, content in drawn(found, probabilities, data, classifier.manifest.labels).items():
-        replace(folder / name, content)
-    draw_history(folder, say)
-    say(f"{folder} and {card.write(classifier.manifest, reports_dir, docs_dir)} are written")
+    for name, content in {
+        "metrics.json": figures.encode(found),
+        "confusion-matrix.png": confusion_matrix(found.confusion, manifest.labels),
+        "mistakes.png": mistakes(images, probabilities, labels, manifest.labels),
+        "reliability.png": reliability(by_confidence(before, labels), by_confidence(probabilities, labels)),
+    }.items():
+        manifests.replace(folder / name, content)
+    history = figures.read(folder / "history.json", History)
+    if history:
+        manifests.replace(folder / "learning-curves.png", learning_curves(history.history))
+    else:
+        say(f"{folder / 'history.json'}, which training writes, is missing: no learning curves are drawn")
+    say(f"{folder} and {card.write(manifest, reports_dir, docs_dir)} are written")
     return found
 
 
 def write_photos(
-    classifier: Classifier, found: PhotoFigures, reports_dir: Path, docs_dir: Path, say: Callable[[str], None]
+    classifier: Classifier, found: PhotoFigures, reports_dir: Path, docs_dir: Path, say: Say
 ) -> None:
-    """Writes photos.json, and the model card anew. Raises ModelError."""
-    folder = reports_dir / classifier.manifest.name
-    folder.mkdir(parents=True, exist_ok=True)
-    save(folder / "photos.json", found)
-    say(f"{folder / 'photos.json'} and {card.write(classifier.manifest, reports_dir, docs_dir)} are written")
+    """Writes photos.json, and the model card again. Raises ModelError."""
+    path = reports_dir / classifier.manifest.name / "photos.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    manifests.replace(path, figures.encode(found))
+    say(f"{path} and {card.write(classifier.manifest, reports_dir, docs_dir)} are written")
 
 
-def save(path: Path, found: Evaluation | PhotoFigures) -> None:
-    """Writes the figures in one step, as JSON that can be read."""
-    replace(path, msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n")
-
-
-def drawn(
-    found: Evaluation, probabilities: Probabilities, data: Dataset, labels: tuple[str, ...]
-) -> Mapping[str, bytes]:
-    """The plots of the test pictures: PNG files by name."""
-    before = with_temperature(probabilities, 1 / found.temperature)
-    return {
-        "confusion-matrix.png": plots.confusion_matrix(found.confusion, labels),
-        "mistakes.png": plots.mistakes(data.test_images, probabilities, data.test_labels, labels),
-        "reliability.png": plots.reliability(
-            answers_in_bins(before, data.test_labels), answers_in_bins(probabilities, data.test_labels)
-        ),
-    }
-
-
-def answers_in_bins(probabilities: Probabilities, labels: np.ndarray) -> Bins:
-    """The most probable answers by confidence."""
+def by_confidence(probabilities: Probabilities, labels: Labels) -> Bins:
+    """The most probable answers, in bins."""
     return in_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
 
 
-def draw_history(folder: Path, say: Callable[[str], None]) -> None:
-    """Draws the learning curves from history.json; says so where there is none."""
-    history = card.read(folder / "history.json", History)
-    if history is None:
-        say(f"{folder / 'history.json'} is missing: no learning curves. Training writes it.")
-        return
-    replace(folder / "learning-curves.png", plots.learning_curves(history.history))
+def learning_curves(history: Sequence[Epoch]) -> bytes:
+    """Loss and accuracy of the learner, and of the averaged network on held-out pictures, by epoch."""
+    figure = Figure((9, 3.4), layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    curves(loss, [epoch.loss for epoch in history], [epoch.held_out_loss for epoch in history])
+    loss.set(xlabel="epoch", ylabel="loss (nats)")
+    trained = [epoch.accuracy * 100 for epoch in history]
+    curves(accuracy, trained, [epoch.held_out_accuracy * 100 for epoch in history])
+    accuracy.set(xlabel="epoch", ylabel="accuracy (%)")
+    return png(figure)
+
+
+def curves(axes: Axes, training: Sequence[float], held_out: Sequence[float]) -> None:
+    """Two lines over the epochs, which count from 1."""
+    epochs = range(1, len(training) + 1)
+    axes.plot(epochs, training, color="0.55", linestyle="--", label="training, varied pictures")
+    axes.plot(epochs, held_out, color="black", label="held out")
+    axes.grid(color="0.9")
+    axes.legend()
+
+
+def confusion_matrix(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> bytes:
+    """Counts of pictures: a row for each label, a column for each answer."""
+    figure = Figure((7, 6.4), layout="constrained")
+    axes = figure.subplots()
+    counts = np.array(confusion)
+    axes.imshow(counts, cmap="Greys", norm=PowerNorm(0.4, 0, max(counts.max(), 1)))
+    places = range(len(labels))
+    axes.set_xticks(places, labels, rotation=45, ha="right")
+    axes.set_yticks(places, labels)
+    axes.set(xlabel="answer (number of pictures)", ylabel="label")
+    for (row, column), count in np.ndenumerate(counts):
+        dark = count > 0.18 * counts.max()  # where this exponent takes the color map past middle gray
+        axes.text(column, row, str(count), ha="center", va="center", color="white" if dark else "black")
+    return png(figure)
+
+
+def mistakes(pictures: Pictures, probabilities: Probabilities, truth: Labels, labels: Sequence[str]) -> bytes:
+    """The wrong answers given with the highest confidence, in descending order."""
+    figure = Figure((10, 5), layout="constrained")
+    grid = figure.subplots(MISTAKES // MISTAKES_ACROSS, MISTAKES_ACROSS)
+    for axes in grid.flat:
+        axes.set(xticks=[], yticks=[], frame_on=False)
+    for axes, index in zip(grid.flat, surest_mistakes(probabilities, truth), strict=False):
+        answer, confidence = labels[probabilities[index].argmax()], probabilities[index].max()
+        axes.imshow(pictures[index], cmap="gray", vmin=0, vmax=255)
+        caption = f"label {labels[truth[index]]}\nanswer {answer}\nat {confidence:.1%}"
+        axes.set_xlabel(caption, fontsize=8)
+    return png(figure)
+
+
+def surest_mistakes(probabilities: Probabilities, truth: Labels) -> list[int]:
+    """The indices of at most 24 wrong answers, by confidence in descending order."""
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != truth)
+    order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
+    return [int(index) for index in wrong[order][:MISTAKES]]
+
+
+def reliability(before: Bins, after: Bins) -> bytes:
+    """The share of right answers by confidence, before and after the temperature, and counts of answers."""
+    figure = Figure((5.2, 6), layout="constrained")
+    shares, counts = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
+    shares.plot([0, 100], [0, 100], color="0.7", linestyle=":", label="perfect")
+    for bins, name, style, color in ((before, "before", "s--", "0.55"), (after, "after", "o-", "black")):
+        filled = bins.counts > 0
+        sure, right = (100 * x[filled] / bins.counts[filled] for x in (bins.confidence, bins.hits))
+        shares.plot(sure, right, style, color=color, label=f"{name} the temperature")
+    shares.set(ylabel="right answers (%)")
+    shares.grid(color="0.9")
+    shares.legend()
+    counts.bar((np.arange(BINS) + 0.5) * 100 / BINS, after.counts, 90 / BINS, color="0.4")
+    counts.set(yscale="log", xlabel="confidence (%)", ylabel="answers, after")
+    return png(figure)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file with a palette."""
+    drawn, small = BytesIO(), BytesIO()
+    figure.savefig(drawn, format="png")
+    Image.open(drawn).convert("RGB").quantize(COLORS).save(small, "PNG", optimize=True)
+    return small.getvalue()

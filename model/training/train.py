@@ -1,73 +1,90 @@
-"""From data to weights: `mlaas train`."""
+"""From data to a model that can be served: `mlaas train`."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
+import keras
 import numpy as np
+import onnx
+import tensorflow as tf
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
-from model.arrays import Features, Pictures, Probabilities
-from model.manifest import Manifest
-from model.manifest import replace as write_file
+from model import manifest as manifests
+from model.arrays import Features, Pictures
+from model.manifest import Manifest, Metrics, sha256
 from model.onnx_runtime import OnnxRuntime
 from model.ood import Detector
-from model.settings import TrainSettings
-from model.training import dataset, ood_fit
-from model.training.calibration import fit_temperature
-from model.training.dataset import LABELS, Dataset
-from model.training.ensemble import Run, learn_in_turn, mean_logits
-from model.training.evaluate import measure
+from model.settings import TrainSettings, recipe
+from model.training import dataset, figures, ood_fit
+from model.training.dataset import DIGESTS, LABELS, Dataset, Split
+from model.training.evaluate import fit_temperature, in_batches, measure
 from model.training.export import quantized, to_onnx
-from model.training.figures import History
-from model.training.learning import Report
-from model.training.lessons import Split, varied
-from model.training.network import to_serve
-from model.training.ship import ship
-from model.training.teaching import Teacher, teacher
+from model.training.figures import Epoch, History, Seed
+from model.training.learning import Checkpoints, Progress, Report, learn, logits_of, untrained
+from model.training.lessons import Teacher, teacher, varied
+from model.training.network import multiply_adds, to_serve
 
-AT_ONCE = 256
+SEEDS_APART = 1000
+"""Between the seeds of two members: more than the number of runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A trained member: its progress, and its network with the weights of its best epoch."""
+
+    progress: Progress
+    network: keras.Model
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training from one seed, calibrated on the held-out pictures.
+
+    exported: the network as an ONNX file in 8-bit integers. held_out_accuracy and metrics are those of
+    exported; metrics are over the test pictures.
+    """
+
+    settings: TrainSettings
+    members: list[Member]
+    network: keras.Model
+    exported: bytes
+    temperature: float
+    held_out_accuracy: float
+    metrics: Metrics
+
+    @property
+    def history(self) -> tuple[Epoch, ...]:
+        """The epochs of all members, one member after another."""
+        return tuple(epoch for member in self.members for epoch in member.progress.history)
+
+    @property
+    def seconds(self) -> float:
+        """The time that the epochs took."""
+        return round(sum(epoch.seconds for epoch in self.history), 1)
 
 
 def train(
     settings: TrainSettings, weights_dir: Path, report: Report, *, progress_bar: bool = True
 ) -> Manifest:
-    """Trains, or goes on with a training that was interrupted; writes weights and records.
+    """Trains, or continues an interrupted training; writes the model and its records.
 
-    Of several runs the best on the held-out pictures is shipped. The test pictures are used once in each, at
-    its end. report gets one line of text at a time; the progress bar goes to standard output.
-    Raises DatasetError, TrainingError, and ModelError if there is no such teacher.
+    Of several runs, the best on the held-out pictures is shipped. Each run uses the test pictures once, at
+    its end. The progress bar goes to standard output. Raises DatasetError, TrainingError, and ModelError if
+    there is no such teacher.
     """
-    data = limited(dataset.load(Path(settings.data_dir)), settings.limit_pictures)
-    parts = split(data, settings)
+    data = dataset.load(Path(settings.data_dir)).limited(settings.limit_pictures)
+    parts = dataset.split(data, settings)
     taught_by = teacher(settings, weights_dir)
-    seeds = range(settings.seed, settings.seed + settings.runs)
     runs = [
         run(replace(settings, seed=seed, runs=1), data, parts, taught_by, report, progress_bar=progress_bar)
-        for seed in seeds
+        for seed in range(settings.seed, settings.seed + settings.runs)
     ]
     best = max(runs, key=lambda run: run.held_out_accuracy)
-    detector = fit_detector(best.exported, parts, settings)
-    manifest = ship(best, detector, weights_dir)
+    manifest = ship(best, fit_detector(best.exported, parts, settings), weights_dir)
     keep_records(best, runs, Path(settings.reports_dir, settings.name))
     return manifest
-
-
-def keep_records(best: Run, runs: list[Run], folder: Path) -> None:
-    """Writes history.json, the epochs of the run that is shipped, and seeds.json, the result of every run."""
-    folder.mkdir(parents=True, exist_ok=True)
-    results = [
-        {
-            "seed": run.settings.seed,
-            "accuracy": run.metrics.accuracy,
-            "held_out_accuracy": run.held_out_accuracy,
-            "seconds": round(run.wall_seconds, 1),
-        }
-        for run in runs
-    ]
-    for name, content in (("history", History(history=best.history)), ("seeds", results)):
-        write_file(
-            folder / f"{name}.json", msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
-        )
 
 
 def run(
@@ -79,16 +96,19 @@ def run(
     *,
     progress_bar: bool,
 ) -> Run:
-    """All epochs from one seed, and what is to be served. Raises TrainingError."""
-    members = learn_in_turn(settings, parts, taught_by, report, progress_bar=progress_bar)
+    """Trains all members from one seed, and measures what would be served. Raises TrainingError."""
+    members = [
+        learned(alone(settings, number), parts, taught_by, report, progress_bar=progress_bar)
+        for number in range(settings.network.members)
+    ]
     logits = mean_logits(members, parts.held_out_images, mirrored=settings.network.mirrored)
     temperature = fit_temperature(logits, parts.held_out_labels)
-    trained = [member.network for member in members]
-    network = to_serve(settings.network, len(LABELS), trained, temperature)
+    network = to_serve(settings.network, len(LABELS), [member.network for member in members], temperature)
     exported = quantized(to_onnx(network), varied(parts, settings, 0, erase=False))
-    held_out, _ = answers(exported, parts.held_out_images)
+    serving = OnnxRuntime(exported, threads=0, file="the export")
+    held_out, _ = in_batches(serving.run, parts.held_out_images)
     held_out_accuracy = float((held_out.argmax(axis=1) == parts.held_out_labels).mean())
-    metrics = measure(answers(exported, data.test_images)[0], data.test_labels, LABELS)
+    metrics = measure(in_batches(serving.run, data.test_images)[0], data.test_labels, LABELS)
     report(
         f"seed {settings.seed}: test accuracy {metrics.accuracy:.2%} on {metrics.count} pictures, "
         f"held-out {held_out_accuracy:.2%}"
@@ -96,35 +116,110 @@ def run(
     return Run(settings, members, network, exported, temperature, held_out_accuracy, metrics)
 
 
-def answers(exported: bytes, pictures: Pictures) -> tuple[Probabilities, Features]:
-    """What the export makes of any number of pictures."""
-    runtime = OnnxRuntime(exported, threads=0, file="the export")
-    parts = [runtime.run(pictures[at : at + AT_ONCE]) for at in range(0, len(pictures), AT_ONCE)]
-    probabilities, features = map(np.concatenate, zip(*parts, strict=True))
-    return probabilities, features
+def alone(settings: TrainSettings, number: int) -> TrainSettings:
+    """The settings of one member, counted from 0, as if it were the only one.
 
-
-def limited(data: Dataset, pictures: int) -> Dataset:
-    """The first so many pictures of both sets; all of them for 0."""
-    end = pictures or None
-    return Dataset(
-        data.train_images[:end], data.train_labels[:end], data.test_images[:end], data.test_labels[:end]
+    Each member has first weights of its own, so that their mistakes differ.
+    """
+    return replace(
+        settings,
+        seed=settings.seed + SEEDS_APART * number,
+        runs=1,
+        epochs=settings.later_epochs if number else settings.epochs,
+        later_epochs=0,
+        network=replace(settings.network, members=1, mirrored=False),
     )
 
 
-def split(data: Dataset, settings: TrainSettings) -> Split:
-    """The training set in two, the same way for the same data_seed."""
-    out = dataset.held_out(data.train_labels, settings.validation_pictures, settings.data_seed)
-    images, labels = data.train_images, data.train_labels
-    return Split(images[~out], labels[~out], images[out], labels[out])
+def learned(
+    settings: TrainSettings, data: Split, taught_by: Teacher | None, report: Report, *, progress_bar: bool
+) -> Member:
+    """One member, once its remaining epochs have run. Raises TrainingError."""
+    checkpoints = Checkpoints(settings)
+    progress = checkpoints.progress()
+    if done := progress.epochs_done:
+        report(f"seed {settings.seed}: continuing after epoch {done} of {settings.epochs}")
+    if done < settings.epochs:
+        progress = learn(settings, data, checkpoints, report, taught_by, progress_bar=progress_bar)
+    network = untrained(settings)
+    network.load_weights(checkpoints.best(progress))
+    return Member(progress, network)
+
+
+def mean_logits(members: Sequence[Member], images: Pictures, *, mirrored: bool) -> NDArray[np.float32]:
+    """The mean over members, and over the mirror images if mirrored: (n, classes)."""
+    views = (images, images[:, :, ::-1]) if mirrored else (images,)
+    answers = [logits_of(member.network, view) for member in members for view in views]
+    logits: NDArray[np.float32] = np.mean(answers, axis=0)
+    return logits
 
 
 def fit_detector(exported: bytes, parts: Split, settings: TrainSettings) -> Detector:
-    """What knows the features of training pictures, plain and varied as in the first epoch."""
+    """The detector, fitted on training pictures as they are and varied as in the first epoch."""
+    serving = OnnxRuntime(exported, threads=0, file="the export")
 
     def features(images: Pictures) -> Features:
-        return answers(exported, images)[1]
+        return in_batches(serving.run, images)[1]
 
     pictures = np.concatenate((parts.images, varied(parts, settings, 0, erase=True)))
     labels = np.concatenate((parts.labels, parts.labels))
     return ood_fit.fit(features, pictures, labels, parts.held_out_images)
+
+
+def ship(run: Run, detector: Detector, weights_dir: Path) -> Manifest:
+    """Writes the .keras, .onnx and .npz files, then the manifest with their digests."""
+    settings, network = run.settings, run.network
+    weights_dir.mkdir(parents=True, exist_ok=True)
+    keras_file, onnx_file, ood_file = (f"{settings.name}{kind}" for kind in (".keras", ".onnx", ".npz"))
+    network.save(weights_dir / keras_file)
+    keras_sha256, detecting = sha256((weights_dir / keras_file).read_bytes()), detector.to_bytes()
+    manifests.replace(weights_dir / onnx_file, run.exported)
+    manifests.replace(weights_dir / ood_file, detecting)
+    manifest = Manifest(
+        name=settings.name,
+        version=settings.version,
+        labels=LABELS,
+        input_shape=network.input_shape[1:],
+        keras_file=keras_file,
+        keras_sha256=keras_sha256,
+        onnx_file=onnx_file,
+        onnx_sha256=sha256(run.exported),
+        onnx_from_sha256=keras_sha256,
+        ood_file=ood_file,
+        ood_sha256=sha256(detecting),
+        metrics=run.metrics,
+        temperature=run.temperature,
+        held_out_accuracy=run.held_out_accuracy,
+        parameters=network.count_params(),
+        multiply_adds=multiply_adds(network, settings.network),
+        epochs=len(run.history),
+        best_epochs=tuple(member.progress.best_epoch for member in run.members),
+        wall_seconds=run.seconds,
+        backend=run.members[0].progress.backend,
+        settings=recipe(settings),
+        data_sha256=DIGESTS,
+        software={
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
+            "onnx": onnx.__version__,
+        },
+    )
+    manifests.write(weights_dir, manifest)
+    return manifest
+
+
+def keep_records(shipped: Run, runs: Sequence[Run], folder: Path) -> None:
+    """Writes history.json, the epochs of the run that is shipped, and seeds.json, the results of all runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results = [
+        Seed(
+            seed=each.settings.seed,
+            accuracy=each.metrics.accuracy,
+            held_out_accuracy=each.held_out_accuracy,
+            seconds=each.seconds,
+        )
+        for each in runs
+    ]
+    manifests.replace(folder / "history.json", figures.encode(History(history=shipped.history)))
+    manifests.replace(folder / "seeds.json", figures.encode(results))

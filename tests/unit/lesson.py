@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from mlaas.settings import load
 from model.settings import NetworkSettings
-from model.training.fitting import Shown
-from model.training.learning import passes_of, prepare, untrained
-from model.training.objective import targets
+from model.training.learning import compiled, untrained
+from model.training.network import targets
+from model.training.passes import Shown, passes_of
 
 PICTURES, BATCH = 96, 32
 
@@ -31,7 +31,7 @@ def main(path: str) -> None:
     ).train
     settings = replace(settings, network=NetworkSettings(kind="resnet", widths=(4, 8), members=1))
     random = np.random.default_rng(1)
-    learner, averaged = prepare(settings, PICTURES, taught=True), untrained(settings)
+    learner, averaged = compiled(settings, PICTURES, taught=True), untrained(settings)
     for network in (learner, averaged):
         network.set_weights(
             [

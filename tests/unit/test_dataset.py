@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from model.manifest import sha256
 from model.training import dataset
 from model.training.dataset import DIGESTS, LABELS, DatasetError
 
@@ -51,7 +52,7 @@ def test_the_first_complete_folder_is_taken(tmp_path):
 
 def test_other_pictures_are_refused_with_what_to_do(tmp_path):
     with pytest.raises(
-        DatasetError, match=r"train-images-idx3-ubyte .* is not Fashion-MNIST .* fetch it again"
+        DatasetError, match=r"train-images-idx3-ubyte .* is not Fashion-MNIST .* download it again"
     ):
         dataset.load(fill(tmp_path))
 
@@ -75,9 +76,9 @@ def test_without_files_the_data_set_is_downloaded(tmp_path, monkeypatch):
     arrays = dict.fromkeys(DIGESTS, np.zeros(2, np.uint8))
     monkeypatch.setattr(dataset, "DEBIAN_DIR", tmp_path)
     monkeypatch.setattr(dataset, "download", lambda: arrays)
-    with pytest.raises(DatasetError, match="from downloaded files is not Fashion-MNIST"):
+    with pytest.raises(DatasetError, match="from the download is not Fashion-MNIST"):
         dataset.load(tmp_path)
-    monkeypatch.setattr(dataset, "DIGESTS", {name: dataset.digest(array) for name, array in arrays.items()})
+    monkeypatch.setattr(dataset, "DIGESTS", {name: sha256(array.tobytes()) for name, array in arrays.items()})
     assert dataset.load(tmp_path).test_labels.tolist() == [0, 0]
 
 

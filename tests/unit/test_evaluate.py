@@ -8,24 +8,27 @@ from click.testing import CliRunner
 
 from mlaas.chosen import Chosen
 from mlaas.commands.evaluate import evaluate as command
-from mlaas.errors import users_errors
 from model import classifier as classifiers
-from model.classifier import BATCH, Predictions
+from model.classifier import Predictions
 from model.training import dataset, ood_sets
 from model.training.evaluate import (
+    BATCH,
     calibration_error,
     confusion,
     evaluate,
-    evaluate_answers,
+    fit_temperature,
+    in_batches,
     in_bins,
     measure,
-    predict_all,
+    nll,
     robustness,
     top_accuracy,
+    with_temperature,
 )
-from model.training.ood_sets import OodFigures, OodSetsError
+from model.training.figures import OodFigures
 from tests.unit.measured_model import NearestMean, manifest
 from tests.unit.measured_model import pictures as committed
+from tests.unit.recipes import softmax
 
 
 class FirstPixel:
@@ -58,18 +61,19 @@ def pictures(*classes):
     return images
 
 
-def softmax(logits):
-    powers = np.exp(logits)
-    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+def answered(classifier, images, labels):
+    """The figures of the classifier's own answers."""
+    probabilities, _ = in_batches(classifier.predict, images)
+    return evaluate(classifier, probabilities, np.array(labels, np.uint8))
 
 
 def test_accuracy_is_the_share_of_right_answers():
-    metrics = evaluate(FirstPixel(), pictures(0, 1, 2, 2), np.array([0, 1, 1, 2], np.uint8))
+    metrics = answered(FirstPixel(), pictures(0, 1, 2, 2), [0, 1, 1, 2])
     assert (metrics.accuracy, metrics.count) == (0.75, 4)
 
 
 def test_every_class_has_its_own_accuracy():
-    metrics = evaluate(FirstPixel(), pictures(0, 1, 2, 2), np.array([0, 1, 1, 2], np.uint8))
+    metrics = answered(FirstPixel(), pictures(0, 1, 2, 2), [0, 1, 1, 2])
     assert metrics.per_class == {"a": 1.0, "b": 0.5, "c": 1.0}
 
 
@@ -81,7 +85,7 @@ def test_a_class_without_pictures_is_left_out():
 def test_many_pictures_are_predicted_a_batch_at_a_time_in_order():
     classifier = FirstPixel()
     classes = np.arange(BATCH + 5) % 3
-    assert predict_all(classifier, pictures(*classes)).argmax(axis=1) == pytest.approx(classes)
+    assert in_batches(classifier.predict, pictures(*classes))[0].argmax(axis=1) == pytest.approx(classes)
     assert classifier.batches == [BATCH, 5]
 
 
@@ -89,8 +93,8 @@ def test_the_figures_before_the_temperature_are_those_of_the_plain_softmax():
     random = np.random.default_rng(0)
     logits, labels = random.normal(0, 3, (200, 3)), random.integers(0, 3, 200).astype(np.uint8)
     classifier = SimpleNamespace(manifest=manifest(labels=("a", "b", "c"), temperature=2.5), runtime="none")
-    found = evaluate_answers(classifier, softmax(logits / 2.5), labels)
-    plain = measure(softmax(logits), labels, ("a", "b", "c"))
+    found = evaluate(classifier, softmax(logits / 2.5).astype(np.float32), labels)
+    plain = measure(softmax(logits).astype(np.float32), labels, ("a", "b", "c"))
     for name, value in msgspec.structs.asdict(found.before_temperature).items():
         assert value == pytest.approx(getattr(plain, name), abs=1e-5), name
     assert found.nll != pytest.approx(plain.nll, abs=0.01)
@@ -126,6 +130,36 @@ def test_robustness_is_the_accuracy_under_each_corruption_and_level():
     assert found.corruptions["upside down"] == (1.0,)
     assert found.corruptions["scale"] == (1.0, 1.0, 1.0)
     assert found.mean == pytest.approx(np.mean([np.mean(levels) for levels in found.corruptions.values()]))
+
+
+# Calibration.
+
+RANDOM = np.random.default_rng(1)
+LOGITS = RANDOM.normal(0, 2, (5000, 10)).astype(np.float32)
+LABELS = np.array([RANDOM.choice(10, p=row / row.sum()) for row in softmax(LOGITS).astype(float)], np.uint8)
+
+
+@pytest.mark.parametrize("overconfidence", [0.5, 1.0, 2.5])
+def test_the_temperature_takes_back_what_the_logits_are_too_large_by(overconfidence):
+    assert fit_temperature(LOGITS * overconfidence, LABELS) == pytest.approx(overconfidence, rel=0.06)
+
+
+def test_no_other_temperature_makes_the_labels_likelier():
+    best = fit_temperature(LOGITS * 2, LABELS)
+    others = [nll(LOGITS * 2 / (best * factor), LABELS) for factor in (0.8, 0.95, 1.05, 1.25)]
+    assert nll(LOGITS * 2 / best, LABELS) < min(others)
+
+
+def test_a_temperature_is_taken_back_by_its_inverse():
+    warm = softmax(LOGITS / 1.7)
+    np.testing.assert_allclose(with_temperature(warm, 1 / 1.7), softmax(LOGITS), atol=1e-5)
+
+
+def test_a_probability_of_zero_stays_finite():
+    assert np.isfinite(with_temperature(np.array([[1.0, 0.0]], np.float32), 2.0)).all()
+
+
+# The command.
 
 
 @pytest.fixture
@@ -168,16 +202,6 @@ def test_the_command_measures_what_is_asked_for_besides(tiny, monkeypatch):
     printed = run("--ood", "--robustness")
     for text in ("T-shirt/top", "expected calibration error", "glass blur", "fog", "0.875", "56,789"):
         assert text in printed
-
-
-def test_sets_of_strangers_that_cannot_be_built_end_in_one_line(tiny, monkeypatch):
-    def fail(*_):
-        raise OodSetsError("install them")
-
-    monkeypatch.setattr(ood_sets, "measure", fail)
-    done = CliRunner().invoke(command, ["--ood"], obj=Chosen(None, []))
-    assert isinstance(done.exception, OodSetsError)
-    assert isinstance(done.exception, users_errors())
 
 
 def test_photos_are_not_corrupted(tiny, tmp_path):

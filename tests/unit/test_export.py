@@ -11,10 +11,9 @@ import pytest
 from msgspec.structs import replace
 
 from model.settings import NetworkSettings
-from model.training.calibration import softmax
 from model.training.export import quantized, to_onnx
-from model.training.network import multiply_adds, serving, to_serve, to_train
-from model.training.objective import Objective, targets
+from model.training.network import Objective, multiply_adds, serving, targets, to_serve, to_train
+from tests.unit.recipes import softmax
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -6,9 +6,8 @@ import pytest
 
 from model.manifest import ModelError, sha256
 from model.ood import Detector, load_detector
-from model.training.ood_fit import STRANGERS, fit
-from model.training.ood_sets import auroc
-from model.training.strangers import strangers
+from model.training.evaluate import auroc
+from model.training.ood_fit import OUTLIERS, fit, outliers
 
 SIDE = 28
 
@@ -54,7 +53,7 @@ def test_the_more_usual_half_scores_nothing_and_nothing_scores_less(detector):
     assert scores.min() == 0
 
 
-def test_noise_and_crosses_are_strangers(detector):
+def test_noise_and_crosses_score_above_clothing(detector):
     random = np.random.default_rng(4)
     noise = random.integers(0, 256, (200, SIDE, SIDE), dtype=np.uint8)
     crosses = np.maximum(clothing(200, 5)[0], clothing(200, 6)[0].transpose(0, 2, 1))
@@ -70,7 +69,7 @@ def test_the_same_pictures_give_the_same_detector():
 
 def test_a_picture_scores_the_same_alone_and_in_a_batch(detector):
     pictures = np.concatenate(
-        (clothing(20, 7)[0], strangers(*clothing(50, 8), STRANGERS, np.random.default_rng(9))[::200])
+        (clothing(20, 7)[0], outliers(*clothing(50, 8), OUTLIERS, np.random.default_rng(9))[::200])
     )
     alone = np.concatenate([score(detector, picture[None]) for picture in pictures])
     assert score(detector, pictures) == pytest.approx(alone, abs=1e-3)
@@ -93,8 +92,8 @@ def test_classes_without_pictures_are_left_out(detector):
     assert detector.centres.shape == (2, 49)
 
 
-def test_strangers_are_whole_pictures_of_every_kind():
-    made = strangers(*clothing(40, 1), STRANGERS, np.random.default_rng(2))
+def test_outliers_are_whole_pictures_of_every_kind():
+    made = outliers(*clothing(40, 1), OUTLIERS, np.random.default_rng(2))
     assert made.dtype == np.uint8 and made.shape[1:] == (SIDE, SIDE)
     assert len(np.unique(made.reshape(len(made), -1), axis=0)) > 0.8 * len(made)
 

@@ -1,16 +1,16 @@
-import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from model.classifier import Predictions, in_batches
+from model.classifier import Predictions
 from model.training import ood_sets
-from model.training.ood_sets import OodSetsError, auroc, figures, measure, noise, textures, turned
+from model.training.evaluate import auroc, in_batches
+from model.training.ood_sets import figures, measure, noise, textures, turned
 
 
 class ByBrightness:
-    """Takes a picture for a stranger by its mean grey, and for a shoe where its first pixel is white."""
+    """Scores a picture by its mean gray, and calls it a shoe where its first pixel is white."""
 
     def __init__(self):
         self.batches = []
@@ -30,7 +30,7 @@ def greys(*values):
     return np.stack([np.full((28, 28), value, np.uint8) for value in values])
 
 
-def test_strangers_that_all_score_above_clothing_are_told_perfectly():
+def test_a_set_that_always_scores_above_clothing_has_an_auroc_of_one():
     assert auroc(scores(3, 4), scores(1, 2)) == 1
     assert auroc(scores(1, 2), scores(3, 4)) == 0
 
@@ -43,14 +43,14 @@ def test_equal_scores_count_half():
     assert auroc(scores(0, 0), scores(0, 0, 0)) == 0.5
 
 
-def test_a_stranger_passes_up_to_a_score_of_one():
+def test_a_picture_passes_up_to_a_score_of_one():
     assert figures(scores(0.5, 1, 1.5, 2), scores(0)).false_positive_rate == 0.5
 
 
 def test_many_pictures_are_predicted_in_batches_and_come_back_in_order():
     classifier = ByBrightness()
     pictures = greys(*(np.arange(600) % 256))
-    assert (in_batches(classifier, pictures).ood_scores == np.arange(600) % 256).all()
+    assert (in_batches(classifier.predict, pictures)[1] == np.arange(600) % 256).all()
     assert classifier.batches == [256, 256, 88]
 
 
@@ -64,7 +64,7 @@ def test_shoes_and_other_clothes_are_turned_apart():
 
 
 @pytest.mark.parametrize("build", [noise, textures])
-def test_the_same_strangers_come_every_time(build):
+def test_a_set_is_the_same_every_time(build):
     pytest.importorskip("skimage")
     first = build()
     assert first.dtype == np.uint8 and first.shape[1:] == (28, 28)
@@ -95,22 +95,10 @@ def test_photos_are_shown_as_an_upload_is(monkeypatch):
 
 
 def test_every_set_is_measured_against_the_clothing(monkeypatch):
-    monkeypatch.setattr(ood_sets, "strangers", lambda: {"bright": greys(200, 255), "dark": greys(0)})
+    monkeypatch.setattr(ood_sets, "far_from_clothing", lambda: {"bright": greys(200, 255), "dark": greys(0)})
     clothing = np.concatenate((greys(*range(1, 41)), greys(*[255] * 10)))
     found = measure(ByBrightness(), clothing)
     assert set(found) == {"bright", "dark", "turned clothes", "turned shoes"}
     assert found["dark"].auroc == 0 and found["dark"].false_positive_rate == 1
     assert found["bright"].auroc == pytest.approx((0.8 + 0.9) / 2)
     assert (found["bright"].count, found["turned shoes"].count) == (2, 3)
-
-
-def test_without_scikit_image_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", SimpleNamespace(load_digits=fake_digits))
-    monkeypatch.setitem(sys.modules, "skimage", None)
-    monkeypatch.setitem(sys.modules, "skimage.data", None)
-    with pytest.raises(OodSetsError, match="pip install scikit-image scikit-learn"):
-        ood_sets.strangers()
-
-
-def fake_digits():
-    return SimpleNamespace(images=np.full((2, 8, 8), 16.0))

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from model.training.scanning import in_batches
+from model.training.passes import batches
 
 
 def learned(backend, path):
@@ -24,12 +24,12 @@ def test_epochs_on_jax_leave_what_those_on_tensorflow_leave(tmp_path):
 
 
 def test_every_picture_counts_once_and_the_last_batch_as_much_as_the_others():
-    places, counts = in_batches(8, 3)
+    places, counts = batches(8, 3)
     assert places.tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 0]]
     assert counts.tolist() == [[1, 1, 1], [1, 1, 1], [1.5, 1.5, 0]]
 
 
-def test_a_batch_larger_than_the_lesson_has_its_pictures_again():
-    places, counts = in_batches(2, 5)
+def test_a_batch_larger_than_the_lesson_repeats_its_pictures():
+    places, counts = batches(2, 5)
     assert places.tolist() == [[0, 1, 0, 1, 0]]
     assert counts.tolist() == [[2.5, 2.5, 0, 0, 0]]

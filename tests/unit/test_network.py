@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from model.training.calibration import softmax
-from model.training.objective import Objective, accuracy, targets
+from model.training.network import Objective, accuracy, targets
+from tests.unit.recipes import softmax
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

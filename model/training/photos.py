@@ -1,0 +1,162 @@
+"""Measures a model on phone photos, sorted into one folder for each kind of clothing.
+
+The kinds are those of clothing-dataset-small, a public data set (Alexey Grigorev and others, CC0 1.0).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from model.arrays import Pictures, Scores
+from model.classifier import Classifier
+from model.decoding import open_upright
+from model.preprocessing import PictureError, Prepared, prepare
+from model.product import SIDE
+from model.training.dataset import DatasetError
+from model.training.evaluate import auroc, in_batches
+from model.training.figures import Flagged, PhotoFigures, Right
+
+ACCEPTED: dict[str, frozenset[str]] = {
+    "t-shirt": frozenset({"T-shirt/top"}),
+    "pants": frozenset({"Trouser"}),
+    "dress": frozenset({"Dress"}),
+    "outwear": frozenset({"Coat"}),
+    "shirt": frozenset({"Shirt"}),
+    "longsleeve": frozenset({"Pullover", "Shirt", "T-shirt/top"}),
+    "shoes": frozenset({"Sandal", "Sneaker", "Ankle boot"}),
+}
+"""The labels that count as right for each kind."""
+
+UNKNOWN = frozenset({"hat", "shorts", "skirt"})
+"""Kinds that the training data does not contain: no label is right."""
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+LAYOUT = "Put the photos into one folder for each kind of clothing, such as t-shirt/1.jpg"
+
+
+class Answers(NamedTuple):
+    """What the service would answer to each photo; simpler: the labels that simpler preparation leads to."""
+
+    prepared: list[Prepared]
+    labels: list[str]
+    ood_scores: Scores
+    simpler: dict[str, list[str]]
+
+
+def measure(classifier: Classifier, folder: Path, max_pixels: int) -> PhotoFigures:
+    """The figures over the photos in a folder. Raises DatasetError."""
+    photos = read_folder(folder)
+    kinds = [path.parent.name for path in photos]
+    if not ACCEPTED.keys() & set(kinds):
+        raise DatasetError(f"{folder} has no photos of a kind that the model knows: {', '.join(ACCEPTED)}.")
+    return figures(classifier, kinds, answer(classifier, photos, max_pixels))
+
+
+def read_folder(folder: Path) -> list[Path]:
+    """The photos in the subfolders, sorted; each subfolder is named after the kind. Raises DatasetError."""
+    if not folder.is_dir():
+        raise DatasetError(f"There is no folder {folder}. {LAYOUT}.")
+    kinds = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    known = sorted(ACCEPTED) + sorted(UNKNOWN)
+    if not kinds or (strange := [kind for kind in kinds if kind.name not in known]):
+        problem = f"{strange[0]} is not a known kind" if kinds else f"{folder} has no folders of photos"
+        raise DatasetError(f"{problem}. {LAYOUT}; the kinds are {', '.join(known)}.")
+    photos = {
+        kind: sorted(p for p in kind.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES) for kind in kinds
+    }
+    for kind, paths in photos.items():
+        if not paths:
+            raise DatasetError(f"{kind} has no PNG, JPEG or WebP files.")
+    return [path for paths in photos.values() for path in paths]
+
+
+def answer(classifier: Classifier, photos: Sequence[Path], max_pixels: int) -> Answers:
+    """Prepares every photo in each way and classifies it. Raises DatasetError."""
+    prepared: list[Prepared] = []
+    simpler: dict[str, list[Pictures]] = {name: [] for name in SIMPLER_WAYS}
+    for photo in photos:
+        content = photo.read_bytes()
+        try:
+            prepared.append(prepare(content, max_pixels=max_pixels))
+            for name, pixels in simpler.items():
+                pixels.append(SIMPLER_WAYS[name](content, max_pixels))
+        except PictureError as error:
+            raise DatasetError(f"{photo}: {error}") from error
+
+    def labels(rows: np.ndarray) -> list[str]:
+        return [classifier.manifest.labels[index] for index in rows.argmax(axis=1)]
+
+    probabilities, scores = in_batches(classifier.predict, np.stack([each.pixels for each in prepared]))
+    others = {
+        name: labels(in_batches(classifier.predict, np.stack(pixels))[0]) for name, pixels in simpler.items()
+    }
+    return Answers(prepared, labels(probabilities), scores, others)
+
+
+def figures(classifier: Classifier, kinds: Sequence[str], found: Answers) -> PhotoFigures:
+    """The figures of these answers to photos of these kinds, of which the model must know one."""
+    manifest = classifier.manifest
+    per_kind = score(kinds, found.labels)
+    right, total = (sum(getattr(its, name) for its in per_kind.values()) for name in ("right", "total"))
+    simpler = {name: score(kinds, labels) for name, labels in found.simpler.items()}
+    return PhotoFigures(
+        model=manifest.name,
+        version=manifest.version,
+        keras_sha256=manifest.keras_sha256,
+        accuracy=right / total,
+        right=right,
+        total=total,
+        baseline={
+            name: sum(its.right for its in its_kinds.values()) / total for name, its_kinds in simpler.items()
+        },
+        per_kind=per_kind,
+        ood=unknown(np.array(kinds), found.ood_scores),
+        modes=dict(Counter(each.mode for each in found.prepared).most_common()),
+        warnings=dict(Counter(text for each in found.prepared for text in each.warnings).most_common()),
+    )
+
+
+def score(kinds: Sequence[str], labels: Sequence[str]) -> dict[str, Right]:
+    """How many labels are right for each kind that the model knows, given one label for every photo."""
+    hits: dict[str, list[bool]] = {kind: [] for kind in kinds if kind in ACCEPTED}
+    for kind, label in zip(kinds, labels, strict=True):
+        if kind in ACCEPTED:
+            hits[kind].append(label in ACCEPTED[kind])
+    return {
+        kind: Right(right=sum(its), total=len(its), accuracy=sum(its) / len(its))
+        for kind, its in hits.items()
+    }
+
+
+def unknown(kinds: np.ndarray, scores: Scores) -> dict[str, Flagged | float]:
+    """PhotoFigures.ood; without auroc where the model knows all kinds."""
+    known = np.isin(kinds, list(ACCEPTED))
+    found: dict[str, Flagged | float] = {
+        kind: Flagged(flagged=int((scores[kinds == kind] > 1).sum()), total=int((kinds == kind).sum()))
+        for kind in dict.fromkeys(kinds[~known].tolist())
+    }
+    if found:
+        found["auroc"] = auroc(scores[~known], scores[known])
+    return found | {"known_flagged": float((scores[known] > 1).mean())}
+
+
+def plain_inverted_resize(picture: bytes, max_pixels: int) -> Pictures:
+    """What most tutorials do: the whole photo squeezed into 28x28 and inverted. Raises PictureError."""
+    image = open_upright(picture, max_pixels=max_pixels, longest_edge=256).image.convert("L")
+    return 255 - np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
+
+
+def authors_steps(picture: bytes, max_pixels: int) -> Pictures:
+    """The steps of the data set's authors, on any photo. Raises PictureError."""
+    return prepare(picture, mode="product", max_pixels=max_pixels).pixels
+
+
+SIMPLER_WAYS: dict[str, Callable[[bytes, int], Pictures]] = {
+    "plain inverted resize": plain_inverted_resize,
+    "authors' steps": authors_steps,
+}
+"""What the service's preparation is compared with, from a file and max_pixels to uint8 (28, 28)."""
