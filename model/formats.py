@@ -59,8 +59,10 @@ MOST_SEGMENTS = 10_000  # 10 MiB in the largest segments are 160
 MOST_SCANS = 64  # progressive files have about 10
 MARKER = re.compile(rb"\xff[^\x00\xff]")
 MARKER_BEHIND_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-# In the place of missing data it decodes to anything but the grey that libjpeg assumes there.
-OTHER_DATA = np.random.default_rng(1).integers(0, 255, 512, np.uint8).tobytes()
+# In the place of missing data these decode to anything but the grey that libjpeg assumes there. Where a
+# restart marker is due, libjpeg skips everything up to one.
+OTHER_BITS = bytes(range(255))
+OTHER_DATA = OTHER_BITS + b"".join(bytes((0xFF, marker)) + OTHER_BITS for marker in range(0xD0, 0xD8))
 JUDGED_EDGE = 1024
 LEAST_ROWS = 0.9
 
@@ -265,11 +267,11 @@ def orientation_of(exif: bytes, xmp: bytes = b"") -> int:
 def read_jpeg(picture: bytes, max_pixels: int, longest_edge: int) -> Found:
     """The picture in a JPEG file; of several, the first."""
     bare = without_metadata(picture)
-    scans = bare.file.count(b"\xff\xda", bare.scans_at)
-    if scans > MOST_SCANS:
-        raise PictureError(f"The JPEG picture has {scans} scans; at most {MOST_SCANS} are allowed.")
+    if bare.file.count(b"\xff\xda", bare.scans_at) > MOST_SCANS:  # perhaps in what is behind the picture
+        end_of_scans(bare)
     try:
-        return Found(decoded_jpeg(bare.file, max_pixels, longest_edge), bare.orientation)
+        image = decoded_jpeg(bare.file, max_pixels, longest_edge)
+        return Found(image, bare.orientation, bare.file.rfind(b"\xff\xd9", bare.scans_at) < 0)
     except OSError:
         end = end_of_scans(bare)
         if end is None:
@@ -333,11 +335,12 @@ def jpeg_without_end(file: bytes, max_pixels: int) -> Image.Image:
 
 
 def end_of_scans(bare: BareJpeg) -> int | None:
-    """Where the last scan ends if the mark of the end is missing; None if it is there. Raises PictureError.
+    """Where the last scan ends if the mark of the end is missing; None if it is there.
 
-    Each scan of a progressive file has some bits of some coefficients: all of them must be there.
+    Raises PictureError if there are too many scans, or too few: each scan of a progressive file has some bits
+    of some coefficients, and all of them must be there.
     """
-    file, at = bare.file, bare.scans_at
+    file, at, scans = bare.file, bare.scans_at, 0
     missing = set(product(bare.components, range(64)))
     for _ in range(MOST_SEGMENTS):
         marker = MARKER_BEHIND_DATA.search(file, at)
@@ -349,6 +352,9 @@ def end_of_scans(bare: BareJpeg) -> int | None:
         if kind not in BETWEEN_SCANS or len(content) + 2 != length:
             break
         if kind == START_OF_SCAN and len(content) >= 4:
+            scans += 1
+            if scans > MOST_SCANS:
+                raise PictureError(f"The JPEG picture has more than {MOST_SCANS} scans.")
             first, last, bits = content[-3:]
             if bits & 15 == 0:
                 missing -= set(product(content[1:-3:2], range(first, min(last, 63) + 1)))

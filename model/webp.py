@@ -19,6 +19,7 @@ Chunks = Mapping[bytes, bytes | memoryview]
 
 CHUNK = Struct("<4sI")
 FILE_HEADER, FRAME_HEADER = 12, 16
+MOST_CHUNKS = 65_536
 ALPHA = 0x10
 DECODER_ABI = 0x0208  # of libwebp 0.6; the library refuses one that it does not support
 MODE_RGB, MODE_RGBA = 0, 1
@@ -63,7 +64,9 @@ def first_frame(picture: bytes) -> Still:
 def chunks_of(data: memoryview, at: int) -> tuple[dict[bytes, memoryview], bool]:
     """The first chunk of each name from there on, without those that are cut off, and whether none is."""
     found: dict[bytes, memoryview] = {}
-    while at + CHUNK.size <= len(data):
+    for _ in range(MOST_CHUNKS):
+        if len(data) < at + CHUNK.size:
+            break
         name, size = CHUNK.unpack_from(data, at)
         content = data[at + CHUNK.size : at + CHUNK.size + size]
         if len(content) < size:

@@ -44,7 +44,7 @@ def test_what_is_not_a_picture_is_refused(picture):
 
 def test_what_is_wrong_is_said():
     assert refused(b"hello") == "This is not a PNG, JPEG or WebP picture."
-    assert "its end is missing" in refused(encode(noise(28, 28))[:-12])
+    assert "its end is missing" in refused(encode(noise(28, 28))[:-13])
     assert refused(encode(noise(28, 28), "JPEG")[:300]) == "The picture is damaged or incomplete."
 
 
@@ -59,11 +59,15 @@ def test_a_jpeg_cut_in_half_is_refused(options):
     assert "damaged or incomplete" in refused(picture[: len(picture) // 2])
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
-def test_a_picture_cut_anywhere_is_refused(kind):
+@pytest.mark.parametrize("kind, mark", [("PNG", 12), ("JPEG", 2), ("WEBP", 0)])
+def test_a_picture_cut_anywhere_before_the_mark_of_its_end_is_refused(kind, mark):
     picture = encode(noise(28, 28), kind)
-    for end in range(len(picture)):
+    for end in range(len(picture) - mark):
         assert refused(picture[:end])
+    for end in range(len(picture) - mark, len(picture)):
+        prepared = prepare(picture[:end], max_pixels=MAX_PIXELS)
+        assert prepared.warnings == ("picture cut off",)
+        assert np.array_equal(prepared.pixels, prepare(picture, max_pixels=MAX_PIXELS).pixels)
 
 
 def test_a_picture_with_a_flipped_bit_is_read_or_refused_and_nothing_else():

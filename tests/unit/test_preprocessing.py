@@ -241,6 +241,120 @@ def test_pictures_of_the_data_set_survive_a_shop_page(mode):
     assert right.mean() >= 0.92
 
 
+def cut_out(pixels, tone, margin=0):
+    """A picture of the data set as a large garment of that lightness, without background, trimmed."""
+    shape = Image.fromarray((pixels > 12).astype(np.uint8) * 255).resize((224, 224), Image.Resampling.NEAREST)
+    texture = np.asarray(Image.fromarray(pixels).resize((224, 224), Image.Resampling.BICUBIC)).astype(int)
+    grey = Image.fromarray(np.clip(tone(texture), 0, 255).astype(np.uint8))
+    left, top, right, bottom = shape.getbbox()
+    box = (left - margin, top - margin, right + margin, bottom + margin)
+    picture = grey.convert("RGB").crop(box)
+    picture.putalpha(shape.crop(box))
+    return picture
+
+
+def white(texture):
+    return np.clip(225 + (texture - 128) * 25 // 128, 195, 255)
+
+
+def dark(texture):
+    return 255 - texture
+
+
+def over(colour, picture):
+    """The picture on a background."""
+    ground = Image.new("RGBA", picture.size, colour)
+    return Image.alpha_composite(ground, picture).convert("RGB")
+
+
+@pytest.mark.parametrize(
+    "kind, options", [("PNG", {}), ("WEBP", {"lossless": True}), ("WEBP", {"quality": 90})]
+)
+def test_a_white_garment_without_background_is_seen_like_one_on_another(kind, options):
+    picture = cut_out(np.asarray(Image.open("samples/trouser.png").convert("L")), white, 20)
+    there = prepared(picture, kind, **options)
+    assert (there.mode, there.warnings) == ("photo", ())
+    shape, on_grey = there.pixels > 60, seen(over((90, 90, 90), picture)) > 60
+    assert (shape & on_grey).sum() > 0.85 * (shape | on_grey).sum()
+    assert 100 < np.median(there.pixels[shape]) < 160
+
+
+@pytest.mark.parametrize("margin", [0, 20])
+def test_a_dark_garment_without_background_goes_the_way_of_the_authors(margin):
+    picture = cut_out(np.asarray(Image.open("samples/dress.png").convert("L")), dark, margin)
+    there = prepared(picture)
+    assert there.mode == "product"
+    assert np.array_equal(there.pixels, seen(over("white", picture), mode="product"))
+
+
+def test_what_is_asked_for_is_done_without_a_background_too():
+    picture = cut_out(np.asarray(Image.open("samples/dress.png").convert("L")), white, 30)
+    rows = np.flatnonzero((seen(picture, mode="product") > 20).any(axis=1))
+    assert (rows.min(), rows.max()) == (0, 27)
+    dark_one = cut_out(np.asarray(Image.open("samples/dress.png").convert("L")), dark)
+    difference = seen(dark_one, mode="photo").astype(int) - seen(dark_one, mode="product")
+    assert np.abs(difference).mean() < 8
+    assert prepared(dark_one, mode="photo").mode == "photo"
+
+
+@pytest.mark.parametrize("side", [28, 280])
+def test_raw28_puts_a_garment_without_background_on_black_and_makes_it_bright(side):
+    garment_only = garment()
+    garment_only[2:26, 8:20] = np.maximum(garment_only[2:26, 8:20], 140)
+    alpha = np.where(garment_only > 0, 255, 0).astype(np.uint8)
+    alpha[3:9, 8:11] = 0
+    wanted = np.where(alpha > 0, garment_only, 0)
+    for values in (garment_only, 255 - garment_only):
+        picture = Image.fromarray(values)
+        picture.putalpha(Image.fromarray(alpha))
+        picture = picture.resize((side, side), Image.Resampling.NEAREST)
+        assert np.abs(seen(picture, mode="raw28").astype(int) - wanted).max() <= 1
+
+
+def test_half_transparent_pixels_are_half_as_bright_on_black():
+    values = np.full((28, 28), 200, np.uint8)
+    alpha = np.zeros((28, 28), np.uint8)
+    alpha[5:20, 5:15] = 255
+    alpha[20:24, 5:9] = 128
+    picture = Image.fromarray(values)
+    picture.putalpha(Image.fromarray(alpha))
+    there = seen(picture)
+    assert (there[10, 10], there[0, 0]) == (200, 0)
+    assert abs(int(there[22, 6]) - 100) <= 1
+
+
+@pytest.mark.parametrize("shape", ["circle", "card", "everything", "nothing", "speck", "veil"])
+def test_transparency_that_is_not_of_a_garment_is_only_white(shape):
+    photo = Image.effect_noise((200, 200), 60).convert("RGB")
+    photo.paste("navy", (60, 50, 140, 150))
+    opacity = Image.new("L", photo.size, 0)
+    drawing = ImageDraw.Draw(opacity)
+    if shape == "circle":
+        drawing.ellipse((0, 0, 199, 199), 255)
+    elif shape == "card":
+        drawing.rounded_rectangle((10, 10, 189, 189), 20, 255)
+    elif shape == "everything":
+        drawing.rectangle((0, 0, 199, 197), 255)
+    elif shape == "speck":
+        drawing.rectangle((50, 50, 60, 70), 255)
+        drawing.rectangle((50, 50, 55, 90), 255)
+    elif shape == "veil":
+        drawing.rectangle((0, 0, 199, 199), 100)
+    photo.putalpha(opacity)
+    assert np.array_equal(seen(photo), seen(over("white", photo)))
+
+
+@pytest.mark.parametrize("tone, least", [(white, 0.78), (dark, 0.92)])
+@pytest.mark.parametrize("margin", [0, 20])
+def test_pictures_of_the_data_set_survive_being_cut_out(tone, least, margin):
+    with np.load(SLICE) as arrays:
+        pictures, labels = arrays["images"][:300], arrays["labels"][:300]
+    classifier = load(Path("weights"), "fashion-mnist", "onnx", 1)
+    again = np.stack([seen(cut_out(picture, tone, margin)) for picture in pictures])
+    right = classifier.predict(again).probabilities.argmax(axis=1) == labels
+    assert right.mean() >= least
+
+
 @pytest.mark.parametrize("module", ["model.preprocessing", "model.classifier", "model.predict"])
 def test_no_runtime_is_loaded_by_importing(module):
     runtimes = {"keras", "tensorflow", "onnx", "onnxruntime"}
