@@ -107,8 +107,7 @@ def locally(
     progress: Progress,
 ) -> Iterator[Answer]:
     """With the model in this process. Raises ModelError."""
-    from model.classifier import load
-    from model.predict import predict_picture
+    from model.classifier import load, predict_picture
     from model.preprocessing import PictureError
 
     name = model or settings.names[0]

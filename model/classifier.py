@@ -1,9 +1,9 @@
-"""The only thing that the worker sees of a model."""
+"""A loaded model, which is all that the worker sees of it; and what it makes of one picture."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -11,8 +11,12 @@ from model import manifest as manifests
 from model.arrays import Features, Pictures, Probabilities, Scores
 from model.manifest import Manifest, ModelError
 from model.ood import Detector, load_detector
+from model.preprocessing import Mode, Prepared, prepare
+from model.runtimes import KerasRuntime, OnnxRuntime, Runtime
 
 WARM_UP_BATCHES = (1, 2, 8, 32)
+
+UNLIKE_CLOTHING = "this does not look like the clothing that the model knows"
 
 
 class Predictions(NamedTuple):
@@ -20,15 +24,6 @@ class Predictions(NamedTuple):
 
     probabilities: Probabilities
     ood_scores: Scores
-
-
-class Runtime(Protocol):
-    """What runs the network. name is onnx or keras."""
-
-    name: str
-
-    def run(self, pictures: Pictures) -> tuple[Probabilities, Features]:
-        """One row of both for each picture."""
 
 
 class Classifier:
@@ -102,10 +97,37 @@ def _implementation(runtime: Literal["onnx", "keras"]) -> Callable[[Path, Manife
     if runtime == "onnx":
         # From 1.29 on, ONNX Runtime reports to its maker unless told not to before it is imported.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        from model.onnx_runtime import OnnxRuntime
-
         return OnnxRuntime.of_model
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on the processor go to every terminal
-    from model.keras_runtime import KerasRuntime
-
     return KerasRuntime
+
+
+class Answer(NamedTuple):
+    """probabilities has every label, the most probable first. mode is the one that auto chose."""
+
+    probabilities: dict[str, float]
+    in_distribution: bool
+    ood_score: float
+    mode: str
+    warnings: list[str]
+
+
+def predict_picture(picture: bytes, classifier: Classifier, *, mode: Mode, max_pixels: int) -> Answer:
+    """One picture, without a broker: `mlaas predict --local`. Raises PictureError."""
+    prepared = prepare(picture, mode=mode, max_pixels=max_pixels)
+    predictions = classifier.predict(prepared.pixels[None])
+    row, score = predictions.probabilities[0].tolist(), float(predictions.ood_scores[0])
+    ranked = sorted(zip(row, classifier.manifest.labels, strict=True), reverse=True)
+    probabilities = {label: probability for probability, label in ranked}
+    warnings = warnings_of(prepared, score)
+    return Answer(probabilities, is_in_distribution(score), score, prepared.mode, warnings)
+
+
+def is_in_distribution(ood_score: float) -> bool:
+    """Whether the picture is of what the model was trained on, by its score; see model.ood."""
+    return ood_score <= 1
+
+
+def warnings_of(prepared: Prepared, ood_score: float) -> list[str]:
+    """Why the answer may be wrong, fit to be shown to whoever sent the picture."""
+    return [*prepared.warnings, *([] if is_in_distribution(ood_score) else [UNLIKE_CLOTHING])]

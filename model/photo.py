@@ -1,13 +1,35 @@
 """A photo of clothes on any background: the garment cut out, bright on black, fitted into 28x28."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from model.arrays import Pictures
-from model.foreground import garment_probability, place_evidence
 from model.product import SHARPEN, border, box_around, fit
-from model.regions import Mask, smooth, without_holes, without_small_regions
+
+Mask = NDArray[np.bool_]
+
+Floats = NDArray[np.float32]
+"""(h, w), unless it says otherwise."""
+
+COLOURS = 64
+LIGHTNESS_WEIGHT = 0.4  # shadows change lightness most
+ALIKE = 8.0  # the distance in Lab at which two colours are half alike, about
+COLOUR_WEIGHT = 2.0
+PLACE_WEIGHTS = (1.0, 0.3)  # at the first round and at the last
+ROUNDS = (3, 5)
+LIMIT = 4.0
+REACH = 0.35
+REACH_PENALTY = 2.8
+STEP_LIMIT = 10.0
+LOST = 0.45  # less than this left by the second pass: it took the garment away, not the ground
+
+# XYZ of the sRGB primaries (IEC 61966-2-1), divided by the white point D65.
+XYZ = np.array(
+    [[0.43395, 0.37622, 0.18983], [0.21267, 0.71515, 0.07217], [0.01776, 0.10947, 0.87277]], np.float32
+)
 
 MASK_SIDE = 128
 SMALLEST_REGION = 0.15  # of the largest: keeps the second shoe of a pair
@@ -18,6 +40,184 @@ LEAST_EDGE = 8
 OPAQUE = 128
 SHAPE_OVERLAP = 0.97  # of garments in the data set, with their mirror images: 0.94 at most
 LIFTED_MEDIAN = 125  # white clothes, which the data set has not, become as bright as its grey ones
+
+
+def label(mask: Mask) -> NDArray[np.intp]:
+    """A number above 0 for every region, the same for all of its pixels; 0 outside: (h, w).
+
+    The runs of every row are numbered; two that touch take the smaller number, until nothing changes.
+    """
+    starts = mask.copy()
+    starts[:, 1:] &= ~mask[:, :-1]
+    runs = np.where(mask, starts.cumsum().reshape(mask.shape), 0)
+    touching = mask[:-1] & mask[1:]
+    above, below = runs[:-1][touching], runs[1:][touching]
+    number = np.arange(runs.max() + 1)
+    while not np.array_equal(number[above], number[below]):
+        one, other = number[above], number[below]
+        np.minimum.at(number, np.maximum(one, other), np.minimum(one, other))
+        number = number[number]
+    return number[runs]
+
+
+def without_small_regions(mask: Mask, share: float) -> Mask:
+    """Only the regions with at least this share of the largest one's pixels."""
+    numbers = label(mask)
+    sizes = np.bincount(numbers.ravel())
+    sizes[0] = 0
+    kept: Mask = ((sizes >= share * sizes.max()) & (sizes > 0))[numbers]
+    return kept
+
+
+def without_holes(mask: Mask) -> Mask:
+    """With everything filled that the mask encloses."""
+    outside = label(np.pad(~mask, 1, constant_values=True))
+    filled: Mask = outside[1:-1, 1:-1] != outside[0, 0]
+    return filled
+
+
+def smooth(mask: Mask) -> Mask:
+    """Without specks (3x3 opening), then without cracks (5x5 closing)."""
+    return shrunk(grown(grown(shrunk(mask, 1), 1), 2), 2)
+
+
+def grown(mask: Mask, radius: int) -> Mask:
+    """With every pixel that has one of the mask's in the square around it (dilation)."""
+    return np.asarray(box_mean(mask, radius) > 0)
+
+
+def shrunk(mask: Mask, radius: int) -> Mask:
+    """Only the pixels with nothing but the mask's in the square around them (erosion)."""
+    return np.asarray(box_mean(mask, radius) == 255)
+
+
+def box_mean(mask: Mask, radius: int) -> NDArray[np.uint8]:
+    """The mean over the square around every pixel, 255 for the mask and 0 elsewhere."""
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    return np.asarray(image.filter(ImageFilter.BoxBlur(radius)))
+
+
+class Palette(NamedTuple):
+    """The few colours of a picture."""
+
+    indices: NDArray[np.uint8]
+    """(h, w): which colour each pixel has."""
+    likeness: NDArray[np.float64]
+    """(k, k): how alike two colours are, 0 to 1."""
+
+
+def garment_probability(image: Image.Image) -> Floats:
+    """How likely each pixel of an RGB picture is garment, 0 to 1, from colour, place and edges: (h, w).
+
+    Two colour models, of the garment and of the ground, are estimated from a first guess by place (the middle
+    is garment, the border ground), then the guess from the models, a few times: GrabCut (Rother, Kolmogorov,
+    Blake 2004) with a blur in place of the graph cut. A second pass adds how much the colour changes on the
+    way in from the border (geodesic distance: Criminisi, Sharp, Blake 2008), which removes ground that is lit
+    differently around the garment than at the border. Evidence is in log-odds: above 0 speaks for garment.
+    """
+    calm = image.filter(ImageFilter.GaussianBlur(1))
+    palette = palette_of(calm)
+    place = place_evidence(image.height, image.width)
+    guess = refine(palette, place, np.zeros_like(place), ROUNDS[0])
+    refined = refine(palette, place, edge_evidence(lab(np.asarray(calm)), guess), ROUNDS[1])
+    lost = np.count_nonzero(refined > 0.5) < LOST * np.count_nonzero(guess > 0.5)
+    return guess if lost else refined
+
+
+def refine(palette: Palette, place: Floats, edges: Floats, rounds: int) -> Floats:
+    """The probability after so many rounds; place counts for less in each."""
+    guess = logistic(place + edges)
+    for weight in np.linspace(*PLACE_WEIGHTS, rounds, dtype=np.float32):
+        colour = blur(colour_evidence(palette, guess)[palette.indices])
+        guess = logistic(COLOUR_WEIGHT * colour + weight * place + edges)
+    return guess
+
+
+def logistic(evidence: Floats) -> Floats:
+    """From log-odds to probability."""
+    return np.asarray(1 / (1 + np.exp(-evidence)))
+
+
+def palette_of(image: Image.Image) -> Palette:
+    """The colours of an RGB picture."""
+    indexed = image.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    colours = lab(np.array(indexed.getpalette("RGB"), np.uint8).reshape(1, -1, 3))[0]
+    distance = ((colours[:, None] - colours) ** 2).sum(axis=2, dtype=np.float64)
+    return Palette(np.asarray(indexed), np.exp(-distance / (2 * ALIKE**2)))
+
+
+def lab(rgb: Pictures) -> Floats:
+    """sRGB bytes (h, w, 3) in CIE L*a*b*, with L* weighted: float32 (h, w, 3)."""
+    value = np.arange(256, dtype=np.float32) / 255
+    linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    xyz = linear[rgb] @ XYZ.T
+    x, y, z = np.moveaxis(np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116), 2, 0)
+    return np.stack(
+        (LIGHTNESS_WEIGHT * (116 * y - 16), 500 * (x - y), 200 * (y - z)), axis=2, dtype=np.float32
+    )
+
+
+def place_evidence(height: int, width: int) -> Floats:
+    """Positive in the middle, negative at the border; zero on a rounded rectangle of 72 % of the picture."""
+    row, column = (np.abs((np.arange(edge) + 0.5) / edge * 2 - 1) for edge in (height, width))
+    outwards = (row[:, None] ** 4 + column**4) ** 0.25
+    return np.asarray(np.clip(8 * (0.72 - outwards), -LIMIT, LIMIT), dtype=np.float32)
+
+
+def colour_evidence(palette: Palette, guess: Floats) -> Floats:
+    """How much more frequent every colour (and those alike) is in the garment than in the ground: (k,)."""
+    indices, colours = palette.indices.ravel(), len(palette.likeness)
+    inside = np.bincount(indices, guess.ravel(), colours)
+    outside = np.bincount(indices, minlength=colours) - inside
+    garment, ground = (
+        counts / counts.sum() for counts in (palette.likeness @ inside, palette.likeness @ outside)
+    )
+    evidence = np.log((garment + 1e-3) / (ground + 1e-3))
+    return np.asarray(np.clip(evidence, -LIMIT, LIMIT), dtype=np.float32)
+
+
+def blur(values: Floats) -> Floats:
+    """The mean over 5x5 pixels."""
+    height, width = values.shape
+    padded = np.pad(values, 2, mode="edge")
+    rows = np.add.reduce([padded[start : start + height] for start in range(5)])
+    return np.asarray(np.add.reduce([rows[:, start : start + width] for start in range(5)]) / np.float32(25))
+
+
+def edge_evidence(colours: Floats, guess: Floats) -> Floats:
+    """Negative where the colour (h, w, 3) hardly changes on the way in from the ground at the border."""
+    seeds = np.ones(guess.shape, bool)
+    seeds[1:-1, 1:-1] = False
+    distance = geodesic_distance(colours, seeds & (guess < 0.5))
+    typical = (distance * guess).sum() / guess.sum()
+    return np.asarray(
+        REACH_PENALTY * np.clip(distance / (REACH * typical + 1e-6) - 1, -1, 0), dtype=np.float32
+    )
+
+
+def geodesic_distance(colours: Floats, seeds: NDArray[np.bool_]) -> Floats:
+    """The least sum of colour steps on a way from a seed to every pixel, by sweeps along rows and columns.
+
+    Steps no larger than the texture's count as none; two sweeps each way find nearly all the shortest ways.
+    """
+    down, across = (np.sqrt((np.diff(colours, axis=axis) ** 2).sum(axis=2)) for axis in (0, 1))
+    texture = 1.5 * np.median(np.concatenate((down.ravel(), across.ravel())))
+    down, across = (np.clip(steps - texture, 0, STEP_LIMIT) for steps in (down, across))
+    distance = np.where(seeds, 0, 1e4).astype(np.float32)
+    for _ in range(2):
+        sweep(distance, down)
+        turned = np.ascontiguousarray(distance.T)
+        sweep(turned, np.ascontiguousarray(across.T))
+        distance = np.ascontiguousarray(turned.T)
+    return distance
+
+
+def sweep(distance: Floats, steps: Floats) -> None:
+    """Shorten the distances (h, w) in place along the columns, down and up, over these steps (h - 1, w)."""
+    for row in range(1, len(distance)):
+        np.minimum(distance[row], distance[row - 1] + steps[row - 1], out=distance[row])
+    for row in range(len(distance) - 2, -1, -1):
+        np.minimum(distance[row], distance[row + 1] + steps[row], out=distance[row])
 
 
 def cut_out(image: Image.Image) -> tuple[Pictures, bool]:

