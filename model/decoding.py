@@ -97,8 +97,9 @@ def over_white(found: Found) -> tuple[Image.Image, Image.Image | None]:
         image = image.convert("RGBA")
         opacity = image.getchannel("A")
         if opacity.getextrema() != (255, 255):
-            white = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(white, image).convert("RGB"), opacity
+            white = Image.new("RGB", image.size, "white")
+            white.paste(image, mask=opacity)
+            return white, opacity
     if image.mode in ("L", "RGB"):
         return image, None
     return image.convert("L" if image.mode in ("1", "LA") else "RGB"), None
