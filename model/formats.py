@@ -59,10 +59,7 @@ MOST_SEGMENTS = 10_000  # 10 MiB in the largest segments are 160
 MOST_SCANS = 64  # progressive files have about 10
 MARKER = re.compile(rb"\xff[^\x00\xff]")
 MARKER_BEHIND_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-# In the place of missing data these decode to anything but the grey that libjpeg assumes there. Where a
-# restart marker is due, libjpeg skips everything up to one.
-OTHER_BITS = bytes(range(255))
-OTHER_DATA = OTHER_BITS + b"".join(bytes((0xFF, marker)) + OTHER_BITS for marker in range(0xD0, 0xD8))
+OTHER_BITS = bytes(range(254, 0, -1))  # begins with ones: libjpeg goes on with zeros
 JUDGED_EDGE = 1024
 LEAST_ROWS = 0.9
 
@@ -324,7 +321,7 @@ def jpeg_without_end(file: bytes, max_pixels: int) -> Image.Image:
     Missing are those that would look otherwise if other data came behind.
     """
     shown, other = (
-        decoded_jpeg(file + data + b"\xff\xd9", max_pixels, JUDGED_EDGE) for data in (b"", OTHER_DATA)
+        decoded_jpeg(file + data + b"\xff\xd9", max_pixels, JUDGED_EDGE) for data in (b"", other_data(file))
     )
     differing = np.asarray(ImageChops.difference(shown, other)).reshape(shown.height, -1).any(axis=1)
     rows = int(differing.argmax()) if differing.any() else shown.height
@@ -332,6 +329,17 @@ def jpeg_without_end(file: bytes, max_pixels: int) -> Image.Image:
         share = 100 * rows // shown.height
         raise PictureError(f"The picture is damaged or incomplete: {share} % of its rows are there.")
     return shown.crop((0, 0, shown.width, rows))
+
+
+def other_data(file: bytes) -> bytes:
+    """What decodes to anything but the grey that libjpeg assumes for missing data.
+
+    Where a restart marker is due, libjpeg skips everything up to the one with the next number.
+    """
+    last = max(range(8), key=lambda number: file.rfind(bytes((0xFF, 0xD0 + number))))
+    begun = file.rfind(bytes((0xFF, 0xD0 + last))) > file.rfind(b"\xff\xda")
+    numbers = [(last + 1 + place) % 8 if begun else place for place in range(8)]
+    return OTHER_BITS + b"".join(bytes((0xFF, 0xD0 + number)) + OTHER_BITS for number in numbers)
 
 
 def end_of_scans(bare: BareJpeg) -> int | None:
