@@ -1,6 +1,8 @@
 """What the pixels of a file are, compared with the numbers that went into it."""
 
 import struct
+import subprocess
+import sys
 import zlib
 from io import BytesIO
 
@@ -399,3 +401,39 @@ def test_a_large_webp_that_is_damaged_is_refused():
     file[40:400] = bytes(360)
     with pytest.raises((OSError, EOFError)):
         opened(bytes(file), 256)
+
+
+@pytest.mark.parametrize(
+    "kind, mode, options, most_mib",
+    [
+        ("PNG", "RGBA", {}, 170),  # of which 95 are the picture
+        ("PNG", "P", {}, 70),
+        ("WEBP", "RGB", {"lossless": True}, 60),
+        ("WEBP", "RGBA", {"lossless": True, "quality": 0, "method": 0}, 60),
+        ("WEBP", "RGB", {"quality": 50, "method": 0}, 40),
+        ("JPEG", "RGB", {}, 40),
+    ],
+)
+def test_a_picture_of_25_megapixels_takes_no_more_memory_than_its_format_needs(
+    tmp_path, kind, mode, options, most_mib
+):
+    image = Image.new("RGB", (5000, 5000), "white")
+    image.paste("navy", (1500, 1000, 3500, 4000))
+    image = image.quantize(4) if mode == "P" else image.convert(mode)
+    if mode == "RGBA":
+        image.putalpha(image.getchannel("G").point(lambda green: 255 - green))
+    file = tmp_path / "picture"
+    file.write_bytes(encode(image, kind, **options))
+    script = f"""
+import re
+from pathlib import Path
+from model.preprocessing import prepare
+def peak_mib():
+    return int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+picture = Path({str(file)!r}).read_bytes()
+before = peak_mib()
+prepare(picture, max_pixels={MAX_PIXELS})
+print(peak_mib() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < most_mib
