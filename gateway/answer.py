@@ -1,12 +1,15 @@
-"""A worker's reply as what HTTP carries."""
+"""A worker's reply as what HTTP carries: the answer to POST /predict."""
 
+import base64
 import heapq
-from typing import NoReturn
+import struct
+import zlib
+from typing import Annotated, Any, ClassVar, NoReturn
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from gateway.errors import GatewayError, InvalidRequest, NotAPicture, UnknownModel, WorkerFailed
-from gateway.png import data_uri
 from messaging.contract import ErrorCode, Failure, Reply
 
 _ERRORS: dict[ErrorCode, type[GatewayError]] = {
@@ -15,58 +18,168 @@ _ERRORS: dict[ErrorCode, type[GatewayError]] = {
     ErrorCode.UNKNOWN_MODEL: UnknownModel,
 }
 
-_SERVER_TIMING = ("broker", "queue", "batch", "decode", "infer", "total")
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY_8_BIT = (8, 0, 0, 0, 0)
+_INPUT_WIDTH = 28
 
-Timings = dict[str, float]
+REQUEST_ID = "842df7a8c8ce4d5e530237af93b56d0f"
+"""The request id of every example in the documentation."""
+
+Milliseconds = Annotated[float, Meta(ge=0)]
 
 
-def prediction(reply: Reply, request_id: str, total_ms: float, top_k: int = 0) -> dict[str, object]:
-    """gateway.schemas.Prediction; with the top_k most probable labels, all for 0. Raises GatewayError."""
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds. An answer from a worker that does not measure has total_ms alone."""
+
+    total_ms: Annotated[float, Meta(ge=0, description="From the request's head to its answer.")]
+    broker_ms: (
+        Annotated[float, Meta(ge=0, description="Both ways through the broker, and the gateway itself.")]
+        | UnsetType
+    ) = UNSET
+    queue_ms: Annotated[float, Meta(ge=0, description="Waiting on the broker for a worker.")] | UnsetType = (
+        UNSET
+    )
+    batch_ms: Annotated[float, Meta(ge=0, description="Waiting for the model.")] | UnsetType = UNSET
+    decode_ms: Annotated[float, Meta(ge=0, description="Decoding and preparing.")] | UnsetType = UNSET
+    infer_ms: Annotated[float, Meta(ge=0, description="Running the model on the batch.")] | UnsetType = UNSET
+    batch_size: (
+        Annotated[int, Meta(ge=0, description="How many pictures were predicted together.")] | UnsetType
+    ) = UNSET
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model says of one picture."""
+
+    label: Annotated[str, Meta(description="The most probable label.")]
+    confidence: Annotated[float, Meta(description="Its probability.")]
+    probabilities: Annotated[
+        dict[str, float],
+        Meta(description="Every label, or the top_k most probable; all labels together sum to 1."),
+    ]
+    in_distribution: Annotated[
+        bool | None,
+        Meta(description="False if the picture is unlike those the model was trained on; null if unknown."),
+    ]
+    ood_score: Annotated[
+        float | None, Meta(description="How unlike; above 1, in_distribution is false; null if unknown.")
+    ]
+    mode: Annotated[str, Meta(description="How the picture was prepared: the mode that auto chose.")]
+    warnings: Annotated[list[str], Meta(description="Reasons to doubt the answer.")]
+    model: str
+    version: Annotated[str, Meta(description="The model's version.")]
+    request_id: str
+    sha256: Annotated[str, Meta(description="SHA-256 digest of the picture that was sent.")]
+    timings: Timings
+    input: (
+        Annotated[str, Meta(description="What the model saw, as a data URI of a PNG, if explain=input.")]
+        | UnsetType
+    ) = UNSET
+
+    example: ClassVar[dict[str, Any]] = {
+        "label": "Sandal",
+        "confidence": 0.999691,
+        "probabilities": {
+            "T-shirt/top": 0.000008,
+            "Trouser": 0.000009,
+            "Pullover": 0.000014,
+            "Dress": 0.000020,
+            "Coat": 0.000006,
+            "Sandal": 0.999691,
+            "Shirt": 0.000004,
+            "Sneaker": 0.000067,
+            "Bag": 0.000132,
+            "Ankle boot": 0.000049,
+        },
+        "in_distribution": True,
+        "ood_score": 0.404269,
+        "mode": "raw28",
+        "warnings": [],
+        "model": "fashion-mnist",
+        "version": "1.4.0",
+        "request_id": REQUEST_ID,
+        "sha256": "e8d2fe3c6ec5e7f0c74b0f84b3c6f041f65037ce1320e64a56135cb4e73c4e18",
+        "timings": {
+            "total_ms": 6.01,
+            "broker_ms": 2.081,
+            "queue_ms": 2.657,
+            "batch_ms": 0.42,
+            "decode_ms": 0.375,
+            "infer_ms": 0.477,
+            "batch_size": 1,
+        },
+    }
+
+
+def prediction(reply: Reply, request_id: str, total_ms: float, top_k: int = 0) -> Prediction:
+    """With the top_k most probable labels; with all of them for 0. Raises GatewayError."""
     if reply.error is not None:
         raise_failure(reply.error)
     probabilities = reply.probabilities
-    label, confidence = max(probabilities.items(), key=lambda item: item[1])
+    label = max(probabilities, key=probabilities.__getitem__)
+    confidence = probabilities[label]
     if top_k:
         probabilities = dict(heapq.nlargest(top_k, probabilities.items(), key=lambda item: item[1]))
-    body: dict[str, object] = {
-        "label": label,
-        "confidence": confidence,
-        "probabilities": probabilities,
-        "in_distribution": reply.in_distribution,
-        "ood_score": reply.ood_score,
-        "mode": reply.mode,
-        "warnings": reply.warnings,
-        "model": reply.model,
-        "version": reply.version,
-        "request_id": request_id,
-        "sha256": reply.sha256,
-        "timings": timings_of(reply, total_ms),
-    }
-    if reply.input is not None:
-        body["input"] = data_uri(reply.input)
-    return body
+    return Prediction(
+        label=label,
+        confidence=confidence,
+        probabilities=probabilities,
+        in_distribution=reply.in_distribution,
+        ood_score=reply.ood_score,
+        mode=reply.mode,
+        warnings=reply.warnings,
+        model=reply.model,
+        version=reply.version,
+        request_id=request_id,
+        sha256=reply.sha256,
+        timings=_timings(reply, total_ms),
+        input=UNSET if reply.input is None else data_uri(reply.input),
+    )
 
 
-def timings_of(reply: Reply, total_ms: float) -> Timings:
-    """broker_ms is what is left of the total: both ways through the broker, and the gateway itself."""
-    if reply.timings is None:
-        return {"total_ms": round(total_ms, 3)}
-    parts = {name: round(value, 3) for name, value in msgspec.structs.asdict(reply.timings).items()}
-    at_worker = sum(value for name, value in parts.items() if name.endswith("_ms"))
-    return {
-        "total_ms": round(total_ms, 3),
-        "broker_ms": round(max(0.0, total_ms - at_worker), 3),
-        **parts,
-    }
+def _timings(reply: Reply, total_ms: float) -> Timings:
+    """broker_ms is what is left of the total."""
+    its = reply.timings
+    if its is None:
+        return Timings(total_ms=round(total_ms, 3))
+    at_worker_ms = its.queue_ms + its.batch_ms + its.decode_ms + its.infer_ms
+    return Timings(
+        total_ms=round(total_ms, 3),
+        broker_ms=round(max(0.0, total_ms - at_worker_ms), 3),
+        queue_ms=round(its.queue_ms, 3),
+        batch_ms=round(its.batch_ms, 3),
+        decode_ms=round(its.decode_ms, 3),
+        infer_ms=round(its.infer_ms, 3),
+        batch_size=its.batch_size,
+    )
 
 
 def server_timing(timings: Timings) -> str:
     """The header of that name."""
-    return ", ".join(
-        f"{name};dur={timings[name + '_ms']}" for name in _SERVER_TIMING if name + "_ms" in timings
+    if timings.broker_ms is UNSET:
+        return f"total;dur={timings.total_ms}"
+    return (
+        f"broker;dur={timings.broker_ms}, queue;dur={timings.queue_ms}, batch;dur={timings.batch_ms}, "
+        f"decode;dur={timings.decode_ms}, infer;dur={timings.infer_ms}, total;dur={timings.total_ms}"
     )
 
 
 def raise_failure(failure: Failure) -> NoReturn:
     """As a GatewayError."""
     raise _ERRORS.get(failure.code, WorkerFailed)(failure.detail)
+
+
+def data_uri(pixels: bytes, width: int = _INPUT_WIDTH) -> str:
+    """A picture that an <img> shows. pixels: grey, one byte each, row by row."""
+    return "data:image/png;base64," + base64.b64encode(grey_png(pixels, width)).decode()
+
+
+def grey_png(pixels: bytes, width: int) -> bytes:
+    """A PNG file (RFC 2083): header, the rows each after its filter's number, end."""
+    starts = range(0, len(pixels), width)
+    header = struct.pack(">IIBBBBB", width, len(starts), *_GREY_8_BIT)
+    rows = b"".join(b"\0" + pixels[start : start + width] for start in starts)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return _PNG_SIGNATURE + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in chunks
+    )

@@ -1,18 +1,201 @@
-"""Who may ask, and how often."""
+"""API keys: the file with their digests, how often each may ask, and the middleware that asks for one."""
 
+import hashlib
+import hmac
+import logging
+import math
+import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import RateLimited, Unauthorized
-from gateway.key_file import KeyFile
-from gateway.keyring import Keyring
 from gateway.metrics import GatewayMetrics
-from gateway.token_bucket import TokenBucket
+
+NAME_IS = "a name is 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'"
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_DIGEST = re.compile(r"[0-9A-Fa-f]{64}")
+_FORM = "name sha256-hex [requests_per_second [burst]]"
+
+_log = logging.getLogger("mlaas.gateway")
+
+_LOOK_EVERY_S = 1.0
+
+_Stamp = tuple[int, int, int] | None
 
 _OPEN = frozenset({"/", "/docs", "/metrics", "/openapi.json"})
 _OPEN_BELOW = ("/health/", "/v2/health/", "/docs/", "/page/")
+
+
+class Rate(NamedTuple):
+    """burst: how many may come at once after a pause."""
+
+    per_second: float
+    burst: int
+
+
+class TokenBucket:
+    """Full at first. Times are monotonic seconds."""
+
+    def __init__(self, rate: Rate, now: float) -> None:
+        self.rate = rate
+        self._tokens = float(rate.burst)
+        self._counted_at = now
+
+    def take(self, now: float) -> float:
+        """0 if a token was there and is taken; else in how many seconds there will be one."""
+        passed = max(0.0, now - self._counted_at)
+        self._tokens = min(float(self.rate.burst), self._tokens + passed * self.rate.per_second)
+        self._counted_at = now
+        if self._tokens >= 1:
+            self._tokens -= 1
+            return 0.0
+        return (1 - self._tokens) / self.rate.per_second
+
+
+class KeyFileError(Exception):
+    """The file of API keys cannot be used; says why. Never quotes what may be a key."""
+
+
+class _Line(NamedTuple):
+    number: int
+    name: str
+    digest: bytes
+    rate: Rate | None
+
+
+class Keyring:
+    """Several keys of one name, as there are while one replaces another, share the name's rate."""
+
+    def __init__(self, digests: Sequence[tuple[bytes, str]], rates: Mapping[str, Rate]) -> None:
+        self._digests = digests
+        self.rates = rates
+
+    def __len__(self) -> int:
+        return len(self._digests)
+
+    def name_of(self, key: bytes) -> str | None:
+        """None if it is no key. Compares with all of them, so that the time taken says nothing."""
+        digest = hashlib.sha256(key).digest()
+        found = None
+        for its_digest, name in self._digests:
+            if hmac.compare_digest(its_digest, digest):
+                found = name
+        return found
+
+
+def digest_of(key: str) -> str:
+    """As the file has it."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def is_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
+
+
+def parse(text: str) -> Keyring:
+    """Raises KeyFileError, also for a file without a key: nobody could ask anything."""
+    lines = list(_lines(text))
+    if not lines:
+        raise KeyFileError(f"has no key; a line is: {_FORM}")
+    names: dict[bytes, str] = {}
+    rates: dict[str, Rate] = {}
+    for line in lines:
+        if line.digest in names:
+            raise KeyFileError(f"line {line.number}: the digest of this key is there already")
+        names[line.digest] = line.name
+        if line.rate is not None and rates.setdefault(line.name, line.rate) != line.rate:
+            raise KeyFileError(f"line {line.number}: {line.name} had another rate before; its keys share one")
+    return Keyring(list(names.items()), rates)
+
+
+def _lines(text: str) -> Iterator[_Line]:
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.partition("#")[0].split()
+        if words:
+            yield _line(number, words)
+
+
+def _line(number: int, words: list[str]) -> _Line:
+    if not 2 <= len(words) <= 4:
+        raise KeyFileError(f"line {number} has {len(words)} words; a line is: {_FORM}")
+    name, digest, *limits = words
+    if not is_name(name):
+        raise KeyFileError(f"line {number}: {NAME_IS}")
+    if not _DIGEST.fullmatch(digest):
+        raise KeyFileError(f"line {number}: the second word is not a SHA-256 digest of 64 hexadecimal digits")
+    return _Line(number, name, bytes.fromhex(digest), _rate(number, limits) if limits else None)
+
+
+def _rate(number: int, limits: list[str]) -> Rate:
+    try:
+        per_second = float(limits[0])
+        burst = int(limits[1]) if len(limits) == 2 else max(1, math.ceil(per_second))
+    except (ValueError, OverflowError):
+        raise KeyFileError(f"line {number}: requests_per_second is a number, burst a whole one") from None
+    if not (0 < per_second < math.inf and burst > 0):
+        raise KeyFileError(f"line {number}: requests_per_second and burst must be above 0")
+    return Rate(per_second, burst)
+
+
+class KeyFile:
+    """A file that is broken or gone later on leaves the keys as they were, and says so in the log once.
+
+    Raises KeyFileError if it is so at first.
+    """
+
+    def __init__(self, path: Path, now: float) -> None:
+        self._path = path
+        self._stamp = _stamp(path)
+        self._looked_at = now
+        self._keyring = _read(path)
+
+    def current(self, now: float) -> Keyring:
+        """now: monotonic seconds. Looks at the file at most once a second."""
+        if now - self._looked_at >= _LOOK_EVERY_S:
+            self._looked_at = now
+            stamp = _stamp(self._path)
+            if stamp != self._stamp:
+                self._stamp = stamp
+                self._read_again()
+        return self._keyring
+
+    def _read_again(self) -> None:
+        try:
+            self._keyring = _read(self._path)
+        except KeyFileError as error:
+            _log.error("the API keys stay as they were: %s", error)
+        else:
+            _log.info("read %d API keys from %s", len(self._keyring), self._path)
+
+
+def open_key_file(path: str) -> KeyFile | None:
+    """None if no path is set: there are no keys. Raises KeyFileError."""
+    return KeyFile(Path(path), time.monotonic()) if path else None
+
+
+def _stamp(path: Path) -> _Stamp:
+    """Changes with the content. The inode, since a mounted secret is replaced by changing a link."""
+    try:
+        its = path.stat()
+    except OSError:
+        return None
+    return its.st_mtime_ns, its.st_ino, its.st_size
+
+
+def _read(path: Path) -> Keyring:
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise KeyFileError(f"gateway.api_keys_file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise KeyFileError(f"gateway.api_keys_file {path}: not a text in UTF-8") from error
+    except KeyFileError as error:
+        raise KeyFileError(f"gateway.api_keys_file {path} {error}") from None
 
 
 def is_open(method: str, path: str) -> bool:

@@ -7,19 +7,21 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
 
-from gateway import batch, docs, health, models, openapi, page, predict
-from gateway.api_keys import ApiKeys
-from gateway.cors import Cors
+from gateway import batch, openapi, predict
+from gateway.answer import Prediction
+from gateway.api_keys import ApiKeys, open_key_file
 from gateway.jobs import routes as job_routes
+from gateway.jobs.schemas import Job
 from gateway.jobs.service import Jobs
 from gateway.jobs.settings import JobSettings
-from gateway.key_file import open_key_file
 from gateway.middleware import BodyLimit
+from gateway.models import Health, ModelRoutes, Models
 from gateway.observing import Observing
-from gateway.oip import errors as oip_errors
-from gateway.oip import infer, metadata
-from gateway.problem import Problems
+from gateway.oip import routes as oip
+from gateway.page import Pages
+from gateway.problem import Problem, Problems
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from gateway.shortcut import Shortcut
@@ -28,6 +30,33 @@ from gateway.shortcut import Shortcut
 _OTHERS_ANSWER_S = 5.0
 _FORM_OVERHEAD_BYTES = 64 * 1024
 _FORM_PART_BYTES = 512  # a boundary, two headers, a filename
+_TYPES = (Prediction, batch.BatchResult, Models, Health, Problem, Job, *oip.TYPES)
+
+_CORS_METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
+_CORS_SENT = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "If-None-Match",
+    "Inference-Header-Content-Length",
+    "Last-Event-ID",
+    "traceparent",
+    "X-API-Key",
+    "X-Request-ID",
+    "X-Request-Timeout-Ms",
+)
+_CORS_READ = (
+    "Allow",
+    "ETag",
+    "Idempotent-Replayed",
+    "Inference-Header-Content-Length",
+    "Location",
+    "Retry-After",
+    "Server-Timing",
+    "traceparent",
+    "WWW-Authenticate",
+    "X-Request-ID",
+)
 _MANY_PICTURES = ("/predict/batch", "/v2/models/")
 
 
@@ -71,14 +100,11 @@ def create_app(
     app.include_router(batch.router(requester, settings))
     if jobs is not None:
         app.include_router(job_routes.router(*jobs, settings))
-    app.include_router(models.router(requester, settings))
-    app.include_router(metadata.router(requester, settings, version))
-    app.include_router(infer.router(requester, settings))
-    app.include_router(health.router(requester))
-    docs.install(app)
-    page.install(app, settings)
-    openapi.install(app, with_keys=bool(settings.api_keys_file))
-    problems = Problems({oip_errors.PREFIX: oip_errors.respond})
+    app.include_router(ModelRoutes(requester, settings).router())
+    app.include_router(oip.InferenceRoutes(requester, settings, version).router())
+    Pages(app, settings).install()
+    openapi.install(app, _TYPES, bool(settings.api_keys_file), {oip.PREFIX: oip.problems})
+    problems = Problems({oip.PREFIX: oip.respond_error})
     problems.install(app)
     busiest = [route for route in predicting.routes if isinstance(route, APIRoute)]
     app.add_middleware(Shortcut, routes=busiest, handlers=app.exception_handlers)
@@ -121,4 +147,10 @@ def _wrap(
         answer=problems.answer,
     )
     if settings.cors_allowed_origins:
-        app.add_middleware(Cors, origins=settings.cors_allowed_origins)
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_allowed_origins,
+            allow_methods=_CORS_METHODS,
+            allow_headers=_CORS_SENT,
+            expose_headers=_CORS_READ,
+        )

@@ -8,20 +8,42 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import problem, schemas
-from gateway.answer import prediction
+from gateway import openapi, problem
+from gateway.answer import Prediction, prediction
 from gateway.deadline import Deadline, read_deadline
 from gateway.errors import GatewayError
 from gateway.hang_up import while_connected
 from gateway.middleware import request_id, traceparent
 from gateway.picture import check
+from gateway.problem import Problem
 from gateway.query import PARAMETERS, Query, read_query
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from gateway.turns import Turns
 from gateway.upload import Upload, read_pictures
 
-Entry = dict[str, object]
+
+class BatchEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One picture: either its prediction or its problem."""
+
+    index: int
+    filename: str
+    prediction: Prediction | None = None
+    problem: Problem | None = None
+
+
+class BatchTimings(msgspec.Struct, frozen=True):
+    """Milliseconds."""
+
+    total_ms: float
+
+
+class BatchResult(msgspec.Struct, frozen=True):
+    """The results, in the order of the files."""
+
+    results: list[BatchEntry]
+    request_id: str
+    timings: BatchTimings
 
 
 def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
@@ -29,25 +51,22 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
 
     @routes.post(
         "/predict/batch",
-        summary="What is on each of the pictures?",
-        response_model=schemas.BatchResult,
-        responses=schemas.PICTURE_ERRORS,
-        openapi_extra={"parameters": [*PARAMETERS, schemas.TIMEOUT], **schemas.PICTURES_BODY},
+        summary="Classify many pictures",
+        response_model=None,
+        responses=openapi.answers(BatchResult, *openapi.OF_A_PICTURE),
+        openapi_extra={"parameters": [*PARAMETERS, openapi.TIMEOUT], **openapi.PICTURES_BODY},
     )
     async def predict_batch(request: Request) -> Response:
-        """Send many pictures, each as form field `file`. Every one has its own result or its own problem."""
+        """Send many pictures, each in a form field `file`. Each gets its own prediction or problem."""
         asked, deadline = read_query(request), read_deadline(request, settings.reply_timeout_ms)
         requester.admit(0, deadline.timeout_s)
         uploads = await read_pictures(request, settings.max_batch_files)
         async with while_connected(request):
             batch = _Batch(requester, settings, request, asked, deadline)
             results = await asyncio.gather(*(batch.entry(*numbered) for numbered in enumerate(uploads)))
-        body = {
-            "results": results,
-            "request_id": request_id(request.scope),
-            "timings": {"total_ms": round((time.monotonic() - deadline.started) * 1000, 3)},
-        }
-        return Response(msgspec.json.encode(body), media_type="application/json")
+        total_ms = round((time.monotonic() - deadline.started) * 1000, 3)
+        result = BatchResult(results, request_id(request.scope), BatchTimings(total_ms))
+        return Response(msgspec.json.encode(result), media_type="application/json")
 
     return routes
 
@@ -70,16 +89,16 @@ class _Batch:
         self._deadline = deadline
         self._turns = Turns(requester, deadline)
 
-    async def entry(self, index: int, upload: Upload) -> Entry:
+    async def entry(self, index: int, upload: Upload) -> BatchEntry:
         """One of the results."""
-        entry: Entry = {"index": index, "filename": upload.filename[:255]}
-        its_request_id = request_id(self._request.scope)
+        filename, its_request_id = upload.filename[:255], request_id(self._request.scope)
         try:
-            return {**entry, "prediction": await self._predict(upload, its_request_id)}
+            its = await self._predict(upload, its_request_id)
         except GatewayError as error:
-            return {**entry, "problem": problem.document(error, its_request_id)}
+            return BatchEntry(index=index, filename=filename, problem=problem.document(error, its_request_id))
+        return BatchEntry(index=index, filename=filename, prediction=its)
 
-    async def _predict(self, upload: Upload, its_request_id: str) -> dict[str, object]:
+    async def _predict(self, upload: Upload, its_request_id: str) -> Prediction:
         media_type = check(
             upload.content,
             upload.declared,

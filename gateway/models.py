@@ -1,78 +1,141 @@
-"""GET /models."""
+"""GET /models, /models/{name}, /health/live, /health/ready and /metrics."""
 
 from typing import Any
 
 import msgspec
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from msgspec import UNSET, UnsetType
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
-from gateway import errors
+from gateway import errors, openapi
 from gateway.catalogue import Catalogue
-from gateway.conditional import respond
 from gateway.errors import Unavailable
-from gateway.examples import SHIPPED
+from gateway.metrics import MEDIA_TYPE
+from gateway.page import conditional
 from gateway.request_reply import Requester
-from gateway.schemas import path_parameter, problems
 from gateway.settings import GatewaySettings
+from messaging.served_model import ServedModel
 
+EXAMPLE: dict[str, Any] = {
+    "name": "fashion-mnist",
+    "version": "1.4.0",
+    "default": True,
+    "runtime": "onnx",
+    "labels": [
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ],
+    "input": "28 x 28 grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it",
+    "sha256": "3fa04850755ddc9c3dd0d570f169750eed004757bc66f438670725d905c81755",
+    "accuracy": 0.9522,
+}
+"""The shipped model."""
 
-class Model(BaseModel):
-    """default: it answers where no model is named. sha256 is of the file that is served.
-
-    accuracy: the share of the data set's test pictures that it is right on; null where it is not known.
-    """
-
-    model_config = ConfigDict(json_schema_extra={"example": SHIPPED})
-
-    name: str
-    version: str
-    default: bool
-    runtime: str
-    labels: list[str]
-    input: str
-    sha256: str
-    accuracy: float | None
-
-
-class Models(BaseModel):
-    """The default one is among them."""
-
-    models: list[Model]
-
-
-_UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "What If-None-Match names still holds"}}
+_UNCHANGED: openapi.Responses = {304: {"description": "The version named by If-None-Match is current"}}
 _NO_WORKER = (errors.TooManyInFlight, errors.GatewayError, errors.Unavailable, errors.ReplyTimeout)
 
 
-def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
-    routes = APIRouter(tags=["models"])
+class Models(msgspec.Struct, frozen=True):
+    """The models that the workers serve; one of them is the default."""
 
-    @routes.get(
-        "/models",
-        summary="Which models are there?",
-        response_model=Models,
-        responses={**_UNCHANGED, **problems(*_NO_WORKER)},
-    )
-    async def models(request: Request) -> Response:
-        """What the workers said last. `ETag` and `If-None-Match` tell whether it still holds."""
-        known = await known_models(requester, settings)
-        return respond(request, msgspec.json.encode({"models": known.models}))
+    models: list[ServedModel]
 
-    @routes.get(
-        "/models/{name}",
-        summary="What is known of the model?",
-        response_model=Model,
-        responses={**_UNCHANGED, **problems(errors.UnknownModel, *_NO_WORKER)},
-        openapi_extra={"parameters": [path_parameter("name", "fashion-mnist")]},
-    )
-    async def model(request: Request) -> Response:
-        """What the workers said last."""
-        known = await known_models(requester, settings)
-        return respond(request, msgspec.json.encode(known.named(request.path_params["name"])))
 
-    return routes
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """status: live or dead, ready or not ready; reason says why not."""
+
+    status: str
+    reason: str | UnsetType = UNSET
+
+
+_HEALTH: openapi.Responses = {200: openapi.answer(Health), 503: openapi.answer(Health, "The reason why not")}
+
+
+class ModelRoutes:
+    """Endpoints that ask the requester what it knows."""
+
+    def __init__(self, requester: Requester, settings: GatewaySettings) -> None:
+        self._requester = requester
+        self._settings = settings
+
+    def router(self) -> APIRouter:
+        routes = APIRouter()
+        routes.add_api_route(
+            "/models",
+            self.list_models,
+            methods=["GET"],
+            tags=["models"],
+            summary="List the models",
+            response_model=None,
+            responses=_UNCHANGED | openapi.answers(Models, *_NO_WORKER, example={"models": [EXAMPLE]}),
+        )
+        routes.add_api_route(
+            "/models/{name}",
+            self.describe_model,
+            methods=["GET"],
+            tags=["models"],
+            summary="Describe a model",
+            response_model=None,
+            responses=_UNCHANGED
+            | openapi.answers(ServedModel, errors.UnknownModel, *_NO_WORKER, example=EXAMPLE),
+            openapi_extra={"parameters": [openapi.path_parameter("name", "fashion-mnist")]},
+        )
+        for path, endpoint, summary in (
+            ("/health/live", self.live, "Is the process alive?"),
+            ("/health/ready", self.ready, "Would a picture be answered?"),
+        ):
+            routes.add_api_route(
+                path,
+                endpoint,
+                methods=["GET"],
+                tags=["health"],
+                summary=summary,
+                response_model=None,
+                responses=_HEALTH,
+            )
+        routes.add_api_route(
+            "/metrics",
+            self.metrics,
+            methods=["GET"],
+            tags=["health"],
+            summary="Metrics",
+            response_class=PlainTextResponse,
+        )
+        return routes
+
+    async def list_models(self, request: Request) -> Response:
+        """What the workers last reported. `ETag` and `If-None-Match` tell whether it is still current."""
+        known = await known_models(self._requester, self._settings)
+        return conditional(request, msgspec.json.encode(Models([*known.models])))
+
+    async def describe_model(self, request: Request) -> Response:
+        """What the workers last reported of this model."""
+        known = await known_models(self._requester, self._settings)
+        return conditional(request, msgspec.json.encode(known.named(request.path_params["name"])))
+
+    async def live(self) -> Response:
+        """503 only if a restart would help."""
+        if self._requester.alive:
+            return _json(Health(status="live"))
+        return _unavailable("dead", "the thread that reads replies has ended")
+
+    async def ready(self) -> Response:
+        """200 while replies come back: the inbox is open, and a worker has answered lately."""
+        reason = self._requester.why_not_ready()
+        return _json(Health(status="ready")) if reason is None else _unavailable("not ready", reason)
+
+    async def metrics(self) -> Response:
+        """For Prometheus, in its text format."""
+        return Response(self._requester.metrics.text(), media_type=MEDIA_TYPE)
 
 
 async def known_models(requester: Requester, settings: GatewaySettings) -> Catalogue:
@@ -81,5 +144,14 @@ async def known_models(requester: Requester, settings: GatewaySettings) -> Catal
         requester.admit(0, settings.worker_silence_ms / 1000)
         await requester.ping()
     if not requester.catalogue.models:
-        raise Unavailable("the workers are of an older version, which does not say which models it serves")
+        raise Unavailable("the workers are of an older version, which does not report the models it serves")
     return requester.catalogue
+
+
+def _json(body: msgspec.Struct, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status, headers, "application/json")
+
+
+def _unavailable(status: str, reason: str) -> Response:
+    retry = {"Retry-After": str(errors.Unavailable.retry_after_s)}
+    return _json(Health(status=status, reason=reason), 503, retry)

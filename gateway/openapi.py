@@ -1,38 +1,185 @@
-"""What the OpenAPI document says of every route alike."""
+"""The OpenAPI document: FastAPI's paths, with the types that are encoded as its schemas."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import msgspec
 from fastapi import FastAPI
 
-from gateway import errors
+from gateway import errors, problem
+from gateway.answer import REQUEST_ID
 from gateway.api_keys import is_open
-from gateway.oip import errors as oip_errors
-from gateway.oip import openapi as oip
-from gateway.schemas import problems
+from gateway.errors import GatewayError
+from gateway.picture import ACCEPTED
+from gateway.problem import Problem
+from gateway.query import NAMES
+from gateway.upload import OTHER_FIELDS
 
 Tree = dict[str, Any]
+Responses = dict[int | str, Tree]
+Type = type[msgspec.Struct]
+
+DETAILS: Mapping[type[GatewayError], str] = {
+    errors.InvalidRequest: "unknown parameter 'modle'; known: model, mode, explain, top_k",
+    errors.KeyReused: "this Idempotency-Key was used for another job; use a new one",
+    errors.NotAPicture: "the bytes are neither PNG, JPEG nor WebP",
+    errors.BrokenForm: "the form is cut off: its last line, --boundary--, is missing",
+    errors.UnacceptedMedia: "text/html is not accepted; send one of image/png, image/jpeg, image/webp",
+    errors.UnacceptedCoding: "Content-Encoding 'gzip' is not accepted; send the body as it is",
+    errors.TooLarge: "the picture has 27000000 pixels; at most 25000000 are accepted",
+    errors.SlowBody: "65536 bytes of the body came within 30 s",
+    errors.Unauthorized: "send an API key as X-API-Key, or as Authorization: Bearer",
+    errors.RateLimited: "over 10 requests a second of shop",
+    errors.UnknownModel: "no model 'fashion'; served: fashion-mnist 1.4.0",
+    errors.UnknownJob: f"no job '{REQUEST_ID}'",
+    errors.JobExpired: "the job's results were kept until its expires_at, and are deleted",
+    errors.ClientGone: "the client closed the connection",
+    errors.TooManyInFlight: "the wait would be about 4.2 s, too near to 5 s",
+    errors.TooManyJobs: "the unfinished jobs have as many pictures, or bytes, as they may have",
+    errors.Unavailable: "no worker has answered for 16 s",
+    errors.ReplyTimeout: "no answer within 30 s",
+    errors.WorkerFailed: errors.WorkerFailed.title,
+    GatewayError: GatewayError.title,
+}
+"""An example of each error's detail."""
+
+OF_A_PICTURE = (
+    errors.BrokenForm,
+    errors.UnknownModel,
+    errors.SlowBody,
+    errors.TooLarge,
+    errors.UnacceptedMedia,
+    errors.UnacceptedCoding,
+    errors.InvalidRequest,
+    errors.NotAPicture,
+    errors.TooManyInFlight,
+    errors.GatewayError,
+    errors.Unavailable,
+    errors.ReplyTimeout,
+)
+"""What can go wrong with a picture that somebody waits for."""
+
+BINARY: Tree = {"type": "string", "format": "binary"}
+BINARIES: Tree = {"type": "array", "minItems": 1, "items": BINARY}
 
 _PRIVATE = (errors.Unauthorized, errors.RateLimited)
 _SCHEMES: Tree = {
     "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "Bearer": {"type": "http", "scheme": "bearer"},
 }
+_REFERENCE = "#/components/schemas/{name}"
 
 
-def _header(description: str, example: str, **schema: object) -> Tree:
-    return {"description": description, "schema": {"type": "string", **schema}, "example": example}
+def reference(kind: Type) -> Tree:
+    """A schema that points to the type's among the components."""
+    return {"$ref": _REFERENCE.format(name=kind.__name__)}
+
+
+def answers(
+    kind: Type, *kinds: type[GatewayError], status: int = 200, description: str = "", example: Any = None
+) -> Responses:
+    """Of a route that answers with this type in JSON, and with these errors."""
+    return {status: answer(kind, description, example), **problems(*kinds)}
+
+
+def answer(kind: Type, description: str = "", example: Any = None) -> Tree:
+    shown = {} if example is None else {"example": example}
+    content = {"application/json": {"schema": reference(kind), **shown}}
+    return {"description": description or "Successful response", "content": content}
+
+
+def problems(*kinds: type[GatewayError]) -> Responses:
+    """By status; where several errors share one, each has its title and an example."""
+    return by_status(kinds, problem.MEDIA_TYPE, reference(Problem), _problem_example, lambda status: status)
+
+
+def _problem_example(kind: type[GatewayError]) -> Problem:
+    kind_of_problem = f"urn:mlaas:problem:{kind.kind}"
+    return Problem(kind_of_problem, kind.title, kind.status, DETAILS[kind], REQUEST_ID)
+
+
+def by_status(
+    kinds: Iterable[type[GatewayError]], media_type: str, schema: Tree, example: Any, status_of: Any
+) -> Responses:
+    by_status: dict[int | str, list[type[GatewayError]]] = {}
+    for kind in kinds:
+        by_status.setdefault(status_of(kind.status), []).append(kind)
+    return {
+        status: {
+            "description": "; ".join(kind.title for kind in its),
+            "content": {
+                media_type: {
+                    "schema": schema,
+                    "examples": {kind.kind: {"value": msgspec.to_builtins(example(kind))} for kind in its},
+                }
+            },
+        }
+        for status, its in by_status.items()
+    }
+
+
+def body(file: Tree, *media_types: str) -> Tree:
+    """A form with the file, described by a schema, and other fields; or the picture alone, in these types."""
+    form = {
+        "type": "object",
+        "description": f"Other fields are ignored; {', '.join(NAMES)} belong in the query.",
+        "required": ["file"],
+        "maxProperties": 1 + OTHER_FIELDS,
+        "properties": {"file": file},
+    }
+    raw = {media_type: {"schema": BINARY} for media_type in media_types}
+    return {"required": True, "content": {"multipart/form-data": {"schema": form}, **raw}}
+
+
+PICTURE_BODY: Tree = {"requestBody": body(BINARY, *ACCEPTED)}
+PICTURES_BODY: Tree = {"requestBody": body(BINARIES)}
+
+
+def header_parameter(name: str, description: str, **schema: object) -> Tree:
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+def path_parameter(name: str, example: str) -> Tree:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}, "example": example}
+
+
+TIMEOUT = header_parameter(
+    "X-Request-Timeout-Ms",
+    "How long the caller waits, including the time to send the pictures; capped by the gateway's settings.",
+    type="integer",
+    minimum=1,
+    maximum=999_999_999_999_999,
+)
+_ASKED = (
+    header_parameter(
+        "X-Request-ID",
+        "1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`; anything else is replaced by a new id.",
+        type="string",
+    ),
+    header_parameter(
+        "traceparent",
+        "W3C Trace Context; passed to the worker with the picture, if valid.",
+        type="string",
+    ),
+)
+
+
+def _header(description: str, example: str, *, always: bool = True, **schema: object) -> Tree:
+    found: Tree = {"description": description, "schema": {"type": "string", **schema}, "example": example}
+    return {**found, "required": True} if always else found
 
 
 _HEADERS: dict[str, Tree] = {
     "X-Request-ID": _header("The request's own, or a new one.", "7d6bd088794840c69cf72e11b36f0d14"),
     "Server-Timing": _header("Milliseconds.", "total;dur=8.368"),
     "traceparent": _header(
-        "The request's, if it came with a valid one.",
+        "The request's, if it had a valid one.",
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        always=False,
     ),
     "Retry-After": _header("Seconds.", "2", pattern="^[0-9]+$"),
     "ETag": _header("For If-None-Match.", '"5f0c1a0e"'),
-    "WWW-Authenticate": _header("How a key may come.", "Bearer"),
+    "WWW-Authenticate": _header("How to send a key.", "Bearer"),
 }
 _EVERYWHERE = ("X-Request-ID", "Server-Timing", "traceparent")
 _OF_STATUS = {
@@ -41,60 +188,54 @@ _OF_STATUS = {
     "503": ("Retry-After",),
     "304": ("ETag",),
 }
-_ALWAYS_THERE = {"X-Request-ID", "Server-Timing", "Retry-After", "ETag", "WWW-Authenticate"}
-_ASKED: list[Tree] = [
-    {
-        "name": "X-Request-ID",
-        "in": "header",
-        "description": "1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`; another one is replaced by a new one.",
-        "schema": {"type": "string"},
-    },
-    {
-        "name": "traceparent",
-        "in": "header",
-        "description": "W3C Trace Context; goes with the picture to the worker, unless it is not valid.",
-        "schema": {"type": "string"},
-    },
-]
 
 
-def install(app: FastAPI, with_keys: bool) -> None:
+def install(app: FastAPI, types: Iterable[Type], with_keys: bool, private_errors: Mapping[str, Any]) -> None:
+    """types: what routes refer to. private_errors: by prefix of paths, how those describe their errors."""
     make = app.openapi
 
     def document() -> Tree:
         if app.openapi_schema is None:
-            _complete(make(), with_keys)
+            _complete(make(), tuple(types), with_keys, private_errors)
         return make()
 
     app.openapi = document  # type: ignore[method-assign]
 
 
-def _complete(document: Tree, with_keys: bool) -> None:
+def _complete(
+    document: Tree, types: tuple[Type, ...], with_keys: bool, private_errors: Mapping[str, Any]
+) -> None:
     components = document.setdefault("components", {})
-    components["headers"] = {name: _required(name, its) for name, its in _HEADERS.items()}
+    components["schemas"] = components.get("schemas", {}) | schemas(types)
+    components["headers"] = _HEADERS
     if with_keys:
         components["securitySchemes"] = _SCHEMES
     for path, operations in document["paths"].items():
+        of_keys = next((its for start, its in private_errors.items() if path.startswith(start)), problems)
         for operation in operations.values():
             operation["parameters"] = [*operation.get("parameters", []), *_ASKED]
             if with_keys and not is_open("GET", path):
-                _keep_private(operation, path)
+                _keep_private(operation, of_keys(*_PRIVATE))
             for status, response in operation["responses"].items():
                 names = [*_EVERYWHERE, *_OF_STATUS.get(status, ())]
                 if status == "200" and "304" in operation["responses"]:
                     names.append("ETag")
-                references_ = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
-                response["headers"] = {**response.get("headers", {}), **references_}
+                headers = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+                response["headers"] = {**response.get("headers", {}), **headers}
 
 
-def _required(name: str, header: Tree) -> Tree:
-    return {**header, "required": True} if name in _ALWAYS_THERE else header
+def schemas(types: tuple[Type, ...]) -> Tree:
+    """Of the types and those inside them; a type's `example` is its schema's."""
+    _, found = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    for kind in types:
+        if example := getattr(kind, "example", None):
+            found[kind.__name__]["example"] = example
+    return found
 
 
-def _keep_private(operation: Tree, path: str) -> None:
-    """It wants a key, and says so."""
+def _keep_private(operation: Tree, of_keys: Responses) -> None:
+    """It requires a key, and says so."""
     operation["security"] = [{name: []} for name in _SCHEMES]
-    of_keys = oip.plain_errors(*_PRIVATE) if f"{path}/".startswith(oip_errors.PREFIX) else problems(*_PRIVATE)
     for status, response in of_keys.items():
         before = operation["responses"].setdefault(str(status), response)
         if before is not response:
@@ -104,6 +245,4 @@ def _keep_private(operation: Tree, path: str) -> None:
 def _add_examples(into: Tree, more: Tree) -> None:
     into["description"] = f"{into['description']}; {more['description']}"
     for media_type, content in more["content"].items():
-        examples = content.get("examples", {})
-        if examples:
-            into["content"][media_type].setdefault("examples", {}).update(examples)
+        into["content"][media_type].setdefault("examples", {}).update(content.get("examples", {}))

@@ -1,15 +1,14 @@
 """POST /predict."""
 
 import time
-from typing import cast
 
 import msgspec
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import schemas
-from gateway.answer import Timings, prediction, server_timing
+from gateway import openapi
+from gateway.answer import Prediction, prediction, server_timing
 from gateway.deadline import read_deadline
 from gateway.hang_up import while_connected
 from gateway.middleware import request_id, traceparent
@@ -25,13 +24,13 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
 
     @routes.post(
         "/predict",
-        summary="What is on the picture?",
-        response_model=schemas.Prediction,
-        responses=schemas.PICTURE_ERRORS,
-        openapi_extra={"parameters": [*PARAMETERS, schemas.TIMEOUT], **schemas.PICTURE_BODY},
+        summary="Classify a picture",
+        response_model=None,
+        responses=openapi.answers(Prediction, *openapi.OF_A_PICTURE),
+        openapi_extra={"parameters": [*PARAMETERS, openapi.TIMEOUT], **openapi.PICTURE_BODY},
     )
     async def predict(request: Request) -> Response:
-        """Send one picture, as form field `file` or as the body itself (PNG, JPEG or WebP)."""
+        """Send one picture, in the form field `file` or as the body itself (PNG, JPEG or WebP)."""
         asked, deadline = read_query(request), read_deadline(request, settings.reply_timeout_ms)
         requester.admit(0, deadline.timeout_s)
         picture, declared = await read_picture(request)
@@ -50,10 +49,10 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
                 timeout_s=deadline.left_s(),
             )
         total_ms = (time.monotonic() - deadline.started) * 1000
-        body = prediction(reply, request_id(request.scope), total_ms, asked.top_k)
+        answer = prediction(reply, request_id(request.scope), total_ms, asked.top_k)
         return Response(
-            msgspec.json.encode(body),
-            headers={"Server-Timing": server_timing(cast(Timings, body["timings"]))},
+            msgspec.json.encode(answer),
+            headers={"Server-Timing": server_timing(answer.timings)},
             media_type="application/json",
         )
 

@@ -1,7 +1,7 @@
-"""Every error leaves as a problem document (RFC 9457)."""
+"""Every error leaves as a problem document (RFC 9457), or in the form of the API that it belongs to."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 
 import msgspec
@@ -9,25 +9,33 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import Scope
 
 from gateway.errors import ClientGone, GatewayError
-from gateway.methods import allowed
 from gateway.middleware import request_id
 
 MEDIA_TYPE = "application/problem+json"
 
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
 _log = logging.getLogger("mlaas.gateway")
 
-
 Responder = Callable[[int, str, Mapping[str, str]], Response]
+"""Makes a response of a status, a detail and headers."""
 
 
-def respond(error: GatewayError, its_request_id: str) -> Response:
-    return _response(document(error, its_request_id), _headers(error))
+class Problem(msgspec.Struct, frozen=True):
+    """A problem document (RFC 9457). detail says what is wrong with this request."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
 
 
-def document(error: GatewayError, its_request_id: str) -> dict[str, object]:
+def document(error: GatewayError, its_request_id: str) -> Problem:
     return _document(error.kind, error.title, error.status, detail(error), its_request_id)
 
 
@@ -37,8 +45,12 @@ def detail(error: GatewayError) -> str:
     return said if error.index is None else f"picture {error.index}: {said}"
 
 
+def respond(error: GatewayError, its_request_id: str) -> Response:
+    return _response(document(error, its_request_id), _headers(error))
+
+
 class Problems:
-    """others: beginnings of paths whose errors have a form of their own, given status, detail and headers."""
+    """others: prefixes of paths whose errors have a form of their own."""
 
     def __init__(self, others: Mapping[str, Responder]) -> None:
         self._others = others
@@ -52,17 +64,17 @@ class Problems:
         return respond(error, request_id(scope))
 
     def answer_http(self, scope: Scope, error: HTTPException) -> Response:
-        """What the framework itself refuses: an unknown path, a wrong method, a broken form."""
+        """What the framework itself refuses: an unknown path, or a wrong method."""
         status, headers = error.status_code, dict(error.headers or {})
         said = error.detail if status < 500 else ""
         path = scope["path"].rstrip("/")
         if status == 404 and path != scope["path"] and allowed(scope["app"].routes, {**scope, "path": path}):
-            said = f"there is no {scope['path']}; there is {path}, without a slash at its end"
+            said = f"{scope['path']} does not exist; use {path}, without a slash at its end"
         if status == 405:
             headers["Allow"] = ", ".join(allowed(scope["app"].routes, scope))
             if scope["method"] == "OPTIONS":
                 return Response(None, 204, {"Allow": headers["Allow"]})
-            said = f"Method {scope['method']} is not allowed here; allowed: {headers['Allow']}"
+            said = f"method {scope['method']} is not allowed here; allowed: {headers['Allow']}"
         its_own = self._other(scope)
         if its_own is not None:
             return its_own(status, said, headers)
@@ -70,41 +82,56 @@ class Problems:
         return _response(_document(f"http-{status}", title, status, said, request_id(scope)), headers)
 
     def install(self, app: FastAPI) -> None:
-        @app.exception_handler(GatewayError)
-        async def gateway_error(request: Request, error: GatewayError) -> Response:
-            return self.answer(request.scope, error)
+        app.add_exception_handler(GatewayError, self._on_gateway_error)
+        app.add_exception_handler(ClientDisconnect, self._on_client_gone)
+        app.add_exception_handler(HTTPException, self._on_http_exception)
 
-        @app.exception_handler(ClientDisconnect)
-        async def client_gone(request: Request, _: ClientDisconnect) -> Response:
-            return self.answer(request.scope, ClientGone("the client hung up while it sent the body"))
+    async def _on_gateway_error(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, GatewayError)
+        return self.answer(request.scope, error)
 
-        @app.exception_handler(HTTPException)
-        async def http_exception(request: Request, error: HTTPException) -> Response:
-            return self.answer_http(request.scope, error)
+    async def _on_client_gone(self, request: Request, _: Exception) -> Response:
+        return self.answer(
+            request.scope, ClientGone("the client closed the connection while sending the body")
+        )
+
+    async def _on_http_exception(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return self.answer_http(request.scope, error)
 
     def _other(self, scope: Scope) -> Responder | None:
         path = scope["path"] + "/"
         return next((its_own for start, its_own in self._others.items() if path.startswith(start)), None)
 
 
+def allowed(routes: Iterable[BaseRoute], scope: Scope) -> Sequence[str]:
+    """The methods of all routes with the request's path, with HEAD and OPTIONS; none for an unknown path.
+
+    Starlette's own 405 names the methods of the first route that has the path.
+    """
+    routes = list(routes)
+    found = [method for method in _METHODS if any(_has(route, method, scope) for route in routes)]
+    if not found:
+        return ()
+    return [*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"]
+
+
+def _has(route: BaseRoute, method: str, scope: Scope) -> bool:
+    if isinstance(route, Mount) and method != "GET":  # static files
+        return False
+    asked = {"type": "http", "method": method, "path": scope["path"], "root_path": "", "headers": []}
+    return route.matches(asked)[0] is Match.FULL
+
+
 def _headers(error: GatewayError) -> dict[str, str]:
-    closing = (
-        {"Connection": "close"} if error.status in (408, 413) else {}
-    )  # the rest of the body is not read
+    """After 408 and 413 the rest of the body is not read."""
+    closing = {"Connection": "close"} if error.status in (408, 413) else {}
     return {**error.headers, **closing}
 
 
-def _document(kind: str, title: str, status: int, detail: str, its_request_id: str) -> dict[str, object]:
-    return {
-        "type": f"urn:mlaas:problem:{kind}",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "request_id": its_request_id,
-    }
+def _document(kind: str, title: str, status: int, said: str, its_request_id: str) -> Problem:
+    return Problem(f"urn:mlaas:problem:{kind}", title, status, said, its_request_id)
 
 
-def _response(document: dict[str, object], headers: dict[str, str]) -> Response:
-    status = document["status"]
-    assert isinstance(status, int)
-    return Response(msgspec.json.encode(document), status, headers, MEDIA_TYPE)
+def _response(problem: Problem, headers: dict[str, str]) -> Response:
+    return Response(msgspec.json.encode(problem), problem.status, headers, MEDIA_TYPE)

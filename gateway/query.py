@@ -38,11 +38,10 @@ def read_query(request: Request) -> Query:
 
 
 def check_names(given: Iterable[str], known: Sequence[str]) -> None:
-    """Raises InvalidRequest for a parameter that there is not."""
+    """Raises InvalidRequest for an unknown parameter."""
     for name in given:
         if name not in known:
-            there = f"there {'are' if len(known) > 1 else 'is'} {', '.join(known)}"
-            raise InvalidRequest(f"there is no parameter {name[:50]!r}; {there}")
+            raise InvalidRequest(f"unknown parameter {name[:50]!r}; known: {', '.join(known)}")
 
 
 def _top_k(given: str | None) -> int:

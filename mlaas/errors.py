@@ -6,7 +6,7 @@ import sys
 # Codes as in sysexits.h: what runs the command can tell a wrong setting from a broker that is away.
 _CODES = {
     ("gateway.jobs.store", "StoreError"): os.EX_CONFIG,
-    ("gateway.keyring", "KeyFileError"): os.EX_CONFIG,
+    ("gateway.api_keys", "KeyFileError"): os.EX_CONFIG,
     ("mlaas_client.errors", "MlaasError"): 1,
     ("messaging.broker", "BrokerError"): os.EX_UNAVAILABLE,
     ("mlaas.dlq", "NoSuchLetter"): os.EX_NOINPUT,

@@ -1,6 +1,6 @@
 """Pictures to ask with where no file is named."""
 
-from gateway.png import encode
+from gateway.answer import grey_png
 
 _SIZE = 28
 
@@ -8,4 +8,4 @@ _SIZE = 28
 def made(count: int) -> list[bytes]:
     """So many PNG files of 28 x 28 grey pixels, all different; of nothing in particular."""
     places = range(_SIZE * _SIZE)
-    return [encode(bytes(place * step % 251 for place in places), _SIZE) for step in range(1, count + 1)]
+    return [grey_png(bytes(place * step % 251 for place in places), _SIZE) for step in range(1, count + 1)]

@@ -2,7 +2,7 @@
 
 import socket
 
-from gateway.key_file import open_key_file
+from gateway.api_keys import open_key_file
 from gateway.server import listen, serve
 from mlaas import __version__
 from mlaas.connect import connect

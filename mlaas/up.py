@@ -32,7 +32,7 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
 
     Raises OSError when the address is taken, KeyFileError, StartFailed, BrokerError.
     """
-    from gateway.key_file import open_key_file
+    from gateway.api_keys import open_key_file
     from gateway.server import listen
 
     open_key_file(settings.gateway.api_keys_file)

@@ -29,7 +29,7 @@ def router(jobs: Jobs, settings: JobSettings, gateway: GatewaySettings) -> APIRo
         "/jobs",
         summary="Answer these pictures later",
         status_code=202,
-        response_model=schemas.Job,
+        response_model=None,
         responses=schemas.SUBMIT_ANSWERS,
         openapi_extra=schemas.SUBMIT,
     )
@@ -48,7 +48,7 @@ def router(jobs: Jobs, settings: JobSettings, gateway: GatewaySettings) -> APIRo
     @routes.get(
         "/jobs/{id}",
         summary="How far is the job?",
-        response_model=schemas.Job,
+        response_model=None,
         responses=schemas.JOB_ANSWERS,
         openapi_extra={"parameters": [schemas.ID, schemas.WAIT]},
     )
@@ -61,7 +61,7 @@ def router(jobs: Jobs, settings: JobSettings, gateway: GatewaySettings) -> APIRo
     @routes.delete(
         "/jobs/{id}",
         summary="Cancel the job",
-        response_model=schemas.Job,
+        response_model=None,
         responses=schemas.CANCEL_ANSWERS,
         openapi_extra={"parameters": [schemas.ID]},
     )

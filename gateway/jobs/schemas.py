@@ -1,13 +1,14 @@
 """What the OpenAPI document says of jobs."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+import msgspec
 
 from gateway import errors
+from gateway.batch import BatchEntry
+from gateway.openapi import BINARIES, TIMEOUT, answer, body, path_parameter, problems
 from gateway.picture import ACCEPTED
 from gateway.query import PARAMETERS, parameter
-from gateway.schemas import BINARIES, TIMEOUT, BatchEntry, body, path_parameter, problems
 
 _ID = "3f0c2a9b7d5e4c1f8a6b0d9e2c4f7a1b"
 _SUMMARY: dict[str, Any] = {
@@ -23,7 +24,7 @@ _ENTRY: dict[str, Any] = {
     "filename": "notes.txt",
     "problem": {
         "type": "urn:mlaas:problem:not-a-picture",
-        "title": "Not a picture that can be read",
+        "title": errors.NotAPicture.title,
         "status": 422,
         "detail": "the bytes are neither PNG, JPEG nor WebP",
         "request_id": "7d6bd088794840c69cf72e11b36f0d14",
@@ -31,14 +32,14 @@ _ENTRY: dict[str, Any] = {
 }
 
 
-class Job(BaseModel):
+class Job(msgspec.Struct, frozen=True):
     """accepted: nothing is finished yet; running: some; done: every picture has a prediction or a problem.
 
     canceled: results that were there stay; expired: the deadline came first, and what was not answered has a
     problem. results are those that are finished, in the order of index. After expires_at they are deleted.
     """
 
-    model_config = ConfigDict(json_schema_extra={"example": {**_SUMMARY, "results": [_ENTRY]}})
+    example: ClassVar[dict[str, Any]] = {**_SUMMARY, "results": [_ENTRY]}
 
     id: str
     status: Literal["accepted", "running", "done", "canceled", "expired"]
@@ -86,7 +87,7 @@ EVENTS: dict[str, Any] = {"parameters": [ID, _LAST_EVENT_ID]}
 
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
-        "description": "Taken: from now on it outlives gateways and workers",
+        **answer(Job, "Accepted: from now on the job outlives gateways and workers"),
         "headers": {
             "Location": {"description": "/jobs/{id}", "schema": {"type": "string"}},
             "Idempotent-Replayed": {
@@ -112,8 +113,9 @@ SUBMIT_ANSWERS = _ACCEPTED | problems(
     errors.ReplyTimeout,
 )
 _NOT_THERE = (errors.UnknownJob, errors.JobExpired)
-JOB_ANSWERS = problems(*_NOT_THERE, errors.InvalidRequest, errors.GatewayError, errors.Unavailable)
-CANCEL_ANSWERS = problems(*_NOT_THERE, errors.GatewayError, errors.Unavailable)
+_JOB: dict[int | str, dict[str, Any]] = {200: answer(Job)}
+JOB_ANSWERS = _JOB | problems(*_NOT_THERE, errors.InvalidRequest, errors.GatewayError, errors.Unavailable)
+CANCEL_ANSWERS = _JOB | problems(*_NOT_THERE, errors.GatewayError, errors.Unavailable)
 EVENTS_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Each event. result: one of the results; done: the job without them, and the end",
@@ -128,5 +130,5 @@ EVENTS_ANSWERS: dict[int | str, dict[str, Any]] = {
         },
     },
     204: {"description": "Last-Event-ID says that all has been seen"},
-    **JOB_ANSWERS,
+    **{status: its for status, its in JOB_ANSWERS.items() if status != 200},
 }

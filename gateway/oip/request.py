@@ -92,7 +92,7 @@ def read(content: bytes | bytearray, header_length: str | None, limits: Limits) 
         raise InvalidRequest(f"the inference request is not JSON: {error}{hint}") from error
     (its_input,) = body.inputs
     if its_input.name != INPUT:
-        raise InvalidRequest(f"there is no input {its_input.name[:50]!r}; the model takes one, {INPUT!r}")
+        raise InvalidRequest(f"unknown input {its_input.name[:50]!r}; the model has one, {INPUT!r}")
     parameters = _part(body.parameters, "parameters", Parameters | None) or {}
     outputs = _part(body.outputs, "outputs", list[_Output] | None) or []
     are_files = its_input.datatype == "BYTES"
@@ -198,7 +198,7 @@ def _outputs(given: list[_Output], are_binary: bool) -> list[Wanted]:
 
 def _wanted(output: _Output, are_binary: bool) -> Wanted:
     if output.name not in OUTPUTS:
-        raise InvalidRequest(f"there is no output {output.name[:50]!r}; there are: {', '.join(OUTPUTS)}")
+        raise InvalidRequest(f"unknown output {output.name[:50]!r}; known: {', '.join(OUTPUTS)}")
     parameters = output.parameters or {}
     _refuse_shared_memory(parameters)
     classes = _positive(parameters, "classification")

@@ -2,9 +2,10 @@
 
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from gateway.errors import Unavailable
@@ -20,38 +21,60 @@ class _Tensor(NamedTuple):
     data: list[Any]
 
 
+class OutputTensor(msgspec.Struct, frozen=True, kw_only=True):
+    """data is flat, row by row. Binary data follows the JSON instead; binary_data_size is its length."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, int] | UnsetType = UNSET
+    data: list[Any] | UnsetType = UNSET
+
+
+class InferenceResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """id is the request's. model_version is absent if several versions answered: one is replacing another."""
+
+    model_name: str
+    model_version: str | UnsetType = UNSET
+    id: str | UnsetType = UNSET
+    outputs: list[OutputTensor]
+
+    example: ClassVar[dict[str, Any]] = {
+        "model_name": "fashion-mnist",
+        "model_version": "1.4.0",
+        "id": "42",
+        "outputs": [
+            {"name": "label", "shape": [1], "datatype": "BYTES", "data": ["Sandal"]},
+            {"name": "class", "shape": [1], "datatype": "INT64", "data": [5]},
+        ],
+    }
+
+
 def respond(asked: Asked, replies: Sequence[Reply]) -> Response:
     """Row i is picture i's. Raises Unavailable."""
     outputs, binary = [], []
     for wanted in asked.outputs:
         tensor = _tensor(wanted, replies)
-        described: dict[str, Any] = {
-            "name": wanted.name,
-            "shape": tensor.shape,
-            "datatype": tensor.datatype,
-        }
+        described = OutputTensor(name=wanted.name, shape=tensor.shape, datatype=tensor.datatype)
         if wanted.is_binary:
             binary.append(_as_binary(tensor))
-            described["parameters"] = {"binary_data_size": len(binary[-1])}
+            size = {"binary_data_size": len(binary[-1])}
+            outputs.append(msgspec.structs.replace(described, parameters=size))
         else:
-            described["data"] = tensor.data
-        outputs.append(described)
-    head = msgspec.json.encode({**_about(asked, replies), "outputs": outputs})
+            outputs.append(msgspec.structs.replace(described, data=tensor.data))
+    versions = {reply.version for reply in replies}
+    head = msgspec.json.encode(
+        InferenceResponse(
+            model_name=replies[0].model,
+            model_version=versions.pop() if len(versions) == 1 else UNSET,
+            id=UNSET if asked.id is None else asked.id,
+            outputs=outputs,
+        )
+    )
     if not binary:
         return Response(head, media_type="application/json")
     headers = {HEADER_LENGTH: str(len(head))}
     return Response(b"".join([head, *binary]), 200, headers, "application/octet-stream")
-
-
-def _about(asked: Asked, replies: Sequence[Reply]) -> dict[str, str]:
-    """Without a version where several answered, as happens while one replaces another."""
-    about = {"model_name": replies[0].model}
-    versions = {reply.version for reply in replies}
-    if len(versions) == 1:
-        about["model_version"] = versions.pop()
-    if asked.id is not None:
-        about["id"] = asked.id
-    return about
 
 
 def _tensor(wanted: Wanted, replies: Sequence[Reply]) -> _Tensor:

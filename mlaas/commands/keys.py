@@ -28,7 +28,7 @@ def new(name: str, rate: float | None, burst: int | None, file: Path | None) -> 
 
     A NAME that has a key in the file may get another, with the same rate, so that one can replace the other.
     """
-    from gateway.keyring import NAME_IS, digest_of, is_name
+    from gateway.api_keys import NAME_IS, digest_of, is_name
 
     if not is_name(name):
         raise click.BadParameter(NAME_IS, param_hint="NAME")
@@ -48,7 +48,7 @@ def new(name: str, rate: float | None, burst: int | None, file: Path | None) -> 
 
 def _add(name: str, start: str, limits: tuple[str, ...], file: Path) -> str:
     """The line that was added."""
-    from gateway.keyring import KeyFileError, parse
+    from gateway.api_keys import KeyFileError, parse
 
     try:
         before = file.read_text(encoding="utf-8") if file.exists() else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from gateway.keyring import digest_of
+from gateway.api_keys import digest_of
 from tests.browser.chromium import visiting
 from tests.browser.looking import expect_label, title
 from tests.e2e.services import up

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from deploy.kafka.ports import free_port
-from gateway.keyring import digest_of
+from gateway.api_keys import digest_of
 from mlaas.settings import load
 from tests.e2e.services import PNG, ROOT, SAMPLES, service, until, up
 

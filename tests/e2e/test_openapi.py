@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.keyring import digest_of
+from gateway.api_keys import digest_of
 from tests.e2e.services import ROOT, Service, up
 
 KEY = "mlaas_schemathesis"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.png import encode
+from gateway.answer import grey_png
 from mlaas.settings import load
 from model import classifier
 from model.preprocessing import prepare
@@ -32,7 +32,7 @@ class Pictures:
     def __init__(self) -> None:
         with np.load(_SLICE) as arrays:
             images = arrays["images"]
-        self._files = [encode(image.tobytes(), 28) for image in images]
+        self._files = [grey_png(image.tobytes(), 28) for image in images]
         settings = load(None, {}).model
         asked = classifier.load(Path(settings.weights_dir), settings.names[0], settings.runtime, threads=1)
         pixels = np.stack(

@@ -6,9 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.api_keys import ApiKeys
-from gateway.key_file import KeyFile
-from gateway.keyring import KeyFileError, digest_of
+from gateway.api_keys import ApiKeys, KeyFile, KeyFileError, digest_of
 from gateway.metrics import GatewayMetrics
 from gateway.middleware import owner_of
 from tests.unit.gateways import PNG, SANDAL, gateway, problem, sandal

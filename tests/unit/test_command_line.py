@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.png import encode
+from gateway.answer import grey_png
 from mlaas.chosen import Chosen, pass_chosen
 from mlaas.cli import command
 from mlaas.errors import exit_code, users_errors
@@ -126,7 +126,7 @@ def test_a_model_is_asked_by_its_name(tmp_path: Path) -> None:
 
 def test_doubts_are_part_of_the_answer(tmp_path: Path) -> None:
     black = tmp_path / "black.png"
-    black.write_bytes(encode(bytes(40 * 40), 40))
+    black.write_bytes(grey_png(bytes(40 * 40), 40))
     said = mlaas("predict", "--local", "--mode", "product", str(black))
     assert said.exit_code == 0
     assert "picture very small" in json.loads(said.stdout)["warnings"]

@@ -124,7 +124,7 @@ def test_a_wait_is_seconds_up_to_the_most(query: str, seconds: float) -> None:
 
 
 def test_a_parameter_that_there_is_not_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="there is no parameter 'wiat'; there is wait"):
+    with pytest.raises(InvalidRequest, match="unknown parameter 'wiat'; known: wait"):
         read_wait(request("wiat=20s"), most_ms=60_000)
 
 

@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.key_file import KeyFile
-from gateway.keyring import KeyFileError, digest_of, parse
-from gateway.token_bucket import Rate, TokenBucket
+from gateway.api_keys import KeyFile, KeyFileError, Rate, TokenBucket, digest_of, parse
 
 ONE, TWO = digest_of("one"), digest_of("two")
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
-from gateway.keyring import parse
-from gateway.token_bucket import Rate
+from gateway.api_keys import Rate, parse
 from mlaas.cli import command
 
 

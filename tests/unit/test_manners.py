@@ -164,7 +164,7 @@ async def test_other_origins_learn_nothing_unless_they_are_listed() -> None:
         foreign = [await http.options("/predict", headers=asking), await http.get("/models", headers=asking)]
     for response in (*off, *foreign):
         assert "access-control-allow-origin" not in response.headers
-    assert [response.status_code for response in (*off, *foreign)] == [204, 200, 204, 200]
+    assert [response.status_code for response in (*off, *foreign)] == [204, 200, 400, 200]
 
 
 async def test_a_listed_origin_may_send_a_picture_with_a_key_and_read_what_comes_with_the_answer() -> None:
@@ -178,11 +178,7 @@ async def test_a_listed_origin_may_send_a_picture_with_a_key_and_read_what_comes
         preflight = await http.options("/predict", headers=asking)
         answer = await http.get("/models", headers={"Origin": ORIGIN})
         failed = await http.post("/predict", content=SANDAL, headers={**PNG, "Origin": ORIGIN})
-    assert (preflight.status_code, preflight.content, preflight.headers["allow"]) == (
-        204,
-        b"",
-        "POST, OPTIONS",
-    )
+    assert preflight.status_code == 200
     assert "POST" in preflight.headers["access-control-allow-methods"]
     allowed = preflight.headers["access-control-allow-headers"].lower().split(", ")
     assert set(wanted.split(", ")) <= set(allowed)
@@ -237,4 +233,4 @@ async def test_nobody_is_sent_to_a_host_that_a_request_named(path: str) -> None:
 async def test_a_slash_too_many_is_said_to_be_one() -> None:
     async with gateway(sandal) as http:
         said = problem(await http.post("/predict/", content=SANDAL, headers=PNG), 404)["detail"]
-    assert said == "there is no /predict/; there is /predict, without a slash at its end"
+    assert said == "/predict/ does not exist; use /predict, without a slash at its end"

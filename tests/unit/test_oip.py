@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from gateway.png import encode
+from gateway.answer import grey_png
 from messaging.contract import Reply, Request
 from tests.unit.gateways import LABELS, SANDAL, gateway
 from tests.unit.inferring import INFER, ask, files, image, marked, pixels, refused, seeing, tensors
@@ -63,7 +63,7 @@ async def test_pixels_reach_the_worker_as_they_are(datatype: str, shape: tuple[i
         else:
             data = sent.ravel().tolist() if form == "flat" else sent.tolist()
             await ask(http, image(datatype, list(shape), data))
-    assert sorted(saw) == sorted(encode(picture.tobytes(), 28) for picture in PICTURES)
+    assert sorted(saw) == sorted(grey_png(picture.tobytes(), 28) for picture in PICTURES)
 
 
 def binary(datatype: str, shape: list[int], data: bytes, **more: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def binary(datatype: str, shape: list[int], data: bytes, **more: Any) -> dict[st
 
 @pytest.mark.parametrize("shape", [[2], [2, 1]])
 async def test_files_are_asked_for_as_they_are_in_the_mode_that_is_wanted(shape: list[int]) -> None:
-    other = encode(PICTURES[0].tobytes(), 28)
+    other = grey_png(PICTURES[0].tobytes(), 28)
     asked: list[tuple[bytes, str]] = []
 
     def noting(request: Request) -> Reply:

@@ -84,7 +84,7 @@ async def test_a_wrong_method_is_said_in_the_protocols_form_and_elsewhere_in_the
         inside, outside = await http.get(f"{MODEL}/infer"), await http.get("/predict")
         at_the_root = await http.post("/v2")
         beside = await http.get("/v2x")
-    assert "Method" in refused(inside, 405)
+    assert "method" in refused(inside, 405)
     assert inside.headers["allow"] == "POST, OPTIONS"
     refused(at_the_root, 405)
     assert outside.headers["content-type"] == beside.headers["content-type"] == "application/problem+json"

@@ -9,7 +9,9 @@ import pytest
 
 from gateway import errors
 from gateway.errors import GatewayError
-from gateway.examples import DETAILS, PREDICTION, SHIPPED
+from gateway.answer import Prediction
+from gateway.models import EXAMPLE
+from gateway.openapi import DETAILS
 from tests.unit.gateways import PNG, SANDAL, gateway, sandal
 
 pytestmark = pytest.mark.anyio
@@ -26,8 +28,9 @@ async def test_the_model_of_the_example_is_the_one_that_is_shipped() -> None:
     shipped = json.loads((ROOT / "weights" / "fashion-mnist.json").read_text())
     found = await document()
     schemas = found["components"]["schemas"]
-    assert schemas["Model"]["example"] == {
-        **SHIPPED,
+    described = found["paths"]["/models/{name}"]["get"]["responses"]["200"]["content"]["application/json"]
+    assert described["example"] == {
+        **EXAMPLE,
         "name": shipped["name"],
         "version": shipped["version"],
         "labels": shipped["labels"],
@@ -49,14 +52,14 @@ async def test_the_answer_of_the_example_is_the_one_of_the_readme() -> None:
     others = {name: its for name, its in shown["probabilities"].items() if name not in said["probabilities"]}
     assert sum(others.values()) == pytest.approx(rest)
     assert sum(shown["probabilities"].values()) == pytest.approx(1)
-    assert shown["probabilities"].keys() == set(SHIPPED["labels"])
+    assert shown["probabilities"].keys() == set(EXAMPLE["labels"])
     named = {name: shown["probabilities"][name] for name in said["probabilities"]}
     assert {**shown, "probabilities": named} == said
     async with gateway(sandal) as http:
         answer = (await http.post("/predict", content=SANDAL, headers=PNG)).json()
-    assert answer.keys() == PREDICTION.keys()
-    assert answer["timings"].keys() == PREDICTION["timings"].keys()
-    assert answer["sha256"] == PREDICTION["sha256"]
+    assert answer.keys() == Prediction.example.keys()
+    assert answer["timings"].keys() == Prediction.example["timings"].keys()
+    assert answer["sha256"] == Prediction.example["sha256"]
 
 
 def test_each_error_has_words_of_its_own() -> None:

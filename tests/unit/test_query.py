@@ -69,7 +69,7 @@ async def test_a_parameter_that_there_is_not_is_a_problem_that_names_it_and_thos
     async with gateway(sandal) as http:
         query = {"model": "fashion-mnist", name: "x"}
         response = await http.post(path, params=query, files={"file": SANDAL})
-    wanted = f"there is no parameter {name!r}; there are model, mode, explain, top_k"
+    wanted = f"unknown parameter {name!r}; known: model, mode, explain, top_k"
     assert problem(response, 422)["detail"] == wanted
 
 

@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from gateway.png import encode
+from gateway.answer import grey_png
 from messaging.broker import Message
 from messaging.contract import PING, ErrorCode
 from messaging.served_model import ServedModel
@@ -110,7 +110,7 @@ def test_the_mode_that_is_asked_for_is_used_and_what_the_model_saw_comes_back() 
 def test_a_picture_of_nothing_that_is_worn_is_answered_with_a_warning() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (28, 28), dtype=np.uint8)
     with worker() as running:
-        running.send("noise", encode(noise.tobytes(), 28))
+        running.send("noise", grey_png(noise.tobytes(), 28))
         running.send("sandal", SANDAL)
         replies = running.replies(2)
     noise_, sandal = replies["noise"], replies["sandal"]
@@ -125,7 +125,7 @@ def test_a_picture_of_nothing_that_is_worn_is_answered_with_a_warning() -> None:
 
 def test_what_is_wrong_with_a_picture_comes_back_as_a_warning() -> None:
     with worker() as running:
-        running.send("1", encode(bytes(40 * 40), 40), mode="product")
+        running.send("1", grey_png(bytes(40 * 40), 40), mode="product")
         reply = running.replies(1)["1"]
     assert "picture very small" in reply.warnings
     assert "nothing but background" in reply.warnings

@@ -1,0 +1,421 @@
+"""The protocol's routes: what the server and its models are, and POST /v2/models/{name}/infer."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import msgspec
+from fastapi import APIRouter
+from msgspec import UNSET, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import errors, openapi
+from gateway.answer import grey_png, raise_failure
+from gateway.catalogue import no_such_model
+from gateway.deadline import Deadline, read_deadline
+from gateway.errors import GatewayError, Unavailable, UnknownModel
+from gateway.hang_up import while_connected
+from gateway.middleware import traceparent
+from gateway.models import known_models
+from gateway.oip.request import INPUT, Asked, Limits, read
+from gateway.oip.response import HEADER_LENGTH, InferenceResponse, respond
+from gateway.oip.tensors import SIDE
+from gateway.picture import check
+from gateway.request_reply import Requester
+from gateway.settings import GatewaySettings
+from gateway.turns import Turns
+from messaging.contract import Reply
+from messaging.served_model import ServedModel
+
+PREFIX = "/v2/"
+
+# Parsing more than this takes long enough to hold up other requests.
+_LONG_BYTES = 100_000
+_EXTENSIONS = ("binary_tensor_data", "classification")
+_PLATFORMS = {"onnx": "onnx_onnxv1", "keras": "keras_keras"}
+
+# A PNG of one black pixel.
+_BLACK = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+
+
+class Error(msgspec.Struct, frozen=True):
+    """What is wrong, and what is accepted."""
+
+    error: str
+
+
+class Server(msgspec.Struct, frozen=True):
+    """The server, and the protocol's extensions that it supports."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...]
+
+    example: ClassVar[dict[str, Any]] = {"name": "mlaas", "version": "0.2.0", "extensions": [*_EXTENSIONS]}
+
+
+class Live(msgspec.Struct, frozen=True):
+    """error says why not."""
+
+    live: bool
+    error: str | UnsetType = UNSET
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """error says why not."""
+
+    ready: bool
+    error: str | UnsetType = UNSET
+
+
+class ModelReady(msgspec.Struct, frozen=True):
+    """Whether pictures sent now would be answered by this model."""
+
+    name: str
+    ready: bool
+
+
+class MetadataTensor(msgspec.Struct, frozen=True, kw_only=True):
+    """-1 in a shape stands for the number of pictures. An input's parameters say what its values mean."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, str] | UnsetType = UNSET
+
+
+class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """parameters: the labels in the order of the classes, the model file's SHA-256, its accuracy."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[MetadataTensor]
+    outputs: list[MetadataTensor]
+    parameters: dict[str, Any]
+
+
+TYPES = (Error, Server, Live, Ready, ModelReady, ModelMetadata, InferenceResponse)
+
+_PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
+_NAMED = {"name": {"type": "string"}, "parameters": _PARAMETERS}
+_BODY = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "parameters": _PARAMETERS,
+        "inputs": {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["name", "datatype", "shape"],
+                "properties": {
+                    **_NAMED,
+                    "datatype": {"enum": ["UINT8", "FP32", "BYTES"]},
+                    "shape": {"type": "array", "items": {"type": "integer"}},
+                    "data": {"type": "array", "items": {}},
+                },
+            },
+        },
+        "outputs": {
+            "type": "array",
+            "items": {"type": "object", "required": ["name"], "properties": _NAMED},
+        },
+    },
+}
+_OUTPUTS = [{"name": "label"}, {"name": "class"}]
+_PIXELS = {"name": "image", "datatype": "UINT8", "shape": [1, 784], "data": 784 * [0]}
+_FILE = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [_BLACK]}
+_EXAMPLES = {
+    "pixels": {
+        "summary": "28 x 28 grey values, all of them black",
+        "value": {"id": "42", "inputs": [_PIXELS], "outputs": _OUTPUTS},
+    },
+    "file": {
+        "summary": "A picture file in base64",
+        "value": {"inputs": [_FILE], "outputs": _OUTPUTS, "parameters": {"mode": "auto"}},
+    },
+}
+_BINARY = {"schema": openapi.BINARY}
+_REQUEST_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": _BODY, "examples": _EXAMPLES},
+        "application/octet-stream": _BINARY,
+    },
+}
+_NAME = openapi.path_parameter("name", "fashion-mnist")
+_VERSION = openapi.path_parameter("version", "1.4.0")
+_LENGTH = openapi.header_parameter(
+    HEADER_LENGTH, "With binary data: how many bytes of the body are JSON.", type="integer"
+)
+_OF_MODELS = (
+    errors.UnknownModel,
+    errors.TooManyInFlight,
+    errors.GatewayError,
+    errors.Unavailable,
+    errors.ReplyTimeout,
+)
+_OF_PICTURES = (
+    errors.InvalidRequest,
+    errors.NotAPicture,
+    errors.TooLarge,
+    errors.SlowBody,
+    errors.UnacceptedCoding,
+)
+
+
+def respond_error(status: int, detail: str, headers: Mapping[str, str]) -> Response:
+    """As the protocol has it: 400 for whatever is wrong with a request."""
+    body = msgspec.json.encode(Error(detail))
+    return Response(body, 400 if status == 422 else status, headers, "application/json")
+
+
+def problems(*kinds: type[GatewayError]) -> openapi.Responses:
+    """Of a route, by status, in the protocol's form."""
+    return openapi.by_status(kinds, "application/json", openapi.reference(Error), _example, _status)
+
+
+def _status(status: int) -> int:
+    return 400 if status == 422 else status
+
+
+def _example(kind: type[GatewayError]) -> Error:
+    details = {
+        **openapi.DETAILS,
+        errors.InvalidRequest: "unknown output 'labels'; known: probabilities, label, class",
+    }
+    return Error(details[kind])
+
+
+class InferenceRoutes:
+    """The protocol's endpoints."""
+
+    def __init__(self, requester: Requester, settings: GatewaySettings, version: str) -> None:
+        """version: the service's."""
+        self._requester = requester
+        self._settings = settings
+        self._version = version
+
+    def router(self) -> APIRouter:
+        routes = APIRouter(tags=["open inference protocol"])
+
+        def add(path: str, endpoint: Any, summary: str, responses: openapi.Responses, **more: Any) -> None:
+            method = "POST" if path.endswith("/infer") else "GET"
+            routes.add_api_route(
+                path,
+                endpoint,
+                methods=[method],
+                summary=summary,
+                response_model=None,
+                responses=responses,
+                **more,
+            )
+
+        add("/v2", self.server, "Describe the server", {200: openapi.answer(Server)})
+        add("/v2/", self.server, "Describe the server", {}, include_in_schema=False)
+        for path, endpoint, kind, summary in (
+            ("/v2/health/live", self.live, Live, "Is the process alive?"),
+            ("/v2/health/ready", self.ready, Ready, "Would pictures be answered?"),
+        ):
+            add(
+                path,
+                endpoint,
+                summary,
+                {200: openapi.answer(kind), 503: openapi.answer(kind, "The reason why not")},
+            )
+        of_inference = {200: openapi.answer(InferenceResponse), **problems(*_OF_PICTURES, *_OF_MODELS)}
+        of_inference[200]["content"]["application/octet-stream"] = _BINARY
+        for middle, of_which, parameters in (
+            ("", "a model", [_NAME]),
+            ("/versions/{version}", "a version of a model", [_NAME, _VERSION]),
+        ):
+            named = {"openapi_extra": {"parameters": parameters}}
+            add(
+                "/v2/models/{name}" + middle,
+                self.model,
+                f"Describe {of_which}",
+                {200: openapi.answer(ModelMetadata), **problems(*_OF_MODELS)},
+                **named,
+            )
+            add(
+                "/v2/models/{name}" + middle + "/ready",
+                self.model_ready,
+                f"Would {of_which} answer?",
+                {200: openapi.answer(ModelReady), **problems(*_OF_MODELS)},
+                **named,
+            )
+            inferring = {"parameters": [*parameters, _LENGTH, openapi.TIMEOUT], "requestBody": _REQUEST_BODY}
+            add(
+                "/v2/models/{name}" + middle + "/infer",
+                self.infer,
+                f"Classify pictures by {of_which}",
+                of_inference,
+                openapi_extra=inferring,
+            )
+        return routes
+
+    async def server(self) -> Response:
+        """Name, version and the protocol's extensions that it supports."""
+        return _json(Server("mlaas", self._version, _EXTENSIONS))
+
+    async def live(self) -> Response:
+        """503 only if a restart would help."""
+        if self._requester.alive:
+            return _json(Live(True))
+        return _unavailable(Live(False, "the thread that reads replies has ended"))
+
+    async def ready(self) -> Response:
+        """200 while pictures sent now would be answered."""
+        reason = self._requester.why_not_ready()
+        return _json(Ready(True)) if reason is None else _unavailable(Ready(False, reason))
+
+    async def model(self, request: Request) -> Response:
+        """Inputs, outputs, labels. An input's `parameters` say what its values mean."""
+        return _json(_describe(await self._find(request)))
+
+    async def model_ready(self, request: Request) -> Response:
+        """200 while pictures sent now would be answered by this model."""
+        its = await self._find(request)
+        reason = self._requester.why_not_ready()
+        if reason is not None:
+            raise Unavailable(reason)
+        return _json(ModelReady(its.name, True))
+
+    async def infer(self, request: Request) -> Response:
+        """One input, `image`, with all pictures; one row for each in every output.
+
+        `BYTES`: PNG, JPEG or WebP files, in base64 in JSON, as they are in binary data. `UINT8` (0 to 255)
+        and `FP32` (0 to 1): 28 x 28 grey values, bright clothing on black. Supported parameters: `mode` (of
+        files, as for `/predict`), `timeout` (microseconds) and `binary_data_output`; of an output,
+        `binary_data` and `classification`. If one picture cannot be answered, none is: the error says which.
+        """
+        settings = self._settings
+        deadline = read_deadline(request, settings.reply_timeout_ms)
+        self._requester.admit(0, deadline.timeout_s)
+        asked = await _read(request, Limits(settings.max_batch_files, settings.max_upload_bytes))
+        if asked.timeout_s is not None:
+            deadline = replace(deadline, timeout_s=min(deadline.timeout_s, asked.timeout_s))
+        async with while_connected(request):
+            replies = await _Inference(self._requester, settings, request, asked, deadline).replies()
+        version = request.path_params.get("version", "")
+        for reply in replies:
+            if version not in ("", reply.version):
+                raise UnknownModel(no_such_model(reply.model, version, [f"{reply.model} {reply.version}"]))
+        return respond(asked, replies)
+
+    async def _find(self, request: Request) -> ServedModel:
+        known = await known_models(self._requester, self._settings)
+        return known.named(request.path_params["name"], request.path_params.get("version", ""))
+
+
+async def _read(request: Request, limits: Limits) -> Asked:
+    content = bytearray()
+    async with aclosing(request.stream()) as parts:
+        async for part in parts:
+            content += part
+    header_length = request.headers.get(HEADER_LENGTH)
+    if len(content) > _LONG_BYTES:
+        return await asyncio.to_thread(read, content, header_length, limits)
+    return read(content, header_length, limits)
+
+
+class _Inference:
+    """The pictures of one call, asked for at once; the first error ends all of them."""
+
+    def __init__(
+        self,
+        requester: Requester,
+        settings: GatewaySettings,
+        request: Request,
+        asked: Asked,
+        deadline: Deadline,
+    ) -> None:
+        self._requester = requester
+        self._settings = settings
+        self._model = str(request.path_params["name"])
+        self._traceparent = traceparent(request.scope)
+        self._asked = asked
+        self._deadline = deadline
+        self._turns = Turns(requester, deadline)
+
+    async def replies(self) -> Sequence[Reply]:
+        """Raises GatewayError with the index of the picture."""
+        failed: list[GatewayError] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._reply(index, picture))
+                    for index, picture in enumerate(self._asked.pictures)
+                ]
+        except* GatewayError as errors:
+            failed = [error for error in errors.exceptions if isinstance(error, GatewayError)]
+        if failed:
+            raise min(failed, key=lambda error: error.index or 0)
+        return [task.result() for task in tasks]
+
+    async def _reply(self, index: int, picture: bytes) -> Reply:
+        try:
+            return await self._ask(picture)
+        except UnknownModel:
+            raise  # is not about the picture
+        except GatewayError as error:
+            error.index = index
+            raise
+
+    async def _ask(self, picture: bytes) -> Reply:
+        content, media_type = self._as_file(picture)
+        async with self._turns.take(len(content)):
+            reply = await self._requester.request(
+                content,
+                content_type=media_type,
+                model=self._model,
+                mode=self._asked.mode,
+                traceparent=self._traceparent,
+                timeout_s=self._deadline.left_s(),
+            )
+        if reply.error is not None:
+            raise_failure(reply.error)
+        return reply
+
+    def _as_file(self, picture: bytes) -> tuple[bytes, str]:
+        if not self._asked.are_files:
+            return grey_png(picture, SIDE), "image/png"
+        limits = self._settings
+        media_type = check(picture, "", max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
+        return picture, media_type
+
+
+def _describe(model: ServedModel) -> ModelMetadata:
+    values = {
+        "content": model.input,
+        "UINT8": "0 to 255; shape [n,28,28], [n,28,28,1] or [n,784]",
+        "FP32": "0 to 1; shape [n,28,28], [n,28,28,1] or [n,784]",
+        "BYTES": "PNG, JPEG or WebP files, base64 in JSON; shape [n] or [n,1]",
+    }
+    return ModelMetadata(
+        name=model.name,
+        versions=[model.version],
+        platform=_PLATFORMS.get(model.runtime, model.runtime),
+        inputs=[MetadataTensor(name=INPUT, datatype="UINT8", shape=[-1, SIDE, SIDE], parameters=values)],
+        outputs=[
+            MetadataTensor(name="probabilities", datatype="FP32", shape=[-1, len(model.labels)]),
+            MetadataTensor(name="label", datatype="BYTES", shape=[-1]),
+            MetadataTensor(name="class", datatype="INT64", shape=[-1]),
+        ],
+        parameters={"labels": model.labels, "sha256": model.sha256, "accuracy": model.accuracy},
+    )
+
+
+def _json(body: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status, headers, "application/json")
+
+
+def _unavailable(body: msgspec.Struct) -> Response:
+    return _json(body, 503, {"Retry-After": str(Unavailable.retry_after_s)})
