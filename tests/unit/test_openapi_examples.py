@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway import errors
-from gateway.errors import GatewayError
 from gateway.answer import Prediction
+from gateway.errors import GatewayError
 from gateway.models import EXAMPLE
 from gateway.openapi import DETAILS
 from tests.unit.gateways import PNG, SANDAL, gateway, sandal
