@@ -8,23 +8,28 @@ import sys
 import time
 from multiprocessing.connection import Connection
 
-from worker.pipe import Loaded, LoadedModel, Outcome, Picture, Predicted, send_answer
-from worker.serving import serve
+from worker.model_main import serve
+from worker.pipe import Decoded, Loaded, LoadedModel, Outcome, Pictures, Predicted, Role, send_answer
 
 _LABELS = [f"label {number}" for number in range(10)]
 
 
 def main(arguments: list[str]) -> None:
-    lanes = [Connection(int(descriptor)) for descriptor in arguments[:-1]]
+    role, descriptor, _ = arguments
+    connection = Connection(int(descriptor))
+    if role == Role.DECODER:  # which no picture of the bench needs
+        send_answer(connection, Loaded([]))
+        serve(connection, lambda _: Decoded(detail="There is no decoder here."))
+        return
     batch_s = float(os.environ["SIMULATED_BATCH_MS"]) / 1000
-    send_answer(lanes[0], Loaded([LoadedModel("simulated", "1", "none", _LABELS)]))
+    send_answer(connection, Loaded([LoadedModel("simulated", "1", "none", _LABELS)]))
     answer = Outcome(probabilities=[0.1] * len(_LABELS), mode="raw28")
 
-    def predict(pictures: list[Picture]) -> Predicted:
+    def predict(pictures: Pictures) -> Predicted:
         time.sleep(batch_s)
         return Predicted([answer] * len(pictures))
 
-    serve(lanes, predict)
+    serve(connection, predict)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,21 @@ from typing import Annotated, Any, ClassVar, NoReturn
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from gateway.errors import GatewayError, InvalidRequest, NotAPicture, UnknownModel, WorkerFailed
+from gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    NotAPicture,
+    TooManyInFlight,
+    UnknownModel,
+    WorkerFailed,
+)
 from messaging.contract import ErrorCode, Failure, Reply
 
 _ERRORS: dict[ErrorCode, type[GatewayError]] = {
     ErrorCode.INVALID_PICTURE: NotAPicture,
     ErrorCode.INVALID_REQUEST: InvalidRequest,
     ErrorCode.UNKNOWN_MODEL: UnknownModel,
+    ErrorCode.OVERLOADED: TooManyInFlight,
 }
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -24,8 +32,6 @@ _INPUT_WIDTH = 28
 
 REQUEST_ID = "842df7a8c8ce4d5e530237af93b56d0f"
 """The request id of every example in the documentation."""
-
-Milliseconds = Annotated[float, Meta(ge=0)]
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):

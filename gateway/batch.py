@@ -59,7 +59,7 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
     async def predict_batch(request: Request) -> Response:
         """Send many pictures, each in a form field `file`. Each gets its own prediction or problem."""
         asked, deadline = read_query(request), read_deadline(request, settings.reply_timeout_ms)
-        requester.admit(0, deadline.timeout_s)
+        requester.admit(0, 0.0, deadline.timeout_s)
         uploads = await read_pictures(request, settings.max_batch_files)
         async with while_connected(request):
             batch = _Batch(requester, settings, request, asked, deadline)
@@ -99,16 +99,18 @@ class _Batch:
         return BatchEntry(index=index, filename=filename, prediction=its)
 
     async def _predict(self, upload: Upload, its_request_id: str) -> Prediction:
-        media_type = check(
+        header = check(
             upload.content,
             upload.declared,
             max_bytes=self._settings.max_upload_bytes,
             max_pixels=self._settings.max_pixels,
         )
-        async with self._turns.take(len(upload.content)):
+        cost_ms = header.cost_ms(self._asked.mode)
+        async with self._turns.take(len(upload.content), cost_ms):
             reply = await self._requester.request(
                 upload.content,
-                content_type=media_type,
+                cost_ms=cost_ms,
+                content_type=header.media_type,
                 model=self._asked.model,
                 mode=self._asked.mode,
                 explain=self._asked.explain,

@@ -141,7 +141,7 @@ class ModelRoutes:
 async def known_models(requester: Requester, settings: GatewaySettings) -> Catalogue:
     """The models; if none is known yet, a worker is asked. Raises GatewayError."""
     if not requester.catalogue.models:
-        requester.admit(0, settings.worker_silence_ms / 1000)
+        requester.admit(0, 0.0, settings.worker_silence_ms / 1000)
         await requester.ping()
     if not requester.catalogue.models:
         raise Unavailable("the workers are of an older version, which does not report the models it serves")

@@ -1,11 +1,8 @@
-"""What can be told of a picture without decoding it."""
-
-import io
-from struct import Struct
-
-import imagesize
+"""Judging an upload by its first bytes and its header, without decoding it."""
 
 from gateway.errors import NotAPicture, TooLarge, UnacceptedMedia
+from messaging import picture_header
+from messaging.picture_header import MAX_SCANS, HeaderError, PictureHeader, media_type_of
 
 ACCEPTED = ("image/png", "image/jpeg", "image/webp")
 _ALSO = ("image/*", "image/jpg", "image/pjpeg", "image/x-png")  # what clients call those
@@ -22,17 +19,12 @@ _UNDECLARED = frozenset(
         "multipart/form-data",
     }
 )
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_SIZE, _PNG_SIZE_AT = Struct(">II"), 16
-# imagesize takes three for a segment of a JPEG: enough for 10 MiB of segments of 64 KiB before the size.
-_MOST_READS = 500
 
 
-def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> str:
-    """Return the media type that the first bytes show. Raises Rejected.
+def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> PictureHeader:
+    """The header of a picture that the workers may decode. Raises Rejected.
 
-    declared is the client's word. Where it is a type of pictures, or says nothing, the bytes decide.
-    Pixels are those that the header names; what is behind it, the worker judges.
+    declared is the client's word. If it is a type of pictures, or says nothing, the bytes decide.
     """
     media_type, shown = essence(declared), media_type_of(body)
     is_other = media_type.startswith("image/") and media_type not in (*ACCEPTED, *_ALSO)
@@ -43,51 +35,19 @@ def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> str
         raise NotAPicture("the picture is empty: 0 bytes")
     if len(body) > max_bytes:
         raise TooLarge(f"the picture has {len(body)} bytes; at most {max_bytes} are accepted")
-    if shown is None:
+    try:
+        header = picture_header.read(body)
+    except HeaderError as error:
+        raise NotAPicture(str(error)) from error
+    if header is None:
         raise NotAPicture("the bytes are neither PNG, JPEG nor WebP")
-    pixels = pixels_of(body)
-    if pixels > max_pixels:
-        raise TooLarge(f"the picture has {pixels} pixels; at most {max_pixels} are accepted")
-    return shown
+    if header.pixels > max_pixels:
+        raise TooLarge(f"the picture has {header.pixels} pixels; at most {max_pixels} are accepted")
+    if header.scans > MAX_SCANS:
+        raise TooLarge(f"the JPEG picture has over {MAX_SCANS} scans; save it as a baseline JPEG")
+    return header
 
 
 def essence(content_type: str) -> str:
     """The media type without parameters, in lower case, for types have no case (RFC 9110, 8.3.1)."""
     return content_type.partition(";")[0].strip().lower()
-
-
-def media_type_of(body: bytes) -> str | None:
-    if body.startswith(_PNG):
-        return "image/png"
-    if body.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if body[:4] == b"RIFF" and body[8:12] == b"WEBP":
-        return "image/webp"
-    return None
-
-
-def pixels_of(body: bytes) -> int:
-    """Width times height as the header names them; 0 where it cannot be read."""
-    try:
-        # imagesize takes ten times as long, and small pictures are PNG.
-        if body.startswith(_PNG) and body[12:16] == b"IHDR":
-            width, height = _PNG_SIZE.unpack_from(body, _PNG_SIZE_AT)
-        else:
-            width, height = imagesize.get(_Reading(body), exif_rotation=False)
-    except Exception:  # a broken header shows in many ways; the worker will say what is wrong
-        return 0
-    return max(0, int(width)) * max(0, int(height))
-
-
-class _Reading(io.BytesIO):
-    """A file made of the smallest segments would be walked through for seconds."""
-
-    def __init__(self, body: bytes) -> None:
-        super().__init__(body)
-        self._left = _MOST_READS
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self._left -= 1
-        if self._left < 0:
-            raise ValueError(f"not told within {_MOST_READS} reads")
-        return super().read(size)

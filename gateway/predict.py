@@ -32,16 +32,15 @@ def router(requester: Requester, settings: GatewaySettings) -> APIRouter:
     async def predict(request: Request) -> Response:
         """Send one picture, in the form field `file` or as the body itself (PNG, JPEG or WebP)."""
         asked, deadline = read_query(request), read_deadline(request, settings.reply_timeout_ms)
-        requester.admit(0, deadline.timeout_s)
+        requester.admit(0, 0.0, deadline.timeout_s)
         picture, declared = await read_picture(request)
-        media_type = check(
-            picture, declared, max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels
-        )
+        header = check(picture, declared, max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
 
         async with while_connected(request):
             reply = await requester.request(
                 picture,
-                content_type=media_type,
+                cost_ms=header.cost_ms(asked.mode),
+                content_type=header.media_type,
                 model=asked.model,
                 mode=asked.mode,
                 explain=asked.explain,

@@ -58,7 +58,9 @@ class Requester:
         self._settings = settings
         self._ours = f"{uuid.uuid4().hex}."
         self._correlation_ids = map(f"{self._ours}{{}}".format, count())
-        self._pending = Pending(settings.max_in_flight, settings.max_in_flight_bytes)
+        self._pending = Pending(
+            settings.max_in_flight, settings.max_in_flight_bytes, settings.max_in_flight_cost_ms
+        )
         self.metrics.in_flight.set_function(lambda: len(self._pending))
         self.metrics.ready.set_function(lambda: self.why_not_ready() is None)
         self._liveness = Liveness(worker_silence_s=settings.worker_silence_ms / 1000)
@@ -116,27 +118,30 @@ class Requester:
     def why_not_ready(self) -> str | None:
         return _SHUTTING_DOWN if self._leaving else self._liveness.why_not_ready(time.monotonic())
 
-    def admit(self, size: int, timeout_s: float) -> None:
-        """Raises Unavailable or TooManyInFlight if a request of so many bytes could not be taken now."""
+    def admit(self, size: int, cost_ms: float, timeout_s: float) -> None:
+        """Raises Unavailable or TooManyInFlight if there is no room for a picture of this size and cost."""
         reason = _SHUTTING_DOWN if self._closing else self._liveness.why_not_ready(time.monotonic())
         if reason is not None:
             raise Unavailable(reason)
-        self._pending.admit(size, timeout_s)
+        self._pending.admit(size, cost_ms, timeout_s)
 
-    async def request(self, picture: bytes, *, timeout_s: float, **asked: Unpack[Asked]) -> Reply:
-        """Raises GatewayError. Publishing has a bound: the answer or an error comes within timeout_s.
+    async def request(
+        self, picture: bytes, *, cost_ms: float, timeout_s: float, **asked: Unpack[Asked]
+    ) -> Reply:
+        """Raises GatewayError. Publishing is bounded: the answer or an error comes within timeout_s.
 
-        If the caller is cancelled, the workers are told that nobody waits any more.
+        cost_ms is what the picture's header declares. If the caller is cancelled, the workers are told that
+        nobody waits any more.
         """
-        self.admit(len(picture), timeout_s)
-        return await self._ask(picture, timeout_s, **asked)
+        self.admit(len(picture), cost_ms, timeout_s)
+        return await self._ask(picture, cost_ms, timeout_s, **asked)
 
     def cancel(self, correlation_ids: Iterable[str]) -> None:
         """Nobody waits for these any more; workers skip what they have not begun."""
         for correlation_id in correlation_ids:
             self._cancellations.add(correlation_id)
 
-    async def _ask(self, body: bytes, timeout_s: float, **asked: Unpack[Asked]) -> Reply:
+    async def _ask(self, body: bytes, cost_ms: float, timeout_s: float, **asked: Unpack[Asked]) -> Reply:
         """Register, publish, wait under one deadline, remove: in this order."""
         request = Request(
             body=body,
@@ -152,7 +157,7 @@ class Requester:
                 return codec.decode_pong(message)
             return codec.decode_prediction(message, sha256)
 
-        with self._pending.waiter(request.correlation_id, len(body), decode) as reply:
+        with self._pending.waiter(request.correlation_id, len(body), cost_ms, decode) as reply:
             try:
                 async with asyncio.timeout(timeout_s):
                     sha256 = await _sha256_of(body)
@@ -184,7 +189,7 @@ class Requester:
 
     async def ping(self) -> None:
         """Hear from a worker that it is there, and which models it serves. Raises GatewayError."""
-        reply = await self._ask(b"", self._settings.worker_silence_ms / 1000, content_type=PING)
+        reply = await self._ask(b"", 0.0, self._settings.worker_silence_ms / 1000, content_type=PING)
         self.catalogue.heard(reply.models, time.monotonic())
 
     def _opened(self, address: str) -> None:

@@ -23,6 +23,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ping_interval_ms: PositiveInt
     max_in_flight: PositiveInt
     max_in_flight_bytes: PositiveInt
+    max_in_flight_cost_ms: PositiveInt
     max_upload_bytes: PositiveInt
     max_pixels: PositiveInt
     max_head_bytes: Annotated[int, msgspec.Meta(ge=1024)]

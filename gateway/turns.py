@@ -19,20 +19,20 @@ class Turns:
         self._changed = asyncio.Condition()
 
     @asynccontextmanager
-    async def take(self, size: int) -> AsyncIterator[None]:
-        """For one picture of so many bytes, from its request to its reply. Raises GatewayError."""
-        await self._enter(size)
+    async def take(self, size: int, cost_ms: float) -> AsyncIterator[None]:
+        """For one picture of this size and cost, from its request to its reply. Raises GatewayError."""
+        await self._enter(size, cost_ms)
         try:
             yield
         finally:
             await self._leave()
 
-    async def _enter(self, size: int) -> None:
+    async def _enter(self, size: int, cost_ms: float) -> None:
         """Waits while this call's own pictures are too many. Raises GatewayError."""
         async with self._changed:
             while True:
                 try:
-                    self._requester.admit(size, self._deadline.left_s())
+                    self._requester.admit(size, cost_ms, self._deadline.left_s())
                     break
                 except TooManyInFlight:
                     if not self._in_flight:

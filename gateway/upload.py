@@ -9,8 +9,9 @@ from urllib.parse import unquote_to_bytes
 from starlette.requests import Request
 
 from gateway.errors import BrokenForm, InvalidRequest, NotAPicture, UnacceptedMedia
-from gateway.picture import essence, media_type_of
+from gateway.picture import essence
 from gateway.query import NAMES
+from messaging.picture_header import media_type_of
 
 FIELD = "file"
 OTHER_FIELDS = 8

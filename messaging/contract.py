@@ -58,6 +58,7 @@ class ErrorCode(StrEnum):
     INVALID_REQUEST = "invalid_request"
     UNKNOWN_MODEL = "unknown_model"
     UNSUPPORTED_SCHEMA = "unsupported_schema"
+    OVERLOADED = "overloaded"
     INTERNAL = "internal"
 
     @classmethod

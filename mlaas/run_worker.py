@@ -1,6 +1,7 @@
 """From settings to a running worker, or several."""
 
 import signal
+from functools import partial
 
 from mlaas.connect import connect
 from mlaas.memory import give_back_large_buffers
@@ -8,23 +9,26 @@ from mlaas.settings import Settings, as_environment
 from mlaas.supervisor import Supervisor
 from mlaas.up import start_workers, stop_on_signals, watch
 from worker.consumer import Consumer
-from worker.isolation import IsolatedModel
-from worker.model_process import ModelProcess
+from worker.model_process import IsolatedModel, ModelProcess
+from worker.pipe import Role
 
 
 def run(settings: Settings) -> None:
-    """One consumer with its model process, until SIGTERM or SIGINT. Raises ModelUnavailable."""
+    """One consumer with its processes, until SIGTERM or SIGINT. Raises ModelUnavailable."""
 
-    def start() -> ModelProcess:
+    def start(role: Role) -> ModelProcess:
         return ModelProcess(
             settings.model,
             timeout_s=settings.worker.model_timeout_ms / 1000,
             start_timeout_s=settings.worker.model_start_timeout_ms / 1000,
+            role=role,
         )
 
     give_back_large_buffers()
-    model = IsolatedModel(start)
-    consumer = Consumer(connect(settings.broker), settings.topics, settings.worker, model)
+    model = IsolatedModel(partial(start, Role.MODEL), partial(start, Role.DECODER))
+    consumer = Consumer(
+        connect(settings.broker), settings.topics, settings.worker, model, settings.model.max_pixels
+    )
     signal.signal(signal.SIGTERM, lambda *_: consumer.stop())
     signal.signal(signal.SIGINT, lambda *_: consumer.stop())
     if settings.worker.metrics_port:

@@ -1,5 +1,6 @@
-"""The real model process, but for some pictures: one kills it, one hangs it, one makes it raise, one gets
-probabilities that are no numbers, and one is held up until another was predicted.
+"""The worker's real processes, but for some pictures: they kill the process that prepares them, hang it, keep
+it busy for ever, make it raise, or are held up until a file is there. One gets probabilities that are no
+numbers.
 
 Run by the tests in the place of worker.model_main. Marks are appended to a PNG, whose decoder ignores them.
 """
@@ -7,8 +8,8 @@ Run by the tests in the place of worker.model_main. Marks are appended to a PNG,
 import math
 import signal
 import sys
-import threading
 import time
+from pathlib import Path
 
 import msgspec
 
@@ -17,36 +18,53 @@ from worker.pipe import Predicted
 
 KILL = b"kill the process"
 HANG = b"hang the process"
+SPIN = b"spin in the process"
 RAISE = b"raise in the process"
 NAN = b"not a number"
-HOLD_UP = b"hold this picture up"
+HOLD_UP = b"hold this picture up until there is "
 
-predicted_another = threading.Event()
+
+def harm(content):
+    if content.endswith(KILL):
+        signal.raise_signal(signal.SIGSEGV)  # to this very thread, as a defect would
+    if content.endswith(HANG):
+        time.sleep(3600)
+    if content.endswith(RAISE):
+        raise RuntimeError("a defect in the model's code")
+    while content.endswith(SPIN):
+        pass
+    _, held_up, path = content.rpartition(HOLD_UP)
+    if held_up:
+        begun(Path(path.decode())).touch()
+    while held_up and not Path(path.decode()).exists():
+        time.sleep(0.01)
+
+
+def begun(until):
+    """There is this file once a picture is held up until there is the other."""
+    return until.with_name(f"{until.name} begun")
+
+
+def prepare(content, **options):
+    harm(content)
+    return real_prepare(content, **options)
 
 
 def predict(models, pictures, max_pixels):
-    for picture in pictures:
-        if picture.content.endswith(KILL):
-            signal.raise_signal(signal.SIGSEGV)  # to this very thread, as a defect would
-        if picture.content.endswith(HANG):
-            time.sleep(3600)
-        if picture.content.endswith(RAISE):
-            raise RuntimeError("a defect in the model's code")
-        if picture.content.endswith(HOLD_UP):
-            predicted_another.wait()
     predicted = real_predict(models, pictures, max_pixels)
-    predicted_another.set()
     return Predicted([spoiled(*each) for each in zip(pictures, predicted.outcomes, strict=True)])
 
 
 def spoiled(picture, outcome):
-    if not picture.content.endswith(NAN):
+    if not getattr(picture, "content", b"").endswith(NAN):
         return outcome
     return msgspec.structs.replace(outcome, probabilities=[math.nan] * len(outcome.probabilities))
 
 
 real_predict = model_main.predict
+real_prepare = model_main.inference.prepare
 
 if __name__ == "__main__":
+    model_main.inference.prepare = prepare
     model_main.predict = predict
     model_main.main(sys.argv[1:])

@@ -5,15 +5,16 @@ import threading
 from pathlib import Path
 
 from messaging.broker import Broker, BrokerError, ClientBroken
+from messaging.picture_header import Size
 from messaging.settings import TopicSettings
 from worker.answering import Answerer
+from worker.batching import Lanes
 from worker.cancelled import CancellationListener, Cancelled
 from worker.intake import Intake
-from worker.isolation import IsolatedModel
-from worker.lanes import Lanes
 from worker.metrics import WorkerMetrics
+from worker.model_process import IsolatedModel
 from worker.outbox import Outbox
-from worker.pipe import Lane
+from worker.recent import Culprits
 from worker.settings import WorkerSettings
 
 _log = logging.getLogger("mlaas.worker")
@@ -27,16 +28,29 @@ class Consumer:
     """Serves until told to stop, or until its model cannot be had any more."""
 
     def __init__(
-        self, broker: Broker, topics: TopicSettings, settings: WorkerSettings, model: IsolatedModel
+        self,
+        broker: Broker,
+        topics: TopicSettings,
+        settings: WorkerSettings,
+        model: IsolatedModel,
+        max_pixels: int,
     ) -> None:
         self.metrics = WorkerMetrics()
-        self.metrics.watch_starts(lambda: model.starts)
+        self.metrics.watch_starts(lambda: model.starts, lambda: model.decoder_starts)
         self._broker = broker
         self._topics = topics
         self._settings = settings
         self._model = model
         self._stopping = threading.Event()
-        self._lanes = Lanes(settings.max_batch_size, settings.max_batch_wait_ms / 1000)
+        self._culprits = Culprits()
+        self._lanes = Lanes(
+            topics.jobs,
+            max_batch_size=settings.max_batch_size,
+            max_batch_wait_s=settings.max_batch_wait_ms / 1000,
+            max_waiting_cost_ms=settings.max_waiting_cost_ms,
+            max_waiting_bytes=settings.max_waiting_bytes,
+            max_pixels=max_pixels,
+        )
         self._failure: BaseException | None = None
         self._lost = False
 
@@ -82,36 +96,44 @@ class Consumer:
         cancelled = Cancelled()
         listener = CancellationListener(self._broker, self._topics.cancellations, cancelled)
         listener.start()
-        thinkers = [
-            threading.Thread(target=self._think, args=[lane, intake, cancelled], name=f"thinker-{lane.name}")
-            for lane in Lane
-        ]
-        for thinker in thinkers:
+        thinkers = {
+            size: threading.Thread(
+                target=self._think, args=[size, intake, cancelled], name=f"thinker-{size.name}"
+            )
+            for size in Size
+        }
+        receiver = self._answerer(Size.SMALL, intake, cancelled)
+        for thinker in thinkers.values():
             thinker.start()
         try:
             while not self._stopping.is_set():
                 self._beat()
-                self._receive(intake)
+                self._receive(intake, receiver)
         finally:
-            self._lanes.close()
-            for thinker in thinkers:
+            for size, thinker in thinkers.items():  # small ones first: theirs may go one by one
+                self._lanes.of(size).close()
                 thinker.join()
             listener.stop()
             self._broker.close()  # sends what is waiting, so that it is acknowledged before leaving the group
             intake.close()
 
-    def _receive(self, intake: Intake) -> None:
-        """At once what comes to an idle model; what comes to a busy one, every few milliseconds together."""
+    def _receive(self, intake: Intake, receiver: Answerer) -> None:
+        """At once what comes to an idle model; what comes to a busy one, every few milliseconds together.
+
+        However many large pictures wait, small ones are received.
+        """
         if not self._lanes.small.is_empty():
             self._lanes.small.wait_until_taken(_TOP_UP_S)
-        room = self._lanes.wait_for_room(_PATIENCE_S)
+        room = self._lanes.small.wait_for_room(_PATIENCE_S)
         if not room:
             return
         try:
             patience_s = _PATIENCE_S if self._lanes.small.is_empty() else 0
-            if deliveries := intake.receive(room, patience_s, self._most_jobs()):
+            most_jobs = self._lanes.most_jobs(self._settings.max_jobs_in_batch)
+            if deliveries := intake.receive(room, patience_s, most_jobs):
                 self._lost = False
-                self._lanes.add(deliveries)
+                if left := self._lanes.add(deliveries):
+                    receiver.refuse(left)
         except ClientBroken as error:
             self._fail(error)
         except BrokerError as error:
@@ -120,31 +142,29 @@ class Consumer:
             self._lost = True
             self._stopping.wait(_RETRY_S)
 
-    def _most_jobs(self) -> int:
-        """How many pictures of jobs may join those that wait, so that whoever comes has few before him.
-
-        Large ones come when those before them are gone: a lane full of them would be in the way.
-        """
-        jobs = self._topics.jobs
-        if self._lanes.large.count_of(jobs):
-            return 0
-        return max(0, self._settings.max_jobs_in_batch - self._lanes.small.count_of(jobs))
-
-    def _think(self, lane: Lane, intake: Intake, cancelled: Cancelled) -> None:
+    def _think(self, size: Size, intake: Intake, cancelled: Cancelled) -> None:
         """A thread's whole life. Whatever ends it early ends the process: a dead loop is not healthy."""
-        answerer = Answerer(
+        try:
+            if size is not Size.SMALL:
+                self._model.start_decoder(size)
+            answerer, lane = self._answerer(size, intake, cancelled), self._lanes.of(size)
+            while (batch := lane.take()) is not None:
+                answerer.answer(batch)
+        except BaseException as error:
+            self._fail(error)
+
+    def _answerer(self, size: Size, intake: Intake, cancelled: Cancelled) -> Answerer:
+        return Answerer(
             self._model,
             Outbox(self._broker, intake.acknowledge, self._topics.dead_letters, self._fail),
             self.metrics,
             reply_topics={self._topics.replies, self._topics.job_replies, *self._settings.more_reply_topics},
             cancelled=cancelled,
-            lane=lane,
+            culprits=self._culprits,
+            one_by_one=self._lanes.one_by_one,
+            decode_timeout_s=self._settings.decode_timeout_ms / 1000,
+            size=size,
         )
-        try:
-            while (batch := self._lanes.batches[lane].take()) is not None:
-                answerer.answer(batch)
-        except BaseException as error:
-            self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         """Ends the process: what it has in hand comes to another."""

@@ -17,10 +17,12 @@ class Ending(StrEnum):
     ANSWERED = "answered"
     UNREADABLE = "unreadable"
     POISON = "poison"
+    POISON_AGAIN = "poison_again"
     DUPLICATE = "duplicate"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
     REFUSED = "refused"
+    OVERLOADED = "overloaded"
     UNUSABLE = "unusable"
 
 
@@ -51,6 +53,9 @@ class WorkerMetrics:
         self._starts = Gauge(
             "mlaas_worker_model_starts", "How often a model process was started.", registry=self._registry
         )
+        self._decoder_starts = Gauge(
+            "mlaas_worker_decoder_starts", "How often a decoder was started.", registry=self._registry
+        )
 
     def ended(self, how: Ending, count: int = 1) -> None:
         if count:
@@ -63,8 +68,9 @@ class WorkerMetrics:
             self._seconds.labels("decode").observe(outcome.decode_ms / 1000)
         self._seconds.labels("infer").observe(max(outcome.infer_ms for outcome in outcomes) / 1000)
 
-    def watch_starts(self, count: Callable[[], int]) -> None:
-        self._starts.set_function(count)
+    def watch_starts(self, of_models: Callable[[], int], of_decoders: Callable[[], int]) -> None:
+        self._starts.set_function(of_models)
+        self._decoder_starts.set_function(of_decoders)
 
     def serve(self, host: str, port: int) -> None:
         """Answer GET /metrics from a thread of its own. Raises OSError with the address as its filename."""

@@ -1,15 +1,14 @@
-"""What the consumer and its model process say to each other, and how: msgpack over socket pairs.
+"""What the consumer and its processes say to each other, and how: msgpack over a socket pair each.
 
-consumer                     model process
-         ◄──── Loaded ──────               once, on the first pair, or LoadFailed and the end
+consumer                     model process, decoder
+         ◄──── Loaded ──────               once, or LoadFailed and the end
          ───── pictures ───►
-         ◄──── Predicted ───               for each batch, in order
-
-Each lane has a pair of its own, and does not wait for what is under way on the other.
+         ◄──── Predicted ───               from the model process, for each batch, in order
+         ◄──── Decoded ─────               from a decoder, for each picture, in order
 """
 
 from collections.abc import Callable
-from enum import IntEnum
+from enum import StrEnum
 from multiprocessing.connection import Connection
 
 import msgspec
@@ -17,13 +16,13 @@ import msgspec
 from messaging.contract import ErrorCode, Mode
 
 
-class Lane(IntEnum):
-    """Which way pictures take to the model, and its place among the process's descriptors."""
+class Role(StrEnum):
+    """What a process of the worker does."""
 
-    SMALL = 0
-    """In batches."""
-    LARGE = 1
-    """Those that take long to decode, one at a time."""
+    MODEL = "model"
+    """Prepares small pictures and predicts: it has the models."""
+    DECODER = "decoder"
+    """Prepares one picture at a time, and has neither models nor their runtime."""
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
@@ -39,7 +38,7 @@ class LoadedModel(msgspec.Struct, frozen=True):
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
-    """At least one model; the first is the default."""
+    """The process is ready. The first model is the default; a decoder has none."""
 
     models: list[LoadedModel]
 
@@ -56,12 +55,30 @@ class LoadFailed(msgspec.Struct, frozen=True, tag=True):
     detail: str
 
 
-class Picture(msgspec.Struct, frozen=True, array_like=True):
-    """A file's content, the name of a loaded model, how to prepare, whether what it saw comes back."""
+class Picture(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A file to be prepared, and what for.
+
+    limit_s: the process is killed if preparing the picture takes more processor time. 0: no limit.
+    """
 
     content: bytes
     model: str
     mode: Mode
+    with_input: bool
+    limit_s: float = 0.0
+
+
+class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A picture as the network sees it: what a decoder has made of one.
+
+    See model.preprocessing.Prepared; pixels are 28 x 28 grey values, row by row.
+    """
+
+    pixels: bytes
+    used_mode: str
+    warnings: tuple[str, ...]
+    decode_ms: float
+    model: str
     with_input: bool
 
 
@@ -90,18 +107,26 @@ class Predicted(msgspec.Struct, frozen=True, tag=True):
     outcomes: list[Outcome]
 
 
+class Decoded(msgspec.Struct, frozen=True, tag=True):
+    """prepared is None if the picture cannot be used; detail says why."""
+
+    prepared: Prepared | None = None
+    detail: str = ""
+
+
 _encode = msgspec.msgpack.Encoder().encode
-Answer = Loaded | LoadFailed | Predicted
+Pictures = list[Picture | Prepared]
+Answer = Loaded | LoadFailed | Predicted | Decoded
 
 _decode_answer: Callable[[bytes], Answer] = msgspec.msgpack.Decoder(Answer).decode
-_decode_pictures = msgspec.msgpack.Decoder(list[Picture]).decode
+_decode_pictures: Callable[[bytes], Pictures] = msgspec.msgpack.Decoder(Pictures).decode
 
 
-def send_pictures(connection: Connection, pictures: list[Picture]) -> None:
+def send_pictures(connection: Connection, pictures: Pictures) -> None:
     connection.send_bytes(_encode(pictures))
 
 
-def receive_pictures(connection: Connection) -> list[Picture]:
+def receive_pictures(connection: Connection) -> Pictures:
     """Raises EOFError when the consumer is gone."""
     return _decode_pictures(connection.recv_bytes())
 
@@ -111,5 +136,5 @@ def send_answer(connection: Connection, answer: Answer) -> None:
 
 
 def receive_answer(connection: Connection) -> Answer:
-    """Raises EOFError when the model process is gone."""
+    """Raises EOFError when the process is gone."""
     return _decode_answer(connection.recv_bytes())

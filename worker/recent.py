@@ -1,7 +1,10 @@
-"""The latest replies, for requests that are delivered again."""
+"""What a worker remembers of its latest requests."""
 
 import sys
+import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from messaging.contract import Reply
 from worker.triage import Task
@@ -10,11 +13,17 @@ _MOST_BYTES = 16_777_216  # 16 MiB: 8,000 replies with ten labels, or 200 with a
 _ENTRY_BYTES = 800  # of a reply's numbers, its timings and its share of the table, measured
 _LABEL_BYTES = 80
 
+_MOST_CULPRITS = 4_096
+_CULPRITS_KEPT_S = 600.0
+
 Key = tuple[str, str, str]
 
 
 class RecentReplies:
-    """Used by one thread. The same id with another picture is another request."""
+    """For requests that are delivered again. Used by one thread.
+
+    The same id with another picture is another request.
+    """
 
     def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
         self._most_bytes = most_bytes
@@ -37,6 +46,34 @@ class RecentReplies:
         reply = self._replies.pop(key, None)
         if reply is not None:
             self._bytes -= _size(key, reply)
+
+
+class Culprits:
+    """Pictures that ended a process, for some minutes: their copies need not end it again.
+
+    Shared by threads. Not for longer, because processes are killed for other reasons, too.
+    """
+
+    def __init__(self, most_kept: int = _MOST_CULPRITS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most_kept = most_kept
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until: OrderedDict[Key, float] = OrderedDict()
+
+    def add(self, task: Task, sha256: str) -> None:
+        with self._lock:
+            self._until[_picture(task, sha256)] = self._clock() + _CULPRITS_KEPT_S
+            if len(self._until) > self._most_kept:
+                self._until.popitem(last=False)
+
+    def has(self, task: Task, sha256: str) -> bool:
+        """Whether the same picture ended the process of the same model, prepared in the same way."""
+        until = self._until.get(_picture(task, sha256))
+        return until is not None and self._clock() < until
+
+
+def _picture(task: Task, sha256: str) -> Key:
+    return task.model.name, task.request.mode, sha256
 
 
 def _key(task: Task, sha256: str) -> Key:

@@ -15,6 +15,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     max_batch_size: PositiveInt
     max_jobs_in_batch: PositiveInt
     max_batch_wait_ms: Annotated[int, msgspec.Meta(ge=0)]
+    max_waiting_cost_ms: PositiveInt
+    max_waiting_bytes: PositiveInt
+    decode_timeout_ms: PositiveInt
     model_timeout_ms: PositiveInt
     model_start_timeout_ms: PositiveInt
     heartbeat_file: str

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from messaging import codec
 from messaging.broker import Delivery
 from messaging.contract import ContractError, ErrorCode, Failure, Request, ReturnAddress
+from worker.batching import Waiting
 from worker.pipe import Loaded, LoadedModel
 
 
@@ -13,10 +14,14 @@ from worker.pipe import Loaded, LoadedModel
 class Task:
     """A message that gets a reply, and the model that it is for."""
 
-    delivery: Delivery
+    waiting: Waiting
     address: ReturnAddress
     request: Request
     model: LoadedModel
+
+    @property
+    def delivery(self) -> Delivery:
+        return self.waiting.delivery
 
 
 @dataclass(slots=True)
@@ -34,7 +39,7 @@ class Triage:
 
 
 def triage(
-    deliveries: Iterable[Delivery],
+    waiting: Iterable[Waiting],
     *,
     now_ms: float,
     loaded: Loaded,
@@ -43,7 +48,8 @@ def triage(
 ) -> Triage:
     """Headers are a stranger's word: only reply topics that are allowed are written to."""
     sorted_out = Triage()
-    for delivery in deliveries:
+    for each in waiting:
+        delivery = each.delivery
         try:
             address = codec.return_address(delivery.message)
         except ContractError as error:
@@ -55,11 +61,12 @@ def triage(
         if address.correlation_id in cancelled:
             sorted_out.cancelled.append(delivery)
             continue
-        _sort(sorted_out, delivery, address, now_ms, loaded)
+        _sort(sorted_out, each, address, now_ms, loaded)
     return sorted_out
 
 
-def _sort(into: Triage, delivery: Delivery, address: ReturnAddress, now_ms: float, loaded: Loaded) -> None:
+def _sort(into: Triage, waiting: Waiting, address: ReturnAddress, now_ms: float, loaded: Loaded) -> None:
+    delivery = waiting.delivery
     try:
         request = codec.decode_request(delivery.message)
     except ContractError as error:
@@ -68,10 +75,12 @@ def _sort(into: Triage, delivery: Delivery, address: ReturnAddress, now_ms: floa
     if request.deadline_ms is not None and request.deadline_ms < now_ms:
         into.expired.append(delivery)
     elif request.is_ping:
-        into.pings.append(Task(delivery, address, request, loaded.default))
+        into.pings.append(Task(waiting, address, request, loaded.default))
     elif (model := loaded.named(request.model)) is None:
         known = ", ".join(model.name for model in loaded.models)
         failure = Failure(ErrorCode.UNKNOWN_MODEL, f"no model {request.model[:100]!r} here; known: {known}")
         into.refused.append((delivery, address, failure))
+    elif waiting.refusal:
+        into.refused.append((delivery, address, Failure(ErrorCode.INVALID_PICTURE, waiting.refusal)))
     else:
-        into.work.append(Task(delivery, address, request, model))
+        into.work.append(Task(waiting, address, request, model))

@@ -85,7 +85,7 @@ def fingerprint(uploads: Sequence[Upload], their_digests: Sequence[bytes], asked
 def _judge(upload: Upload, max_bytes: int, max_pixels: int) -> Picture:
     filename = upload.filename[:255]
     try:
-        media_type = check(upload.content, upload.declared, max_bytes=max_bytes, max_pixels=max_pixels)
+        header = check(upload.content, upload.declared, max_bytes=max_bytes, max_pixels=max_pixels)
     except GatewayError as error:
         return Picture(filename, b"", "", error)
-    return Picture(filename, upload.content, media_type)
+    return Picture(filename, upload.content, header.media_type)

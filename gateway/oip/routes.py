@@ -28,6 +28,7 @@ from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from gateway.turns import Turns
 from messaging.contract import Reply
+from messaging.picture_header import PictureHeader
 from messaging.served_model import ServedModel
 
 PREFIX = "/v2/"
@@ -298,7 +299,7 @@ class InferenceRoutes:
         """
         settings = self._settings
         deadline = read_deadline(request, settings.reply_timeout_ms)
-        self._requester.admit(0, deadline.timeout_s)
+        self._requester.admit(0, 0.0, deadline.timeout_s)
         asked = await _read(request, Limits(settings.max_batch_files, settings.max_upload_bytes))
         if asked.timeout_s is not None:
             deadline = replace(deadline, timeout_s=min(deadline.timeout_s, asked.timeout_s))
@@ -370,11 +371,13 @@ class _Inference:
             raise
 
     async def _ask(self, picture: bytes) -> Reply:
-        content, media_type = self._as_file(picture)
-        async with self._turns.take(len(content)):
+        content, header = self._as_file(picture)
+        cost_ms = header.cost_ms(self._asked.mode)
+        async with self._turns.take(len(content), cost_ms):
             reply = await self._requester.request(
                 content,
-                content_type=media_type,
+                cost_ms=cost_ms,
+                content_type=header.media_type,
                 model=self._model,
                 mode=self._asked.mode,
                 traceparent=self._traceparent,
@@ -384,12 +387,10 @@ class _Inference:
             raise_failure(reply.error)
         return reply
 
-    def _as_file(self, picture: bytes) -> tuple[bytes, str]:
-        if not self._asked.are_files:
-            return grey_png(picture, SIDE), "image/png"
+    def _as_file(self, picture: bytes) -> tuple[bytes, PictureHeader]:
+        content = picture if self._asked.are_files else grey_png(picture, SIDE)
         limits = self._settings
-        media_type = check(picture, "", max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
-        return picture, media_type
+        return content, check(content, "", max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
 
 
 def _describe(model: ServedModel) -> ModelMetadata:

@@ -2,16 +2,16 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from model.classifier import Classifier
 from worker import inference, model_main
-from worker.pipe import Picture, Predicted
+from worker.pipe import Pictures, Predicted
 
 PICTURE_S = 0.003
 
 
-def predict(models: Mapping[str, Classifier], pictures: Sequence[Picture], max_pixels: int) -> Predicted:
+def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: int) -> Predicted:
     time.sleep(PICTURE_S * len(pictures))
     return inference.predict(models, pictures, max_pixels)
 

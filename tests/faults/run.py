@@ -15,7 +15,18 @@ from deploy.kafka.local_kafka import LocalKafka
 from tests.faults import report
 from tests.faults.outcome import Outcome
 from tests.faults.pictures import Pictures
-from tests.faults.scenarios import brokers, gateways, hostile, jobs, load, models, poison, soak, workers
+from tests.faults.scenarios import (
+    brokers,
+    expensive,
+    gateways,
+    hostile,
+    jobs,
+    load,
+    models,
+    poison,
+    soak,
+    workers,
+)
 from tests.faults.stage import Stage
 
 SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
@@ -33,6 +44,7 @@ SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
     "hang-up": load.hang_up,
     "jobs": jobs.jobs,
     "hostile": hostile.hostile,
+    "expensive": expensive.expensive_pictures,
     "corrupted-models": models.corrupted_models,
     "soak": soak.soak,
 }

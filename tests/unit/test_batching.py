@@ -1,19 +1,37 @@
+"""What waits for the model: a batch of small pictures, and larger ones that go one at a time."""
+
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from messaging.broker import Delivery, Message
-from worker.batching import Batch, NextBatch
+from messaging.picture_header import Size
+from tests.faults.corpus.expensive import jpeg, png, webp
+from tests.unit.workers import LARGE_SANDAL, MEDIUM_SANDAL, SANDAL
+from worker.batching import BATCH_MS, Batch, Lanes, NextBatch, Turns, Waiting, judged
 
 FOREVER = 60.0
+REQUESTS, JOBS = "requests", "jobs"
 
 
-def deliveries(*offsets: int) -> list[Delivery]:
-    return [Delivery(Message(b""), "t", 0, offset, 0) for offset in offsets]
+def delivery(offset: int, picture: bytes = b"", topic: str = REQUESTS, mode: str = "") -> Delivery:
+    return Delivery(Message(picture, {"mode": mode} if mode else {}), topic, 0, offset, 0)
+
+
+def waiting(*offsets: int, cost_ms: float = 0.0, at: float = 0.0, topic: str = REQUESTS) -> list[Waiting]:
+    return [Waiting(delivery(offset, topic=topic), cost_ms, at) for offset in offsets]
 
 
 def offsets(batch: Batch | None) -> list[int]:
-    return [delivery.offset for delivery in batch.deliveries] if batch else []
+    return [each.delivery.offset for each in batch.waiting] if batch else []
+
+
+def all_of(turns: Turns) -> list[int]:
+    turns.close()
+    found = []
+    while (batch := turns.take()) is not None:
+        found += offsets(batch)
+    return found
 
 
 @pytest.fixture
@@ -24,29 +42,38 @@ def other_thread():
 
 def test_without_a_wait_a_lone_message_goes_on_at_once() -> None:
     coming = NextBatch(10, 0)
-    coming.add(deliveries(0))
+    coming.add(waiting(0))
     assert offsets(coming.take()) == [0]
 
 
 def test_what_comes_while_the_model_is_busy_is_one_batch() -> None:
     coming = NextBatch(10, 0)
     for offset in range(3):
-        coming.add(deliveries(offset))
+        coming.add(waiting(offset))
     assert offsets(coming.take()) == [0, 1, 2]
     assert coming.is_empty()
 
 
 def test_a_batch_grows_until_it_is_full() -> None:
     coming = NextBatch(3, 0)
-    coming.add(deliveries(0))
+    coming.add(waiting(0))
     assert coming.wait_for_room(FOREVER) == 2
-    coming.add(deliveries(1, 2))
+    coming.add(waiting(1, 2))
     assert coming.wait_for_room(0.0) == 0
+
+
+def test_together_its_pictures_cost_no_more_than_a_batch_may() -> None:
+    coming = NextBatch(10, 0)
+    coming.add(waiting(0, 1, 2, 3, 4, cost_ms=0.4 * BATCH_MS))
+    coming.add(waiting(5, cost_ms=2 * BATCH_MS))
+    coming.add(waiting(6))
+    assert [offsets(coming.take()) for _ in range(4)] == [[0, 1], [2, 3], [4], [5]]
+    assert offsets(coming.take()) == [6]
 
 
 def test_who_waits_for_room_goes_on_when_the_batch_is_taken(other_thread: ThreadPoolExecutor) -> None:
     coming = NextBatch(2, 0)
-    coming.add(deliveries(0, 1))
+    coming.add(waiting(0, 1))
     room: Future[int] = other_thread.submit(coming.wait_for_room, FOREVER)
     assert offsets(coming.take()) == [0, 1]
     assert room.result(FOREVER) == 2
@@ -55,27 +82,24 @@ def test_who_waits_for_room_goes_on_when_the_batch_is_taken(other_thread: Thread
 def test_who_waits_for_a_batch_gets_it_when_a_message_comes(other_thread: ThreadPoolExecutor) -> None:
     coming = NextBatch(2, 0)
     taken = other_thread.submit(coming.take)
-    coming.add(deliveries(7))
+    coming.add(waiting(7))
     assert offsets(taken.result(FOREVER)) == [7]
 
 
 def test_with_a_wait_a_batch_that_fills_up_goes_on_before_it_is_over(
     other_thread: ThreadPoolExecutor,
 ) -> None:
-    coming = NextBatch(2, FOREVER)
-    coming.add(deliveries(0))
+    coming = NextBatch(2, FOREVER, clock=lambda: 0.0)
+    coming.add(waiting(0))
     taken = other_thread.submit(coming.take)
-    coming.add(deliveries(1))
+    coming.add(waiting(1))
     assert offsets(taken.result(FOREVER)) == [0, 1]
 
 
 def test_the_wait_counts_from_the_first_message() -> None:
-    now = 5.0
-    coming = NextBatch(10, 2.0, clock=lambda: now)
-    coming.add(deliveries(0))
-    now = 6.5
-    coming.add(deliveries(1))
-    now = 7.0
+    coming = NextBatch(10, 2.0, clock=lambda: 7.0)
+    coming.add(waiting(0, at=5.0))
+    coming.add(waiting(1, at=6.5))
     batch = coming.take()
     assert offsets(batch) == [0, 1]
     assert batch is not None
@@ -84,18 +108,123 @@ def test_the_wait_counts_from_the_first_message() -> None:
 
 def test_what_is_in_hand_is_taken_after_closing_and_then_nothing(other_thread: ThreadPoolExecutor) -> None:
     coming = NextBatch(10, FOREVER)
-    coming.add(deliveries(0))
+    coming.add(waiting(0))
     coming.close()
     assert offsets(coming.take()) == [0]
     assert other_thread.submit(coming.take).result(FOREVER) is None
 
 
-def test_where_fewer_are_to_be_taken_at_once_the_others_wait() -> None:
-    coming = NextBatch(3, 0, most_at_once=2)
-    coming.add(deliveries(0, 1, 2))
-    assert coming.wait_for_room(0.0) == 0
-    assert offsets(coming.take()) == [0, 1]
-    assert coming.wait_for_room(0.0) == 2
-    assert coming.count_of("t") == 1
-    assert offsets(coming.take()) == [2]
-    assert coming.count_of("t") == 0
+def test_in_turn_goes_what_came_first_unless_it_costs_much_more() -> None:
+    turns = Turns(JOBS, 10_000, 1_000)
+    for each in (
+        *waiting(0, cost_ms=600),
+        *waiting(1, cost_ms=50, at=0.1),
+        *waiting(2, cost_ms=50, at=0.2),
+        *waiting(3, cost_ms=50, at=5.6),
+    ):
+        assert turns.add(each)
+    assert all_of(turns) == [1, 2, 0, 3]
+
+
+def test_a_jobs_picture_lets_others_go_first_for_a_while() -> None:
+    turns = Turns(JOBS, 10_000, 1_000)
+    for each in (*waiting(0, topic=JOBS), *waiting(1, at=1.9), *waiting(2, at=2.1)):
+        turns.add(each)
+    assert all_of(turns) == [1, 0, 2]
+
+
+def test_there_is_room_for_a_bounded_cost_and_always_for_one_and_for_jobs() -> None:
+    turns = Turns(JOBS, 1_000, 1_000)
+    assert [turns.add(each) for each in waiting(0, 1, cost_ms=5_000)] == [True, False]
+    assert [turns.add(each) for each in waiting(2, 3, cost_ms=5_000, topic=JOBS)] == [True, True]
+    assert turns.count_of(JOBS) == 2
+    turns.take()
+    assert not turns.add(waiting(4, cost_ms=1)[0])
+    assert turns.add(waiting(5, cost_ms=1)[0], whatever=True)
+
+
+def test_and_for_a_bounded_number_of_bytes() -> None:
+    turns = Turns(JOBS, 1_000, 1_000)
+    added = [turns.add(Waiting(delivery(offset, bytes(400)), 1.0, 0.0)) for offset in range(3)]
+    assert added == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("picture", "mode", "size"),
+    [
+        (b"", "", Size.SMALL),
+        (b"no picture" * 1_000_000, "", Size.SMALL),
+        (SANDAL, "", Size.SMALL),
+        (SANDAL, "photo", Size.SMALL),
+        (MEDIUM_SANDAL, "", Size.MEDIUM),
+        (LARGE_SANDAL, "", Size.LARGE),
+        (png(200), "raw28", Size.SMALL),
+        (png(200), "", Size.MEDIUM),
+        (png(3_000), "", Size.LARGE),
+        (webp(), "", Size.LARGE),
+        (jpeg(100), "", Size.LARGE),
+        (jpeg(101), "", Size.SMALL),
+        (webp(5_001), "", Size.SMALL),
+    ],
+    ids=[
+        *("nothing", "no picture", "small", "as a photo", "medium", "large", "as it is", "product", "pixels"),
+        *("webp", "scans", "refused for its scans", "refused for its pixels"),
+    ],
+)
+def test_the_header_chooses_the_lane(picture: bytes, mode: str, size: Size) -> None:
+    lanes = Lanes(
+        JOBS,
+        max_batch_size=10,
+        max_batch_wait_s=0,
+        max_waiting_cost_ms=1_000,
+        max_waiting_bytes=100_000_000,
+        max_pixels=25_000_000,
+    )
+    assert lanes.add([delivery(0, picture, mode=mode)]) == []
+    counts = [lanes.of(each).count_of(REQUESTS) for each in Size]
+    assert counts.index(1) == size
+    assert sum(counts) == 1
+
+
+def test_what_is_not_to_be_decoded_says_why() -> None:
+    refused = judged(delivery(0, webp(5_001)), 25_000_000, 1.5)
+    assert refused.refusal == "The picture has 5001 x 5001 pixels; at most 25000000 are allowed."
+    assert refused.received_at == 1.5
+    assert judged(delivery(0, jpeg(101)), 25_000_000, 0).refusal == "The JPEG picture has over 100 scans."
+    assert "two headers" in judged(delivery(0, SANDAL[:33] + SANDAL[8:]), 25_000_000, 0).refusal
+    assert judged(delivery(0, webp()), 25_000_000, 0).refusal == ""
+
+
+def lanes_with_few_places() -> Lanes:
+    return Lanes(
+        JOBS,
+        max_batch_size=10,
+        max_batch_wait_s=0,
+        max_waiting_cost_ms=200,
+        max_waiting_bytes=100_000_000,
+        max_pixels=25_000_000,
+    )
+
+
+def test_requests_without_room_are_handed_back_and_the_others_wait_in_their_lanes() -> None:
+    lanes = lanes_with_few_places()
+    pictures = [LARGE_SANDAL, SANDAL, LARGE_SANDAL, MEDIUM_SANDAL, SANDAL]
+    left = lanes.add(delivery(offset, picture) for offset, picture in enumerate(pictures))
+    assert [each.offset for each in left] == [2]
+    assert offsets(lanes.small.take()) == [1, 4]
+    assert (all_of(lanes.medium), all_of(lanes.large)) == ([3], [0])
+
+
+def test_no_more_of_a_job_is_taken_while_a_large_picture_of_one_waits() -> None:
+    lanes = lanes_with_few_places()
+    lanes.add([delivery(0, SANDAL, JOBS), delivery(1, MEDIUM_SANDAL, JOBS), delivery(2, LARGE_SANDAL)])
+    assert lanes.most_jobs(8) == 6
+    lanes.add([delivery(3, LARGE_SANDAL, JOBS)])
+    assert lanes.most_jobs(8) == 0
+
+
+def test_what_was_in_a_batch_that_ended_the_process_goes_one_by_one_before_larger_ones() -> None:
+    lanes = lanes_with_few_places()
+    lanes.add([delivery(0, MEDIUM_SANDAL)])
+    lanes.one_by_one(waiting(1, 2, at=0.0))
+    assert all_of(lanes.medium) == [1, 2, 0]

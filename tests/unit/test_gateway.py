@@ -246,13 +246,15 @@ async def test_at_the_end_those_who_wait_are_told_and_nobody_new_is_taken() -> N
         await requester.start()
         while requester.why_not_ready():
             await asyncio.sleep(0.005)
-        waiting = asyncio.create_task(requester.request(SANDAL, content_type="image/png", timeout_s=20))
+        waiting = asyncio.create_task(
+            requester.request(SANDAL, cost_ms=0, content_type="image/png", timeout_s=20)
+        )
         await asyncio.sleep(0.02)
         await requester.close()
         with pytest.raises(Exception, match="shutting down"):
             await waiting
         with pytest.raises(Exception, match="shutting down"):
-            await requester.request(SANDAL, content_type="image/png", timeout_s=20)
+            await requester.request(SANDAL, cost_ms=0, content_type="image/png", timeout_s=20)
 
 
 async def test_unknown_paths_and_methods_are_problems_too() -> None:

@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 from messaging.contract import ErrorCode
 from model.classifier import UNLIKE_CLOTHING, Predictions
-from model.preprocessing import prepare
-from worker.inference import predict
+from model.preprocessing import PictureError, prepare
+from worker import inference
+from worker.inference import decode, predict
 from worker.pipe import Outcome, Picture
 
 SAMPLES = [path.read_bytes() for path in sorted(Path("samples").glob("*.png"))]
@@ -72,3 +74,33 @@ def test_what_the_model_saw_comes_back_to_those_who_want_it() -> None:
     with_it, without = outcomes({"a": Echo()}, picture(SAMPLES[0], with_input=True), picture(SAMPLES[0]))
     assert with_it.input == prepare(SAMPLES[0], mode="raw28", max_pixels=1000).pixels.tobytes()
     assert without.input is None
+
+
+def test_what_a_decoder_prepares_is_predicted_as_if_it_had_been_prepared_here() -> None:
+    models = {"a": Echo(), "b": Echo(plus=1000)}
+    pictures = [picture(sample, "b" if i % 2 else "a", with_input=True) for i, sample in enumerate(SAMPLES)]
+    prepared = [decode(each, 1000).prepared for each in pictures]
+    assert all(prepared)
+    here = predict(models, [*pictures], 1000).outcomes
+    there = predict(models, [each for each in prepared if each], 1000).outcomes
+    assert [without_times(each) for each in there] == [without_times(each) for each in here]
+
+
+def without_times(outcome: Outcome) -> Outcome:
+    return msgspec.structs.replace(outcome, decode_ms=0.0, infer_ms=0.0)
+
+
+def test_a_decoder_says_why_a_picture_cannot_be_used() -> None:
+    decoded = decode(picture(b"broken"), 1000)
+    assert decoded.prepared is None
+    assert decoded.detail == "This is not a PNG, JPEG or WebP picture."
+
+
+def test_a_picture_for_which_the_memory_is_not_enough_is_said_to_be_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def prepare(*_: object, **__: object) -> None:
+        raise PictureError("damaged") from MemoryError()
+
+    monkeypatch.setattr(inference, "prepare", prepare)
+    assert "more memory" in decode(picture(SAMPLES[0]), 1000).detail

@@ -9,6 +9,8 @@ from gateway.pending import Pending
 from messaging.broker import Message
 from messaging.contract import ContractError, Reply
 
+SMALL_MS, MEDIUM_MS, LARGE_MS = 1.0, 50.0, 200.0
+
 pytestmark = pytest.mark.anyio
 
 
@@ -20,28 +22,28 @@ def decode(message: Message) -> Reply:
 
 
 async def test_a_reply_reaches_whoever_waits_for_it() -> None:
-    pending = Pending(10, 1000)
-    with pending.waiter("a", 1, decode) as a, pending.waiter("b", 1, decode) as b:
+    pending = Pending(10, 1000, 1000)
+    with pending.waiter("a", 1, 0, decode) as a, pending.waiter("b", 1, 0, decode) as b:
         assert pending.resolve("b", Message(b"for b"))
         assert (await b).model == "for b"
         assert not a.done()
 
 
 async def test_a_second_reply_a_late_one_and_a_foreign_one_reach_nobody() -> None:
-    pending = Pending(10, 1000)
-    with pending.waiter("a", 1, decode) as a:
+    pending = Pending(10, 1000, 1000)
+    with pending.waiter("a", 1, 0, decode) as a:
         assert pending.resolve("a", Message(b"first"))
         assert not pending.resolve("a", Message(b"second"))
         assert (await a).model == "first"
-    with pending.waiter("given up", 1, decode):
+    with pending.waiter("given up", 1, 0, decode):
         pass
     late = [pending.resolve(name, Message(b"late")) for name in ("a", "given up", "never asked")]
     assert late == [False, False, False]
 
 
 async def test_what_cannot_be_the_reply_leaves_the_wait_to_the_one_that_can() -> None:
-    pending = Pending(10, 1000)
-    with pending.waiter("a", 1, decode) as a:
+    pending = Pending(10, 1000, 1000)
+    with pending.waiter("a", 1, 0, decode) as a:
         with pytest.raises(ContractError):
             pending.resolve("a", Message(b"odd"))
         assert pending.resolve("a", Message(b"true"))
@@ -49,10 +51,10 @@ async def test_what_cannot_be_the_reply_leaves_the_wait_to_the_one_that_can() ->
 
 
 async def test_nothing_is_left_after_a_reply_an_error_a_timeout_or_a_cancel() -> None:
-    pending = Pending(10, 1000)
+    pending = Pending(10, 1000, 1000)
 
     async def wait(correlation_id: str, timeout_s: float) -> None:
-        with pending.waiter(correlation_id, 100, decode) as reply:
+        with pending.waiter(correlation_id, 100, 0, decode) as reply:
             async with asyncio.timeout(timeout_s):
                 await reply
 
@@ -71,60 +73,110 @@ async def test_nothing_is_left_after_a_reply_an_error_a_timeout_or_a_cancel() ->
         asyncio.CancelledError,
     ]
     assert len(pending) == 0
-    with pending.waiter("all bytes are free again", 1000, decode):
+    with pending.waiter("all bytes are free again", 1000, 0, decode):
         pass
 
 
 async def test_more_requests_than_may_wait_are_refused() -> None:
-    pending = Pending(2, 1000)
-    with pending.waiter("a", 1, decode):
-        pending.admit(1, 30)
-        with pending.waiter("b", 1, decode), pytest.raises(TooManyInFlight, match="2 requests"):
-            pending.admit(1, 30)
-    pending.admit(1, 30)
+    pending = Pending(2, 1000, 1000)
+    with pending.waiter("a", 1, 0, decode):
+        pending.admit(1, 0, 30)
+        with pending.waiter("b", 1, 0, decode), pytest.raises(TooManyInFlight, match="2 requests"):
+            pending.admit(1, 0, 30)
+    pending.admit(1, 0, 30)
 
 
 async def test_more_bytes_than_may_wait_are_refused_but_one_request_always_passes() -> None:
-    pending = Pending(10, 1000)
-    pending.admit(5000, 30)
-    with pending.waiter("larger than all", 5000, decode), pytest.raises(TooManyInFlight, match="5000 bytes"):
-        pending.admit(1, 30)
-    with pending.waiter("a", 900, decode):
-        pending.admit(100, 30)
+    pending = Pending(10, 1000, 1000)
+    pending.admit(5000, 0, 30)
+    with (
+        pending.waiter("larger than all", 5000, 0, decode),
+        pytest.raises(TooManyInFlight, match="5000 bytes"),
+    ):
+        pending.admit(1, 0, 30)
+    with pending.waiter("a", 900, 0, decode):
+        pending.admit(100, 0, 30)
+
+
+async def test_a_small_picture_is_not_refused_because_of_larger_ones() -> None:
+    pending = Pending(8, 1000, 1000)
+    with ExitStack() as others:
+        for number in range(3):
+            others.enter_context(pending.waiter(f"large {number}", 5000, LARGE_MS, decode))
+        others.enter_context(pending.waiter("medium", 5000, MEDIUM_MS, decode))
+        for number in range(2):
+            pending.admit(100, SMALL_MS, 30)
+            others.enter_context(pending.waiter(f"small {number}", 100, SMALL_MS, decode))
+        with pytest.raises(TooManyInFlight, match="limit for small"):
+            pending.admit(100, SMALL_MS, 30)
+
+
+async def test_nor_a_medium_one_because_of_large_ones() -> None:
+    pending = Pending(8, 1000, 1000)
+    with pending.waiter("large", 5000, 5 * LARGE_MS, decode), pending.waiter("a", 100, MEDIUM_MS, decode):
+        pending.admit(100, MEDIUM_MS, 30)
+        with pytest.raises(TooManyInFlight, match=r"5000 bytes .* 1 more .* limit for large"):
+            pending.admit(1, LARGE_MS, 30)
+
+
+async def test_what_pictures_cost_to_decode_is_bounded_but_one_always_passes() -> None:
+    pending = Pending(8, 1000, 1000)
+    pending.admit(1, 5000, 30)
+    with pending.waiter("a", 1, 300, decode):
+        pending.admit(1, 200, 30)
+        with pytest.raises(
+            TooManyInFlight, match=r"300 ms of decoding are in flight, and 201 more"
+        ) as refused:
+            pending.admit(1, 201, 30)
+    assert refused.value.headers["Retry-After"]
+    pending.admit(1, 201, 30)
+
+
+async def test_the_wait_of_small_pictures_is_not_estimated_by_larger_ones() -> None:
+    now = 0.0
+    pending = Pending(1000, 1000_000, 1000_000, clock=lambda: now)
+    for number in range(20):
+        with pending.waiter(f"large {number}", 1, LARGE_MS, decode):
+            now += 10
+            pending.resolve(f"large {number}", Message(b""))
+    with ExitStack() as others:
+        for number in range(100):
+            others.enter_context(pending.waiter(str(number), 1, SMALL_MS, decode))
+        pending.admit(1, SMALL_MS, 1)
 
 
 async def test_who_would_be_answered_too_late_is_refused_and_told_when_to_come_back() -> None:
     now = 0.0
-    pending = Pending(1000, 1000_000, clock=lambda: now)
-    waiters = {str(number): pending.waiter(str(number), 1, decode) for number in range(100)}
+    pending = Pending(1000, 1000_000, 1000, clock=lambda: now)
+    waiters = {str(number): pending.waiter(str(number), 1, 0, decode) for number in range(100)}
     for waiter in waiters.values():
         waiter.__enter__()
-    pending.admit(1, 0.1)  # nothing is known yet
+    pending.admit(1, 0, 0.1)  # nothing is known yet
     for name, waiter in waiters.items():
         now += 0.1
         pending.resolve(name, Message(b""))
         waiter.__exit__(None, None, None)
     with ExitStack() as others:
         for number in range(50):
-            others.enter_context(pending.waiter(f"again {number}", 1, decode))
-        pending.admit(1, 15)
+            others.enter_context(pending.waiter(f"again {number}", 1, 0, decode))
+        pending.admit(1, 0, 15)
         with pytest.raises(TooManyInFlight, match=r"would be about \d+\.\d s, too near to 3 s") as refused:
-            pending.admit(1, 3)
+            pending.admit(1, 0, 3)
     assert refused.value.retry_after_s is not None
     assert refused.value.retry_after_s in (2, 3)  # fifty wait, five seconds; in three they are few enough
 
 
 async def test_at_the_end_everybody_is_told() -> None:
-    pending = Pending(10, 1000)
-    with pending.waiter("a", 1, decode) as a, pending.waiter("b", 1, decode) as b:
+    pending = Pending(10, 1000, 1000)
+    with pending.waiter("a", 1, 0, decode) as a, pending.waiter("b", 1, 0, decode) as b:
         pending.fail_all("closing")
         errors = await asyncio.gather(a, b, return_exceptions=True)
     assert [str(error) for error in errors] == ["closing", "closing"]
 
 
 async def test_when_the_broker_is_lost_only_those_wait_on_whose_request_it_has() -> None:
-    pending = Pending(10, 1000)
-    with pending.waiter("has it", 1, decode) as waits_on, pending.waiter("unknown", 1, decode) as fails:
+    pending = Pending(10, 1000, 1000)
+    with pending.waiter("has it", 1, 0, decode) as waits_on, pending.waiter("unknown", 1, 0, decode) as fails:
         arrived: Future[None] = Future()
         arrived.set_result(None)
         pending.publishing("has it", arrived)

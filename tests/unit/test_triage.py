@@ -1,5 +1,6 @@
 from messaging.broker import Delivery, Message
 from messaging.contract import PING, ErrorCode
+from worker.batching import Waiting
 from worker.pipe import Loaded, LoadedModel
 from worker.triage import Triage, triage
 
@@ -7,11 +8,11 @@ NOW_MS = 1_000_000.0
 LOADED = Loaded([LoadedModel(name, "1.0.0", "onnx", ["a", "b"]) for name in ("fashion-mnist", "large")])
 
 
-def sort(**changes: str) -> Triage:
+def sort(refusal: str = "", **changes: str) -> Triage:
     headers = {"correlation_id": "1", "reply_to": "predict.replies/3", **changes}
     message = Message(b"x", {name: value for name, value in headers.items() if value})
     return triage(
-        [Delivery(message, "t", 0, 0, 0)],
+        [Waiting(Delivery(message, "t", 0, 0, 0), 0.0, 0.0, refusal)],
         now_ms=NOW_MS,
         loaded=LOADED,
         reply_topics=["predict.replies"],
@@ -63,6 +64,12 @@ def test_what_can_be_answered_but_not_served_is_refused_with_a_code() -> None:
     assert sort(model="other").refused[0][2].code is ErrorCode.UNKNOWN_MODEL
     assert sort(deadline_ms="soon").refused[0][2].code is ErrorCode.INVALID_REQUEST
     assert sort(mode="sketch").refused[0][2].code is ErrorCode.INVALID_REQUEST
+
+
+def test_a_picture_that_is_not_to_be_decoded_is_refused_with_the_reason() -> None:
+    ((_, _, failure),) = sort(refusal="too many scans").refused
+    assert (failure.code, failure.detail) == (ErrorCode.INVALID_PICTURE, "too many scans")
+    assert sort(refusal="too many scans", content_type=PING).pings
 
 
 def test_who_asks_for_an_unknown_model_is_told_the_known_ones() -> None:

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,12 +16,38 @@ from messaging import codec
 from messaging.broker import Message, feed
 from messaging.contract import MAX_CORRELATION_ID, MAX_HEADERS, ErrorCode, Failure, Request
 from messaging.memory import MemoryBroker
+from messaging.picture_header import Size
+from model.settings import ModelSettings
 from tests import fragile_model, second_model
-from tests.unit.workers import LARGE_SANDAL, SANDAL, SETTINGS, Running, label, worker
+from tests.faults.corpus.expensive import jpeg, webp
+from tests.unit.workers import (
+    LARGE_SANDAL,
+    MEDIUM_SANDAL,
+    SANDAL,
+    SETTINGS,
+    WORKER,
+    Running,
+    label,
+    worker,
+)
+from worker.cancelled import Cancelled
 from worker.consumer import Consumer
-from worker.isolation import IsolatedModel
-from worker.model_process import ModelProcess, ModelUnavailable
-from worker.pipe import Lane, Picture
+from worker.model_process import IsolatedModel, ModelProcess, ModelUnavailable
+from worker.pipe import Picture, Role
+
+
+def isolated(settings: ModelSettings) -> IsolatedModel:
+    def start(role: Role) -> ModelProcess:
+        return ModelProcess(settings, timeout_s=2, start_timeout_s=60, role=role)
+
+    return IsolatedModel(partial(start, Role.MODEL), partial(start, Role.DECODER))
+
+
+def until_begun(held_up: Path) -> None:
+    end = time.monotonic() + 60
+    while not fragile_model.begun(held_up).exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_a_picture_is_answered_with_its_label_and_its_digest() -> None:
@@ -85,7 +113,7 @@ def test_a_picture_that_ends_the_model_process_costs_nobody_else_the_answer(pois
         assert running.replies(1)["after"].error is None
     failed = {name: reply.error.code for name, reply in replies.items() if reply.error}
     assert failed == {"2": ErrorCode.INTERNAL}
-    assert running.starts == 3
+    assert running.model.starts == 2
     assert letter.body.endswith(poison)
     assert letter.headers["kafka_dlt-original-topic"] == SETTINGS.topics.requests
     assert letter.headers["kafka_dlt-exception-message"]
@@ -105,15 +133,16 @@ def test_probabilities_that_are_no_numbers_are_an_error_at_once() -> None:
 
 
 @pytest.mark.parametrize("poison", [fragile_model.KILL, fragile_model.HANG, fragile_model.RAISE])
-@pytest.mark.parametrize("culprit", ["small 1", "large 1"])
-def test_nor_does_it_blame_those_in_the_other_lane(culprit: str, poison: bytes) -> None:
+@pytest.mark.parametrize("culprit", ["small 1", "medium 1", "large 1"])
+def test_nor_does_it_blame_those_in_another_lane(culprit: str, poison: bytes) -> None:
     def send(running: Running) -> None:
         for number in range(3):
-            for name, picture in ((f"large {number}", LARGE_SANDAL), (f"small {number}", SANDAL)):
+            for size, picture in (("large", LARGE_SANDAL), ("medium", MEDIUM_SANDAL), ("small", SANDAL)):
+                name = f"{size} {number}"
                 running.send(name, picture + (poison if name == culprit else b""))
 
     with worker("tests.fragile_model", before=send) as running:
-        replies = running.replies(6)
+        replies = running.replies(9)
         (letter,) = running.dead_letters()
     failed = {name: reply.error.code for name, reply in replies.items() if reply.error}
     assert failed == {culprit: ErrorCode.INTERNAL}
@@ -121,49 +150,182 @@ def test_nor_does_it_blame_those_in_the_other_lane(culprit: str, poison: bytes) 
     assert all(label(reply) == "Sandal" for reply in replies.values() if not reply.error)
 
 
-def test_a_small_picture_does_not_wait_for_a_large_one() -> None:
-    def send(running: Running) -> None:
-        running.send("large", LARGE_SANDAL + fragile_model.HOLD_UP)
-        running.send("small", SANDAL)
+@pytest.mark.parametrize("picture", [SANDAL, MEDIUM_SANDAL, LARGE_SANDAL], ids=["small", "medium", "large"])
+def test_a_copy_of_what_ended_the_process_is_answered_without_it(picture: bytes) -> None:
+    with worker("tests.fragile_model") as running:
+        running.send("first", picture + fragile_model.KILL)
+        first = running.replies(1)["first"]
+        starts = running.model.starts, running.model.decoder_starts
+        for number in range(3):
+            running.send(f"copy {number}", picture + fragile_model.KILL)
+        copies = running.replies(3)
+        assert (running.model.starts, running.model.decoder_starts) == starts
+        running.send("sound", picture)
+        assert label(running.replies(1)["sound"]) == "Sandal"
+        assert len(running.dead_letters()) == 1
+    assert first.error and first.error.code is ErrorCode.INTERNAL
+    assert [reply.error and reply.error.code for reply in copies.values()] == [ErrorCode.INTERNAL] * 3
+    assert running.ended() == {"answered": 1, "poison": 1, "poison_again": 3}
 
-    with worker("tests.fragile_model", before=send) as running:
+
+@pytest.mark.parametrize("size", [SANDAL, MEDIUM_SANDAL, LARGE_SANDAL], ids=["small", "medium", "large"])
+def test_a_picture_that_uses_up_its_processor_time_fails_alone(size: bytes) -> None:
+    """Long before it would count as hanging: that takes a minute here."""
+    patient = msgspec.structs.replace(WORKER, model_timeout_ms=60_000)
+    with worker("tests.fragile_model", settings=patient) as running:
+        running.send("endless", size + fragile_model.SPIN)
+        running.send("sound", size)
         replies = running.replies(2)
-    assert {name: label(reply) for name, reply in replies.items()} == {"large": "Sandal", "small": "Sandal"}
-    assert running.starts == 1
+    assert label(replies["sound"]) == "Sandal"
+    assert replies["endless"].error and replies["endless"].error.code is ErrorCode.INTERNAL
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
-def test_where_processors_are_short_small_pictures_go_first() -> None:
-    process = ModelProcess(SETTINGS.model, timeout_s=10, start_timeout_s=60)
+@pytest.mark.parametrize("held_up", [MEDIUM_SANDAL, LARGE_SANDAL], ids=["medium", "large"])
+def test_a_small_picture_does_not_wait_for_a_larger_one(tmp_path: Path, held_up: bytes) -> None:
+    until = tmp_path / "go on"
+    with worker("tests.fragile_model") as running:
+        running.send("held up", held_up + fragile_model.HOLD_UP + bytes(until))
+        running.send("small", SANDAL)
+        assert label(running.replies(1)["small"]) == "Sandal"
+        until.touch()
+        assert label(running.replies(1)["held up"]) == "Sandal"
+    assert running.model.starts == 1
+
+
+def test_nor_does_a_medium_one_wait_for_a_large_one(tmp_path: Path) -> None:
+    until = tmp_path / "go on"
+    with worker("tests.fragile_model") as running:
+        running.send("large", LARGE_SANDAL + fragile_model.HOLD_UP + bytes(until))
+        running.send("medium", MEDIUM_SANDAL)
+        assert label(running.replies(1)["medium"]) == "Sandal"
+        until.touch()
+        assert label(running.replies(1)["large"]) == "Sandal"
+
+
+@pytest.mark.parametrize("topic", [SETTINGS.topics.requests, SETTINGS.topics.jobs])
+def test_pictures_of_few_bytes_and_many_pixels_stop_nobody(topic: str) -> None:
+    """Each takes half a second or more. Small ones that come later are answered before most of them."""
+    expensive = {f"expensive {number}" for number in range(5)}
+
+    def send(running: Running) -> None:
+        for name in sorted(expensive):
+            running.send(name, webp(), topic)
+
+    with worker(before=send) as running:
+        first = running.replies(1)
+        for number in range(5):
+            running.send(f"small {number}", SANDAL)
+        order = [*first, *running.replies(9)]
+    assert set(order[-2:]) <= expensive
+    assert running.model.starts == 1
+
+
+def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded() -> None:
+    with worker() as running:
+        for scans in (100, 101, 10_000):
+            running.send(str(scans), jpeg(scans, side=100))
+        replies = running.replies(3)
+    assert replies["100"].error is None
+    for scans in ("101", "10000"):
+        error = replies[scans].error
+        assert error is not None
+        assert (error.code, error.detail) == (
+            ErrorCode.INVALID_PICTURE,
+            "The JPEG picture has over 100 scans.",
+        )
+
+
+def test_so_is_a_picture_of_too_many_pixels() -> None:
+    with worker() as running:
+        running.send("1", webp(5_001))
+        error = running.replies(1)["1"].error
+    assert error is not None
+    assert error.detail == "The picture has 5001 x 5001 pixels; at most 25000000 are allowed."
+
+
+def test_requests_that_a_lane_has_no_room_for_are_refused_at_once_and_jobs_are_not(tmp_path: Path) -> None:
+    until, few = tmp_path / "go on", msgspec.structs.replace(WORKER, max_waiting_cost_ms=150)
+    with worker("tests.fragile_model", settings=few) as running:
+        running.send("held up", LARGE_SANDAL + fragile_model.HOLD_UP + bytes(until))
+        until_begun(until)
+        running.send("waits", LARGE_SANDAL)
+        running.send("too many", LARGE_SANDAL)
+        running.send("medium", MEDIUM_SANDAL)
+        replies = running.replies(2)
+        running.send("of a job", LARGE_SANDAL, SETTINGS.topics.jobs)
+        until.touch()
+        later = running.replies(3)
+    assert label(replies["medium"]) == "Sandal"
+    error = replies["too many"].error
+    assert error is not None
+    assert (error.code, error.detail) == (
+        ErrorCode.OVERLOADED,
+        "too many pictures that take long to decode are waiting",
+    )
+    assert {name: label(reply) for name, reply in later.items()} == dict.fromkeys(
+        ("held up", "waits", "of a job"), "Sandal"
+    )
+    assert running.ended() == {"answered": 4, "overloaded": 1}
+
+
+def test_a_decoder_has_a_lower_priority_so_that_small_pictures_go_first() -> None:
+    process = ModelProcess(SETTINGS.model, timeout_s=10, start_timeout_s=60, role=Role.DECODER)
     try:
-        process.predict([Picture(LARGE_SANDAL, "fashion-mnist", "auto", False)], Lane.LARGE)
-        threads = [int(task.name) for task in Path(f"/proc/{process.pid}/task").iterdir()]
-        usual = os.getpriority(os.PRIO_PROCESS, process.pid)
-        later = [one for one in threads if os.getpriority(os.PRIO_PROCESS, one) > usual]
-        assert len(later) == 1
-        assert process.pid not in later
+        usual = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) == min(19, usual + 10)
     finally:
         process.close()
 
 
-@pytest.mark.parametrize("size", [100, 200_000])
-def test_a_jobs_pictures_leave_room_for_requests(size: int) -> None:
+def test_a_decoder_has_no_runtime_of_models() -> None:
+    process = ModelProcess(SETTINGS.model, timeout_s=10, start_timeout_s=60, role=Role.DECODER)
+    try:
+        decoded = process.decode(Picture(SANDAL, "fashion-mnist", "auto", False, 5.0))
+        mapped = Path(f"/proc/{process.pid}/maps").read_text()
+    finally:
+        process.close()
+    assert decoded.prepared is not None
+    assert "numpy" in mapped
+    assert "onnxruntime" not in mapped
+
+
+def test_a_decoder_is_bounded_in_memory() -> None:
+    allocate = """
+from worker.model_main import be_a_decoder
+be_a_decoder(max_pixels=1_000_000)
+bytearray(64 << 20)
+try:
+    bytearray(1 << 30)
+except MemoryError:
+    print("bounded")
+"""
+    ended = subprocess.run([sys.executable, "-c", allocate], capture_output=True, text=True, check=True)
+    assert ended.stdout == "bounded\n"
+
+
+@pytest.mark.parametrize("picture", [SANDAL, MEDIUM_SANDAL, LARGE_SANDAL], ids=["small", "medium", "large"])
+def test_a_jobs_pictures_leave_room_for_requests(picture: bytes) -> None:
     settings, topics = SETTINGS.worker, SETTINGS.topics
-    broker = MemoryBroker()
-    for _ in range(100):
-        broker.publish(topics.jobs, Message(bytes(size)))
-    consumer = Consumer(broker, topics, settings, IsolatedModel(lambda: pytest.fail("no model is needed")))
+    broker = MemoryBroker(max_message_bytes=SETTINGS.broker.max_message_bytes)
+    for _ in range(20):
+        broker.publish(topics.jobs, Message(picture))
+    unused = IsolatedModel(lambda: pytest.fail("no model is needed"), lambda: pytest.fail("nor a decoder"))
+    consumer = Consumer(broker, topics, settings, unused, SETTINGS.model.max_pixels)
     intake = consumer._subscribe()
     assert intake is not None
+    receiver = consumer._answerer(Size.SMALL, intake, Cancelled())
     for _ in range(3):
-        consumer._receive(intake)
-    assert consumer._lanes.wait_for_room(0) == settings.max_batch_size - settings.max_jobs_in_batch
+        consumer._receive(intake, receiver)
+    lanes = consumer._lanes
+    of_jobs = [lane.count_of(topics.jobs) for lane in (lanes.small, lanes.medium, lanes.large)]
+    assert sum(of_jobs) == settings.max_jobs_in_batch
+    assert lanes.small.wait_for_room(0) == settings.max_batch_size - of_jobs[0]
 
 
-def test_large_pictures_go_one_at_a_time() -> None:
+def test_larger_pictures_go_one_at_a_time() -> None:
     def send(running: Running) -> None:
         for number in range(4):
-            running.send(str(number), LARGE_SANDAL)
+            running.send(str(number), MEDIUM_SANDAL)
 
     with worker(before=send) as running:
         replies = running.replies(4).values()
@@ -238,11 +400,11 @@ def test_stopping_finishes_what_was_taken() -> None:
 def test_whatever_ends_the_loop_ends_the_process(tmp_path: Path) -> None:
     """Else its threads would keep it, and its place in the group, without anybody who receives."""
     without = msgspec.structs.replace(SETTINGS.worker, heartbeat_file=str(tmp_path / "none" / "beat"))
-    model = IsolatedModel(lambda: ModelProcess(SETTINGS.model, timeout_s=2, start_timeout_s=60))
+    model = isolated(SETTINGS.model)
     broker = MemoryBroker()
     before = set(threading.enumerate())
     with pytest.raises(FileNotFoundError):
-        Consumer(broker, SETTINGS.topics, without, model).run()
+        Consumer(broker, SETTINGS.topics, without, model, SETTINGS.model.max_pixels).run()
     assert set(threading.enumerate()) <= before
 
 
@@ -253,8 +415,8 @@ def test_without_sound_weights_of_every_model_it_never_joins_the_group(tmp_path:
     names = ("fashion-mnist", "second")
     broken = msgspec.structs.replace(SETTINGS.model, names=names, weights_dir=str(tmp_path))
     broker = MemoryBroker()
-    model = IsolatedModel(lambda: ModelProcess(broken, timeout_s=2, start_timeout_s=60))
+    model = isolated(broken)
     with pytest.raises(ModelUnavailable, match=rf"{missing}\.json"):
-        Consumer(broker, SETTINGS.topics, SETTINGS.worker, model).run()
+        Consumer(broker, SETTINGS.topics, SETTINGS.worker, model, broken.max_pixels).run()
     waiting = MemoryBroker.subscribe(broker, SETTINGS.topics.requests, SETTINGS.worker.group)
     assert waiting.receive(1, 0) == []

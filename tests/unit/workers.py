@@ -1,11 +1,14 @@
-"""A whole worker, its model process included, over a broker in memory."""
+"""A whole worker, its processes included, over a broker in memory."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from messaging import codec
 from messaging.broker import Message, feed
@@ -14,37 +17,44 @@ from messaging.memory import MemoryBroker
 from mlaas.settings import load
 from model.settings import ModelSettings
 from worker.consumer import Consumer
-from worker.isolation import IsolatedModel
-from worker.model_process import ModelProcess
+from worker.model_process import IsolatedModel, ModelProcess
+from worker.pipe import Role
+from worker.settings import WorkerSettings
+
+SETTINGS = load(None, {})
+# What a picture hangs a decoder for, too: five times its processor time.
+TIMEOUT_S = 2.0
+WORKER = msgspec.structs.replace(SETTINGS.worker, decode_timeout_ms=int(TIMEOUT_S * 200))
 
 SANDAL = (Path(__file__).parents[2] / "samples" / "sandal.png").read_bytes()
-LARGE_SANDAL = SANDAL + bytes(1_000_000)
-SETTINGS = load(None, {})
+# What follows a PNG's end decodes to nothing, but it counts as bytes of the file.
+MEDIUM_SANDAL = SANDAL + bytes(1_000_000)
+LARGE_SANDAL = SANDAL + bytes(9_000_000)
 
 
 class Running:
     """The worker's surroundings: requests go in, replies come out."""
 
-    def __init__(self, module: str, model: ModelSettings) -> None:
+    def __init__(self, module: str, model: ModelSettings, settings: WorkerSettings) -> None:
         self.broker = MemoryBroker(max_message_bytes=SETTINGS.broker.max_message_bytes)
         self.inbox = self.broker.open_inbox(SETTINGS.topics.replies, "test")
-        self.starts = 0
         self._module = module
-        self._model = model
-        self.consumer = Consumer(
-            self.broker, SETTINGS.topics, SETTINGS.worker, IsolatedModel(self.start_model)
-        )
+        self._settings = model
+        self.model = IsolatedModel(partial(self.start, Role.MODEL), partial(self.start, Role.DECODER))
+        self.consumer = Consumer(self.broker, SETTINGS.topics, settings, self.model, model.max_pixels)
         self.thread = threading.Thread(target=self.consumer.run)
 
-    def start_model(self) -> ModelProcess:
-        self.starts += 1
-        return ModelProcess(self._model, timeout_s=2.0, start_timeout_s=60, module=self._module)
+    def start(self, role: Role) -> ModelProcess:
+        return ModelProcess(
+            self._settings, timeout_s=TIMEOUT_S, start_timeout_s=60, role=role, module=self._module
+        )
 
-    def send(self, name: str, body: bytes, **fields: Any) -> None:
+    def send(self, name: str, body: bytes, topic: str = "", **fields: Any) -> None:
         request = Request(body=body, correlation_id=name, reply_to=self.inbox.address, **fields)
-        self.broker.publish(SETTINGS.topics.requests, codec.encode_request(request)).result()
+        self.broker.publish(topic or SETTINGS.topics.requests, codec.encode_request(request)).result()
 
     def replies(self, count: int) -> dict[str, Reply]:
+        """In the order in which they come."""
         found: dict[str, Reply] = {}
         end = time.monotonic() + 60
         while len(found) < count:
@@ -80,9 +90,10 @@ def worker(
     module: str = "worker.model_main",
     before: Callable[[Running], None] | None = None,
     model: ModelSettings = SETTINGS.model,
+    settings: WorkerSettings = WORKER,
 ) -> Iterator[Running]:
     """before is called with the broker there and the worker not yet: what it sends is one batch."""
-    running = Running(module, model)
+    running = Running(module, model, settings)
     if before is not None:
         before(running)
     running.thread.start()

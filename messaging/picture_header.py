@@ -1,0 +1,265 @@
+"""What the header of a picture file declares, and what the picture costs. Nothing is decoded.
+
+The gateway judges uploads by it; the worker judges again, because anyone may publish a request. Few bytes can
+declare many pixels, so everything that is shared between requests is shared by declared cost: the lanes and
+batches of the worker, what is in flight at the gateway, and the time that a picture may take.
+
+The cost is the processor time that decoding and preparing the picture takes on one core, estimated from the
+type, the size, the scans and the bytes of the file. docs/decisions/0010-cost-of-a-picture.md has the
+measurements behind the weights.
+"""
+
+import re
+from collections.abc import Callable
+from enum import IntEnum
+from itertools import islice
+from struct import Struct
+from typing import NamedTuple
+
+PNG, JPEG, WEBP = "image/png", "image/jpeg", "image/webp"
+
+MAX_SCANS = 100
+"""Of a JPEG. Encoders write 10 and up to 20. TurboJPEG's TJFLAG_LIMITSCANS stops at 500."""
+
+SMALL_MS = 2.5
+"""Up to this cost a picture is small: a batch of small ones takes no longer than the wait for the broker."""
+
+MEDIUM_MS = 100.0
+"""Up to this cost it is medium: a photo of 12 megapixels takes 50 ms."""
+
+
+class Size(IntEnum):
+    """What shares a lane. A picture never waits for one of a larger size."""
+
+    SMALL = 0
+    MEDIUM = 1
+    LARGE = 2
+
+
+class HeaderError(ValueError):
+    """No decoder could read the file, or only at a cost that its size does not justify.
+
+    The message is fit to show to whoever sent it.
+    """
+
+
+class PictureHeader(NamedTuple):
+    """decode_ms is the estimated processor time until the pixels are there."""
+
+    media_type: str
+    width: int
+    height: int
+    scans: int
+    decode_ms: float
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+    def cost_ms(self, mode: str = "auto") -> float:
+        """With what this mode of preparation takes at most. auto takes 28 x 28 pixels as they are."""
+        if mode == "raw28" or (mode == "auto" and self.pixels <= _RAW_PIXELS):
+            return self.decode_ms
+        return self.decode_ms + _PREPARING_MS + _PREPARING_PIXEL_MS * min(self.pixels, _PREPARED_PIXELS)
+
+
+def size_of(cost_ms: float) -> Size:
+    if cost_ms <= SMALL_MS:
+        return Size.SMALL
+    return Size.MEDIUM if cost_ms <= MEDIUM_MS else Size.LARGE
+
+
+def read(picture: bytes) -> PictureHeader | None:
+    """The header; None if the file is of no accepted type. Raises HeaderError.
+
+    Bounded: neither segments nor chunks without end are walked through, and a PNG of 28 x 28 takes 1 µs.
+    """
+    found = _BEGINNING.match(picture)
+    return None if found is None else _TYPES[(found.lastindex or 1) - 1].read(picture)
+
+
+def media_type_of(beginning: bytes) -> str | None:
+    """What the first bytes show; None for a type that is not accepted."""
+    found = _BEGINNING.match(beginning)
+    return None if found is None else _TYPES[(found.lastindex or 1) - 1].media_type
+
+
+# Milliseconds for a pixel and for a byte of the file, on one core. Measured, see the decision.
+_NS = 1e-6
+_PNG_PIXEL, _PNG_BYTE, _PNG_CHUNK = 10 * _NS, 12 * _NS, 2_000 * _NS
+_TRANSLUCENT_PIXEL = 15 * _NS
+_JPEG_PIXEL, _JPEG_BYTE = 1 * _NS, 12 * _NS
+_JPEG_SCAN_PIXEL, _JPEG_SCAN_BYTE = 0.4 * _NS, 35 * _NS
+_JPEG_UNSCALED_PIXEL, _JPEG_ARITHMETIC_BYTE = 25 * _NS, 100 * _NS
+_WEBP_PIXEL, _WEBP_LOSSLESS_BYTE, _WEBP_LOSSY_BYTE = 10 * _NS, 12 * _NS, 100 * _NS
+_PREPARING_MS, _PREPARING_PIXEL_MS = 2.0, 280 * _NS
+_PREPARED_PIXELS, _RAW_PIXELS = 150 * 150, 28 * 28
+
+# At 8 KiB a chunk, which is what libpng writes, 10 MiB of a PNG have 1,300; Pillow takes 2 µs for each.
+_MAX_PNG_CHUNKS = 4_096
+# 10 MiB of metadata in segments of 64 KiB are 160.
+_MAX_JPEG_SEGMENTS = 500
+_MAX_JPEG_FILL = 4_096
+_MAX_WEBP_CHUNKS = 16
+
+_PNG_HEADER = Struct(">4sIIBBBBB")
+_PNG_CHUNK_HEAD = Struct(">I4s")
+_JPEG_FRAME = Struct(">HBHHB")
+_SHORT = Struct(">H")
+_WEBP_CHUNK_HEAD = Struct("<4sI")
+_WEBP_LOSSY_SIZE = Struct("<HH")
+_WEBP_LOSSLESS_SIZE = Struct("<I")
+
+
+def _png(picture: bytes) -> PictureHeader:
+    """APNG included: the default image is what is decoded, and IHDR has its size."""
+    if len(picture) < 33 or picture[12:16] != b"IHDR":
+        raise HeaderError("The PNG picture is damaged: it does not begin with its header.")
+    _, width, height, _, colours, *_ = _PNG_HEADER.unpack_from(picture, 12)
+    translucent = colours in (4, 6)
+    at, last, chunks = 33, len(picture) - 8, 1
+    while at <= last:
+        size, kind = _PNG_CHUNK_HEAD.unpack_from(picture, at)
+        if kind == b"IEND":
+            break
+        if kind == b"IHDR":  # Pillow would take the last one's size
+            raise HeaderError("The PNG picture is damaged: it has two headers.")
+        translucent = translucent or kind == b"tRNS"
+        chunks += 1
+        if chunks > _MAX_PNG_CHUNKS:
+            raise HeaderError(f"The PNG picture has over {_MAX_PNG_CHUNKS} chunks.")
+        at += 12 + size
+    pixel = _PNG_PIXEL + (_TRANSLUCENT_PIXEL if translucent else 0.0)
+    decode_ms = width * height * pixel + len(picture) * _PNG_BYTE + chunks * _PNG_CHUNK
+    return PictureHeader(PNG, width, height, 1, decode_ms)
+
+
+_SOF_KINDS = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_HUFFMAN, _PROGRESSIVE, _ARITHMETIC = (0xC0, 0xC1, 0xC2), (0xC2, 0xC6, 0xCA, 0xCE), (0xC9, 0xCA)
+_SOS, _EOI = 0xDA, 0xD9
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+_USUAL_SCANS = 20
+_APPARENT_SCAN = re.compile(rb"\xff\xda")  # 1.6 GB/s; the others 0.3
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
+
+def _jpeg(picture: bytes) -> PictureHeader:
+    at, fill, frame = 2, 0, None
+    for _ in range(_MAX_JPEG_SEGMENTS):
+        found = _MARKER.search(picture, at, at + _MAX_JPEG_FILL)
+        if found is None:
+            break
+        fill += found.start() - at
+        at = found.start() + 2
+        marker = picture[at - 1]
+        if marker == _SOS and frame is not None:
+            return _jpeg_of(picture, at - 2, *frame)
+        if fill > _MAX_JPEG_FILL or marker in (_SOS, _EOI):
+            break
+        if marker in _WITHOUT_LENGTH:
+            continue
+        if marker in _SOF_KINDS:
+            if frame is not None or at + _JPEG_FRAME.size > len(picture):
+                break
+            _, _, height, width, components = _JPEG_FRAME.unpack_from(picture, at)
+            frame = marker, width, height, components
+        if at + 2 > len(picture):
+            break
+        at += _SHORT.unpack_from(picture, at)[0]
+    raise HeaderError("The JPEG picture is damaged: its header is incomplete, or too long.")
+
+
+def _jpeg_of(
+    picture: bytes, first_scan: int, kind: int, width: int, height: int, components: int
+) -> PictureHeader:
+    pixels, size = width * height, len(picture)
+    if kind in (*_HUFFMAN, *_ARITHMETIC):
+        pixel, byte = _JPEG_PIXEL, _JPEG_ARITHMETIC_BYTE if kind in _ARITHMETIC else _JPEG_BYTE
+    else:
+        pixel, byte = _JPEG_UNSCALED_PIXEL, _JPEG_SCAN_BYTE
+    in_first_scan = picture[first_scan + 4] if first_scan + 4 < size else 0
+    scans = 1
+    # libjpeg reads all scans before it makes pixels of them if the first one is not the whole picture.
+    if kind in _PROGRESSIVE or in_first_scan < components:
+        scans = _jpeg_scans(picture, first_scan)
+        pixel += scans * _JPEG_SCAN_PIXEL
+        byte = max(byte, _JPEG_SCAN_BYTE)
+    return PictureHeader(JPEG, width, height, scans, pixels * pixel + size * byte)
+
+
+def _jpeg_scans(picture: bytes, at: int) -> int:
+    """From the first one on; not counted further than one above MAX_SCANS.
+
+    Few apparent scans are taken for scans; of many, those inside other segments, or behind the end, are none.
+    """
+    apparent = sum(1 for _ in islice(_APPARENT_SCAN.finditer(picture, at), _USUAL_SCANS + 1))
+    if apparent <= _USUAL_SCANS:
+        return apparent
+    scans = 0
+    for _ in range(_MAX_JPEG_SEGMENTS):
+        found = _MARKER_IN_SCAN.search(picture, at)
+        if found is None or picture[found.start() + 1] == _EOI:
+            return scans
+        at = found.start() + 2
+        scans += picture[at - 1] == _SOS
+        if scans > MAX_SCANS:
+            return scans
+        if picture[at - 1] not in _WITHOUT_LENGTH and at + 2 <= len(picture):
+            at += _SHORT.unpack_from(picture, at)[0]
+    return MAX_SCANS + 1
+
+
+def _webp(picture: bytes) -> PictureHeader:
+    """Of an animation the first frame is decoded, onto a canvas that every frame has to fit into."""
+    kind = picture[12:16]
+    if len(picture) < 30 and not (kind == b"VP8L" and len(picture) >= 25):
+        raise HeaderError("The WebP picture is damaged: its header is incomplete.")
+    translucent = animated = False
+    if kind == b"VP8X":
+        flags = picture[20]
+        translucent, animated = flags & 0x10 != 0, flags & 0x02 != 0
+        width = int.from_bytes(picture[24:27], "little") + 1
+        height = int.from_bytes(picture[27:30], "little") + 1
+        lossless = _webp_is_lossless(picture)
+    elif kind == b"VP8L":
+        (bits,) = _WEBP_LOSSLESS_SIZE.unpack_from(picture, 21)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        translucent, lossless = bool(bits >> 28 & 1), True
+    elif kind == b"VP8 ":
+        width, height = (edge & 0x3FFF for edge in _WEBP_LOSSY_SIZE.unpack_from(picture, 26))
+        lossless = False
+    else:
+        raise HeaderError("The WebP picture is damaged: it does not begin with its header.")
+    pixel = _WEBP_PIXEL * (2 if animated else 1) + (_TRANSLUCENT_PIXEL if translucent or animated else 0.0)
+    byte = _WEBP_LOSSLESS_BYTE if lossless else _WEBP_LOSSY_BYTE
+    return PictureHeader(WEBP, width, height, 1, width * height * pixel + len(picture) * byte)
+
+
+def _webp_is_lossless(picture: bytes) -> bool:
+    """Where that is not seen soon, it counts as the other one, which costs more."""
+    at = 30
+    for _ in range(_MAX_WEBP_CHUNKS):
+        if at + 8 > len(picture):
+            return False
+        kind, size = _WEBP_CHUNK_HEAD.unpack_from(picture, at)
+        if kind in (b"VP8L", b"VP8 ", b"ALPH"):
+            return bool(kind == b"VP8L")
+        at += 24 if kind == b"ANMF" else 8 + size + size % 2
+    return False
+
+
+class _Type(NamedTuple):
+    """A pattern of the first bytes, what they show, and what reads the header behind them."""
+
+    beginning: bytes
+    media_type: str
+    read: Callable[[bytes], PictureHeader]
+
+
+_TYPES = (
+    _Type(rb"\x89PNG\r\n\x1a\n", PNG, _png),
+    _Type(rb"\xff\xd8\xff", JPEG, _jpeg),
+    _Type(rb"RIFF....WEBP", WEBP, _webp),
+)
+_BEGINNING = re.compile(b"|".join(b"(%s)" % each.beginning for each in _TYPES), re.DOTALL)

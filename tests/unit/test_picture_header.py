@@ -1,0 +1,203 @@
+"""What a header declares, beside what decoders find; and that hostile headers are not walked through."""
+
+import io
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from messaging import picture_header
+from messaging.picture_header import MAX_SCANS, HeaderError, PictureHeader, Size, size_of
+from tests.faults.corpus.expensive import jpeg, png, webp
+
+SAMPLES = sorted((Path(__file__).parents[2] / "samples").glob("*.png"))
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def read(picture: bytes) -> PictureHeader:
+    found = picture_header.read(picture)
+    assert found is not None
+    return found
+
+
+def encoded(kind: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, size, 128).save(file, kind, **options)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def animated(kind: str, size: tuple[int, int] = (40, 30)) -> bytes:
+    return encoded(kind, size=size, save_all=True, append_images=[Image.new("RGB", size, "red")] * 3)
+
+
+def chunk(kind: bytes, data: bytes = b"") -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def ihdr(width: int, height: int) -> bytes:
+    return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+
+
+def segment(marker: int, size: int = 4) -> bytes:
+    return b"\xff" + bytes([marker]) + struct.pack(">H", size - 2) + bytes(size - 4)
+
+
+FRAME = b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, 1200, 1000, 1) + bytes(3)
+PROGRESSIVE = FRAME.replace(b"\xff\xc0", b"\xff\xc2")
+SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
+END = b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    ("picture", "media_type"),
+    [
+        (encoded("PNG"), "image/png"),
+        (encoded("PNG", "1"), "image/png"),
+        (encoded("PNG", "RGBA"), "image/png"),
+        (animated("PNG"), "image/png"),
+        (encoded("JPEG"), "image/jpeg"),
+        (encoded("JPEG", "L"), "image/jpeg"),
+        (encoded("JPEG", "CMYK"), "image/jpeg"),
+        (encoded("JPEG", progressive=True), "image/jpeg"),
+        (encoded("JPEG", exif=Image.Exif(), icc_profile=bytes(200_000)), "image/jpeg"),
+        (encoded("WEBP"), "image/webp"),
+        (encoded("WEBP", lossless=True), "image/webp"),
+        (encoded("WEBP", "RGBA"), "image/webp"),
+        (encoded("WEBP", "RGBA", lossless=True), "image/webp"),
+        (encoded("WEBP", icc_profile=bytes(1000)), "image/webp"),
+        (animated("WEBP"), "image/webp"),
+    ],
+)
+def test_it_declares_what_a_decoder_finds(picture: bytes, media_type: str) -> None:
+    header = read(picture)
+    assert (header.media_type, header.width, header.height) == (media_type, 40, 30)
+    assert Image.open(io.BytesIO(picture)).size == (40, 30)
+    assert header.pixels == 1200
+
+
+def test_of_a_jpeg_the_scans_are_counted() -> None:
+    assert read(encoded("JPEG")).scans == 1
+    assert read(encoded("JPEG", progressive=True)).scans == 10
+    assert read(encoded("JPEG", "L", progressive=True)).scans == 6
+    assert [read(jpeg(scans, 40)).scans for scans in (10, 21, 50, 100)] == [10, 21, 50, 100]
+    assert [read(jpeg(scans, 40)).scans for scans in (101, 10_000)] == [MAX_SCANS + 1] * 2
+
+
+def test_so_are_those_of_a_sequential_jpeg_that_begins_with_one_of_several_components() -> None:
+    frame = b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, 30, 40, 3) + bytes(9)
+    assert read(b"\xff\xd8" + frame + SCAN * 50 + END).scans == 50
+    assert read(b"\xff\xd8" + FRAME + SCAN * 50 + END).scans == 1  # libjpeg ends with the first, too
+
+
+def test_what_only_looks_like_a_scan_is_not_counted_among_many() -> None:
+    looks = b"\xff\xfe\x00\xca" + 100 * b"\xff\xda"
+    behind = END + 1000 * b"\xff\xda"
+    assert read(b"\xff\xd8" + PROGRESSIVE + SCAN + looks + SCAN + behind).scans == 2
+
+
+def test_the_end_inside_of_a_comment_hides_no_scans() -> None:
+    hiding = b"\xff\xfe\x00\x04\xff\xd9"
+    assert read(b"\xff\xd8" + PROGRESSIVE + SCAN + hiding + SCAN * 99 + END).scans == 100
+
+
+@pytest.mark.parametrize("beginning", [SIGNATURE, b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP"])
+def test_a_beginning_alone_is_an_error(beginning: bytes) -> None:
+    with pytest.raises(HeaderError):
+        picture_header.read(beginning)
+
+
+@pytest.mark.parametrize("picture", [b"", b"GIF89a", b"BM", b"\xff\xd8", b"RIFF\0\0\0\0WAVE", bytes(100)])
+def test_what_is_of_no_accepted_type_is_nothing(picture: bytes) -> None:
+    assert picture_header.read(picture) is None
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        encoded("PNG"),
+        encoded("JPEG", progressive=True),
+        encoded("WEBP"),
+        encoded("WEBP", lossless=True),
+        animated("WEBP"),
+    ],
+)
+def test_a_picture_cut_anywhere_has_a_header_or_an_error(picture: bytes) -> None:
+    for length in range(len(picture)):
+        try:
+            found = picture_header.read(picture[:length])
+        except HeaderError:
+            continue
+        assert found is None or (found.width, found.height) == (40, 30)
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        SIGNATURE + ihdr(28, 28) + ihdr(5000, 5000),
+        SIGNATURE + chunk(b"tEXt") + ihdr(28, 28),
+        SIGNATURE + ihdr(28, 28) + chunk(b"abCd") * 800_000,
+        b"\xff\xd8" + FRAME + PROGRESSIVE + SCAN,
+        b"\xff\xd8" + SCAN + FRAME + SCAN,
+        b"\xff\xd8" + segment(0xE1) * 200_000 + FRAME + SCAN,
+        b"\xff\xd8" + 500_000 * b"\xff" + FRAME[1:] + SCAN,
+        b"\xff\xd8" + segment(0xE1) + bytes(500_000) + FRAME + SCAN,
+        b"\xff\xd8" + (segment(0xE1) + bytes(100)) * 400 + FRAME + SCAN,
+        b"RIFF\0\0\0\0WEBP" + b"ALPH" + bytes(100),
+    ],
+    ids=[
+        *("two headers", "late header", "chunks", "two frames", "scan before frame"),
+        *("segments", "fill bytes", "no segment", "a little everywhere", "alpha first"),
+    ],
+)
+def test_what_a_decoder_would_read_otherwise_or_for_long_is_an_error(picture: bytes) -> None:
+    with pytest.raises(HeaderError):
+        picture_header.read(picture)
+
+
+def test_a_size_behind_all_the_metadata_that_an_upload_may_have_is_read() -> None:
+    metadata = segment(0xE1, 65_537) * 158
+    assert read(b"\xff\xd8" + metadata + FRAME + SCAN).pixels == 1_200_000
+
+
+def test_the_chunks_of_the_largest_upload_as_libpng_writes_them_are_accepted() -> None:
+    assert read(SIGNATURE + ihdr(28, 28) + chunk(b"IDAT", bytes(8192)) * 1_280).width == 28
+
+
+def test_a_jpeg_with_tables_before_each_of_many_scans_is_read_but_not_without_end() -> None:
+    assert read(b"\xff\xd8" + PROGRESSIVE + (segment(0xC4, 40) + SCAN) * 90 + END).scans == 90
+    assert read(b"\xff\xd8" + PROGRESSIVE + SCAN * 21 + segment(0xC4) * 10_000 + END).scans == MAX_SCANS + 1
+
+
+def test_cost_grows_with_pixels_alpha_scans_and_bytes() -> None:
+    in_order = [
+        *(
+            SAMPLES[0].read_bytes(),
+            png(500, 0),
+            png(1_000, 0),
+            png(1_000, 6),
+            png(1_000, 6, padding=5_000_000),
+        ),
+    ]
+    costs = [read(picture).cost_ms() for picture in in_order]
+    assert costs == sorted(costs)
+    assert read(jpeg(100)).cost_ms() > 5 * read(jpeg(10)).cost_ms()
+    assert read(webp()).cost_ms() > 10 * read(webp(1_000)).cost_ms()
+
+
+def test_small_is_what_comes_as_the_model_sees_it_and_large_what_takes_long() -> None:
+    for sample in SAMPLES:
+        assert size_of(read(sample.read_bytes()).cost_ms()) is Size.SMALL
+    assert size_of(read(encoded("JPEG", size=(800, 600))).cost_ms()) is Size.MEDIUM
+    assert size_of(read(encoded("JPEG", size=(4000, 3000))).cost_ms()) is Size.MEDIUM
+    for picture in (png(), webp(), jpeg(100)):
+        assert size_of(read(picture).cost_ms()) is Size.LARGE
+
+
+def test_preparing_it_otherwise_than_as_it_is_counts() -> None:
+    header = read(SAMPLES[0].read_bytes())
+    assert header.cost_ms("auto") == header.cost_ms("raw28") == header.decode_ms
+    assert header.cost_ms("photo") > header.decode_ms + 1
+    larger = read(png(100))
+    assert larger.cost_ms("raw28") == larger.decode_ms < larger.cost_ms("auto") == larger.cost_ms("photo")
