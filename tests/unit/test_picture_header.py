@@ -10,6 +10,7 @@ from PIL import Image
 
 from messaging import picture_header
 from messaging.picture_header import MAX_SCANS, HeaderError, PictureHeader, Size, size_of
+from model import formats
 from tests.faults.corpus.expensive import jpeg, png, webp
 
 SAMPLES = sorted((Path(__file__).parents[2] / "samples").glob("*.png"))
@@ -201,3 +202,7 @@ def test_preparing_it_otherwise_than_as_it_is_counts() -> None:
     assert header.cost_ms("photo") > header.decode_ms + 1
     larger = read(png(100))
     assert larger.cost_ms("raw28") == larger.decode_ms < larger.cost_ms("auto") == larger.cost_ms("photo")
+
+
+def test_the_model_bounds_scans_as_the_gateway_does() -> None:
+    assert formats.MOST_SCANS == MAX_SCANS
