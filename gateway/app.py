@@ -15,7 +15,6 @@ from gateway.api_keys import ApiKeys, open_key_file
 from gateway.jobs import routes as job_routes
 from gateway.jobs.schemas import Job
 from gateway.jobs.service import Jobs
-from gateway.jobs.settings import JobSettings
 from gateway.middleware import BodyLimit
 from gateway.models import Health, ModelRoutes, Models
 from gateway.observing import Observing
@@ -64,7 +63,7 @@ def create_app(
     requester: Requester,
     settings: GatewaySettings,
     version: str = "unknown",
-    jobs: tuple[Jobs, JobSettings] | None = None,
+    jobs: Jobs | None = None,
 ) -> FastAPI:
     """The requester, and the jobs if there are any, are started and closed with the application.
 
@@ -76,13 +75,13 @@ def create_app(
         await requester.start()
         try:
             if jobs is not None:
-                await jobs[0].start()
+                await jobs.start()
             if settings.processes > 1:
                 await _until_ready(requester)
             yield
         finally:
             if jobs is not None:
-                await jobs[0].close()
+                await jobs.close()
             await requester.close()
 
     app = FastAPI(
@@ -99,7 +98,7 @@ def create_app(
     app.include_router(predicting)
     app.include_router(batch.router(requester, settings))
     if jobs is not None:
-        app.include_router(job_routes.router(*jobs, settings))
+        job_routes.install(app, jobs)
     app.include_router(ModelRoutes(requester, settings).router())
     app.include_router(oip.InferenceRoutes(requester, settings, version).router())
     Pages(app, settings).install()
@@ -110,7 +109,7 @@ def create_app(
     app.add_middleware(Shortcut, routes=busiest, handlers=app.exception_handlers)
     more = dict.fromkeys(_MANY_PICTURES, settings.max_batch_bytes + _FORM_OVERHEAD_BYTES)
     if jobs is not None:
-        more["/jobs"] = jobs[1].max_bytes + jobs[1].max_pictures * _FORM_PART_BYTES
+        more["/jobs"] = jobs.settings.max_bytes + jobs.settings.max_pictures * _FORM_PART_BYTES
     _wrap(app, requester, settings, problems, more)
     return app
 

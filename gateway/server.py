@@ -17,9 +17,8 @@ from gateway.accepting import Acceptor
 from gateway.app import create_app
 from gateway.http_protocol import BoundedProtocol
 from gateway.jobs.service import Jobs
-from gateway.jobs.settings import JobSettings
 from gateway.request_reply import Requester
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, JobSettings
 from messaging.broker import Broker
 from messaging.settings import TopicSettings
 
@@ -119,7 +118,7 @@ def serve(
     requester = Requester(broker, topics, settings)
     if settings.metrics_port:
         requester.metrics.serve(settings.metrics_host, settings.metrics_port)
-    jobs = Jobs(broker, topics, job_settings, requester, settings.instance_id)
+    jobs = Jobs(broker, topics, job_settings, settings, requester)
     host, port = listener.getsockname()[:2]
     if not (settings.api_keys_file or ip_address(host).is_loopback):
         _log.warning("whoever reaches %s:%s may ask; gateway.api_keys_file asks for keys", host, port)
@@ -132,7 +131,7 @@ def serve(
         rest_timeout_s=settings.body_timeout_ms / 1000,
     )
     config = uvicorn.Config(
-        create_app(requester, settings, version, (jobs, job_settings)),
+        create_app(requester, settings, version, jobs),
         http=protocol,
         log_config=None,
         access_log=False,

@@ -1,4 +1,4 @@
-"""How the gateway runs. Values and reasons: configs/config.yaml."""
+"""How the gateway runs, and how it keeps jobs. Values and reasons: configs/config.yaml."""
 
 from typing import Annotated
 
@@ -7,6 +7,8 @@ import msgspec
 Origin = Annotated[str, msgspec.Meta(pattern=r"^(\*|https?://[^/\s]+)$")]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
+
+OTHER_STORE = "jobs.store must begin with sqlite:/// (gateways on one machine) or postgresql:// (on several)"
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,3 +37,25 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     max_batch_bytes: PositiveInt
     drain_delay_ms: Annotated[int, msgspec.Meta(ge=0)]
     drain_timeout_ms: PositiveInt
+
+
+class JobSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    store: str
+    store_timeout_ms: PositiveInt
+    group: Annotated[str, msgspec.Meta(min_length=1)]
+    deadline_ms: PositiveInt
+    keep_ms: PositiveInt
+    max_pictures: Annotated[int, msgspec.Meta(gt=0, le=100_000)]
+    max_bytes: PositiveInt
+    max_unfinished_pictures: PositiveInt
+    max_unfinished_bytes: PositiveInt
+    max_wait_ms: PositiveInt
+    poll_interval_ms: PositiveInt
+    heartbeat_ms: PositiveInt
+    sweep_interval_ms: PositiveInt
+
+    def __post_init__(self) -> None:
+        if not self.store.startswith(("sqlite:///", "postgresql://", "postgres://")):
+            raise ValueError(OTHER_STORE)
+        if self.keep_ms < self.deadline_ms:
+            raise ValueError("keep_ms is below deadline_ms: results would be deleted before the job is over")

@@ -9,8 +9,7 @@ import msgspec
 import yaml
 from msgspec.structs import replace
 
-from gateway.jobs.settings import JobSettings
-from gateway.settings import GatewaySettings
+from gateway.settings import GatewaySettings, JobSettings
 from messaging.settings import BrokerSettings, TopicSettings
 from model.settings import ModelSettings, TrainSettings
 from worker.settings import WorkerSettings

@@ -1,4 +1,4 @@
-"""The thread that brings the workers' replies into the store."""
+"""The thread that stores the workers' replies, and has the store sweep."""
 
 import logging
 import threading
@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 
 from gateway.jobs.job import Asked, Result, picture_of
 from gateway.jobs.rendering import answered
-from gateway.jobs.settings import JobSettings
 from gateway.jobs.store import Added, Store, StoreError
-from gateway.jobs.sweeping import Sweeping
+from gateway.settings import JobSettings
 from messaging import codec
 from messaging.broker import (
     Broker,
@@ -30,9 +29,11 @@ _RETRY_S = 0.5
 _MOST_BYTES_KNOWN = 2_097_152  # 65,000 pictures of large jobs, or 4,000 jobs of one picture
 _NO_RESULTS = 1_000_000  # more than a job can have, so that the store returns none of them
 
+MOST_SWEPT = 1_000
+
 
 class Collector:
-    """Acknowledges replies once the store has committed them. Outlives broker and store.
+    """Acknowledges replies once the store has committed them. Survives the loss of broker and store.
 
     Calls back from its own thread: on_stored gets the ids of the jobs that replies came for, what became of
     the replies, and how many could not be the reply to their picture.
@@ -47,7 +48,7 @@ class Collector:
         on_stored: Callable[[Sequence[str], Added, int], None],
         instance_id: str = "",
     ) -> None:
-        """instance_id: keeps this gateway's share for it while it is away for a short time."""
+        """instance_id: keeps this gateway's share of the replies while it is away for a short time."""
         self._broker = broker
         self._topic = topic
         self._store = store
@@ -66,7 +67,7 @@ class Collector:
         self._thread.start()
 
     def stop(self) -> None:
-        """Blocks until the group is left."""
+        """Block until the group is left."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -87,7 +88,7 @@ class Collector:
         self._leave()
 
     def _turn(self) -> None:
-        """Take replies, store them, acknowledge them; what the store did not take is tried again first."""
+        """Receive replies, store them, acknowledge them. Replies that the store did not take come first."""
         self._sweeping.turn(time.monotonic(), _now_ms())
         if self._subscription is None:
             self._subscription = self._join()
@@ -99,12 +100,12 @@ class Collector:
             self._in_hand = ()
 
     def _join(self) -> Subscription:
-        """In one group with gateways of another store, each would drop results of the other's jobs."""
+        """Gateways of another store must be in another group: each would drop results of the other's jobs."""
         group = f"{self._settings.group}.{self._store.identity()}"
         return self._broker.subscribe(self._topic, group, self._instance_id)
 
     def _received(self, subscription: Subscription) -> Sequence[Delivery]:
-        """What was read before an error comes again; acknowledging what comes later would pass over it."""
+        """Start over after an error: to acknowledge later replies would pass over those read before it."""
         try:
             return subscription.receive(_MOST_AT_ONCE, 0.2)
         except BrokerUnavailable:  # nothing was read
@@ -138,7 +139,7 @@ class Collector:
         )
 
     def _leave(self) -> None:
-        """What is in hand comes again, here or elsewhere."""
+        """Replies in hand are delivered again, here or elsewhere."""
         subscription, self._subscription, self._in_hand = self._subscription, None, ()
         try:
             if subscription is not None:
@@ -148,7 +149,7 @@ class Collector:
 
     def _wait_after(self, what: str) -> None:
         if what != self._said:
-            _log.warning("results of jobs wait: %s", what)
+            _log.warning("results of jobs cannot be collected, trying again: %s", what)
         self._said = what
         self._stopping.wait(_RETRY_S)
 
@@ -157,9 +158,8 @@ def _result(picture: tuple[str, int], asked: Asked, message: Message, now_ms: in
     """Raises ContractError."""
     job_id, index = picture
     try:
-        return Result(
-            job_id, index, answered(codec.decode_prediction(message, asked.sha256_of(index)), now_ms)
-        )
+        reply = codec.decode_prediction(message, asked.sha256_of(index))
+        return Result(job_id, index, answered(reply, now_ms))
     except ContractError:
         raise
     except Exception as error:  # the thread goes on; trying again would fail again
@@ -168,7 +168,7 @@ def _result(picture: tuple[str, int], asked: Asked, message: Message, now_ms: in
 
 
 class KnownJobs:
-    """What the jobs that replies came for lately asked, without the file names. It never changes."""
+    """What recent jobs asked, without the file names: it never changes, and is looked up for each reply."""
 
     def __init__(self, store: Store, most_bytes: int = _MOST_BYTES_KNOWN) -> None:
         self._store = store
@@ -195,6 +195,36 @@ class KnownJobs:
 def _size(asked: Asked) -> int:
     """In bytes, with its id and its entry."""
     return len(asked.digests) + 500
+
+
+class Sweeping:
+    """Sweeps the store at intervals. After a sweep that fails, for it may be too slow, the next is halved."""
+
+    def __init__(self, store: Store, interval_s: float) -> None:
+        self._store = store
+        self._interval_s = interval_s
+        self._swept_at_s = float("-inf")
+        self._most = MOST_SWEPT
+
+    def turn(self, at_s: float, now_ms: int) -> None:
+        """Sweep if it is time to. at_s: of a monotonic clock."""
+        if at_s - self._swept_at_s <= self._interval_s:
+            return
+        self._swept_at_s = at_s
+        failed = True
+        try:
+            self._store.sweep(now_ms, self._most)
+            failed = False
+        except StoreError as error:
+            _log.warning("sweeping %d jobs: %s", self._most, error)
+        except Exception:
+            _log.exception("sweeping %d jobs", self._most)
+        self._most = next_most(self._most, failed=failed)
+
+
+def next_most(most: int, *, failed: bool) -> int:
+    """How many jobs to sweep after a sweep of so many."""
+    return max(1, most // 2) if failed else min(2 * most, MOST_SWEPT)
 
 
 def _now_ms() -> int:

@@ -1,6 +1,6 @@
 """What a job is, and what follows from its record. Pure.
 
-Times are epoch milliseconds: several gateways read them.
+Times are epoch milliseconds, for several gateways read them.
 """
 
 import re
@@ -10,10 +10,11 @@ import msgspec
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _CORRELATION_ID = re.compile(r"([0-9a-f]{32})\.([0-9]{1,6})")
+_DIGEST_BYTES = 32
 
 
 class State(StrEnum):
-    """What the store says of a job. That an open one is done, its results say."""
+    """What the store records of a job. Whether an open job is done follows from its results."""
 
     OPEN = "open"
     CANCELED = "canceled"
@@ -21,16 +22,13 @@ class State(StrEnum):
 
 
 class Status(StrEnum):
-    """What the client is told."""
+    """What the client is told of a job."""
 
     ACCEPTED = "accepted"
     RUNNING = "running"
     DONE = "done"
     CANCELED = "canceled"
     EXPIRED = "expired"
-
-
-_DIGEST_BYTES = 32
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,16 +43,16 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     digests: bytes = b""
 
     def sha256_of(self, index: int) -> str | None:
-        """Of one picture, in hexadecimal; None if it is not known."""
+        """The digest of one picture, in hexadecimal; None if it is not known."""
         start = index * _DIGEST_BYTES
         return self.digests[start : start + _DIGEST_BYTES].hex() or None
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A record. size_bytes is of all its pictures.
+    """A job's record. size_bytes is the size of all its pictures.
 
-    key is the Idempotency-Key, empty for none, and fingerprint stands for all that was asked.
-    publish_until_ms: by then it is acknowledged, or nobody was told of it; 0 once it is.
+    key is the Idempotency-Key, empty for none; fingerprint is equal for equal requests. A job is acknowledged
+    by publish_until_ms, or nobody was told of it; 0 once it is acknowledged.
     """
 
     id: str
@@ -73,12 +71,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_over(self) -> bool:
-        """Nothing will be added any more."""
+        """Whether it takes no more results."""
         return self.state is not State.OPEN or self.completed >= self.total
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What one picture led to: a body that the store does not look into."""
+    """What one picture led to. The store does not look into the body."""
 
     job_id: str
     index: int
@@ -94,7 +92,7 @@ def status_of(job: Job) -> Status:
 
 
 def is_id(text: str) -> bool:
-    """Whether a job may have it."""
+    """Whether a job could have this id."""
     return _ID.fullmatch(text) is not None
 
 
@@ -103,6 +101,6 @@ def correlation_id(job_id: str, index: int) -> str:
 
 
 def picture_of(correlation_id: str) -> tuple[str, int] | None:
-    """The job's id and the picture's index; None if it is not a job's."""
+    """The id of the job and the index of the picture; None if it belongs to no job."""
     found = _CORRELATION_ID.fullmatch(correlation_id)
     return None if found is None else (found[1], int(found[2]))

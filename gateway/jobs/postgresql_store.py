@@ -12,13 +12,12 @@ from psycopg.abc import PQGen
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from gateway.jobs.sql_database import SCHEMA, Session
-from gateway.jobs.sql_store import SqlStore
+from gateway.jobs.sql_store import SCHEMA, Session, SqlStore
 from gateway.jobs.store import StoreError, StoreUnavailable
 
 T = TypeVar("T")
 
-_CREATION_LOCK = 7_316_403_298  # any number of ours: advisory locks are numbers
+_CREATION_LOCK = 7_316_403_298  # an advisory lock is a number; any will do
 _CONNECTIONS = 4
 _LOOK_S = 0.1
 
@@ -50,7 +49,7 @@ class _Connection(Connection):
             return super().wait(gen, interval, max(0.001, self.until - time.monotonic()))
         except psycopg.OperationalError:
             if self.info.transaction_status is TransactionStatus.ACTIVE:
-                self.close()  # the answer may still come, and is none to the next statement
+                self.close()  # the answer may still come, before that to the next statement
             raise
 
 
@@ -76,7 +75,7 @@ class _Postgresql:
             open=True,
             configure=self._create_tables,
             check=self._check,
-            reconnect_timeout=0,  # whoever comes next tries again
+            reconnect_timeout=0,  # the next call tries again
         )
 
     def change(self, work: Callable[[Session], T]) -> T:
@@ -102,7 +101,7 @@ class _Postgresql:
             self._pool.putconn(connection)
 
     def _borrow(self, until: float) -> _Connection:
-        """The pool alone would wait for the whole time where the server refuses connections."""
+        """Fail at once if the server refuses connections; the pool alone would wait until the end."""
         self._failure = None
         while True:
             try:

@@ -1,6 +1,7 @@
-"""A job and its results as what HTTP carries. Pure."""
+"""A job and its results as HTTP carries them: JSON documents, and server-sent events."""
 
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -13,7 +14,16 @@ from gateway.jobs.job import Job, Result, State, status_of
 from messaging.codec import NOT_JSON
 from messaging.contract import ContractError, Reply, check_prediction
 
+_log = logging.getLogger("mlaas.jobs")
+
 Document = dict[str, object]
+
+EVENT_STREAM = "text/event-stream"
+# no-transform and X-Accel-Buffering have proxies pass on each event at once.
+EVENT_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
+DONE = "done"
+
+_RETRY_MS = 1_000
 
 
 class Answered(msgspec.Struct, frozen=True, tag="reply"):
@@ -34,7 +44,7 @@ _decode = msgspec.json.Decoder(Answered | Refused).decode
 
 
 class Event(NamedTuple):
-    """One entry of the results, and its number among the job's events, from 1 on."""
+    """An entry of the results, and its number among the job's events, from 1 on."""
 
     number: int
     entry: Document
@@ -51,7 +61,7 @@ def refused(error: GatewayError, request_id: str) -> bytes:
 
 
 def document(job: Job, results: Sequence[Result]) -> Document:
-    """gateway.jobs.schemas.Job; results are all that the store has."""
+    """gateway.jobs.schemas.Job, of all results that the store has."""
     entries = sorted((event.entry for event in events(job, results)), key=_index)
     return {**summary(job, len(entries)), "results": entries}
 
@@ -70,9 +80,9 @@ def summary(job: Job, completed: int) -> Document:
 
 
 def events(job: Job, results: Sequence[Result], after: int = 0) -> list[Event]:
-    """One for each of the results, which are those after the first so many.
+    """One for each result; results are those after the first `after`.
 
-    If they are all, one more for each picture of an expired job that has none.
+    If they are all results of an expired job, each picture without one gets an event, too.
     """
     entries = [_entry(job, result) for result in results]
     if job.state is State.EXPIRED and not after:
@@ -83,6 +93,29 @@ def events(job: Job, results: Sequence[Result], after: int = 0) -> list[Event]:
 def unfinished(job: Job, results: Iterable[Result]) -> list[int]:
     """The pictures without a result."""
     return sorted(set(range(job.total)) - {result.index for result in results})
+
+
+async def stream(found: AsyncIterator[Event | Document | None]) -> AsyncIterator[bytes]:
+    """Server-sent events (HTML Standard, 9.2). After an error the stream ends, and the client comes again."""
+    yield f"retry: {_RETRY_MS}\n\n".encode()
+    try:
+        async for each in found:
+            yield _encoded(each)
+    except GatewayError as error:
+        _log.warning("event stream: %s: %s", error.title, error)
+
+
+def _encoded(each: Event | Document | None) -> bytes:
+    if each is None:
+        return b": still waiting\n\n"
+    if isinstance(each, Event):
+        return _event(str(each.number), "result", each.entry)
+    return _event(DONE, "done", each)
+
+
+def _event(number: str, kind: str, data: Document) -> bytes:
+    """An event is a line; JSON that msgspec writes has no line breaks."""
+    return f"id: {number}\nevent: {kind}\ndata: ".encode() + msgspec.json.encode(data) + b"\n\n"
 
 
 def _entry(job: Job, result: Result) -> Document:

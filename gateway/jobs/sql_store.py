@@ -1,12 +1,65 @@
-"""Jobs in two tables of an SQL database."""
+"""Jobs in the tables of an SQL database: what SQLite and PostgreSQL have in common."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from gateway.jobs import sql_statements as statements
-from gateway.jobs.job import Job, Result, State
-from gateway.jobs.sql_database import Database, Session
+import msgspec
+
+from gateway.jobs.job import Asked, Job, Result, State
 from gateway.jobs.store import Added, Creation, Limits, Progress
+
+T = TypeVar("T")
+
+# next_step_ms: when the sweep is to look at the job again. unfinished: 1 while the job counts against the
+# limits. place: of a result among those of its job, from 1 on.
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS mlaas_jobs (
+        id TEXT PRIMARY KEY, owner TEXT NOT NULL, idempotency_key TEXT, fingerprint TEXT NOT NULL,
+        created_ms BIGINT NOT NULL, deadline_ms BIGINT NOT NULL, expires_ms BIGINT NOT NULL,
+        publish_until_ms BIGINT NOT NULL, total INTEGER NOT NULL, size_bytes BIGINT NOT NULL,
+        asked TEXT NOT NULL, state TEXT NOT NULL, completed INTEGER NOT NULL,
+        unfinished INTEGER NOT NULL, next_step_ms BIGINT NOT NULL, UNIQUE (owner, idempotency_key))""",
+    "CREATE INDEX IF NOT EXISTS mlaas_jobs_next_step ON mlaas_jobs (next_step_ms)",
+    "CREATE INDEX IF NOT EXISTS mlaas_jobs_unfinished ON mlaas_jobs (next_step_ms) WHERE unfinished = 1",
+    """CREATE TABLE IF NOT EXISTS mlaas_job_results (
+        job_id TEXT NOT NULL, picture INTEGER NOT NULL, place INTEGER NOT NULL, body {blob} NOT NULL,
+        PRIMARY KEY (job_id, picture), UNIQUE (job_id, place))""",
+    "CREATE TABLE IF NOT EXISTS mlaas_job_store (identity TEXT NOT NULL)",
+)
+
+
+_JOB = (
+    "id, owner, coalesce(idempotency_key, ''), fingerprint, created_ms, deadline_ms, expires_ms, "
+    "publish_until_ms, total, size_bytes, asked, state, completed"
+)
+_NOT_ACCEPTED = "publish_until_ms > 0"
+_ACCEPTED = "publish_until_ms = 0"
+_ABANDONED = f"{_NOT_ACCEPTED} AND publish_until_ms < ?"
+
+
+class Session(Protocol):
+    """One transaction. A statement has a question mark for each parameter."""
+
+    def rows(self, statement: str, *parameters: object) -> Sequence[Sequence[Any]]: ...
+
+    def each(self, statement: str, parameters: Iterable[Sequence[object]]) -> None:
+        """Run the statement once for each set of parameters."""
+
+    def lock_jobs(self, job_ids: Sequence[str]) -> None:
+        """Keep others from changing these jobs until the transaction ends."""
+
+    def lock_creation(self) -> None:
+        """Keep others from creating a job until the transaction ends."""
+
+
+class Database(Protocol):
+    """Raises StoreError in place of its library's errors."""
+
+    def change(self, work: Callable[[Session], T]) -> T:
+        """Do the work in one transaction, which it may have to do twice."""
+
+    def close(self) -> None: ...
 
 
 class SqlStore:
@@ -30,11 +83,11 @@ class SqlStore:
             session.lock_creation()
             if session.rows("SELECT 1 FROM mlaas_jobs WHERE id = ?", job.id):
                 return Creation.CREATED, job
-            if job.key and (first := statements.with_key(session, job, now_ms)):
+            if job.key and (first := _with_key(session, job, now_ms)):
                 return Creation.KEY_TAKEN, first
-            if statements.is_full(session, job, limits, now_ms):
+            if _is_full(session, job, limits, now_ms):
                 return Creation.FULL, None
-            statements.insert(session, job, results)
+            _insert(session, job, results)
             return Creation.CREATED, job
 
         return self._database.change(work)
@@ -53,17 +106,17 @@ class SqlStore:
 
     def remove(self, job_id: str) -> bool:
         def work(session: Session) -> bool:
-            statements.delete(session, [job_id], statements.NOT_ACCEPTED)
+            _delete(session, [job_id], _NOT_ACCEPTED)
             return not session.rows("SELECT 1 FROM mlaas_jobs WHERE id = ?", job_id)
 
         return self._database.change(work)
 
     def get(self, job_id: str, now_ms: int, after: int = 0) -> tuple[Job, Sequence[Result]] | None:
         def look(session: Session) -> tuple[Job, Sequence[Result]] | None:
-            job = statements.find(session, "id = ?", job_id)
+            job = _find(session, "id = ?", job_id)
             if job is not None and not job.is_over and job.deadline_ms <= now_ms:
-                statements.expire(session, [job_id])
-                job = statements.find(session, "id = ?", job_id)
+                _expire(session, [job_id])
+                job = _find(session, "id = ?", job_id)
             if job is None:
                 return None
             found = session.rows(
@@ -81,7 +134,7 @@ class SqlStore:
             return {}
         rows = self._database.change(
             lambda session: session.rows(
-                f"SELECT id, state, completed FROM mlaas_jobs WHERE id IN ({statements.marks(job_ids)})",
+                f"SELECT id, state, completed FROM mlaas_jobs WHERE id IN ({_marks(job_ids)})",
                 *job_ids,
             )
         )
@@ -90,7 +143,7 @@ class SqlStore:
     def add(self, results: Sequence[Result], now_ms: int) -> Added:
         if not results:
             return Added(0, 0, 0)
-        return self._database.change(lambda session: statements.add(session, results, now_ms))
+        return self._database.change(lambda session: _add(session, results, now_ms))
 
     def cancel(self, job_id: str, now_ms: int) -> None:
         self._database.change(
@@ -103,7 +156,190 @@ class SqlStore:
         )
 
     def sweep(self, now_ms: int, most: int) -> int:
-        return self._database.change(lambda session: statements.sweep(session, now_ms, most))
+        return self._database.change(lambda session: _sweep(session, now_ms, most))
 
     def close(self) -> None:
         self._database.close()
+
+
+class Standing(NamedTuple):
+    """How far a job has come."""
+
+    total: int
+    completed: int
+    state: State
+    deadline_ms: int
+
+    def takes(self, index: int, now_ms: int) -> bool:
+        return self.state is State.OPEN and now_ms < self.deadline_ms and index < self.total
+
+
+class Assigned(NamedTuple):
+    """The results to store with their places, the new counts of their jobs, and what became of all."""
+
+    placed: list[tuple[Result, int]]
+    completed: dict[str, int]
+    added: Added
+
+
+def assign(
+    results: Iterable[Result],
+    jobs: Mapping[str, Standing],
+    stored: Set[tuple[str, int]],
+    now_ms: int,
+) -> Assigned:
+    """Which results are new, and their places. stored: the pictures that have a result. Pure."""
+    placed: list[tuple[Result, int]] = []
+    completed: dict[str, int] = {}
+    seen = set(stored)
+    duplicates = unknown = 0
+    for result in results:
+        job, picture = jobs.get(result.job_id), (result.job_id, result.index)
+        if picture in seen:
+            duplicates += 1
+        elif job is None or not job.takes(result.index, now_ms):
+            unknown += 1
+        else:
+            seen.add(picture)
+            place = completed.get(result.job_id, job.completed) + 1
+            completed[result.job_id] = place
+            placed.append((result, place))
+    return Assigned(placed, completed, Added(len(placed), duplicates, unknown))
+
+
+def _insert(session: Session, job: Job, results: Sequence[Result]) -> None:
+    unfinished = int(len(results) < job.total)
+    session.each(
+        f"INSERT INTO mlaas_jobs VALUES ({_marks(range(15))})",
+        [
+            (
+                *(job.id, job.owner, job.key or None, job.fingerprint),
+                *(job.created_ms, job.deadline_ms, job.expires_ms, job.publish_until_ms),
+                *(job.total, job.size_bytes, msgspec.json.encode(job.asked).decode(), job.state.value),
+                *(len(results), unfinished, job.publish_until_ms or job.deadline_ms),
+            )
+        ],
+    )
+    _insert_results(session, [(result, place) for place, result in enumerate(results, 1)])
+
+
+def _insert_results(session: Session, placed: Sequence[tuple[Result, int]]) -> None:
+    session.each(
+        "INSERT INTO mlaas_job_results (job_id, picture, place, body) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT DO NOTHING",
+        [(result.job_id, result.index, place, result.body) for result, place in placed],
+    )
+
+
+def _with_key(session: Session, job: Job, now_ms: int) -> Job | None:
+    """The owner's job with the same key. A job whose time is over loses it first."""
+    session.each(
+        "UPDATE mlaas_jobs SET idempotency_key = NULL WHERE owner = ? AND idempotency_key = ? "
+        f"AND (expires_ms <= ? OR ({_ABANDONED}))",
+        [(job.owner, job.key, now_ms, now_ms)],
+    )
+    return _find(session, "owner = ? AND idempotency_key = ?", job.owner, job.key)
+
+
+def _is_full(session: Session, job: Job, limits: Limits, now_ms: int) -> bool:
+    ((pictures, size),) = session.rows(
+        "SELECT coalesce(sum(total), 0), coalesce(sum(size_bytes), 0) FROM mlaas_jobs "
+        "WHERE unfinished = 1 AND next_step_ms > ?",
+        now_ms,
+    )
+    return bool(pictures + job.total > limits.max_pictures or size + job.size_bytes > limits.max_bytes)
+
+
+def _add(session: Session, results: Sequence[Result], now_ms: int) -> Added:
+    job_ids = sorted({result.job_id for result in results})
+    session.lock_jobs(job_ids)
+    jobs = session.rows(
+        f"SELECT id, total, completed, state, deadline_ms FROM mlaas_jobs WHERE id IN ({_marks(job_ids)})",
+        *job_ids,
+    )
+    pictures = [value for result in results for value in (result.job_id, result.index)]
+    stored = session.rows(
+        "SELECT job_id, picture FROM mlaas_job_results "
+        f"WHERE (job_id, picture) IN (VALUES {', '.join(['(?, ?)'] * len(results))})",
+        *pictures,
+    )
+    standings = {
+        job_id: Standing(total, completed, State(state), deadline_ms)
+        for job_id, total, completed, state, deadline_ms in jobs
+    }
+    assigned = assign(results, standings, {(job_id, picture) for job_id, picture in stored}, now_ms)
+    _insert_results(session, assigned.placed)
+    session.each(
+        "UPDATE mlaas_jobs SET completed = ?, unfinished = ? WHERE id = ?",
+        [
+            (completed, int(completed < standings[job_id].total), job_id)
+            for job_id, completed in assigned.completed.items()
+        ],
+    )
+    return assigned.added
+
+
+def _sweep(session: Session, now_ms: int, most: int) -> int:
+    """Each job that is due takes one step: it expires, loses its results, or is forgotten."""
+    due = session.rows(
+        "SELECT id, publish_until_ms, expires_ms, created_ms FROM mlaas_jobs "
+        "WHERE next_step_ms < ? ORDER BY next_step_ms, id LIMIT ?",
+        now_ms,
+        most,
+    )
+    over, empty, forgotten, abandoned = [], [], [], []
+    for job_id, publish_until_ms, expires_ms, created_ms in due:
+        if publish_until_ms:
+            abandoned.append(job_id)
+        elif 2 * expires_ms - created_ms < now_ms:
+            forgotten.append(job_id)
+        elif expires_ms < now_ms:
+            empty.append((2 * expires_ms - created_ms, job_id))
+        else:
+            over.append(job_id)
+    _delete(session, abandoned, _NOT_ACCEPTED)
+    _delete(session, forgotten, _ACCEPTED)
+    _empty(session, empty)
+    _expire(session, over)
+    session.each(
+        "UPDATE mlaas_jobs SET next_step_ms = expires_ms WHERE id = ?", [(job_id,) for job_id in over]
+    )
+    return len(due)
+
+
+def _expire(session: Session, job_ids: Sequence[str]) -> None:
+    session.each(
+        "UPDATE mlaas_jobs SET state = 'expired', unfinished = 0 "
+        "WHERE id = ? AND state = 'open' AND completed < total",
+        [(job_id,) for job_id in job_ids],
+    )
+
+
+def _empty(session: Session, jobs: Sequence[tuple[int, str]]) -> None:
+    """Delete the results. The record stays, to tell an expired job from an unknown one."""
+    session.each("DELETE FROM mlaas_job_results WHERE job_id = ?", [(job_id,) for _, job_id in jobs])
+    session.each(
+        "UPDATE mlaas_jobs SET next_step_ms = ?, idempotency_key = NULL, unfinished = 0 WHERE id = ?", jobs
+    )
+
+
+def _delete(session: Session, job_ids: Sequence[str], condition: str) -> None:
+    """Delete those jobs that meet the condition now, whatever was read before."""
+    for statement in (
+        f"DELETE FROM mlaas_jobs WHERE id = ? AND {condition}",
+        "DELETE FROM mlaas_job_results WHERE job_id = ? "
+        "AND NOT EXISTS (SELECT 1 FROM mlaas_jobs WHERE id = job_id)",
+    ):
+        session.each(statement, [(job_id,) for job_id in job_ids])
+
+
+def _find(session: Session, condition: str, *parameters: object) -> Job | None:
+    for row in session.rows(f"SELECT {_JOB} FROM mlaas_jobs WHERE {condition}", *parameters):
+        fields = dict(zip(Job.__struct_fields__, row, strict=True))
+        asked = msgspec.json.decode(fields.pop("asked"), type=Asked)
+        return Job(**{**fields, "asked": asked, "state": State(fields["state"])})
+    return None
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))

@@ -1,4 +1,4 @@
-"""Jobs in a file: for gateways on one machine. Not for a network's file system: locks fail there."""
+"""Jobs in a file, for gateways on one machine. Locks fail on a network's file system."""
 
 import os
 import sqlite3
@@ -9,8 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from gateway.jobs.sql_database import SCHEMA, Session
-from gateway.jobs.sql_store import SqlStore
+from gateway.jobs.sql_store import SCHEMA, Session, SqlStore
 from gateway.jobs.store import StoreError, StoreUnavailable
 
 BETWEEN_TRIES_S = 0.01
@@ -24,7 +23,7 @@ class SqliteStore(SqlStore):
 
 
 class _Sqlite:
-    """One connection, used by one thread at a time: SQLite has one writer anyway."""
+    """One connection, used by one thread at a time, since SQLite has one writer anyway."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         self._path = path
@@ -71,7 +70,7 @@ class _Sqlite:
         )
         try:
             self._write_ahead(connection)
-            # What is committed outlives the process; a loss of power may take the last commits.
+            # A commit outlives the process; a loss of power may undo the last ones.
             connection.execute("PRAGMA synchronous = NORMAL")
             for statement in SCHEMA:
                 connection.execute(statement.format(blob="BLOB"))
@@ -88,7 +87,7 @@ class _Sqlite:
                 os.chmod(f"{self._path}{suffix}", 0o600)
 
     def _write_ahead(self, connection: sqlite3.Connection) -> None:
-        """Changing the mode of a new file does not wait for who else opens it: SQLite says busy at once."""
+        """Change the mode of the file. While another opens it, SQLite says at once that it is busy."""
         until = time.monotonic() + self._timeout_s
         while True:
             try:
@@ -111,7 +110,7 @@ class _Transaction:
         self._connection.executemany(statement, parameters)
 
     def lock_jobs(self, job_ids: Sequence[str]) -> None:
-        """An immediate transaction is alone from its start."""
+        """An immediate transaction has the database to itself from its start."""
 
     def lock_creation(self) -> None:
         """As lock_jobs."""

@@ -1,23 +1,25 @@
-"""Taking a job: its record first, then its pictures to the broker, then the word that it is taken."""
+"""Taking a job: first its record, then its pictures to the broker, then the mark that it is accepted."""
 
 import asyncio
+import hashlib
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from gateway.broker_errors import as_gateway_error
 from gateway.deadline import Deadline
-from gateway.errors import GatewayError, KeyReused, ReplyTimeout, TooManyJobs, Unavailable
+from gateway.errors import GatewayError, KeyReused, ReplyTimeout, TooLarge, TooManyJobs, Unavailable
 from gateway.jobs import rendering
-from gateway.jobs.calls import Calls
 from gateway.jobs.job import Asked, Job, Result, correlation_id
-from gateway.jobs.settings import JobSettings
-from gateway.jobs.store import Creation, Limits, Store
+from gateway.jobs.store import Calls, Creation, Limits, Store
+from gateway.picture import check
 from gateway.query import Query
 from gateway.request_reply import Requester
+from gateway.settings import JobSettings
+from gateway.upload import Upload
 from messaging import codec
 from messaging.broker import Broker, BrokerError, Message
 from messaging.contract import Request
@@ -28,7 +30,7 @@ _GRACE_MS = 2_000
 
 
 class Picture(NamedTuple):
-    """One of the job's. refusal: why it is not sent to a worker."""
+    """A picture of the job. refusal: why it is not sent to a worker."""
 
     filename: str
     content: bytes
@@ -50,7 +52,7 @@ class Submission(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """A job, and the results that it began with. again: it was there before, under the same key."""
+    """A job, and the results that it began with. again: an earlier request with its key made it."""
 
     job: Job
     results: Sequence[Result]
@@ -76,9 +78,9 @@ class Submitting:
         self._limits = Limits(settings.max_unfinished_pictures, settings.max_unfinished_bytes)
 
     async def submit(self, submission: Submission, deadline: Deadline) -> Taken:
-        """Returns when the broker has every picture. Raises GatewayError: then there is no job.
+        """Return once the broker has every picture. Raises GatewayError if there is no job.
 
-        A store that accepted the job and could not say so in time is asked again: then it is taken.
+        If the store accepted the job and could not say so in time, the job is taken all the same.
         """
         job = self._new_job(submission, deadline)
         refused = [
@@ -127,13 +129,13 @@ class Submitting:
         )
 
     async def _create(self, job: Job, results: Sequence[Result], deadline: Deadline) -> Job | None:
-        """None if it was kept; else the job with the same key, once that is acknowledged."""
+        """None if the record was kept; else the job with the same key, once that is acknowledged."""
         while True:
             creation, first = await self._calls(self._store.create, job, results, self._limits, _now_ms())
             if creation is Creation.CREATED:
                 return None
             if creation is Creation.FULL:
-                raise TooManyJobs("the unfinished jobs have as many pictures, or bytes, as they may have")
+                raise TooManyJobs("unfinished jobs have as many pictures, or bytes, as they may have")
             if first is not None and first.fingerprint != job.fingerprint:
                 raise KeyReused("this Idempotency-Key came with another job before: take a new one")
             if first is not None and not first.publish_until_ms:
@@ -161,7 +163,7 @@ class Submitting:
         ]
 
     async def _publish(self, messages: Sequence[Message], deadline: Deadline) -> None:
-        """Until the broker has them all. Raises GatewayError."""
+        """Return once the broker has them all. Raises GatewayError."""
         published: list[asyncio.Future[None]] = []
         try:
             for message in messages:
@@ -182,9 +184,9 @@ class Submitting:
         return asyncio.wrap_future(self._broker.publish(self._topics.jobs, message, gather=gather))
 
     async def _abandon(self, job: Job) -> bool:
-        """False if it is accepted: another request with its key may have been told of it, so it goes on.
+        """False if the job is accepted: another request with its key may have been told of it, so it goes on.
 
-        If the store cannot be told, publish_until_ms ends what is not accepted.
+        If the store does not answer, publish_until_ms ends a job that is not accepted.
         """
         try:
             if not await self._calls(self._store.remove, job.id):
@@ -193,6 +195,46 @@ class Submitting:
             return True
         self._requester.cancel(correlation_id(job.id, index) for index in range(job.total))
         return True
+
+
+def judge(uploads: Iterable[Upload], *, max_bytes: int, max_pixels: int, most_together: int) -> list[Picture]:
+    """Find each picture's media type, or why it is refused, without decoding it.
+
+    Raises TooLarge, and the first refusal if every picture is refused: such a job costs no worker's time, so
+    nothing but the disk would bound how many are stored.
+    """
+    pictures = [_judge(upload, max_bytes, max_pixels) for upload in uploads]
+    refusals = [picture.refusal for picture in pictures if picture.refusal]
+    if len(refusals) == len(pictures):
+        refusals[0].index = 0 if len(pictures) > 1 else None
+        raise refusals[0]
+    together = sum(len(picture.content) for picture in pictures)
+    if together > most_together:
+        raise TooLarge(f"the pictures have {together} bytes; a job may have {most_together}")
+    return pictures
+
+
+def digests(uploads: Iterable[Upload]) -> list[bytes]:
+    """The SHA-256 digest of each picture."""
+    return [hashlib.sha256(upload.content).digest() for upload in uploads]
+
+
+def fingerprint(uploads: Sequence[Upload], their_digests: Sequence[bytes], asked: Query) -> str:
+    """Equal for equal requests."""
+    whole = hashlib.sha256(repr(asked).encode())
+    for upload, digest in zip(uploads, their_digests, strict=True):
+        parts = (digest.hex(), upload.declared, upload.filename)
+        whole.update(repr(parts).encode())
+    return whole.hexdigest()
+
+
+def _judge(upload: Upload, max_bytes: int, max_pixels: int) -> Picture:
+    filename = upload.filename[:255]
+    try:
+        header = check(upload.content, upload.declared, max_bytes=max_bytes, max_pixels=max_pixels)
+    except GatewayError as error:
+        return Picture(filename, b"", "", error)
+    return Picture(filename, upload.content, header.media_type)
 
 
 def _now_ms() -> int:

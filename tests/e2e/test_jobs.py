@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from deploy.kafka.local_kafka import LocalKafka
-from gateway.jobs.connect import connect
+from gateway.jobs.service import connect
 from tests.e2e.services import PATIENCE_S, Service, descendants, is_ready, service, until
 from tests.e2e.test_over_apache_kafka import LISTENING, environment
 from tests.faults.pictures import Picture, Pictures

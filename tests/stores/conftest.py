@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.jobs.connect import connect
+from gateway.jobs.service import connect
 from gateway.jobs.store import Store
 from tests.stores.servers import LocalPostgresql
 

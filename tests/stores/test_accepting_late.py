@@ -11,8 +11,7 @@ import pytest
 
 from gateway.jobs.job import Job
 from gateway.jobs.postgresql_store import PostgresqlStore
-from gateway.jobs.sql_database import Database, Session
-from gateway.jobs.sql_store import SqlStore
+from gateway.jobs.sql_store import Database, Session, SqlStore
 from tests.stores.servers import PATIENCE_S, LocalPostgresql
 from tests.stores.test_store_contract import create, new_job, read, result
 

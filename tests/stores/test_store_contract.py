@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.jobs.connect import connect
 from gateway.jobs.job import Asked, Job, Result, State, Status, status_of
+from gateway.jobs.service import connect
 from gateway.jobs.store import Added, Creation, Limits, Store, StoreUnavailable
 from tests.stores.conftest import TIMEOUT_S, Bench
 from tests.stores.servers import LocalPostgresql

@@ -33,8 +33,8 @@ class Gateway:
             DEFAULTS.jobs, **{"store": f"sqlite:///{store}", "poll_interval_ms": 10, **changes}
         )
         self.requester = Requester(broker, DEFAULTS.topics, settings)
-        self.jobs = Jobs(broker, DEFAULTS.topics, job_settings, self.requester)
-        self.app = create_app(self.requester, settings, "1", (self.jobs, job_settings))
+        self.jobs = Jobs(broker, DEFAULTS.topics, job_settings, settings, self.requester)
+        self.app = create_app(self.requester, settings, "1", self.jobs)
 
     @asynccontextmanager
     async def running(self, owner: str = "") -> AsyncIterator[httpx.AsyncClient]:

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from gateway.jobs.collector import Collector, KnownJobs
-from gateway.jobs.connect import connect
 from gateway.jobs.job import Asked, Job, correlation_id
+from gateway.jobs.service import connect
 from gateway.jobs.store import Added, Limits, Store, StoreUnavailable
 from messaging import codec
 from messaging.broker import BrokerUnavailable, ClientBroken, Delivery, Message
@@ -175,7 +175,7 @@ def test_while_the_store_is_away_nothing_is_acknowledged_and_afterwards_all_is_t
             for index in range(3):
                 publish(broker, job, index)
             end = time.monotonic() + 20
-            while "results of jobs wait" not in caplog.text:
+            while "results of jobs cannot be collected" not in caplog.text:
                 assert time.monotonic() < end
                 time.sleep(0.01)
         until_completed(store, job, 3)

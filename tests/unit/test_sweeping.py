@@ -5,8 +5,8 @@ from typing import cast
 
 import pytest
 
+from gateway.jobs.collector import MOST_SWEPT, Sweeping, next_most
 from gateway.jobs.store import Store, StoreError, StoreUnavailable
-from gateway.jobs.sweeping import MOST_AT_ONCE, Sweeping, next_most
 
 NOW_MS = 1_000_000
 
@@ -35,7 +35,7 @@ def turned(sweeps: Sweeps, *at_s: float) -> list[int]:
 
 
 def test_it_sweeps_at_once_and_after_each_interval() -> None:
-    assert turned(Sweeps(MOST_AT_ONCE), 0, 9, 10, 11, 20, 22) == 3 * [MOST_AT_ONCE]
+    assert turned(Sweeps(MOST_SWEPT), 0, 9, 10, 11, 20, 22) == 3 * [MOST_SWEPT]
 
 
 @pytest.mark.parametrize("error", [StoreError, StoreUnavailable, ValueError])
@@ -50,4 +50,4 @@ def test_there_is_always_one_job_to_sweep_and_never_more_than_the_most() -> None
     assert next_most(1, failed=True) == 1
     assert next_most(3, failed=True) == 1
     assert next_most(1, failed=False) == 2
-    assert next_most(501, failed=False) == MOST_AT_ONCE
+    assert next_most(501, failed=False) == MOST_SWEPT
