@@ -152,7 +152,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Read the head again. httptools takes what follows an offer for another protocol, not for a body."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            raise _OutOfBoundsError(501, "CONNECT is for proxies")
+            raise _OutOfBoundsError(400, "CONNECT is for proxies")
         lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
