@@ -9,17 +9,17 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
-from gateway import batch, openapi, predict
+from gateway import openapi
 from gateway.answer import Prediction
 from gateway.api_keys import ApiKeys, open_key_file
 from gateway.jobs import routes as job_routes
 from gateway.jobs.schemas import Job
 from gateway.jobs.service import Jobs
-from gateway.middleware import BodyLimit
+from gateway.middleware import BodyLimit, Observing
 from gateway.models import Health, ModelRoutes, Models
-from gateway.observing import Observing
 from gateway.oip import routes as oip
 from gateway.page import Pages
+from gateway.predict import BatchResult, PredictRoutes
 from gateway.problem import Problem, Problems
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
@@ -29,7 +29,7 @@ from gateway.shortcut import Shortcut
 _OTHERS_ANSWER_S = 5.0
 _FORM_OVERHEAD_BYTES = 64 * 1024
 _FORM_PART_BYTES = 512  # a boundary, two headers, a filename
-_TYPES = (Prediction, batch.BatchResult, Models, Health, Problem, Job, *oip.TYPES)
+_TYPES = (Prediction, BatchResult, Models, Health, Problem, Job, *oip.TYPES)
 
 _CORS_METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
 _CORS_SENT = (
@@ -94,9 +94,8 @@ def create_app(
         redirect_slashes=False,  # it would send clients to whatever Host they were made to name
         lifespan=lifespan,
     )
-    predicting = predict.router(requester, settings)
+    predicting = PredictRoutes(requester, settings).router()
     app.include_router(predicting)
-    app.include_router(batch.router(requester, settings))
     if jobs is not None:
         job_routes.install(app, jobs)
     app.include_router(ModelRoutes(requester, settings).router())

@@ -9,11 +9,9 @@ from fastapi import FastAPI
 from gateway import errors, problem
 from gateway.answer import REQUEST_ID
 from gateway.api_keys import is_open
+from gateway.asked import ACCEPTED, NAMES, OTHER_FIELDS
 from gateway.errors import GatewayError
-from gateway.picture import ACCEPTED
 from gateway.problem import Problem
-from gateway.query import NAMES
-from gateway.upload import OTHER_FIELDS
 
 Tree = dict[str, Any]
 Responses = dict[int | str, Tree]

@@ -3,9 +3,11 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 import time
+from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
 from types import FrameType
@@ -13,7 +15,6 @@ from typing import Any
 
 import uvicorn
 
-from gateway.accepting import Acceptor
 from gateway.app import create_app
 from gateway.http_protocol import BoundedProtocol
 from gateway.jobs.service import Jobs
@@ -32,6 +33,43 @@ _TICKS_A_SECOND = 10  # uvicorn's
 _ACCEPTED_ALONE, _ACCEPTED_AMONG_OTHERS = 64, 2
 
 _log = logging.getLogger("mlaas.gateway")
+
+
+class Acceptor:
+    """libuv accepts one connection in each turn of its loop (since 1.45), and a busy loop's turns are long.
+
+    Then callers wait where no limit sees them, until they give up. So whenever somebody waits, others who
+    wait are taken, too: at most so many in a turn.
+    """
+
+    def __init__(
+        self, listener: socket.socket, protocol: Callable[[], asyncio.BaseProtocol], most_in_a_turn: int
+    ) -> None:
+        """For the event loop that runs. The listener stays with whoever has it."""
+        # socket.dup() would let the listener block for a moment, and with it all processes that share it.
+        self._listener = socket.socket(fileno=os.dup(listener.fileno()))
+        self._listener.setblocking(False)
+        self._protocol = protocol
+        self._most_in_a_turn = most_in_a_turn
+        self._loop = asyncio.get_running_loop()
+        self._connecting: set[asyncio.Task[object]] = set()
+        self._loop.add_reader(self._listener, self._accept)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        for _ in range(self._most_in_a_turn):
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # nobody waits any more; or no descriptor is left, which libuv sees to
+                return
+            connecting = self._loop.create_task(
+                self._loop.connect_accepted_socket(self._protocol, connection)
+            )
+            self._connecting.add(connecting)
+            connecting.add_done_callback(self._connecting.discard)
 
 
 class _Server(uvicorn.Server):

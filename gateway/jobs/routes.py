@@ -9,16 +9,13 @@ from fastapi import APIRouter, FastAPI
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from gateway.deadline import read_deadline
+from gateway.asked import check_names, read_any, read_deadline, read_query
 from gateway.errors import InvalidRequest
-from gateway.hang_up import while_connected
 from gateway.jobs import rendering, schemas
 from gateway.jobs.rendering import Document
 from gateway.jobs.service import Jobs
 from gateway.jobs.submitting import Submission, digests, fingerprint, judge
-from gateway.middleware import owner_of, request_id, traceparent
-from gateway.query import check_names, read_query
-from gateway.upload import read_any
+from gateway.middleware import owner_of, request_id, traceparent, while_connected
 
 _KEY = re.compile(r"[!-~]{1,255}")
 _WAIT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s)")

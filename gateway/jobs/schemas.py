@@ -5,10 +5,9 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from gateway import errors
-from gateway.batch import BatchEntry
+from gateway.asked import ACCEPTED, PARAMETERS, parameter
 from gateway.openapi import BINARIES, TIMEOUT, answer, body, path_parameter, problems
-from gateway.picture import ACCEPTED
-from gateway.query import PARAMETERS, parameter
+from gateway.predict import BatchEntry
 
 _ID = "3f0c2a9b7d5e4c1f8a6b0d9e2c4f7a1b"
 _SUMMARY: dict[str, Any] = {

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from gateway.deadline import Deadline
+from gateway.asked import Deadline
 from gateway.errors import GatewayError, JobExpired, Unavailable, UnknownJob
 from gateway.jobs import rendering
 from gateway.jobs.collector import Collector

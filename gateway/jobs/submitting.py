@@ -9,17 +9,14 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway.asked import Deadline, Query, Upload, check
 from gateway.broker_errors import as_gateway_error
-from gateway.deadline import Deadline
 from gateway.errors import GatewayError, KeyReused, ReplyTimeout, TooLarge, TooManyJobs, Unavailable
 from gateway.jobs import rendering
 from gateway.jobs.job import Asked, Job, Result, correlation_id
 from gateway.jobs.store import Calls, Creation, Limits, Store
-from gateway.picture import check
-from gateway.query import Query
 from gateway.request_reply import Requester
 from gateway.settings import JobSettings
-from gateway.upload import Upload
 from messaging import codec
 from messaging.broker import Broker, BrokerError, Message
 from messaging.contract import Request

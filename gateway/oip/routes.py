@@ -14,19 +14,17 @@ from starlette.responses import Response
 
 from gateway import errors, openapi
 from gateway.answer import grey_png, raise_failure
+from gateway.asked import Deadline, check, read_deadline
 from gateway.catalogue import no_such_model
-from gateway.deadline import Deadline, read_deadline
 from gateway.errors import GatewayError, Unavailable, UnknownModel
-from gateway.hang_up import while_connected
-from gateway.middleware import traceparent
+from gateway.middleware import traceparent, while_connected
 from gateway.models import known_models
 from gateway.oip.request import INPUT, Asked, Limits, read
 from gateway.oip.response import HEADER_LENGTH, InferenceResponse, respond
 from gateway.oip.tensors import SIDE
-from gateway.picture import check
+from gateway.predict import CallBudget
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
-from gateway.turns import Turns
 from messaging.contract import Reply
 from messaging.picture_header import PictureHeader
 from messaging.served_model import ServedModel
@@ -344,7 +342,7 @@ class _Inference:
         self._traceparent = traceparent(request.scope)
         self._asked = asked
         self._deadline = deadline
-        self._turns = Turns(requester, deadline)
+        self._budget = CallBudget(requester, deadline)
 
     async def replies(self) -> Sequence[Reply]:
         """Raises GatewayError with the index of the picture."""
@@ -373,7 +371,7 @@ class _Inference:
     async def _ask(self, picture: bytes) -> Reply:
         content, header = self._as_file(picture)
         cost_ms = header.cost_ms(self._asked.mode)
-        async with self._turns.take(len(content), cost_ms):
+        async with self._budget.share(len(content), cost_ms):
             reply = await self._requester.request(
                 content,
                 cost_ms=cost_ms,

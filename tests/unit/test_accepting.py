@@ -5,7 +5,7 @@ import time
 
 import uvloop
 
-from gateway.accepting import Acceptor
+from gateway.server import Acceptor
 
 CALLERS = 200
 

@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from gateway.errors import ClientGone, GatewayError, SlowBody
-from gateway.hang_up import while_connected
+from gateway.middleware import while_connected
 
 pytestmark = pytest.mark.anyio
 

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from starlette.requests import Request
 
+from gateway.asked import Query, Upload
 from gateway.errors import InvalidRequest, NotAPicture, TooLarge
 from gateway.jobs.job import Asked, Job, Result, State, Status, correlation_id, is_id, picture_of, status_of
 from gateway.jobs.rendering import document, events, refused, unfinished
@@ -11,8 +12,6 @@ from gateway.jobs.routes import read_last_event_id, read_wait
 from gateway.jobs.sql_store import Standing, assign
 from gateway.jobs.store import Added
 from gateway.jobs.submitting import digests, fingerprint, judge
-from gateway.query import Query
-from gateway.upload import Upload
 from messaging.contract import sha256_of
 from tests.unit.gateways import SANDAL
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from gateway.asked import check
 from gateway.errors import NotAPicture, Rejected, TooLarge, UnacceptedMedia
-from gateway.picture import check
 from tests.faults.corpus.expensive import jpeg
 
 LIMITS: dict[str, Any] = {"max_bytes": 100_000, "max_pixels": 1_000_000}

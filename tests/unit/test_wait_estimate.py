@@ -1,6 +1,6 @@
 import pytest
 
-from gateway.wait_estimate import WaitEstimate
+from gateway.pending import WaitEstimate
 
 
 def learned(*answers: tuple[int, float, float]) -> WaitEstimate:

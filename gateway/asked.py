@@ -1,17 +1,38 @@
-"""Getting pictures out of a request: the body itself, or the form fields `file`."""
+"""What a request asks: the query's parameters, the time it allows, and the pictures in its body."""
 
 import re
-from collections.abc import AsyncGenerator, Mapping
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
 
-from gateway.errors import BrokenForm, InvalidRequest, NotAPicture, UnacceptedMedia
-from gateway.picture import essence
-from gateway.query import NAMES
-from messaging.picture_header import media_type_of
+from gateway.errors import BrokenForm, InvalidRequest, NotAPicture, ReplyTimeout, TooLarge, UnacceptedMedia
+from messaging import picture_header
+from messaging.contract import EXPLAINS, MODES, Explain, Mode
+from messaging.headers import one_of
+from messaging.picture_header import MAX_SCANS, HeaderError, PictureHeader, media_type_of
+
+HEADER = "X-Request-Timeout-Ms"
+
+ACCEPTED = ("image/png", "image/jpeg", "image/webp")
+_ALSO = ("image/*", "image/jpg", "image/pjpeg", "image/x-png")  # what clients call those
+# What clients send that do not know, or take the form's own type for that of its part.
+_UNDECLARED = frozenset(
+    {
+        "*/*",
+        "application/binary",
+        "application/octet-stream",
+        "application/unknown",
+        "application/x-binary",
+        "application/x-www-form-urlencoded",
+        "binary/octet-stream",
+        "multipart/form-data",
+    }
+)
 
 FIELD = "file"
 OTHER_FIELDS = 8
@@ -31,6 +52,143 @@ _QUOTE = ("%22", '"')  # so browsers write it, and nothing else (WHATWG HTML, mu
 _MOST_BOUNDARY_BYTES = 256
 _MOST_HEADERS = 8
 _MOST_LINE_BYTES = 4096
+
+
+class Query(NamedTuple):
+    """See messaging.contract for what they mean."""
+
+    model: str = ""
+    mode: Mode = "auto"
+    explain: Explain = ""
+    top_k: int = 0
+
+
+NAMES = Query._fields
+_NOTHING_ASKED = Query()
+
+
+def read_query(request: Request) -> Query:
+    """Raises InvalidRequest, with what would be accepted."""
+    if not request.scope["query_string"]:
+        return _NOTHING_ASKED
+    given = request.query_params
+    check_names(given, NAMES)
+    try:
+        mode = one_of(given, "mode", MODES, "auto")
+        explain = one_of(given, "explain", EXPLAINS, "")
+        return Query(given.get("model", ""), mode, explain, _top_k(given.get("top_k")))
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from error
+
+
+def check_names(given: Iterable[str], known: Sequence[str]) -> None:
+    """Raises InvalidRequest for an unknown parameter."""
+    for name in given:
+        if name not in known:
+            raise InvalidRequest(f"unknown parameter {name[:50]!r}; known: {', '.join(known)}")
+
+
+def _top_k(given: str | None) -> int:
+    """0, for all, if it is not asked for."""
+    if given is None:
+        return 0
+    if not (given.isascii() and given.isdigit() and len(given) <= 6 and int(given) > 0):
+        raise ValueError(f"top_k {given[:20]!r} is not a whole number above 0")
+    return int(given)
+
+
+def parameter(name: str, description: str, **schema: object) -> dict[str, Any]:
+    """One query parameter, as OpenAPI describes it."""
+    return {"name": name, "in": "query", "description": description, "schema": {"type": "string", **schema}}
+
+
+PARAMETERS = [
+    parameter("model", "Name of the model that is to answer; none: the default."),
+    parameter(
+        "mode",
+        "How the picture becomes the model's 28 x 28 grey pixels. raw28: it has that size; product: one "
+        "piece on a plain background; photo: cut out of a busy one; auto: whichever suits.",
+        enum=[*MODES, ""],
+        default="auto",
+    ),
+    parameter("explain", "input: the answer shows what the model saw.", enum=["input", ""]),
+    parameter(
+        "top_k", "Only so many of the most probable labels.", type="integer", minimum=1, maximum=999_999
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """Monotonic seconds."""
+
+    started: float
+    timeout_s: float
+
+    def left_s(self) -> float:
+        """Raises ReplyTimeout when nothing is left."""
+        left = self.started + self.timeout_s - time.monotonic()
+        if left <= 0:
+            raise ReplyTimeout(f"no answer within {self.timeout_s:g} s: sending the picture took all of it")
+        return left
+
+    def passed_ms(self) -> float:
+        """Since the request's head was read."""
+        return (time.monotonic() - self.started) * 1000
+
+
+def read_deadline(request: Request, most_ms: int) -> Deadline:
+    """From now on; what the caller says, at most so many milliseconds. Raises InvalidRequest."""
+    given = request.headers.get(HEADER)
+    timeout_ms = most_ms if given is None else min(_milliseconds(given), most_ms)
+    return Deadline(time.monotonic(), timeout_ms / 1000)
+
+
+def shortened(given: str, most_ms: int) -> int:
+    """As read_deadline, but that what is no number of milliseconds shortens nothing."""
+    return min(int(given), most_ms) if _is_milliseconds(given) else most_ms
+
+
+def _milliseconds(given: str) -> int:
+    if _is_milliseconds(given):
+        return int(given)
+    raise InvalidRequest(f"{HEADER} {given[:20]!r} is not a whole number of milliseconds above 0")
+
+
+def _is_milliseconds(given: str) -> bool:
+    return given.isascii() and given.isdigit() and len(given) <= 15 and int(given) > 0
+
+
+def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> PictureHeader:
+    """The header of a picture that the workers may decode. Raises Rejected.
+
+    declared is the client's word. If it is a type of pictures, or says nothing, the bytes decide.
+    """
+    media_type, shown = essence(declared), media_type_of(body)
+    is_other = media_type.startswith("image/") and media_type not in (*ACCEPTED, *_ALSO)
+    says_nothing = media_type in _UNDECLARED or "/" not in media_type
+    if (is_other and shown is None) or not (media_type.startswith("image/") or says_nothing):
+        raise UnacceptedMedia(f"{media_type[:100]} is not accepted; send one of {', '.join(ACCEPTED)}")
+    if not body:
+        raise NotAPicture("the picture is empty: 0 bytes")
+    if len(body) > max_bytes:
+        raise TooLarge(f"the picture has {len(body)} bytes; at most {max_bytes} are accepted")
+    try:
+        header = picture_header.read(body)
+    except HeaderError as error:
+        raise NotAPicture(str(error)) from error
+    if header is None:
+        raise NotAPicture("the bytes are neither PNG, JPEG nor WebP")
+    if header.pixels > max_pixels:
+        raise TooLarge(f"the picture has {header.pixels} pixels; at most {max_pixels} are accepted")
+    if header.scans > MAX_SCANS:
+        raise TooLarge(f"the JPEG picture has over {MAX_SCANS} scans; save it as a baseline JPEG")
+    return header
+
+
+def essence(content_type: str) -> str:
+    """The media type without parameters, in lower case, for types have no case (RFC 9110, 8.3.1)."""
+    return content_type.partition(";")[0].strip().lower()
 
 
 class Upload(NamedTuple):
