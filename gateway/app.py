@@ -12,8 +12,8 @@ from starlette.middleware.cors import CORSMiddleware
 from gateway import openapi
 from gateway.answer import Prediction
 from gateway.api_keys import ApiKeys, open_key_file
-from gateway.jobs import routes as job_routes
-from gateway.jobs.schemas import Job
+from gateway.jobs.rendering import JobDocument
+from gateway.jobs.routes import JobRoutes
 from gateway.jobs.service import Jobs
 from gateway.middleware import BodyLimit, Observing
 from gateway.models import Health, ModelRoutes, Models
@@ -29,7 +29,7 @@ from gateway.shortcut import Shortcut
 _OTHERS_ANSWER_S = 5.0
 _FORM_OVERHEAD_BYTES = 64 * 1024
 _FORM_PART_BYTES = 512  # a boundary, two headers, a filename
-_TYPES = (Prediction, BatchResult, Models, Health, Problem, Job, *oip.TYPES)
+_TYPES = (Prediction, BatchResult, Models, Health, Problem, JobDocument, *oip.TYPES)
 
 _CORS_METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
 _CORS_SENT = (
@@ -97,7 +97,7 @@ def create_app(
     predicting = PredictRoutes(requester, settings).router()
     app.include_router(predicting)
     if jobs is not None:
-        job_routes.install(app, jobs)
+        app.include_router(JobRoutes(jobs).router())
     app.include_router(ModelRoutes(requester, settings).router())
     app.include_router(oip.InferenceRoutes(requester, settings, version).router())
     Pages(app, settings).install()

@@ -2,17 +2,25 @@
 
 import asyncio
 import re
-from typing import cast
 
 import msgspec
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from gateway.asked import check_names, read_any, read_deadline, read_query
+from gateway import errors, openapi
+from gateway.asked import (
+    ACCEPTED,
+    PARAMETERS,
+    check_names,
+    parameter,
+    read_any,
+    read_deadline,
+    read_query,
+)
 from gateway.errors import InvalidRequest
-from gateway.jobs import rendering, schemas
-from gateway.jobs.rendering import Document
+from gateway.jobs import rendering
+from gateway.jobs.rendering import JobDocument
 from gateway.jobs.service import Jobs
 from gateway.jobs.submitting import Submission, digests, fingerprint, judge
 from gateway.middleware import owner_of, request_id, traceparent, while_connected
@@ -21,104 +29,193 @@ _KEY = re.compile(r"[!-~]{1,255}")
 _WAIT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s)")
 _EVENT_ID = re.compile(r"[0-9]{1,6}")
 
-_routes = APIRouter(tags=["jobs"])
-
-
-def install(app: FastAPI, jobs: Jobs) -> None:
-    app.state.jobs = jobs
-    app.include_router(_routes)
-
-
-@_routes.post(
-    "/jobs",
-    summary="Classify pictures later",
-    status_code=202,
-    response_model=None,
-    responses=schemas.SUBMIT_ANSWERS,
-    openapi_extra=schemas.SUBMIT,
+_ID = JobDocument.example["id"]
+_ID_PARAMETER = openapi.path_parameter("id", _ID)
+_WAIT_PARAMETER = parameter(
+    "wait",
+    "How long to wait for the job to be over: a number with s or ms. The answer comes as soon as it is.",
+    pattern="^[0-9]+(\\.[0-9]+)?(ms|s)$",
+    example="20s",
 )
-async def submit_job(request: Request) -> Response:
-    """Send one or many pictures as form fields `file`, or one as the body itself.
-
-    Ask for the results at `Location`. An acknowledged job outlives gateways and workers.
-    """
-    jobs = _jobs(request)
-    deadline = read_deadline(request, jobs.gateway.reply_timeout_ms)
-    submission = await _read_submission(request, jobs)
-    async with while_connected(request):
-        job_id, document, again = await jobs.submit(submission, deadline)
-    headers = {"Location": f"/jobs/{job_id}", **({"Idempotent-Replayed": "true"} if again else {})}
-    return _respond(document, 202, headers)
-
-
-@_routes.get(
-    "/jobs/{id}",
-    summary="Get the job and its results",
-    response_model=None,
-    responses=schemas.JOB_ANSWERS,
-    openapi_extra={"parameters": [schemas.ID, schemas.WAIT]},
+_KEY_HEADER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same request with the same key gets the same job again, from any gateway.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+_LAST_EVENT_ID = {
+    "name": "Last-Event-ID",
+    "in": "header",
+    "description": "The id of the last event that was received: the stream resumes after it.",
+    "schema": {"type": "string", "pattern": "^([0-9]{0,6}|done)$"},
+}
+_SUBMIT: openapi.Tree = {
+    "parameters": [*PARAMETERS, _KEY_HEADER, openapi.TIMEOUT],
+    "requestBody": openapi.body(openapi.BINARIES, *ACCEPTED),
+}
+_EVENT: openapi.Tree = {
+    "type": "object",
+    "description": "The fields of one event.",
+    "properties": {
+        "id": {"type": "string", "pattern": "^([0-9]{1,6}|done)$"},
+        "event": {"type": "string", "enum": ["result", "done"]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+        "retry": {"type": "integer"},
+    },
+}
+_ACCEPTED: openapi.Responses = {
+    202: {
+        **openapi.answer(JobDocument, "Accepted: from now on the job outlives gateways and workers"),
+        "headers": {
+            "Location": {"description": "/jobs/{id}", "schema": {"type": "string"}},
+            "Idempotent-Replayed": {
+                "description": "true if an earlier request with this Idempotency-Key made the job",
+                "schema": {"type": "string"},
+            },
+        },
+    }
+}
+_SUBMIT_ANSWERS = _ACCEPTED | openapi.problems(
+    errors.BrokenForm,
+    errors.SlowBody,
+    errors.TooLarge,
+    errors.UnacceptedMedia,
+    errors.UnacceptedCoding,
+    errors.InvalidRequest,
+    errors.KeyReused,
+    errors.NotAPicture,
+    errors.TooManyJobs,
+    errors.TooManyInFlight,
+    errors.GatewayError,
+    errors.Unavailable,
+    errors.ReplyTimeout,
 )
-async def get_job(request: Request) -> Response:
-    """The job with the results so far; with `wait`, as soon as it is over."""
-    jobs = _jobs(request)
-    wait_s = read_wait(request, jobs.settings.max_wait_ms)
-    async with while_connected(request):
-        return _respond(await jobs.document(_id(request), owner_of(request.scope), wait_s))
-
-
-@_routes.delete(
-    "/jobs/{id}",
-    summary="Cancel the job",
-    response_model=None,
-    responses=schemas.CANCEL_ANSWERS,
-    openapi_extra={"parameters": [schemas.ID]},
+_NOT_THERE = (errors.UnknownJob, errors.JobExpired)
+_JOB: openapi.Responses = {200: openapi.answer(JobDocument)}
+_JOB_ANSWERS = _JOB | openapi.problems(
+    *_NOT_THERE, errors.InvalidRequest, errors.GatewayError, errors.Unavailable
 )
-async def cancel_job(request: Request) -> Response:
-    """Results stay, and none are added. A job that is over stays as it is."""
-    return _respond(await _jobs(request).cancel(_id(request), owner_of(request.scope)))
+_CANCEL_ANSWERS = _JOB | openapi.problems(*_NOT_THERE, errors.GatewayError, errors.Unavailable)
+_EVENTS_ANSWERS: openapi.Responses = {
+    200: {
+        "description": "Events. result: an entry of the results; done: the job without them, at the end",
+        "content": {
+            "text/event-stream": {
+                "schema": _EVENT,
+                "example": (
+                    'id: 1\nevent: result\ndata: {"index":0,"filename":"a","prediction":{"label":"Bag"}}\n\n'
+                    f'id: done\nevent: done\ndata: {{"id":"{_ID}","status":"done"}}\n\n'
+                ),
+            }
+        },
+    },
+    204: {"description": "Last-Event-ID is that of the last event"},
+    **{status: its for status, its in _JOB_ANSWERS.items() if status != 200},
+}
 
 
-@_routes.get(
-    "/jobs/{id}/events",
-    summary="Get results as they come",
-    response_class=StreamingResponse,
-    responses=schemas.EVENTS_ANSWERS,
-    openapi_extra=schemas.EVENTS,
-)
-async def stream_events(request: Request) -> Response:
-    """Server-sent events: `result` for each picture, then `done`. `Last-Event-ID` resumes after an event."""
-    jobs, job_id, owner = _jobs(request), _id(request), owner_of(request.scope)
-    seen = read_last_event_id(request)
-    await jobs.check(job_id, owner)
-    if seen is None:
-        return Response(status_code=204)
-    events = rendering.stream(jobs.events(job_id, owner, seen))
-    return StreamingResponse(events, media_type=rendering.EVENT_STREAM, headers=rendering.EVENT_HEADERS)
+class JobRoutes:
+    """Endpoints that hand requests to the jobs."""
 
+    def __init__(self, jobs: Jobs) -> None:
+        self._jobs = jobs
 
-async def _read_submission(request: Request, jobs: Jobs) -> Submission:
-    """Raises GatewayError."""
-    settings, gateway = jobs.settings, jobs.gateway
-    jobs.admit()
-    asked, key = read_query(request), read_key(request)
-    uploads = await read_any(request, min(settings.max_pictures, settings.max_unfinished_pictures))
-    pictures = judge(
-        uploads,
-        max_bytes=gateway.max_upload_bytes,
-        max_pixels=gateway.max_pixels,
-        most_together=min(settings.max_bytes, settings.max_unfinished_bytes),
-    )
-    their_digests = await asyncio.to_thread(digests, uploads)
-    return Submission(
-        pictures=pictures,
-        digests=b"".join(their_digests),
-        asked=asked,
-        owner=owner_of(request.scope),
-        key=key,
-        fingerprint=fingerprint(uploads, their_digests, asked) if key else "",
-        request_id=request_id(request.scope),
-        traceparent=traceparent(request.scope),
-    )
+    def router(self) -> APIRouter:
+        routes = APIRouter(tags=["jobs"])
+        routes.add_api_route(
+            "/jobs",
+            self.submit,
+            methods=["POST"],
+            summary="Classify pictures later",
+            status_code=202,
+            response_model=None,
+            responses=_SUBMIT_ANSWERS,
+            openapi_extra=_SUBMIT,
+        )
+        routes.add_api_route(
+            "/jobs/{id}",
+            self.get,
+            methods=["GET"],
+            summary="Get the job and its results",
+            response_model=None,
+            responses=_JOB_ANSWERS,
+            openapi_extra={"parameters": [_ID_PARAMETER, _WAIT_PARAMETER]},
+        )
+        routes.add_api_route(
+            "/jobs/{id}",
+            self.cancel,
+            methods=["DELETE"],
+            summary="Cancel the job",
+            response_model=None,
+            responses=_CANCEL_ANSWERS,
+            openapi_extra={"parameters": [_ID_PARAMETER]},
+        )
+        routes.add_api_route(
+            "/jobs/{id}/events",
+            self.stream_events,
+            methods=["GET"],
+            summary="Get results as they come",
+            response_class=StreamingResponse,
+            responses=_EVENTS_ANSWERS,
+            openapi_extra={"parameters": [_ID_PARAMETER, _LAST_EVENT_ID]},
+        )
+        return routes
+
+    async def submit(self, request: Request) -> Response:
+        """Send one or many pictures in form fields `file`, or one as the body itself.
+
+        Ask for the results at `Location`. An accepted job outlives gateways and workers.
+        """
+        deadline = read_deadline(request, self._jobs.gateway.reply_timeout_ms)
+        submission = await self._read(request)
+        async with while_connected(request):
+            document, again = await self._jobs.submit(submission, deadline)
+        headers = {"Location": f"/jobs/{document.id}", **({"Idempotent-Replayed": "true"} if again else {})}
+        return _respond(document, 202, headers)
+
+    async def get(self, request: Request) -> Response:
+        """The job with the results so far; with `wait`, as soon as it is over."""
+        wait_s = read_wait(request, self._jobs.settings.max_wait_ms)
+        async with while_connected(request):
+            return _respond(await self._jobs.document(_id(request), owner_of(request.scope), wait_s))
+
+    async def cancel(self, request: Request) -> Response:
+        """Results stay, and none are added. A job that is over stays as it is."""
+        return _respond(await self._jobs.cancel(_id(request), owner_of(request.scope)))
+
+    async def stream_events(self, request: Request) -> Response:
+        """Server-sent events: `result` for each picture, then `done`. `Last-Event-ID` resumes after one."""
+        seen = read_last_event_id(request)
+        job_id, owner = _id(request), owner_of(request.scope)
+        await self._jobs.check(job_id, owner)
+        if seen is None:
+            return Response(status_code=204)
+        events = rendering.stream(self._jobs.events(job_id, owner, seen))
+        return StreamingResponse(events, media_type=rendering.EVENT_STREAM, headers=rendering.EVENT_HEADERS)
+
+    async def _read(self, request: Request) -> Submission:
+        """Raises GatewayError."""
+        settings, gateway = self._jobs.settings, self._jobs.gateway
+        self._jobs.admit()
+        asked, key = read_query(request), read_key(request)
+        uploads = await read_any(request, min(settings.max_pictures, settings.max_unfinished_pictures))
+        pictures = judge(
+            uploads,
+            max_bytes=gateway.max_upload_bytes,
+            max_pixels=gateway.max_pixels,
+            most_together=min(settings.max_bytes, settings.max_unfinished_bytes),
+        )
+        their_digests = await asyncio.to_thread(digests, uploads)
+        return Submission(
+            pictures=pictures,
+            digests=b"".join(their_digests),
+            asked=asked,
+            owner=owner_of(request.scope),
+            key=key,
+            fingerprint=fingerprint(uploads, their_digests, asked) if key else "",
+            request_id=request_id(request.scope),
+            traceparent=traceparent(request.scope),
+        )
 
 
 def read_key(request: Request) -> str:
@@ -153,15 +250,11 @@ def read_last_event_id(request: Request) -> int | None:
     return int(given or 0)
 
 
-def _jobs(request: Request) -> Jobs:
-    return cast(Jobs, request.app.state.jobs)
-
-
 def _id(request: Request) -> str:
     return str(request.path_params["id"])
 
 
-def _respond(document: Document, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def _respond(document: JobDocument, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(
         msgspec.json.encode(document),
         status,

@@ -13,7 +13,7 @@ from gateway.errors import GatewayError, JobExpired, Unavailable, UnknownJob
 from gateway.jobs import rendering
 from gateway.jobs.collector import Collector
 from gateway.jobs.job import Job, Result, State, correlation_id, is_id
-from gateway.jobs.rendering import Document, Event
+from gateway.jobs.rendering import Event, JobDocument, JobSummary
 from gateway.jobs.store import Added, Calls, Progress, Store, StoreError
 from gateway.jobs.submitting import Submission, Submitting
 from gateway.request_reply import Requester
@@ -92,14 +92,14 @@ class Jobs:
         if self._watching.ended:
             raise Unavailable("the gateway is shutting down")
 
-    async def submit(self, submission: Submission, deadline: Deadline) -> tuple[str, Document, bool]:
-        """The job's id, the job, and whether an earlier request made it; see Submitting.submit."""
+    async def submit(self, submission: Submission, deadline: Deadline) -> tuple[JobDocument, bool]:
+        """The job, and whether an earlier request made it; see Submitting.submit."""
         job, results, again = await self._submitting.submit(submission, deadline)
         if again:
-            return job.id, await self.document(job.id, submission.owner), again
-        return job.id, rendering.document(job, results), again
+            return await self.document(job.id, submission.owner), again
+        return rendering.document(job, results), again
 
-    async def document(self, job_id: str, owner: str, wait_s: float = 0.0) -> Document:
+    async def document(self, job_id: str, owner: str, wait_s: float = 0.0) -> JobDocument:
         """The job as it is once it is over, or after wait_s."""
         with self._watching.of(job_id):
             job, results = await self._get(job_id, owner)
@@ -108,7 +108,7 @@ class Jobs:
                 job, results = await self._get(job_id, owner)
         return rendering.document(job, results)
 
-    async def cancel(self, job_id: str, owner: str) -> Document:
+    async def cancel(self, job_id: str, owner: str) -> JobDocument:
         """Keep what is finished. A job that is over stays as it is."""
         job, _ = await self._get(job_id, owner)
         await self._calls(self._store.cancel, job.id, _now_ms())
@@ -123,7 +123,7 @@ class Jobs:
         """Raises UnknownJob or JobExpired if there is nothing to tell of."""
         await self._get(job_id, owner)
 
-    async def events(self, job_id: str, owner: str, after: int) -> AsyncIterator[Event | Document | None]:
+    async def events(self, job_id: str, owner: str, after: int) -> AsyncIterator[Event | JobSummary | None]:
         """Results as they come, without the first `after`; None for a heartbeat; last the job's summary.
 
         Ends without the summary if the gateway closes or the store is away: the client comes again.

@@ -89,15 +89,15 @@ def test_a_result_that_nobody_waits_for_is_not_placed(
 
 def test_a_document_has_results_in_the_order_of_the_pictures() -> None:
     found = document(job(completed=2), [refusal(2), refusal(0)])
-    assert (found["status"], found["completed"], found["total"]) == ("running", 2, 3)
-    assert [entry["filename"] for entry in found["results"]] == ["a", "c"]  # type: ignore[attr-defined]
-    assert found["created_at"] == "1970-01-01T00:00:00.000Z"
-    assert found["expires_at"] == "1970-01-01T00:00:02.000Z"
+    assert (found.status, found.completed, found.total) == ("running", 2, 3)
+    assert [entry.filename for entry in found.results] == ["a", "c"]
+    assert found.created_at == "1970-01-01T00:00:00.000Z"
+    assert found.expires_at == "1970-01-01T00:00:02.000Z"
 
 
 def test_events_are_numbered_as_results_came_and_go_on_where_they_were() -> None:
     results = [refusal(2), refusal(0)]
-    assert [(each.number, each.entry["index"]) for each in events(job(), results)] == [(1, 2), (2, 0)]
+    assert [(each.number, each.entry.index) for each in events(job(), results)] == [(1, 2), (2, 0)]
     assert events(job(), results[1:], after=1) == events(job(), results)[1:]
 
 
@@ -105,9 +105,9 @@ def test_an_expired_job_has_a_problem_for_each_picture_without_a_result() -> Non
     expired = job(state=State.EXPIRED, completed=1)
     assert unfinished(expired, [refusal(1)]) == [0, 2]
     found = document(expired, [refusal(1)])
-    kinds = [entry["problem"]["type"] for entry in msgspec.json.decode(msgspec.json.encode(found))["results"]]
+    kinds = [entry.problem.type for entry in found.results if entry.problem]
     assert [kind.rpartition(":")[2] for kind in kinds] == ["job-expired", "not-a-picture", "job-expired"]
-    assert (found["status"], found["completed"]) == ("expired", 3)
+    assert (found.status, found.completed) == ("expired", 3)
 
 
 def request(query: str = "", **headers: str) -> Request:
