@@ -33,7 +33,7 @@ DETAILS: Mapping[type[GatewayError], str] = {
     errors.JobExpired: "the job's results were kept until its expires_at, and are deleted",
     errors.ClientGone: "the client closed the connection",
     errors.TooManyInFlight: "the wait would be about 4.2 s, too near to 5 s",
-    errors.TooManyJobs: "the unfinished jobs have as many pictures, or bytes, as they may have",
+    errors.TooManyJobs: "unfinished jobs have as many pictures, or bytes, as are allowed",
     errors.Unavailable: "no worker has answered for 16 s",
     errors.ReplyTimeout: "no answer within 30 s",
     errors.WorkerFailed: errors.WorkerFailed.title,

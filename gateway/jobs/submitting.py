@@ -132,9 +132,9 @@ class Submitting:
             if creation is Creation.CREATED:
                 return None
             if creation is Creation.FULL:
-                raise TooManyJobs("unfinished jobs have as many pictures, or bytes, as they may have")
+                raise TooManyJobs("unfinished jobs have as many pictures, or bytes, as are allowed")
             if first is not None and first.fingerprint != job.fingerprint:
-                raise KeyReused("this Idempotency-Key came with another job before: take a new one")
+                raise KeyReused("this Idempotency-Key was used for another job; use a new one")
             if first is not None and not first.publish_until_ms:
                 return first
             await asyncio.sleep(min(_OTHERS_TURN_S, deadline.left_s()))
