@@ -209,7 +209,9 @@ def _complete(
     if with_keys:
         components["securitySchemes"] = _SCHEMES
     for path, operations in document["paths"].items():
-        of_keys = next((its for start, its in private_errors.items() if path.startswith(start)), problems)
+        of_keys = next(
+            (its for start, its in private_errors.items() if f"{path}/".startswith(start)), problems
+        )
         for operation in operations.values():
             operation["parameters"] = [*operation.get("parameters", []), *_ASKED]
             if with_keys and not is_open("GET", path):
