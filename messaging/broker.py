@@ -8,7 +8,7 @@ Errors, named for what the caller does next:
     ├── QueueFull           more is waiting to be sent than may wait: slow down
     ├── MessageTooLarge     it will never be accepted: do not retry
     ├── NotSupported        this kind of broker cannot do it: do without
-    └── ClientBroken        this client cannot go on: end, and start anew
+    └── ClientBroken        this process cannot go on, and a new one may: end
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -38,7 +38,7 @@ class MessageTooLarge(BrokerError):
 
 
 class ClientBroken(BrokerError):
-    """This client cannot go on, whatever the broker does: another took its place, for one."""
+    """This process cannot go on, whatever the broker does: new clients in it were of no help."""
 
 
 class NotSupported(BrokerError):
@@ -58,6 +58,7 @@ class Delivery:
     """A message as a subscription hands it out, with where it came from.
 
     timestamp_ms is when it was published (epoch, the publisher's clock), 0 where the broker does not say.
+    receipt is what the broker wants back with the acknowledgement.
     """
 
     message: Message
@@ -65,13 +66,20 @@ class Delivery:
     partition: int
     offset: int
     timestamp_ms: int
+    receipt: object = field(default=None, compare=False, repr=False)
 
 
 class Subscription(Protocol):
-    """A share of a topic. One thread receives; any thread may acknowledge."""
+    """A share of a topic. One thread receives; any thread may acknowledge.
+
+    It outlives the topic: one that was deleted and created again is delivered from its beginning.
+    """
 
     def receive(self, max_messages: int, timeout: float) -> Sequence[Delivery]:
-        """Wait up to timeout seconds for one message, then take what is there, at most max_messages."""
+        """Wait up to timeout seconds for one message, then take what is there, at most max_messages.
+
+        Raises ClientBroken where messages are there, and reading anew did not bring them.
+        """
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         """Never deliver these again to this group. In any order; what is not acknowledged comes again."""
@@ -85,7 +93,10 @@ class Inbox(Protocol):
 
     @property
     def address(self) -> str:
-        """What to put into reply_to: `topic/detail`, opaque but for the topic before the slash."""
+        """What to put into reply_to: `topic/detail`, opaque but for the topic before the slash.
+
+        Only receive() changes it, and only where the topic was created again without that place.
+        """
 
     def receive(self, max_messages: int, timeout: float) -> Sequence[Message]:
         """As Subscription.receive. Raises BrokerUnavailable when the last connection is lost."""
@@ -131,8 +142,8 @@ class Broker(Protocol):
     def subscribe(self, topic: str, group: str, instance_id: str = "") -> Subscription:
         """Join the group; its members share the topic, from the oldest message nobody acknowledged.
 
-        A member with an instance id keeps its share while it is away for a short time. Another with the same
-        id takes its place; receive() of the first raises ClientBroken then.
+        A member with an instance id that is killed, not closed, keeps its share for a short time. Another
+        with the same id takes its place; the first goes on without an id.
         """
 
     def open_inbox(self, topic: str, instance_id: str) -> Inbox:

@@ -10,7 +10,7 @@ from messaging.kafka_places import KafkaInbox, KafkaSubscription
 from messaging.kafka_reader import Reader
 from messaging.kafka_records import KafkaRecords
 from messaging.kafka_sender import Sender
-from messaging.kafka_turns import ANY, Turns
+from messaging.kafka_topics import ANY, TopicIds, Topics
 
 # librdkafka's batch.size: what is larger waits for nothing, whatever linger.ms is.
 _LARGE_BYTES = 1_000_000
@@ -39,23 +39,25 @@ class KafkaBroker:
         }
         self._sender = Sender(kafka_config.producer(self._servers, sending))
         self._gatherer = Sender(kafka_config.gatherer(self._servers, sending))
-        self._turns = Turns(self._sender.led_partitions)
+        self._topics = Topics(
+            self._led_partitions,
+            TopicIds(kafka_config.producer(self._servers, self._given)),
+            self._renew_producers,
+        )
 
     def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
         topic, partition = split_address(address)
-        if partition == ANY:
-            partition = self._turns.next(topic, gather=gather)
         sender = self._gatherer if gather or len(message.body) > _LARGE_BYTES else self._sender
+        if partition == ANY:
+            return sender.send(topic, self._topics.next(topic, gather=gather), message, or_any=True)
+        self._topics.watch(topic)
         return sender.send(topic, partition, message)
 
     def subscribe(self, topic: str, group: str, instance_id: str = "") -> KafkaSubscription:
-        reader = self._reader(kafka_config.member(group, instance_id))
-        try:
-            reader.partitions(topic)
-            return KafkaSubscription(reader, topic)
-        except BrokerError:
-            reader.close()
-            raise
+        def new_reader(its_id: str) -> Reader:
+            return self._reader(kafka_config.member(group, its_id))
+
+        return KafkaSubscription(new_reader, topic, instance_id, self._topics)
 
     def open_inbox(self, topic: str, instance_id: str) -> KafkaInbox:
         return self._inbox(topic, lambda partitions: crc32(instance_id.encode()) % partitions)
@@ -73,17 +75,20 @@ class KafkaBroker:
             raise
 
     def close(self) -> None:
-        self._turns.close()
+        self._topics.close()
         self._sender.close()
         self._gatherer.close()
 
+    def _led_partitions(self, topic: str) -> list[int]:
+        """Those that both producers know. Raises BrokerError."""
+        return sorted({*self._sender.led_partitions(topic)} & {*self._gatherer.led_partitions(topic)})
+
+    def _renew_producers(self) -> None:
+        self._sender.renew()
+        self._gatherer.renew()
+
     def _inbox(self, topic: str, choose: Callable[[int], int]) -> KafkaInbox:
-        reader = self._reader(kafka_config.INBOX)
-        try:
-            return KafkaInbox(reader, topic, choose(reader.partitions(topic)))
-        except BrokerError:
-            reader.close()
-            raise
+        return KafkaInbox(lambda: self._reader(kafka_config.INBOX), topic, choose, self._topics)
 
     def _reader(self, role: kafka_config.Properties) -> Reader:
         return Reader(kafka_config.consumer(self._servers, self._reading, role))

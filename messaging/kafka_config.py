@@ -47,6 +47,8 @@ CONSUMER: Properties = {
     "queued.min.messages": 256,
     "queued.max.messages.kbytes": 16 * 1024,
     "fetch.queue.backoff.ms": 10,
+    # How soon a group notices that partitions were added; librdkafka's default is five minutes.
+    "topic.metadata.refresh.interval.ms": 5_000,
 }
 
 INBOX: Properties = {

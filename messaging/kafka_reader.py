@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from operator import methodcaller
 from typing import TypeVar
 
@@ -18,6 +18,8 @@ from messaging.kafka_log import ClientLog
 _log = logging.getLogger("mlaas.kafka")
 
 _ANSWER_TIMEOUT_S = 5.0
+_LOOK_TIMEOUT_S = 1.0
+_LEAVE_TIMEOUT_S = 3.0
 
 # For a name that is not UTF-8 confluent-kafka returns a list with a hole in it, and an exception beside it.
 # Called like this, CPython notices. record.headers(), once it was called some times, is called without that
@@ -52,26 +54,20 @@ class Reader:
         with translated(f"subscribe to {topic}"):
             self._consumer.subscribe([topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_revoke)
 
-    def read_from_end(self, topic: str, partition: int) -> None:
-        """Start at the high watermark, which is asked for beforehand.
-
-        A logical OFFSET_END is looked up late, after the first record may have been written.
-        """
-        self.read_from(topic, partition, self.offsets(topic, partition).stop)
-
     def read_from(self, topic: str, partition: int, offset: int) -> None:
+        """Not a logical OFFSET_END: it is looked up late, after the first record may have been written."""
         self.is_at_end = False
         with translated(f"read {topic}/{partition}"):
             self._consumer.assign([TopicPartition(topic, partition, offset)])
 
-    def offsets(self, topic: str, partition: int) -> range:
-        """Those that the partition has now, up to the high watermark."""
+    def offsets(self, topic: str, partition: int, patience_s: float = _ANSWER_TIMEOUT_S) -> range:
+        """Those that the partition has now, up to the high watermark. Without patience it asks once."""
         place = TopicPartition(topic, partition)
 
         def ask() -> tuple[int, int]:
-            return self._consumer.get_watermark_offsets(place, timeout=_ANSWER_TIMEOUT_S)
+            return self._consumer.get_watermark_offsets(place, timeout=patience_s or _LOOK_TIMEOUT_S)
 
-        return range(*_patiently(ask, f"read {topic}/{partition}"))
+        return range(*_patiently(ask, f"read {topic}/{partition}", patience_s))
 
     def read(self, max_records: int, timeout: float) -> list[Record]:
         """Wait for one record, then take what was fetched with it.
@@ -96,19 +92,47 @@ class Reader:
             _log.warning("receive: %s", error.args[0].str())
             return []
 
-    def store(self, topic: str, partition: int, offset: int) -> None:
+    def store(self, topic: str, partition: int, offset: int, note: str) -> None:
         """Commit with the next automatic commit. A partition that was taken away is not ours to commit."""
         try:
-            self._consumer.store_offsets(offsets=[TopicPartition(topic, partition, offset)])
+            self._consumer.store_offsets(offsets=[TopicPartition(topic, partition, offset, note)])
         except KafkaException as error:
             if error.args[0].code() != KafkaError._STATE:
                 raise translate(error.args[0], f"commit {topic}/{partition}") from error
 
-    def close(self, timeout: float = 10.0) -> None:
+    def committed(self, topic: str, partitions: Iterable[int]) -> dict[int, tuple[int, str]]:
+        """What the group has committed of them, with its note. Nothing if the broker does not say."""
+        places = [TopicPartition(topic, partition) for partition in partitions]
+        try:
+            found = self._consumer.committed(places, timeout=_ANSWER_TIMEOUT_S)
+        except KafkaException as error:
+            _log.warning("what was committed of %s: %s", topic, error.args[0].str())
+            return {}
+        return {its.partition: (its.offset, its.metadata or "") for its in found if its.offset >= 0}
+
+    def commit(self, topic: str, offsets: Mapping[int, int], note: str) -> None:
+        """At once."""
+        places = [TopicPartition(topic, partition, offset, note) for partition, offset in offsets.items()]
+        try:
+            self._consumer.commit(offsets=places, asynchronous=False)
+        except KafkaException as error:
+            _log.warning("commit %s: %s", topic, error.args[0].str())
+
+    def leave(self) -> None:
+        """Give a place in the group back that an instance id would keep beyond close()."""
+        end = time.monotonic() + _LEAVE_TIMEOUT_S
+        try:
+            self._consumer.unsubscribe()
+            while self._consumer.memberid() and time.monotonic() < end:
+                self._consumer.poll(0.02)
+        except KafkaException as error:
+            _log.warning("leaving the group: %s", error.args[0].str())
+
+    def close(self, patience_s: float = 10.0) -> None:
         """librdkafka may wait for ever for a coordinator that is away, hence the thread."""
         closing = threading.Thread(target=self._consumer.close, name="kafka-close", daemon=True)
         closing.start()
-        closing.join(timeout)
+        closing.join(patience_s)
 
     def _is_sound(self, record: Record) -> bool:
         error = record.error()
@@ -126,9 +150,9 @@ class Reader:
         self._lost = self._lost or error.code() == KafkaError._ALL_BROKERS_DOWN
 
 
-def _patiently(ask: Callable[[], Answer], what: str) -> Answer:
+def _patiently(ask: Callable[[], Answer], what: str, patience_s: float = _ANSWER_TIMEOUT_S) -> Answer:
     """A topic that was made a moment ago has no leader yet."""
-    end = time.monotonic() + _ANSWER_TIMEOUT_S
+    end = time.monotonic() + patience_s
     while True:
         try:
             with translated(what):
@@ -139,7 +163,7 @@ def _patiently(ask: Callable[[], Answer], what: str) -> Answer:
         time.sleep(0.05)
 
 
-def delivery_of(record: Record) -> Delivery:
+def delivery_of(record: Record, receipt: object = None) -> Delivery:
     _, timestamp_ms = record.timestamp()
     return Delivery(
         decode(record),
@@ -147,6 +171,7 @@ def delivery_of(record: Record) -> Delivery:
         record.partition() or 0,
         record.offset() or 0,
         max(0, timestamp_ms),
+        receipt,
     )
 
 

@@ -91,7 +91,7 @@ class LocalKafka:
     def launch(self) -> None:
         """Does not wait: a node of several is ready when most of them are."""
         properties = self._write_properties()
-        if not (self._data / "meta.properties").exists():
+        if not (self.data / "meta.properties").exists():
             self._format(properties)
         self._seen = self.log.stat().st_size if self.log.exists() else 0
         self._broker = self._java("kafka.Kafka", str(properties))
@@ -122,7 +122,7 @@ class LocalKafka:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
-    def _data(self) -> Path:
+    def data(self) -> Path:
         return self._folder / "data"
 
     def _write_properties(self) -> Path:
@@ -132,7 +132,7 @@ class LocalKafka:
             "host": HOST,
             "port": self._port,
             "controller_port": self._node.controller_port,
-            "data": self._data,
+            "data": self.data,
             "node_id": self._node.number,
             "voters": self._node.voters,
             "replicas": min(3, len(self._node.controller_ports)),

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from deploy.kafka.local_cluster import LocalCluster
 from deploy.kafka.local_kafka import LocalKafka
-from messaging.broker import BrokerUnavailable, ClientBroken, Delivery, Message, TopicMissing
+from messaging.broker import BrokerUnavailable, Delivery, Inbox, Message, Subscription, TopicMissing
 from messaging.connect import connect
 from messaging.settings import BrokerSettings, TopicSettings
 from messaging.topics import create_topics, partitions, wanted_partitions
@@ -170,28 +170,57 @@ def test_a_producer_that_cannot_go_on_is_replaced(apache_kafka: LocalKafka) -> N
     broker.close()
 
 
-def test_a_member_with_the_same_instance_id_takes_the_place(apache_kafka: LocalKafka) -> None:
+def test_a_member_with_the_same_instance_id_takes_the_place_and_both_go_on(apache_kafka: LocalKafka) -> None:
     topic = f"t-{uuid.uuid4().hex[:8]}"
-    create_topic(apache_kafka.bootstrap_servers, topic, partitions=1)
+    create_topic(apache_kafka.bootstrap_servers, topic, partitions=2)
     brokers = [connect(f"kafka://{apache_kafka.bootstrap_servers}") for _ in range(2)]
     first = brokers[0].subscribe(topic, topic, "worker-1")
-    brokers[0].publish(topic, Message(b"1")).result(PATIENCE_S)
-    end = time.monotonic() + PATIENCE_S
-    while not first.receive(1, 0.5):
-        assert time.monotonic() < end
+    brokers[0].publish(f"{topic}/0", Message(b"1")).result(PATIENCE_S)
+    receive(first, 1)
     second = brokers[1].subscribe(topic, topic, "worker-1")
-    taken = []
-    with pytest.raises(ClientBroken, match="receive"):
-        while time.monotonic() < end:
-            taken += second.receive(1, 0.1)
-            first.receive(1, 0.1)
-    while not taken:
-        assert time.monotonic() < end
-        taken += second.receive(1, 0.5)
-    assert taken[0].message.body == b"1"
+    assert receive(second, 1) == [b"1"]  # the first had not acknowledged it
+    shared: tuple[set[int], set[int]] = (set(), set())
+    end = time.monotonic() + PATIENCE_S
+    while not (shared[0] and shared[1]):
+        assert time.monotonic() < end, "they do not share the topic"
+        for partition in range(2):
+            brokers[0].publish(f"{topic}/{partition}", Message(b"")).result(PATIENCE_S)
+        for member, partitions_seen in zip((first, second), shared, strict=True):
+            taken = member.receive(10, 0.2)
+            partitions_seen |= {delivery.partition for delivery in taken}
+            member.acknowledge(taken)
+    first.close()
+    second.close()
     for broker in brokers:
         broker.close()
+
+
+def test_a_member_that_is_closed_gives_its_place_back_whatever_its_instance_id(
+    apache_kafka: LocalKafka,
+) -> None:
+    """Its partition would wait for as long as its session lasts: here a minute."""
+    topic = f"t-{uuid.uuid4().hex[:8]}"
+    create_topic(apache_kafka.bootstrap_servers, topic, partitions=1)
+    broker = connect(f"kafka://{apache_kafka.bootstrap_servers}?session.timeout.ms=60000")
+    first = broker.subscribe(topic, topic, "worker-1")
+    broker.publish(topic, Message(b"1")).result(PATIENCE_S)
+    receive(first, 1)
+    first.close()
+    second = broker.subscribe(topic, topic, "worker-2")
+    assert receive(second, 1) == [b"1"]
     second.close()
+    broker.close()
+
+
+def receive(place: Inbox | Subscription, count: int) -> list[bytes]:
+    """The bodies of so many messages."""
+    received: list[bytes] = []
+    end = time.monotonic() + PATIENCE_S
+    while len(received) < count:
+        assert time.monotonic() < end, f"{len(received)} of {count} came"
+        taken = place.receive(count - len(received), 0.5)
+        received += [(each.message if isinstance(each, Delivery) else each).body for each in taken]
+    return received
 
 
 def test_every_partition_gets_as_many_messages(apache_kafka: LocalKafka) -> None:
@@ -200,7 +229,7 @@ def test_every_partition_gets_as_many_messages(apache_kafka: LocalKafka) -> None
     broker = connect(f"kafka://{apache_kafka.bootstrap_servers}")
     broker.publish(topic, Message(b"the first, before the partitions are known")).result(PATIENCE_S)
     end = time.monotonic() + PATIENCE_S
-    while not broker._turns._led[topic]:
+    while not broker._topics._topics[topic].led:
         assert time.monotonic() < end
         time.sleep(0.01)
     for gather in (False, True):
