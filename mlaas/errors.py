@@ -1,38 +1,134 @@
-"""The errors that are the user's to mend: one line and an exit code each, no traceback."""
+"""How a command fails: with one line that says what to do and an exit status, instead of a traceback.
+
+Other packages' errors are translated where they are met, and imported only there: a gateway's image has no
+client, a worker's has no gateway.
+"""
 
 import os
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
 
-# Codes as in sysexits.h: what runs the command can tell a wrong setting from a broker that is away.
-_CODES = {
-    ("gateway.jobs.store", "StoreError"): os.EX_CONFIG,
-    ("gateway.api_keys", "KeyFileError"): os.EX_CONFIG,
-    ("mlaas_client.errors", "MlaasError"): 1,
-    ("messaging.broker", "BrokerError"): os.EX_UNAVAILABLE,
-    ("mlaas.dlq", "NoSuchLetter"): os.EX_NOINPUT,
-    ("mlaas.dlq", "NotAnswered"): os.EX_UNAVAILABLE,
-    ("mlaas.settings", "SettingsError"): os.EX_CONFIG,
-    ("mlaas.up", "StartFailed"): 1,
-    ("model.training.dataset", "DatasetError"): os.EX_NOINPUT,
-    ("model.training.learning", "TrainingError"): 1,
-    ("model.manifest", "ModelError"): os.EX_DATAERR,
-    ("worker.model_process", "ModelUnavailable"): os.EX_DATAERR,
-}
+import click
+
+if TYPE_CHECKING:
+    from mlaas_client import MlaasError
+
+_IMPORTED_AS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+# The details of these problems already list what exists.
+_NEED_NO_HINT = ("urn:mlaas:problem:unknown-model", "urn:mlaas:problem:unknown-job")
 
 
-def users_errors() -> tuple[type[Exception], ...]:
-    """Those of the parts that are loaded: one that is not cannot have raised, and need not be there."""
-    return tuple(_loaded())
+class UserError(click.ClickException):
+    """Ends the command.
+
+    exit_code is 1, or one of sysexits.h where a script may have to tell a wrong setting from a lost broker.
+    """
+
+    exit_code: int  # type: ignore[misc]
+
+    def __init__(self, message: str, hint: str = "", exit_code: int = 1) -> None:
+        super().__init__(" ".join(message.split()))
+        self.hint = hint
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return self.format_message()
+
+    def format_message(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"mlaas: {self.format_message()}", file, err=True)
 
 
-def exit_code(error: Exception) -> int:
-    """Of one of users_errors()."""
-    return next(code for kind, code in _loaded().items() if isinstance(error, kind))
+@contextmanager
+def reported(exit_code: int, *errors: type[Exception]) -> Iterator[None]:
+    """Turns these errors, whose texts say what to do, into UserError."""
+    try:
+        yield
+    except errors as error:
+        raise UserError(str(error), exit_code=exit_code) from error
 
 
-def _loaded() -> dict[type[Exception], int]:
-    found = {}
-    for (module, name), code in _CODES.items():
-        if module in sys.modules:
-            found[getattr(sys.modules[module], name)] = code
-    return found
+@contextmanager
+def broker_errors() -> Iterator[None]:
+    """Turns BrokerError into UserError."""
+    from messaging.broker import BrokerError, BrokerUnavailable
+
+    try:
+        yield
+    except BrokerError as error:
+        hint = (
+            "is it running? --broker takes another URL; `mlaas up` prints the URL of its own broker"
+            if isinstance(error, BrokerUnavailable)
+            else ""
+        )
+        raise UserError(str(error), hint, os.EX_UNAVAILABLE) from error
+
+
+@contextmanager
+def gateway_errors() -> Iterator[None]:
+    """Turns MlaasError into UserError."""
+    from mlaas_client import MlaasError
+
+    try:
+        yield
+    except MlaasError as error:
+        raise of_gateway(error) from error
+
+
+def of_gateway(error: "MlaasError") -> UserError:
+    """What the client reports, with what to do about it."""
+    from mlaas_client import errors
+
+    hints = {
+        errors.DeadlineExceeded: "`mlaas doctor` checks whether every part is running",
+        errors.NotFound: "is this an mlaas gateway, and of this version?",
+        errors.Overloaded: "try again later, or send fewer pictures at once",
+        errors.ServerFailed: "the gateway's log says more",
+        errors.Unauthorized: "put the key into MLAAS_API_KEY",
+        errors.Unavailable: "`mlaas doctor` names the missing part",
+        errors.Unreachable: "is it running? `mlaas up` starts it; --url or MLAAS_URL takes another address",
+    }
+    hint = "" if error.problem.get("type") in _NEED_NO_HINT else hints.get(type(error), "")
+    if hint and error.request_id:
+        hint += f" (request {error.request_id})"
+    return UserError(str(error), hint)
+
+
+def require(*extras: str) -> None:
+    """Raises UserError for the first package of these extras that is not installed.
+
+    For a process whose child processes would fail without it.
+    """
+    from importlib import metadata
+
+    for package, extra in _packages():
+        if extra in extras:
+            try:
+                metadata.version(package)
+            except metadata.PackageNotFoundError as error:
+                raise of_missing_package(package) from error
+
+
+def of_missing_package(module: str) -> UserError:
+    """Which extra of mlaas provides the package with this module."""
+    module = module.partition(".")[0]
+    package = _IMPORTED_AS.get(module, module).replace("_", "-").lower()
+    extra = next((extra for name, extra in _packages() if name == package), "all")
+    everything = ", or 'CHECKOUT[all]' for everything but training" if extra not in ("all", "train") else ""
+    return UserError(f"{module} is not installed: run pip install 'CHECKOUT[{extra}]'{everything}")
+
+
+def _packages() -> list[tuple[str, str]]:
+    """Each package with its extra; none where mlaas is not installed, as in an image."""
+    import re
+    from importlib import metadata
+
+    try:
+        lines = metadata.requires("mlaas") or ()
+    except metadata.PackageNotFoundError:
+        return []
+    found = (re.match(r"""([\w.-]+).*extra == ["'](\w+)["']""", line) for line in lines)
+    return [(match[1].lower(), match[2]) for match in found if match]

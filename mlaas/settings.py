@@ -1,6 +1,8 @@
-"""Reading the settings: configs/config.yaml < your file < environment < command line."""
+"""The settings: configs/config.yaml, overridden by a file, the environment, and the command line in turn."""
 
 import difflib
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +13,7 @@ from msgspec.structs import replace
 
 from gateway.settings import GatewaySettings, JobSettings
 from messaging.settings import BrokerSettings, TopicSettings
+from mlaas.errors import UserError
 from model.settings import ModelSettings, TrainSettings
 from worker.settings import WorkerSettings
 
@@ -18,13 +21,19 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULTS = ROOT / "configs" / "config.yaml"
 PREFIX = "MLAAS_"
 FILE_VARIABLE = "MLAAS_CONFIG"
-NO_SETTINGS = (FILE_VARIABLE, "MLAAS_URL", "MLAAS_API_KEY")  # the latter two are the client's
+NO_SETTINGS = (FILE_VARIABLE, "MLAAS_URL", "MLAAS_API_KEY")  # the client reads the last two
+
+_SECRET = re.compile(r"((?:password|secret|token|key)[\w.]*=)[^&\s]+", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"(://[^:@/\s]*:)\S+(@)")
 
 Tree = dict[str, Any]
 
 
-class SettingsError(Exception):
-    """A setting that is unknown or cannot be; says which, and what would be right."""
+class SettingsError(UserError):
+    """A setting that is unknown or invalid; the text says which, and what would be valid."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_code=os.EX_CONFIG)
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,9 +58,10 @@ def load(
     overrides: Iterable[tuple[str, Any]] = (),
     unless: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """overrides are dotted paths with values, as ("gateway.port", 8123); so is unless, over the defaults.
+    """Reads the settings. Raises SettingsError.
 
-    Raises SettingsError.
+    overrides are dotted paths with values, such as ("gateway.port", 8123); unless has defaults that replace
+    those of configs/config.yaml.
     """
     tree = _read(DEFAULTS)
     for name, default in (unless or {}).items():
@@ -65,7 +75,7 @@ def load(
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """What load() reads back as these settings: how a child process is told."""
+    """Variables from which load() reads these settings in a child process."""
     variables: dict[str, str] = {}
 
     def add(path: tuple[str, ...], value: Any) -> None:
@@ -80,6 +90,11 @@ def as_environment(settings: Settings) -> dict[str, str]:
     return variables
 
 
+def without_secrets(text: str) -> str:
+    """Settings as text, with the values of passwords, keys and tokens masked."""
+    return _CREDENTIALS.sub(r"\1***\2", _SECRET.sub(r"\1***", text))
+
+
 def _read(file: Path) -> Tree:
     try:
         tree = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -88,7 +103,7 @@ def _read(file: Path) -> Tree:
     except yaml.YAMLError as error:
         raise SettingsError(f"{file}: {error}") from error
     if not isinstance(tree, dict):
-        raise SettingsError(f"{file}: not a mapping of settings")
+        raise SettingsError(f"{file}: must be a mapping of settings")
     return tree
 
 
@@ -105,13 +120,13 @@ def _from_command_line(overrides: Iterable[tuple[str, Any]]) -> list[tuple[list[
 
 
 def _value(value: Any, source: str) -> Any:
-    """Numbers and booleans are read by the type they must have; a list is written as in YAML."""
+    """Lists are written as in YAML. Everything else is converted to the setting's type later."""
     if not (isinstance(value, str) and value.startswith("[")):
         return value
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise SettingsError(f"{source}: {value!r} is not a list as [a, b]") from error
+        raise SettingsError(f"{source}: {value!r} is not a list such as [a, b]") from error
 
 
 def _nested(path: list[str], value: Any) -> Tree:
@@ -125,7 +140,9 @@ def _merged(base: Tree, over: Tree, source: str, path: tuple[str, ...]) -> Tree:
     for name, value in over.items():
         where = (*path, str(name))
         if name not in base:
-            raise SettingsError(f"{source}: no setting {'.'.join(where)}{_nearest(str(name), base, path)}")
+            raise SettingsError(
+                f"{source}: unknown setting {'.'.join(where)}{_nearest(str(name), base, path)}"
+            )
         if isinstance(base[name], dict):
             if not isinstance(value, dict):
                 raise SettingsError(f"{source}: {'.'.join(where)} is a section, not a value")
@@ -151,13 +168,13 @@ def _converted(tree: Tree) -> Settings:
 def _consistent(settings: Settings) -> Settings:
     if settings.topics.jobs_retention_ms < settings.jobs.deadline_ms:
         raise SettingsError(
-            "topics.jobs_retention_ms is below jobs.deadline_ms: the broker would delete jobs that wait"
+            "topics.jobs_retention_ms is below jobs.deadline_ms: the broker would delete waiting jobs"
         )
     return settings
 
 
 def _absolute(settings: Settings) -> Settings:
-    """Folders and files are relative to the project's root, wherever the command is run."""
+    """With relative folders and files taken from the project's root, not the working directory."""
     model = replace(settings.model, weights_dir=str(ROOT / settings.model.weights_dir))
     train = replace(
         settings.train,

@@ -22,13 +22,14 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from mlaas.commands.ask import JSON
+from mlaas.commands import JSON
 
 _QUANTILES = 100
 _PATIENCE_S = 35.0
 _RECONNECT_S = 0.05
 _LEAD_S = 0.2
 _MADE_PICTURES = 16
+_MADE_SIZE = 28
 _BOUNDARY = "mlaas-bench"
 
 
@@ -371,15 +372,23 @@ def bench(
 
 
 def _given(url: str, pictures: tuple[Path, ...]) -> list[Exchange]:
-    from mlaas.made_pictures import made
-
     if not _is_url(url):
         raise click.BadParameter(
             f"{url!r} is not a URL such as http://127.0.0.1:8000/predict", param_hint="URL"
         )
     key = os.environ.get("MLAAS_API_KEY", "").strip()
-    contents = [path.read_bytes() for path in pictures] or made(_MADE_PICTURES)
+    contents = [path.read_bytes() for path in pictures] or made_pictures(_MADE_PICTURES)
     return exchanges(url, contents, {"X-API-Key": key} if key else {})
+
+
+def made_pictures(count: int) -> list[bytes]:
+    """This many PNG files of 28 x 28 grey pixels, all different, showing nothing in particular."""
+    from gateway.answer import grey_png
+
+    places = range(_MADE_SIZE * _MADE_SIZE)
+    return [
+        grey_png(bytes(place * step % 251 for place in places), _MADE_SIZE) for step in range(1, count + 1)
+    ]
 
 
 def _is_url(text: str) -> bool:

@@ -1,86 +1,166 @@
-"""send, receive, topics: straight onto the broker, without the gateway."""
+"""send, receive, topics: talking to the workers over the broker, without a gateway."""
 
+import itertools
 import json
+import os
+import sys
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 
-from mlaas.chosen import Chosen, pass_chosen
-from mlaas.commands.serve import BROKER
+from messaging import codec
+from messaging.broker import Broker, Message
+from messaging.contract import ContractError, Reply, Request, sha256_of
+from messaging.settings import BrokerSettings, TopicSettings
+from mlaas.commands import BROKER, Chosen, harmless, pass_chosen
+from mlaas.connect import connect
+from mlaas.errors import UserError, broker_errors, reported
 
 NAME = click.option(
-    "--name", default="cli", show_default=True, help="Whose inbox: `receive` shows what `send` asked for."
+    "--name", default="cli", show_default=True, help="The inbox: `receive` prints the answers to its `send`."
 )
+_TURN_S = 0.2
+
+
+@contextmanager
+def connected(settings: BrokerSettings) -> Iterator[Broker]:
+    """The broker, until the end of the block. Turns its errors into UserError."""
+    with broker_errors():
+        broker = connect(settings)
+        try:
+            yield broker
+        finally:
+            broker.close()
+
+
+class Requester:
+    """Sends requests to the workers, and receives replies in an inbox of its own."""
+
+    def __init__(self, broker: Broker, topics: TopicSettings, name: str) -> None:
+        self._broker = broker
+        self._topic = topics.requests
+        self._inbox = broker.open_inbox(topics.replies, name)
+        self.address = self._inbox.address
+
+    def __enter__(self) -> "Requester":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._inbox.close()
+
+    def send(self, request: Message) -> None:
+        """Returns when the broker has it."""
+        self._broker.publish(self._topic, request).result()
+
+    def replies(self, timeout_s: float | None) -> Iterator[Message]:
+        """Whatever arrives in the inbox; without end if timeout_s is None."""
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while end is None or time.monotonic() < end:
+            yield from self._inbox.receive(100, _TURN_S)
+
+    def ask(self, request: Message, decode: Callable[[Message], Reply], timeout_s: float) -> Reply | None:
+        """Sends a request and waits for its reply. What decode rejects with ContractError is passed over."""
+        self.send(request)
+        for message in self.replies(timeout_s):
+            if codec.correlation_id(message) == codec.correlation_id(request):
+                with suppress(ContractError):
+                    return decode(message)
+        return None
+
+
+def deadline_ms(timeout_s: float) -> int:
+    return int((time.time() + timeout_s) * 1000)
 
 
 @click.command()
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
+@click.option("--wait", is_flag=True, help="Print the answers instead of the ids.")
 @NAME
 @BROKER
 @pass_chosen
-def send(chosen: Chosen, files: tuple[Path, ...], name: str, broker: str | None) -> None:
-    """Publish pictures as requests; print each one's correlation id. `mlaas receive` shows the answers."""
-    from messaging.codec import encode_request
-    from messaging.contract import Request
-    from mlaas.connect import connect
+def send(chosen: Chosen, files: tuple[Path, ...], wait: bool, name: str, broker: str | None) -> None:
+    """Publish pictures as requests, and print their correlation ids. `mlaas receive` prints the answers.
 
+    With --wait, print the answers as they arrive, one JSON object per line. The exit status is then 1 if any
+    picture has no prediction.
+    """
     settings = chosen.load("send", broker__url=broker)
-    connection = connect(settings.broker)
-    inbox = connection.open_inbox(settings.topics.replies, name)
-    try:
+    timeout_s = settings.gateway.reply_timeout_ms / 1000
+    sent: dict[str, tuple[Path, str]] = {}
+    with connected(settings.broker) as connection, Requester(connection, settings.topics, name) as requester:
         for file in files:
             request = Request(
                 body=file.read_bytes(),
                 correlation_id=uuid.uuid4().hex,
-                reply_to=inbox.address,
-                deadline_ms=int(time.time() * 1000) + settings.gateway.reply_timeout_ms,
+                reply_to=requester.address,
+                deadline_ms=deadline_ms(timeout_s),
             )
-            connection.publish(settings.topics.requests, encode_request(request)).result()
-            click.echo(f"{request.correlation_id}  {file}")
-    finally:
-        inbox.close()
-        connection.close()
+            requester.send(codec.encode_request(request))
+            sent[request.correlation_id] = file, sha256_of(request.body)
+            if not wait:
+                click.echo(f"{request.correlation_id}  {file}")
+        if wait:
+            _print_answers(requester, sent, timeout_s)
+
+
+def _print_answers(requester: Requester, sent: dict[str, tuple[Path, str]], timeout_s: float) -> None:
+    waiting, failed = dict(sent), False
+    for message in requester.replies(timeout_s):
+        correlation_id = codec.correlation_id(message)
+        file, sha256 = waiting.get(correlation_id, (None, None))
+        if file and (reply := _prediction(message, sha256)):
+            del waiting[correlation_id]
+            failed |= reply.error is not None
+            click.echo(_line(message, file=harmless(str(file))))
+            if not waiting:
+                break
+    if waiting:
+        raise UserError(
+            f"{len(waiting)} of {len(sent)} pictures were not answered within {timeout_s:g} s",
+            "is a worker running?",
+            os.EX_UNAVAILABLE,
+        )
+    if failed:
+        sys.exit(1)
+
+
+def _prediction(message: Message, sha256: str | None) -> Reply | None:
+    """None for other replies: gateways that share the inbox's partition get theirs there, too."""
+    with suppress(ContractError):
+        return codec.decode_prediction(message, sha256)
+    return None
+
+
+def _line(reply: Message, **more: str) -> str:
+    return json.dumps({"correlation_id": codec.correlation_id(reply), **more, **json.loads(reply.body)})
 
 
 @click.command()
-@click.option("--count", type=int, help="End after so many answers.")
-@click.option("--timeout", "timeout_s", type=float, help="End after so many seconds.")
+@click.option("--count", type=click.IntRange(min=1), help="Stop after this many answers.")
+@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="Stop after this time.")
 @NAME
 @BROKER
 @pass_chosen
 def receive(
     chosen: Chosen, count: int | None, timeout_s: float | None, name: str, broker: str | None
 ) -> None:
-    """Print answers as they arrive, one JSON object a line. Start it before `mlaas send`."""
-    from messaging import codec
-    from mlaas.connect import connect
-
+    """Print answers as they arrive, one JSON object per line. Start it before `mlaas send`."""
     settings = chosen.load("receive", broker__url=broker)
-    connection = connect(settings.broker)
-    inbox = connection.open_inbox(settings.topics.replies, name)
-    click.echo(f"listening on {inbox.address}", err=True)
-    end = None if timeout_s is None else time.monotonic() + timeout_s
-    seen = 0
-    try:
-        while (count is None or seen < count) and (end is None or time.monotonic() < end):
-            for message in inbox.receive(1 if count else 100, 0.2):
-                answer = json.loads(message.body)
-                if not answer.keys() & {"probabilities", "error"}:
-                    continue  # to the ping of a gateway that reads the same partition
-                seen += 1
-                click.echo(json.dumps({"correlation_id": codec.correlation_id(message), **answer}))
-    except KeyboardInterrupt:
-        pass
-    finally:
-        inbox.close()
-        connection.close()
+    with connected(settings.broker) as connection, Requester(connection, settings.topics, name) as requester:
+        click.echo(f"listening on {requester.address}", err=True)
+        with suppress(KeyboardInterrupt):
+            answers = (its for its in requester.replies(timeout_s) if _prediction(its, None))
+            for message in itertools.islice(answers, count):
+                click.echo(_line(message))
 
 
-@click.group()
+@click.group(short_help="Create the topics on the broker.")
 def topics() -> None:
     """The topics on the broker."""
 
@@ -89,12 +169,14 @@ def topics() -> None:
 @BROKER
 @pass_chosen
 def create(chosen: Chosen, broker: str | None) -> None:
-    """Create those that are missing, with enough partitions. Safe to repeat."""
+    """Create the missing topics, with enough partitions. It is safe to repeat."""
     from messaging.topics import create_topics
 
     settings = chosen.load("topics", broker__url=broker)
-    for name, is_new in create_topics(settings.broker, settings.topics).items():
-        click.echo(f"{name}: {'created' if is_new else 'there already'}")
+    with broker_errors(), reported(os.EX_CONFIG, ValueError):
+        created = create_topics(settings.broker, settings.topics)
+    for name, is_new in created.items():
+        click.echo(f"{name}: {'created' if is_new else 'exists already'}")
 
 
 COMMANDS = (send, receive, topics)

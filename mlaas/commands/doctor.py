@@ -1,21 +1,38 @@
-"""doctor: which link is broken."""
+"""doctor: which link between a client and the model is broken."""
 
 import os
 import sys
-from typing import TYPE_CHECKING
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
 import click
+import msgspec
 
-from mlaas.chosen import Chosen, pass_chosen
-from mlaas.commands.ask import JSON
-from mlaas.commands.serve import BROKER
+from messaging import codec
+from messaging.contract import PING, Request
+from messaging.settings import BrokerSettings
+from mlaas.commands import BROKER, JSON, Chosen, pass_chosen
+from mlaas.commands.bench import made_pictures
+from mlaas.commands.broker import Requester, connected, deadline_ms
+from mlaas.errors import UserError, require
 
 if TYPE_CHECKING:
-    from mlaas.checkup import Finding
+    import httpx
+
     from mlaas.settings import Settings
+    from model.settings import ModelSettings
+
+_PATIENCE_S = 5.0
+_ROUND_TRIP_S = 15.0
+_OWN_BROKER = "inside `mlaas up`, or the one that --broker named"
+_BROKER_KNOWN = "no worker"  # how the reason of a gateway begins that has reached its broker
 
 
-@click.command(short_help="Say which part is broken, and what mends it.")
+@click.command(short_help="Find the part that is broken, and say how to fix it.")
 @click.option(
     "--url", metavar="URL", help="The gateway.  [default: MLAAS_URL, else gateway.host and gateway.port]"
 )
@@ -23,45 +40,332 @@ if TYPE_CHECKING:
 @JSON
 @pass_chosen
 def doctor(chosen: Chosen, url: str | None, broker: str | None, as_json: bool) -> None:
-    """Check settings, model, broker, topics, worker and gateway, and send a picture through.
+    """Check settings, model, broker, topics, worker and gateway, and classify a picture.
 
-    One line each: ok, FAILED with what mends it, or -- where something else must be mended first. Ends with 1
-    if anything failed.
+    Prints a line for each check: ok, FAILED with how to fix it, or -- if something else must be fixed first.
+    The exit status is 1 if any check failed.
     """
-    found = _examine(chosen, url, broker)
+    require("client")
+    found = _check(chosen, url, broker)
     if as_json:
-        import msgspec
-
         click.echo(msgspec.json.encode(found).decode())
     else:
-        from mlaas.checkup import lines
-
         for line in lines(found):
             click.echo(line)
     if any(its.status == "failed" for its in found):
         sys.exit(1)
 
 
-def _examine(chosen: Chosen, url: str | None, broker: str | None) -> "list[Finding]":
-    from mlaas import checkup
+def _check(chosen: Chosen, url: str | None, broker: str | None) -> "list[Finding]":
     from mlaas.settings import SettingsError
 
     try:
         settings = chosen.load("doctor", broker__url=broker, log__level="error")
     except SettingsError as error:
-        return [checkup.failed("settings", str(error), "`mlaas config show` prints what results")]
-    from mlaas.doctor import look
-
-    url = url or os.environ.get("MLAAS_URL") or _its_own(settings)
+        return [failed("settings", str(error), "`mlaas config show` prints the settings in effect")]
+    url = url or os.environ.get("MLAAS_URL") or _own_url(settings)
     url = url if "://" in url else f"http://{url}"
-    return [checkup.ok("settings", "can be read"), *checkup.findings(look(settings, url.rstrip("/")))]
+    return [ok("settings", "can be read"), *findings(look(settings, url.rstrip("/")))]
 
 
-def _its_own(settings: "Settings") -> str:
+def _own_url(settings: "Settings") -> str:
     from mlaas.up import reachable
 
     host = reachable(settings.gateway.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.gateway.port}"
+
+
+# Looking.
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What the checks saw. Errors are their texts.
+
+    topics has the number of partitions by name, and is None if the broker did not answer; wanted has what the
+    settings ask for. creates_topics: the broker creates topics as they are used. worker: whether one answered
+    over the broker; None if none was asked. not_ready: the gateway's reason.
+    """
+
+    models: Sequence[str]
+    model_error: str | None
+    broker_url: str
+    broker_error: str | None
+    topics: Mapping[str, int] | None
+    creates_topics: bool
+    wanted: Mapping[str, int]
+    worker: bool | None
+    url: str
+    gateway_error: str | None
+    is_mlaas: bool
+    live_error: str | None
+    not_ready: str | None
+    answer: str
+    answer_error: str | None
+
+    @property
+    def is_ready(self) -> bool:
+        return self.is_mlaas and self.not_ready is None
+
+    @property
+    def has_own_broker(self) -> bool:
+        """The gateway has reached a broker, and it is not the one in these settings."""
+        knows = self.is_mlaas and (self.not_ready is None or self.not_ready.startswith(_BROKER_KNOWN))
+        return knows and self.broker_error is not None
+
+
+def look(settings: "Settings", url: str) -> Seen:
+    """Takes up to half a minute if something does not answer."""
+    from messaging.topics import wanted_partitions
+
+    models, model_error = _models(settings.model)
+    topics, broker_error = _topics(settings.broker)
+    wanted = wanted_partitions(settings.topics)
+    its = urlsplit(settings.broker.url)
+    creates = parse_qs(its.query).get("allow.auto.create.topics") == ["true"]
+    whole = topics is not None and (creates or wanted.keys() <= topics.keys())
+    gateway = _gateway(url)
+    is_ready = gateway.is_mlaas and gateway.not_ready is None
+    answer, answer_error = _round_trip(url) if is_ready else ("", None)
+    return Seen(
+        models=models,
+        model_error=model_error,
+        broker_url=f"{its.scheme}://{its.netloc.rpartition('@')[2]}",  # without user, password and properties
+        broker_error=broker_error,
+        topics=topics,
+        creates_topics=creates,
+        wanted=wanted,
+        worker=_worker_answers(settings) if whole and not is_ready else None,
+        url=url,
+        gateway_error=gateway.error,
+        is_mlaas=gateway.is_mlaas,
+        live_error=gateway.live_error,
+        not_ready=gateway.not_ready,
+        answer=answer,
+        answer_error=answer_error,
+    )
+
+
+def _models(settings: "ModelSettings") -> tuple[list[str], str | None]:
+    """Those whose files match the digests in their manifests."""
+    from model import manifest
+    from model.manifest import ModelError
+
+    folder = Path(settings.weights_dir)
+    found = []
+    try:
+        for name in settings.names:
+            its = manifest.read(folder, name)
+            manifest.verify(folder / its.keras_file, its.keras_sha256)
+            manifest.verify(folder / its.onnx_file, its.onnx_sha256)
+            manifest.verify(folder / its.ood_file, its.ood_sha256)
+            found.append(f"{its.name} {its.version}")
+    except ModelError as error:
+        return found, str(error)
+    return found, None
+
+
+def _topics(broker: BrokerSettings) -> tuple[Mapping[str, int] | None, str | None]:
+    from messaging.broker import BrokerError
+    from messaging.topics import partitions
+
+    if urlsplit(broker.url).scheme != "kafka":
+        return None, "it runs inside another process"
+    try:
+        return partitions(broker, _PATIENCE_S), None
+    except (BrokerError, ValueError) as error:
+        return None, str(error)
+
+
+def _worker_answers(settings: "Settings") -> bool:
+    """Whether a ping over the broker is answered, without a gateway."""
+    correlation_id = f"doctor.{uuid.uuid4().hex}"
+    try:
+        with (
+            connected(settings.broker) as broker,
+            Requester(broker, settings.topics, correlation_id) as requester,
+        ):
+            ping = Request(
+                body=b"",
+                correlation_id=correlation_id,
+                reply_to=requester.address,
+                deadline_ms=deadline_ms(_PATIENCE_S),
+                content_type=PING,
+            )
+            return requester.ask(codec.encode_request(ping), codec.decode_pong, _PATIENCE_S) is not None
+    except UserError:
+        return False
+
+
+class _Gateway(NamedTuple):
+    error: str | None = None
+    is_mlaas: bool = False
+    live_error: str | None = None
+    not_ready: str | None = None
+
+
+def _gateway(url: str) -> _Gateway:
+    import httpx
+
+    from mlaas_client import MlaasError, environment
+
+    try:
+        address = httpx.URL(url)
+        with httpx.Client(base_url=url, timeout=_PATIENCE_S, **environment.options(address)) as http:
+            live, ready = http.get("/health/live"), http.get("/health/ready")
+    except httpx.TransportError as error:
+        return _Gateway(f"{error or type(error).__name__} {environment.route(address)}".rstrip())
+    except (httpx.HTTPError, httpx.InvalidURL, MlaasError) as error:
+        return _Gateway(str(error) or type(error).__name__)
+    states = [_state(its) for its in (live, ready)]
+    if not all(states):
+        return _Gateway()
+    reasons = [str(state.get("reason", state["status"])) for state in states]
+    return _Gateway(
+        is_mlaas=True,
+        live_error=None if live.is_success else reasons[0],
+        not_ready=None if ready.is_success else reasons[1],
+    )
+
+
+def _state(response: "httpx.Response") -> dict[str, Any]:
+    """Empty if the response is not a gateway's."""
+    try:
+        state = response.json()
+    except ValueError:
+        return {}
+    return state if isinstance(state, dict) and "status" in state else {}
+
+
+def _round_trip(url: str) -> tuple[str, str | None]:
+    from mlaas_client import Client, MlaasError
+
+    started = time.monotonic()
+    try:
+        with Client(url, retries=1, timeout_s=_ROUND_TRIP_S) as client:
+            found = client.predict(made_pictures(1)[0])
+    except (MlaasError, ValueError) as error:
+        return "", str(error)
+    took_ms = (time.monotonic() - started) * 1000
+    return f"{found.model} {found.version} answered in {took_ms:.0f} ms", None
+
+
+# Concluding.
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of one check: unknown if it depends on one that failed."""
+
+    check: str
+    status: Literal["ok", "failed", "unknown"]
+    detail: str
+    fix: str = ""
+
+
+def ok(check: str, detail: str) -> Finding:
+    return Finding(check=check, status="ok", detail=detail)
+
+
+def failed(check: str, detail: str, fix: str) -> Finding:
+    return Finding(check=check, status="failed", detail=detail, fix=fix)
+
+
+def _skipped(check: str) -> Finding:
+    return Finding(check=check, status="unknown", detail="not checked: something that it needs is broken")
+
+
+def lines(found: Iterable[Finding]) -> Iterable[str]:
+    for its in found:
+        status = {"ok": "ok", "failed": "FAILED", "unknown": "--"}[its.status]
+        yield f"{status:6}  {its.check:10}  {its.detail}" + (f"; {its.fix}" if its.fix else "")
+
+
+def findings(seen: Seen) -> list[Finding]:
+    """From the model outwards: the first that failed is the one to fix."""
+    return [
+        _of_model(seen),
+        _of_broker(seen),
+        _of_topics(seen),
+        _of_worker(seen),
+        *_of_gateway(seen),
+        _of_round_trip(seen),
+    ]
+
+
+def _of_model(seen: Seen) -> Finding:
+    if seen.model_error is not None:
+        return failed("model", seen.model_error, "`git checkout weights` restores the shipped files")
+    return ok("model", f"{', '.join(seen.models)}: the files match their manifests")
+
+
+def _of_broker(seen: Seen) -> Finding:
+    if seen.broker_error is None:
+        return ok("broker", f"{seen.broker_url} answers")
+    if seen.has_own_broker:
+        return ok("broker", f"the gateway has one that answers ({_OWN_BROKER}), not {seen.broker_url}")
+    return failed(
+        "broker",
+        f"{seen.broker_url} does not answer: {seen.broker_error}",
+        "start it, or name another with --broker; `mlaas up` brings its own",
+    )
+
+
+def _of_topics(seen: Seen) -> Finding:
+    if seen.topics is None:
+        where = f"those of the gateway's broker, {_OWN_BROKER}"
+        return ok("topics", where) if seen.has_own_broker else _skipped("topics")
+    missing = [name for name in seen.wanted if name not in seen.topics]
+    if missing and not seen.creates_topics:
+        return failed(
+            "topics", f"the broker has no {', '.join(missing)}", "`mlaas topics create` creates them"
+        )
+    fewer = [
+        f"{name} has {seen.topics[name]} partitions instead of {wanted}"
+        for name, wanted in seen.wanted.items()
+        if seen.topics.get(name, wanted) < wanted
+    ]
+    if fewer:
+        return ok("topics", f"all exist; {', '.join(fewer)}, which limits how many workers share the work")
+    return ok("topics", ", ".join(f"{name} ({count})" for name, count in seen.wanted.items()))
+
+
+def _of_worker(seen: Seen) -> Finding:
+    if seen.worker or seen.is_ready:
+        return ok("worker", "answers")
+    if seen.worker is None and not seen.has_own_broker:
+        return _skipped("worker")
+    detail = "none answers" if seen.worker is not None else f"the gateway reports: {seen.not_ready}"
+    fix = "`mlaas worker` starts one; if one is running, its log says why it does not answer"
+    return failed("worker", detail, fix)
+
+
+def _of_gateway(seen: Seen) -> Iterable[Finding]:
+    if seen.gateway_error is not None or not seen.is_mlaas:
+        if seen.gateway_error is not None:
+            fix = "`mlaas up` starts everything, `mlaas gateway` only this; --url names another"
+            yield failed("port", f"nothing answers at {seen.url}: {seen.gateway_error}", fix)
+        else:
+            fix = "start mlaas on another --port, and pass its URL to --url"
+            yield failed("port", f"what answers at {seen.url} is not mlaas", fix)
+        yield from map(_skipped, ("live", "ready"))
+        return
+    yield ok("port", f"{seen.url} is mlaas")
+    if seen.live_error is not None:
+        yield failed("live", seen.live_error, "restart the gateway")
+    else:
+        yield ok("live", "the gateway works")
+    if seen.not_ready is not None:
+        fix = "fix what failed above; the gateway recovers by itself"
+        yield failed("ready", f"no picture would be answered: {seen.not_ready}", fix)
+    else:
+        yield ok("ready", "pictures are answered")
+
+
+def _of_round_trip(seen: Seen) -> Finding:
+    if not seen.is_ready:
+        return _skipped("round trip")
+    if seen.answer_error is not None:
+        return failed("round trip", seen.answer_error, "the logs of gateway and worker say more")
+    return ok("round trip", seen.answer)
 
 
 COMMANDS = (doctor,)

@@ -1,23 +1,25 @@
-"""jobs, models: what the gateway has."""
+"""jobs, models: what the gateway keeps."""
 
 import json
 from typing import TYPE_CHECKING
 
 import click
 
-from mlaas.commands.ask import FILES, JSON, MODE, MODEL, URL, is_json, show
+from mlaas.commands import FILES, JSON, MODE, MODEL, URL, aligned, harmless, is_json
+from mlaas.commands.predict import answer, gateway, named, show
+from mlaas.errors import UserError
 
 if TYPE_CHECKING:
     from messaging.contract import Mode
     from mlaas_client import Job
 
 ID = click.argument("job_id", metavar="ID")
-_PATIENCE_S = 20.0
+_LONGEST_WAIT_S = 20.0
 
 
 @click.group()
 def jobs() -> None:
-    """Hand pictures over now, get the answers later."""
+    """Submit pictures now, get the answers later."""
 
 
 @jobs.command()
@@ -29,33 +31,29 @@ def jobs() -> None:
 def submit(
     files: tuple[str, ...], url: str | None, model: str | None, mode: "Mode | None", as_json: bool
 ) -> None:
-    """Hand pictures over. Prints the job's id, for `mlaas jobs get`."""
-    from mlaas import asking
-
-    its = list(asking.named(files))
+    """Submit pictures. Prints the job's id, for `mlaas jobs get`."""
+    its = list(named(files))
     for name, picture in its:
         if not (isinstance(picture, bytes) or picture.is_file()):
-            raise click.ClickException(f"{name}: no such file; nothing was handed over")
+            raise UserError(f"{name}: no such file; nothing was submitted")
     if not its:
-        raise click.ClickException(f"no pictures in {', '.join(files)}")
-    with asking.client(url) as client:
+        raise UserError(f"no pictures in {', '.join(files)}")
+    with gateway(url) as client:
         job = client.submit([named.picture for named in its], model=model, mode=mode)
     click.echo(json.dumps(job.raw) if as_json else job.id)
 
 
 @jobs.command()
 @ID
-@click.option("--wait", is_flag=True, help="Until it is over.")
+@click.option("--wait", is_flag=True, help="Wait until the job is over.")
 @URL
 @JSON
 def get(job_id: str, wait: bool, url: str | None, as_json: bool) -> None:
-    """Print what is known of a job: its finished pictures as `mlaas predict` does, or all of it by --json."""
-    from mlaas import asking
-
-    with asking.client(url) as client:
-        job = client.result(job_id, wait_s=_PATIENCE_S if wait else 0)
+    """Print a job's finished pictures as `mlaas predict` does; with --json, the whole job."""
+    with gateway(url) as client:
+        job = client.result(job_id, wait_s=_LONGEST_WAIT_S if wait else 0)
         while wait and not job.is_over:
-            job = client.result(job_id, wait_s=_PATIENCE_S)
+            job = client.result(job_id, wait_s=_LONGEST_WAIT_S)
     _print(job, as_json)
 
 
@@ -64,20 +62,18 @@ def get(job_id: str, wait: bool, url: str | None, as_json: bool) -> None:
 @URL
 @JSON
 def cancel(job_id: str, url: str | None, as_json: bool) -> None:
-    """Give a job up. What is finished is kept, and printed."""
-    from mlaas import asking
-
-    with asking.client(url) as client:
-        _print(client.cancel(job_id), as_json)
+    """Cancel a job. Finished pictures are kept, and printed."""
+    with gateway(url) as client:
+        job = client.cancel(job_id)
+    _print(job, as_json)
 
 
 def _print(job: "Job", as_json: bool) -> None:
-    from mlaas import asking
-
     click.echo(f"{job.id}: {job.status}, {job.completed} of {job.total}", err=True)
     if as_json:
-        return click.echo(json.dumps(job.raw))
-    show([asking.answer(item.filename, item.outcome) for item in job.items], as_json)
+        click.echo(json.dumps(job.raw))
+    else:
+        show([answer(item.filename, item.outcome) for item in job.items], as_json)
 
 
 @click.command()
@@ -85,10 +81,7 @@ def _print(job: "Job", as_json: bool) -> None:
 @JSON
 def models(url: str | None, as_json: bool) -> None:
     """List the models that are served."""
-    from mlaas import asking
-    from mlaas.columns import aligned, harmless
-
-    with asking.client(url) as client:
+    with gateway(url) as client:
         served = client.models()
     if is_json(as_json):
         for model in served:

@@ -1,39 +1,43 @@
-"""keys new."""
+"""keys: making API keys of the gateway."""
 
 import secrets
 from pathlib import Path
 
 import click
 
+from mlaas.errors import UserError
+
 _PREFIX = "mlaas_"
 _RANDOM_BYTES = 32
 
 
-@click.group()
+@click.group(short_help="Make API keys for the gateway.")
 def keys() -> None:
-    """The API keys of the gateway: gateway.api_keys_file has their digests."""
+    """The API keys of the gateway; gateway.api_keys_file has their digests."""
 
 
 @keys.command()
 @click.argument("name")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="At most so many a second.")
-@click.option("--burst", type=click.IntRange(min=1), help="So many at once after a pause.  [default: --rate]")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Limits the requests per second.")
+@click.option(
+    "--burst", type=click.IntRange(min=1), help="Requests at once after a pause.  [default: --rate]"
+)
 @click.option(
     "--file",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Add the line to this file instead of printing it.",
 )
 def new(name: str, rate: float | None, burst: int | None, file: Path | None) -> None:
-    """Make a key for NAME. It is printed here and kept nowhere; the file gets its digest.
+    """Make a key for NAME, and print it. It is stored nowhere: the file gets its digest.
 
-    A NAME that has a key in the file may get another, with the same rate, so that one can replace the other.
+    A NAME that already has a key in the file gets another one with the same rate, to replace the first.
     """
     from gateway.api_keys import NAME_IS, digest_of, is_name
 
     if not is_name(name):
         raise click.BadParameter(NAME_IS, param_hint="NAME")
     if burst is not None and rate is None:
-        raise click.UsageError("--burst goes with --rate")
+        raise click.UsageError("--burst needs --rate")
     key = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     start = f"{name} {digest_of(key)}"
     limits = tuple(_number(limit) for limit in (rate, burst) if limit is not None)
@@ -42,12 +46,12 @@ def new(name: str, rate: float | None, burst: int | None, file: Path | None) -> 
         click.echo(f"added to {file}: {line}", err=True)
     else:
         line = " ".join((start, *limits))
-        click.echo(f"for gateway.api_keys_file:\n{line}\n\nthe key, which is not shown again:", err=True)
+        click.echo(f"for gateway.api_keys_file:\n{line}\n\nthe key, shown only once:", err=True)
     click.echo(key)
 
 
 def _add(name: str, start: str, limits: tuple[str, ...], file: Path) -> str:
-    """The line that was added."""
+    """Returns the line that was added."""
     from gateway.api_keys import KeyFileError, parse
 
     try:
@@ -59,9 +63,9 @@ def _add(name: str, start: str, limits: tuple[str, ...], file: Path) -> str:
         with file.open("a", encoding="utf-8") as target:
             target.write(f"{ended}{line}\n")
     except OSError as error:
-        raise click.ClickException(f"cannot write {file}: {error.strerror}") from error
+        raise UserError(f"cannot write {file}: {error.strerror}") from error
     except KeyFileError as error:
-        raise click.ClickException(f"{file}: {error}") from error
+        raise UserError(f"{file}: {error}") from error
     return line
 
 

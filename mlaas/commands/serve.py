@@ -1,14 +1,16 @@
-"""up, gateway, worker."""
+"""up, gateway, worker: the commands that serve."""
 
 import errno
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
-from mlaas.chosen import Chosen, pass_chosen
+from mlaas.commands import BROKER, Chosen, pass_chosen
+from mlaas.errors import UserError, broker_errors, reported, require
 
 if TYPE_CHECKING:
     from mlaas.settings import Settings
@@ -16,16 +18,17 @@ if TYPE_CHECKING:
 _TAKEN = (errno.EADDRINUSE, errno.EACCES)
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
-BROKER = click.option(
-    "--broker", metavar="URL", help="kafka://host:9092.  [default: broker.url; for `up` embedded://]"
-)
+HOST = click.option("--host", help="The address to listen on.")
+PORT = click.option("--port", type=int, help="The port to listen on; 0 takes a free one.")
+GATEWAYS = click.option("--gateways", type=int, help="The number of gateway processes, which share the port.")
+WORKERS = click.option("--workers", type=int, help="The number of worker processes.")
 
 
-@click.command(short_help="Start everything on this machine; Ctrl-C ends it.")
-@click.option("--host", help="Address to listen on.")
-@click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
-@click.option("--gateways", type=int, help="How many gateway processes share the port.")
-@click.option("--workers", type=int, help="How many worker processes.")
+@click.command(short_help="Start everything on this machine, until Ctrl-C.")
+@HOST
+@PORT
+@GATEWAYS
+@WORKERS
 @BROKER
 @pass_chosen
 def up(
@@ -36,13 +39,10 @@ def up(
     workers: int | None,
     broker: str | None,
 ) -> None:
-    """Start everything: worker, gateway, and a broker inside this process unless you have set another.
-
-    Ctrl-C ends it.
-    """
-    from mlaas.extras import require
-
+    """Start worker, gateway, and a broker inside this process unless you have set another. Ctrl-C ends it."""
     require("gateway", "worker")
+    from gateway.api_keys import KeyFileError
+    from mlaas.up import StartFailed
     from mlaas.up import up as run
 
     settings = chosen.load(
@@ -54,7 +54,12 @@ def up(
         gateway__processes=gateways,
         worker__processes=workers,
     )
-    with _bad_address_explained(settings):
+    with (
+        _address_errors(settings),
+        broker_errors(),
+        reported(1, StartFailed),
+        reported(os.EX_CONFIG, KeyFileError),
+    ):
         run(settings, _announce)
 
 
@@ -63,11 +68,11 @@ def _announce(url: str) -> None:
     click.echo(f"  curl -F file=@samples/sandal.png {url}/predict\n")
 
 
-@click.command()
-@click.option("--host", help="Address to listen on.")
-@click.option("--port", type=int, help="Port to listen on; 0 takes a free one.")
-@click.option("--fd", type=int, hidden=True, help="A socket that is bound already; others may share it.")
-@click.option("--gateways", type=int, help="How many processes share the port.")
+@click.command(short_help="Answer HTTP requests.")
+@HOST
+@PORT
+@click.option("--fd", type=int, hidden=True, help="A bound socket, which other processes may share.")
+@GATEWAYS
 @BROKER
 @pass_chosen
 def gateway(
@@ -78,8 +83,10 @@ def gateway(
     gateways: int | None,
     broker: str | None,
 ) -> None:
-    """Answer HTTP. Runs without a broker, too, and says so until there is one."""
-    gc.disable()  # until serve() has made all: what is loaded stays, and is long to look through
+    """Answer HTTP requests. Without a broker, it answers that it is not ready, until there is one."""
+    gc.disable()  # until serve() has built everything: what is loaded stays, and takes long to scan
+    from gateway.api_keys import KeyFileError
+    from gateway.jobs.store import StoreError
     from mlaas.run_gateway import run, run_several
 
     settings = chosen.load(
@@ -89,44 +96,49 @@ def gateway(
         gateway__port=port,
         gateway__processes=gateways,
     )
-    with _bad_address_explained(settings):
+    with (
+        _address_errors(settings),
+        broker_errors(),
+        reported(os.EX_CONFIG, KeyFileError, StoreError),
+    ):
         if settings.gateway.processes == 1 or fd is not None:
             run(settings, fd)
         else:
             run_several(settings)
 
 
-@click.command()
-@click.option("--workers", type=int, help="How many worker processes.")
+@click.command(short_help="Run the model on incoming pictures.")
+@WORKERS
 @BROKER
 @pass_chosen
 def worker(chosen: Chosen, workers: int | None, broker: str | None) -> None:
-    """Run the model over what comes in. Finishes the batch in hand before it ends."""
-    from mlaas.extras import require
-
+    """Run the model on incoming pictures. Before it ends, it finishes the batch at hand."""
     require("worker")
     settings = chosen.load("worker", broker__url=broker, worker__processes=workers)
     if settings.worker.processes == 1:
         from mlaas.run_worker import run
     else:
         from mlaas.run_worker import run_several as run
-    with _bad_address_explained(settings):
+    from worker.model_process import ModelUnavailable
+
+    with _address_errors(settings), broker_errors(), reported(os.EX_DATAERR, ModelUnavailable):
         run(settings)
 
 
 @contextmanager
-def _bad_address_explained(settings: "Settings") -> Iterator[None]:
+def _address_errors(settings: "Settings") -> Iterator[None]:
+    """Turns the errors of listening into UserError."""
     try:
         yield
     except OSError as error:
-        is_host = (error.errno or 0) < 0 or error.errno in _NOT_HERE  # below 0 are the numbers of getaddrinfo
+        is_host = (error.errno or 0) < 0 or error.errno in _NOT_HERE  # getaddrinfo's are negative
         if not (is_host or error.errno in _TAKEN):
             raise
         where = error.filename or f"{settings.gateway.host}:{settings.gateway.port}"
-        its_own = ("--host", "--port, or 0 for a free one")
-        host, port = ("metrics_host", "metrics_port") if error.filename else its_own
-        mend = f"name an address of this machine with {host}" if is_host else f"choose another with {port}"
-        raise click.ClickException(f"cannot listen on {where}: {error.strerror}; {mend}") from error
+        options = ("--host", "--port, or 0 for a free one")
+        host, port = ("metrics_host", "metrics_port") if error.filename else options
+        hint = f"name an address of this machine with {host}" if is_host else f"choose another with {port}"
+        raise UserError(f"cannot listen on {where}: {error.strerror}", hint) from error
 
 
 COMMANDS = (up, gateway, worker)

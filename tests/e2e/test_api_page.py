@@ -152,10 +152,11 @@ def test_how_much_it_takes(typed: Run) -> None:
     assert (open_["answers"], open_["rate_per_s"], open_["errors"]) == (40, 20, {})
 
 
-def test_receive_prints_the_answer_to_what_send_publishes(shell: Callable[..., str]) -> None:
-    receive, send = re.findall(
+def test_send_waits_for_the_answers_or_receive_prints_them(shell: Callable[..., str]) -> None:
+    send_and_wait, receive, send = re.findall(
         r"^    (mlaas .*?)(?: &)?$", SECTIONS["Straight onto the broker"], re.MULTILINE
     )
+    assert shell("sh", send_and_wait).count('"probabilities"') == 2
     listening = "until grep -q listening $LOG; do sleep 0.1; done"
     script = f"export LOG=$(mktemp); {receive} 2>$LOG & {listening}; {send} >/dev/null; wait $!"
     assert '"probabilities"' in shell("sh", script)

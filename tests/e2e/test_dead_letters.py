@@ -150,7 +150,7 @@ def test_a_replayed_letter_is_answered_and_stays(shell: Shell, letters: list[str
 def test_replaying_all_asks_first_and_deletes_only_when_told(shell: Shell, letters: list[str]) -> None:
     refused = shell.dlq("replay", "--all")
     assert refused.returncode == 2
-    assert "Replay 3 letters? Nobody can be asked here: say --yes" in refused.stderr
+    assert "Replay 3 letters? There is no terminal to ask on: add --yes" in refused.stderr
     assert shell.dlq_on_a_terminal("replay", "--all", typed="n\n")[0] == 1
     assert shell.dlq("replay", "--all", "--yes").stdout.count("answered: Sandal") == 3
     assert shell.letters() == letters
@@ -181,7 +181,7 @@ def test_what_lies_behind_a_letter_that_is_refused_again_is_kept(shell: Shell) -
 def test_purging_asks_first(shell: Shell, letters: list[str]) -> None:
     refused = shell.dlq("purge")
     assert refused.returncode == 2
-    assert "Delete 3 letters for good? Nobody can be asked here: say --yes" in refused.stderr
+    assert "Delete 3 letters for good? There is no terminal to ask on: add --yes" in refused.stderr
     code, shown = shell.dlq_on_a_terminal("purge", typed="n\n")
     assert code == 1
     assert "nothing was done" in shown
@@ -198,20 +198,20 @@ def test_purging_asks_first(shell: Shell, letters: list[str]) -> None:
 def test_a_letter_that_is_not_there_is_said_in_one_line(shell: Shell, arguments: list[str]) -> None:
     said = shell.dlq(*arguments, "99:0")
     assert said.returncode == os.EX_NOINPUT
-    assert one_line(said) == "mlaas: no letter 99:0: partitions are 0 to 11; `mlaas dlq ls` shows all"
+    assert one_line(said) == "mlaas: no letter 99:0: partitions are 0 to 11; `mlaas dlq ls` lists them all"
 
 
 def test_what_is_no_place_is_a_wrong_use(shell: Shell) -> None:
     said = shell.dlq("show", "5")
     assert said.returncode == 2
-    assert "'5' is not PARTITION:OFFSET, as 3:12" in said.stderr
+    assert "'5' is not PARTITION:OFFSET, such as 3:12" in said.stderr
 
 
 @pytest.mark.parametrize(
     ("broker", "hint"),
     [
         ("kafka://user:secret@127.0.0.1:1", "is it running? --broker takes another URL"),
-        ("embedded://", "name the broker that it prints"),
+        ("embedded://", "pass the URL of the broker that it printed"),
     ],
 )
 def test_a_broker_that_is_not_there_is_said_in_one_line(shell: Shell, broker: str, hint: str) -> None:

@@ -108,7 +108,7 @@ def test_doctor_names_one_missing_part_after_the_other(apache_kafka: LocalKafka)
 
 def test_topics_are_created_by_command_and_that_is_safe_to_repeat(apache_kafka: LocalKafka) -> None:
     theirs = environment(apache_kafka)
-    for expected in ("created", "there already"):
+    for expected in ("created", "exists already"):
         with service("topics", "create", **theirs) as creating:
             assert creating.wait() == 0
         assert creating.output.count(expected) == 6

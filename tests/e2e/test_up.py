@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import signal
 import socket
@@ -25,6 +26,7 @@ from tests.e2e.services import (
     descendants,
     is_alive,
     label_of,
+    mlaas,
     predict,
     service,
     until,
@@ -167,6 +169,22 @@ def test_the_broker_can_be_spoken_to_directly(running: tuple[Service, str]) -> N
     assert '"Sandal": 0.9' in receiving.output or '"Sandal": 1.0' in receiving.output
 
 
+def test_the_answers_can_be_waited_for_without_a_gateway(running: tuple[Service, str]) -> None:
+    url = running[0].wait_for(r"embedded broker at (kafka://\S+)")[1]
+    told = mlaas("send", "--wait", "--broker", url, "samples/sandal.png", "samples/bag.png")
+    assert told.returncode == 0, told.stderr
+    answers = {its["file"]: its["probabilities"] for its in map(json.loads, told.stdout.splitlines())}
+    best = {file: max(probabilities, key=probabilities.get) for file, probabilities in answers.items()}
+    assert best == {"samples/sandal.png": "Sandal", "samples/bag.png": "Bag"}
+    told = mlaas("send", "--wait", "--broker", url, "README.md")
+    assert told.returncode == 1
+    assert json.loads(told.stdout)["error"]["code"] == "invalid_picture"
+    nobody = {"MLAAS_TOPICS__REQUESTS": "nobody", "MLAAS_GATEWAY__REPLY_TIMEOUT_MS": "200"}
+    told = mlaas("send", "--wait", "--broker", url, "samples/bag.png", **nobody)
+    assert (told.returncode, told.stdout) == (os.EX_UNAVAILABLE, "")
+    assert "1 of 1 pictures were not answered within 0.2 s; is a worker running?" in told.stderr
+
+
 def test_a_killed_worker_is_replaced_and_who_asks_meanwhile_is_answered(
     running: tuple[Service, str],
 ) -> None:
@@ -185,7 +203,7 @@ def test_a_killed_worker_is_replaced_and_who_asks_meanwhile_is_answered(
 def test_its_end_leaves_no_process_behind(how: signal.Signals) -> None:
     with up("--workers", "2") as (service_, _):
         below = descendants(service_.process.pid)
-        assert len(below) == 5, below  # a gateway, two workers, two model processes
+        assert len(below) >= 5, below  # a gateway, two workers, two model processes, and perhaps decoders
         code = service_.stop(how)
         until(lambda: not any(is_alive(pid) for pid in below), "the end of all processes")
     assert code == (0 if how != signal.SIGKILL else -signal.SIGKILL)

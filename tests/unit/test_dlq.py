@@ -2,16 +2,19 @@
 
 import json
 import threading
+import time
 
 import pytest
 from msgspec.structs import replace
 
 from messaging import codec, dead_letters
-from messaging.broker import Broker, Delivery, Message, NotSupported
+from messaging.broker import Broker, Delivery, Message
 from messaging.contract import ErrorCode, Reply, sha256_of
 from messaging.memory import MemoryBroker
-from mlaas import dlq, letters
-from mlaas.dlq import NoSuchLetter, NotAnswered, Place
+from mlaas.commands import dlq
+from mlaas.commands.broker import Requester
+from mlaas.commands.dlq import Place
+from mlaas.errors import UserError
 from tests import fragile_model
 from tests.unit.workers import SANDAL, SETTINGS, Running, worker
 
@@ -33,15 +36,14 @@ def broker() -> MemoryBroker:
 
 def replay_all(running: Running, timeout_s: float = 60) -> list[tuple[str, ErrorCode | None]]:
     records = running.broker.records(DEAD)
-    inbox = running.broker.open_inbox(SETTINGS.topics.replies, "replay")
-    taken = dlq.every(records, records.bounds())
-    answers = dlq.replay(running.broker, inbox, SETTINGS.topics.requests, taken, timeout_s=timeout_s)
-    return [(str(Place.of(letter)), reply.error and reply.error.code) for letter, reply in answers]
+    with Requester(running.broker, SETTINGS.topics, "replay") as requester:
+        answers = dlq.replayed(requester, dlq.every(records, records.bounds()), timeout_s)
+        return [(str(Place.of(letter)), reply.error and reply.error.code) for letter, reply in answers]
 
 
 @pytest.mark.parametrize("text", ["3", "3:", ":3", "-1:3", "3:x", "3:1:2", "٣:1", "1:" + 30 * "9"])
 def test_a_place_is_two_numbers(text: str) -> None:
-    with pytest.raises(ValueError, match="is not PARTITION:OFFSET, as 3:12"):
+    with pytest.raises(ValueError, match="is not PARTITION:OFFSET, such as 3:12"):
         Place.parse(text)
     assert str(Place.parse("3:12")) == "3:12"
 
@@ -64,7 +66,7 @@ def test_letters_are_found_in_the_order_asked_for(broker: MemoryBroker) -> None:
 def test_a_letter_that_is_not_there_is_said_before_any_is_used(
     broker: MemoryBroker, place: Place, has: str
 ) -> None:
-    with pytest.raises(NoSuchLetter, match=f"no letter {place}: {has}; `mlaas dlq ls`"):
+    with pytest.raises(UserError, match=f"no letter {place}: {has}; `mlaas dlq ls` lists"):
         dlq.find(broker.records(DEAD), [Place(0, 0), place])
 
 
@@ -75,7 +77,7 @@ def test_what_goes_before_a_letter() -> None:
     assert dlq.up_to(bounds, Place(0, 3)) == {}
     assert dlq.up_to_end(bounds) == {0: 9}
     assert dlq.count(bounds, {0: 5}) == 2
-    with pytest.raises(NoSuchLetter, match="partitions are 0 to 2"):
+    with pytest.raises(UserError, match="partitions are 0 to 2"):
         dlq.up_to(bounds, Place(3, 1))
 
 
@@ -88,7 +90,7 @@ def test_nothing_is_deleted_that_was_not_answered() -> None:
 @pytest.mark.parametrize("url", ["embedded://", "memory://"])
 def test_a_broker_that_lives_in_another_process_is_not_looked_for_in_this_one(url: str) -> None:
     settings = replace(SETTINGS, broker=replace(SETTINGS.broker, url=url))
-    with pytest.raises(NotSupported, match="--broker URL"), dlq.opened(settings):
+    with pytest.raises(UserError, match="to --broker"), dlq.opened(settings):
         pass
 
 
@@ -131,8 +133,7 @@ def test_what_the_worker_refuses_is_said() -> None:
 
 def test_a_reply_that_cannot_be_the_letters_is_passed_over(broker: MemoryBroker) -> None:
     records = broker.records(DEAD)
-    requests = broker.subscribe("requests", "g")
-    inbox = broker.open_inbox(SETTINGS.topics.replies, "replay")
+    requests = broker.subscribe(SETTINGS.topics.requests, "g")
     true = Reply(sha256=sha256_of(b""), model="m", probabilities={"a": 1.0})
 
     def answer() -> None:
@@ -143,21 +144,20 @@ def test_a_reply_that_cannot_be_the_letters_is_passed_over(broker: MemoryBroker)
 
     answering = threading.Thread(target=answer)
     answering.start()
-    letters = dlq.every(records, records.bounds())
-    assert next(dlq.replay(broker, inbox, "requests", letters, timeout_s=20))[1] == true
+    with Requester(broker, SETTINGS.topics, "replay") as requester:
+        assert next(dlq.replayed(requester, dlq.every(records, records.bounds()), 20))[1] == true
     answering.join()
 
 
 def test_without_a_worker_the_replay_ends_at_the_first_letter(broker: MemoryBroker) -> None:
     records = broker.records(DEAD)
-    inbox = broker.open_inbox(SETTINGS.topics.replies, "replay")
-    asked = dlq.replay(
-        broker, inbox, "requests", dlq.every(records, records.bounds()), timeout_s=0.01, wall_clock=lambda: 7
-    )
-    with pytest.raises(NotAnswered, match=r"0:0 was not answered within 0.01 s.* is a worker alive"):
-        next(asked)
-    (request,) = broker.records("requests").read(0, range(9))
-    assert request.message.headers["deadline_ms"] == "7010"
+    before = time.time()
+    with Requester(broker, SETTINGS.topics, "replay") as requester:
+        asked = dlq.replayed(requester, dlq.every(records, records.bounds()), 0.01)
+        with pytest.raises(UserError, match=r"0:0 was not answered within 0.01 s.* is a worker running"):
+            next(asked)
+    (request,) = broker.records(SETTINGS.topics.requests).read(0, range(9))
+    assert before + 0.01 <= int(request.message.headers["deadline_ms"]) / 1000 + 0.001 <= time.time() + 0.02
 
 
 def test_no_control_character_reaches_the_terminal() -> None:
@@ -173,15 +173,15 @@ def test_no_control_character_reaches_the_terminal() -> None:
     }
     delivery = Delivery(Message(b"\x1b[2J", headers), DEAD, 0, 0, 0)
     letter = dead_letters.decode_letter(delivery)
-    shown = [*letters.table([letter]), *letters.details(delivery).split("\n")]
-    shown += [letters.as_json(letter), letters.details_as_json(delivery)]
+    shown = [*dlq.table([letter]), *dlq.details(delivery).split("\n")]
+    shown += [json.dumps(dlq.facts(letter)), dlq.details_as_json(delivery)]
     assert all(line.isprintable() for line in shown), shown
-    assert "\\x1b]0;owned\\x07\\r\\n\\xff" in letters.details(delivery)
+    assert "\\x1b]0;owned\\x07\\r\\n\\xff" in dlq.details(delivery)
 
 
 def test_a_table_has_a_line_for_each_with_long_reasons_cut(broker: MemoryBroker) -> None:
     bury(broker, b"12345", "r" * 100, correlation_id="abc", model="m")
-    title, *lines = letters.table(dlq.summaries(broker.records(DEAD), None))
+    title, *lines = dlq.table(dlq.summaries(broker.records(DEAD), None))
     assert title.split() == ["LETTER", "WHEN", "(UTC)", "BYTES", "MODEL", "REQUEST", "ORIGINAL", "REASON"]
     assert lines[0].split()[0] == "0:0"
     assert lines[0].endswith("-      -        predict.requests/5@42  reason 0")
@@ -190,7 +190,7 @@ def test_a_table_has_a_line_for_each_with_long_reasons_cut(broker: MemoryBroker)
 
 def test_json_names_the_letter_as_the_command_line_takes_it(broker: MemoryBroker) -> None:
     (letter,) = dlq.summaries(broker.records(DEAD), 1)
-    facts = json.loads(letters.as_json(letter))
+    facts = json.loads(json.dumps(dlq.facts(letter)))
     assert facts.pop("at").endswith("Z")
     assert facts == {
         "letter": "0:4",

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from mlaas.chosen import Chosen
-from mlaas.commands.evaluate import evaluate as command
+from mlaas.commands import Chosen
+from mlaas.commands.train import evaluate as command
 from model import classifier as classifiers
 from model.classifier import Predictions
 from model.training import dataset, ood_sets

@@ -51,7 +51,7 @@ def test_what_cannot_be_is_said_and_the_file_stays_as_it_was(tmp_path: Path) -> 
     before = file.read_text()
     for arguments, says in {
         ("a/b",): "a name is",
-        ("phone", "--burst", "3"): "--burst goes with --rate",
+        ("phone", "--burst", "3"): "--burst needs --rate",
         ("phone", "--rate", "0"): "range",
         ("phone", "--rate", "3"): "another rate",
     }.items():

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.liveness import Liveness
-from mlaas.checkup import Finding, Seen, findings, lines
+from mlaas.commands.doctor import Finding, Seen, findings, lines
 
 SOUND = Seen(
     models=["fashion-mnist 1.0.0"],
@@ -60,12 +60,12 @@ def test_the_broken_link_is_the_first_that_failed_and_has_its_cure(
     changes: dict[str, object], first: str
 ) -> None:
     assert broken(**changes)[0] == first
-    assert all(its.mend for its in findings(replace(SOUND, **changes)) if its.status == "failed")
+    assert all(its.fix for its in findings(replace(SOUND, **changes)) if its.status == "failed")
 
 
 def test_a_broker_inside_mlaas_up_is_no_failure() -> None:
     assert broken(**AWAY) == []
-    assert "inside `mlaas up`" in found("broker", **AWAY).said
+    assert "inside `mlaas up`" in found("broker", **AWAY).detail
 
 
 def test_a_dead_worker_is_not_blamed_on_a_broker_that_is_inside_mlaas_up() -> None:
@@ -97,8 +97,8 @@ def test_a_worker_can_be_sound_without_a_gateway() -> None:
 def test_fewer_partitions_are_said_and_missing_topics_fail_unless_the_broker_makes_them() -> None:
     fewer = {"topics": {"requests": 4, "replies": 12}}
     assert found("topics", **fewer).status == "ok"
-    assert "requests has 4 partitions of 12" in found("topics", **fewer).said
-    assert found("topics", topics={}).mend == "`mlaas topics create` makes them"
+    assert "requests has 4 partitions instead of 12" in found("topics", **fewer).detail
+    assert found("topics", topics={}).fix == "`mlaas topics create` creates them"
     assert found("topics", topics={}, creates_topics=True).status == "ok"
 
 

@@ -1,26 +1,36 @@
 """What the asking commands print, and which files they take."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from messaging.broker import BrokerUnavailable
-from mlaas import answers
-from mlaas.answers import Answer
-from mlaas.arrivals import Arrivals, Listing, Stamp, look
-from mlaas.asking import PICTURES, named
-from mlaas.columns import aligned
-from mlaas.hints import with_hint
+from messaging.broker import BrokerError, BrokerUnavailable
+from mlaas.commands import aligned
+from mlaas.commands.predict import (
+    Answer,
+    Arrivals,
+    Listing,
+    Stamp,
+    answer,
+    failures,
+    json_line,
+    look,
+    named,
+    row,
+    table,
+)
+from mlaas.errors import UserError, broker_errors, of_gateway
 from mlaas_client.errors import NotFound, Refused, Unavailable, of_problem
 
 BAG = Answer("a/bag.png", {"label": "Bag", "confidence": 0.5, "warnings": ["blurred", "dark"]})
 BOOT = Answer("boot.png", {"label": "Ankle boot", "confidence": 1.0, "warnings": []})
-BAD = Answer("bad.png", None, of_problem({"title": "Not a picture", "detail": "no", "status": 422}, 422))
+BAD = answer("bad.png", of_problem({"title": "Not a picture", "detail": "no", "status": 422}, 422))
 
 
 def test_the_table_is_aligned_and_leaves_failures_out() -> None:
-    assert list(answers.table([BAG, BAD, BOOT])) == [
+    assert list(table([BAG, BAD, BOOT])) == [
         "FILE       LABEL       CONFIDENCE  WARNINGS",
         "a/bag.png  Bag              50.0%  blurred; dark",
         "boot.png   Ankle boot      100.0%",
@@ -28,44 +38,49 @@ def test_the_table_is_aligned_and_leaves_failures_out() -> None:
 
 
 def test_without_any_answer_there_is_no_table() -> None:
-    assert list(answers.table([BAD])) == []
+    assert list(table([BAD])) == []
 
 
 def test_a_row_of_a_stream_is_aligned_with_the_next() -> None:
-    (first,), (second,) = answers.row(BAG), answers.row(BOOT)
+    (first,), (second,) = row(BAG), row(BOOT)
     assert first.index("Bag") == second.index("Ankle boot")
-    assert list(answers.row(BAD)) == []
+    assert list(row(BAD)) == []
 
 
 def test_a_json_line_has_the_file_and_what_the_gateway_said() -> None:
-    assert json.loads(answers.as_json(BAG)) == {"file": "a/bag.png", **(BAG.prediction or {})}
-    failed = json.loads(answers.as_json(BAD))
+    assert json.loads(json_line(BAG)) == {"file": "a/bag.png", **(BAG.prediction or {})}
+    failed = json.loads(json_line(BAD))
     assert (failed["file"], failed["problem"]["status"]) == ("bad.png", 422)
 
 
 def test_a_failure_is_one_line_with_what_to_do() -> None:
-    away = Answer("x.png", None, Unavailable("No worker:\nnone"))
-    assert list(answers.failures([BAG, BAD, away])) == [
+    away = answer("x.png", Unavailable("No worker:\nnone"))
+    assert list(failures([BAG, BAD, away])) == [
         "bad.png: Not a picture: no",
-        "x.png: No worker: none; `mlaas doctor` names the part that is missing",
+        "x.png: No worker: none; `mlaas doctor` names the missing part",
     ]
 
 
 def test_a_file_name_cannot_move_the_cursor() -> None:
     evil = Answer("\x1b[2Jx.png\n", {"label": "Bag", "confidence": 0.5, "warnings": []})
-    assert all("\x1b" not in line and "\n" not in line for line in answers.table([evil]))
-    assert "\\x1b[2Jx.png" in next(iter(answers.row(evil)))
+    assert all("\x1b" not in line and "\n" not in line for line in table([evil]))
+    assert "\\x1b[2Jx.png" in next(iter(row(evil)))
 
 
 def test_a_hint_names_the_request_and_is_left_out_where_the_detail_says_it_all() -> None:
     problem = {"title": "T", "status": 500, "request_id": "r7"}
-    assert with_hint(of_problem(problem, 500)) == "T; the gateway's log says more (request r7)"
+    assert str(of_gateway(of_problem(problem, 500))) == "T; the gateway's log says more (request r7)"
     unknown = {"type": "urn:mlaas:problem:unknown-model", "title": "Unknown model", "detail": "served: a"}
-    assert with_hint(of_problem(unknown, 404)) == "Unknown model: served: a"
-    assert with_hint(NotFound("Not Found")).startswith("Not Found; is this a gateway")
-    assert with_hint(Refused("as it is")) == "as it is"
-    assert "is it running?" in with_hint(BrokerUnavailable("no broker answers"))
-    assert with_hint(ValueError("two\nlines")) == "two lines"
+    assert str(of_gateway(of_problem(unknown, 404))) == "Unknown model: served: a"
+    assert str(of_gateway(NotFound("Not Found"))).startswith("Not Found; is this an mlaas gateway")
+    assert str(of_gateway(Refused("two\nlines"))) == "two lines"
+
+
+def test_a_broker_that_does_not_answer_has_a_hint_and_an_exit_status() -> None:
+    for error, hint in ((BrokerUnavailable("away"), "away; is it running?"), (BrokerError("full"), "full")):
+        with pytest.raises(UserError, match=hint) as caught, broker_errors():
+            raise error
+        assert caught.value.exit_code == os.EX_UNAVAILABLE
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
@@ -129,9 +144,9 @@ def test_what_could_not_be_asked_about_is_given_out_again() -> None:
 def test_hidden_files_and_other_types_are_not_looked_at(tmp_path: Path) -> None:
     for name in ("a.png", ".b.png", "c.txt", "d.png.part"):
         (tmp_path / name).write_bytes(b"x")
-    assert [path.name for path in look(tmp_path, PICTURES)] == ["a.png"]
+    assert [path.name for path in look(tmp_path)] == ["a.png"]
 
 
 @pytest.mark.parametrize("outcome", [BAG, BAD])
 def test_every_json_line_is_one_line(outcome: Answer) -> None:
-    assert "\n" not in answers.as_json(outcome)
+    assert "\n" not in json_line(outcome)

@@ -2,8 +2,8 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from mlaas.commands.train import with_teacher
 from mlaas.settings import Settings, load
-from mlaas.teachers import with_teacher
 
 
 def settings(weights_dir: Path, teacher: str) -> Settings:

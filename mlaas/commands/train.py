@@ -1,12 +1,17 @@
-"""evaluate."""
+"""train, evaluate: making a model, and measuring what it is worth."""
 
+import os
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from mlaas.chosen import Chosen, pass_chosen
+from mlaas.commands import Chosen, pass_chosen
+from mlaas.commands.predict import load_model
+from mlaas.errors import reported
 
 if TYPE_CHECKING:
     from mlaas.settings import Settings
@@ -15,6 +20,65 @@ if TYPE_CHECKING:
 
 FOLDER = click.Path(path_type=Path)
 WIDTH = 30
+
+
+@click.command(short_help="Train a model, and measure it.")
+@click.option("--epochs", type=int, help="The number of passes over the training pictures.")
+@click.option("--seed", type=int, help="Determines the initial weights and the order of the pictures.")
+@click.option("--name", help="The name of the model and its files.")
+@pass_chosen
+def train(chosen: Chosen, epochs: int | None, seed: int | None, name: str | None) -> None:
+    """Train a model; write it to weights/, and what it is worth to reports/ and docs/.
+
+    If its teacher is missing, that is trained first; --set train.teacher.name= trains without one. Ctrl-C
+    stops; the same command resumes where it stopped.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow describes the processor at every start
+    settings = chosen.load("train", train__epochs=epochs, train__seed=seed, train__name=name)
+    with _model_errors():
+        from model.training.learning import TrainingError
+        from model.training.train import train as run
+
+        for its in with_teacher(settings):
+            weights_dir = Path(its.model.weights_dir)
+            if its is not settings:
+                click.echo(f"the teacher {its.train.name} is not in {weights_dir}: it is trained first")
+            with reported(1, TrainingError):
+                manifest = run(its.train, weights_dir, click.echo, progress_bar=sys.stdout.isatty())
+            accuracy = f"{manifest.metrics.accuracy:.2%}"
+            click.echo(f"{manifest.name} {manifest.version}: {accuracy} on the test pictures")
+            _report(its, load_model(its.model, manifest.name))
+
+
+def with_teacher(settings: "Settings") -> "list[Settings]":
+    """This training, after that of its teacher if the teacher is missing and configs/ has its settings."""
+    from msgspec.structs import replace
+
+    from mlaas.settings import DEFAULTS, load
+    from model import manifest
+
+    own, teacher = settings.train, settings.train.teacher.name
+    file = DEFAULTS.with_name(f"{teacher}.yaml")
+    missing = teacher and not manifest.path(Path(settings.model.weights_dir), teacher).exists()
+    if not (missing and file.exists()):
+        return [settings]
+    before = replace(
+        load(file, {}).train,
+        data_dir=own.data_dir,
+        checkpoint_dir=own.checkpoint_dir,
+        reports_dir=own.reports_dir,
+    )
+    return [*with_teacher(replace(settings, train=before)), settings]
+
+
+@contextmanager
+def _model_errors() -> Iterator[None]:
+    """Turns ModelError and DatasetError into UserError."""
+    from model.manifest import ModelError
+    from model.training.dataset import DatasetError
+
+    with reported(os.EX_DATAERR, ModelError), reported(os.EX_NOINPUT, DatasetError):
+        yield
 
 
 @click.command(short_help="Measure a model on test pictures, or on photos of your own.")
@@ -45,29 +109,19 @@ def evaluate(
         raise click.UsageError("--robustness and --ood need the test pictures: leave out --photos")
     settings = chosen.load("evaluate", model__runtime=runtime)
     name = name or settings.model.names[0]
-    if card:
-        _write_card(settings, name)
-        return
-    classifier = _load(settings, name)
-    found: Evaluation | PhotoFigures
-    if photos:
-        found = _photos(settings, classifier, photos, report)
-    elif report:
-        found = _report(settings, classifier)
-    else:
-        found = _test_pictures(settings, classifier, robustness, ood)
+    with _model_errors():
+        if card:
+            _write_card(settings, name)
+            return
+        classifier = load_model(settings.model, name)
+        found: Evaluation | PhotoFigures
+        if photos:
+            found = _photos(settings, classifier, photos, report)
+        elif report:
+            found = _report(settings, classifier)
+        else:
+            found = _test_pictures(settings, classifier, robustness, ood)
     click.echo(msgspec.json.encode(found).decode() if as_json else "\n".join(_lines(found)))
-
-
-def write_report(settings: "Settings", name: str) -> None:
-    """Does what --report does, for the model of this name."""
-    _report(settings, _load(settings, name))
-
-
-def _load(settings: "Settings", name: str) -> "Classifier":
-    from model.classifier import load
-
-    return load(Path(settings.model.weights_dir), name, settings.model.runtime, settings.model.threads)
 
 
 def _test_pictures(settings: "Settings", classifier: "Classifier", robust: bool, ood: bool) -> "Evaluation":
@@ -182,4 +236,4 @@ def _line(name: str, *shares: float) -> str:
     return " ".join((f"{name:{WIDTH}}", *(f"{share:7.2%}" for share in shares)))
 
 
-COMMANDS = (evaluate,)
+COMMANDS = (train, evaluate)
