@@ -1,7 +1,8 @@
-"""What several kinds of test share: the real broker, started once."""
+"""What several kinds of test share: how they run side by side, and the real broker, started once for each process."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,19 @@ from mlaas.supervisor import found_by_children
 def _tests_are_found_by_children() -> None:
     """Some model processes that tests start are modules of tests/ themselves."""
     found_by_children()
+
+# The folders whose files take longest: started first, they are not what the others wait for at the end.
+TESTS = Path(__file__).parent
+LONGEST_FIRST = ("faults", "e2e", "brokers", "browser", "stores", "unit")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For -n auto: half of the time a test waits for another process."""
+    return min(2 * (os.cpu_count() or 1), 12)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST_FIRST.index(item.path.relative_to(TESTS).parts[0]))
 
 
 @pytest.fixture(scope="session")
