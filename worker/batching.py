@@ -12,8 +12,8 @@ from messaging import picture_header
 from messaging.broker import Delivery
 from messaging.picture_header import MAX_SCANS, HeaderError, Size, size_of
 
-BATCH_MS = 2 * picture_header.SMALL_MS
-"""What a batch of small pictures may cost: whoever comes then waits for so long."""
+BATCH_MS = 5.0
+"""What a batch of small pictures may cost together: whoever comes then waits for so long."""
 
 # What costs a second has its turn before what comes ten seconds later, however little that costs.
 _PATIENCE = 10.0

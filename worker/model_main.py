@@ -26,8 +26,9 @@ _INPUT = "{shape} grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP 
 
 # Small pictures go first if there are too few processors.
 _DECODER_NICENESS = 10
-# Of a decoder: what it has without a picture, thread stacks included, and what decoding takes at most.
-_IDLE_BYTES, _BYTES_PER_PIXEL = 256 * 1024 * 1024, 32
+# Of a decoder: what it has without a picture, thread stacks included, and half as much again as decoding
+# takes at most, which is 16 bytes for a pixel.
+_IDLE_BYTES, _BYTES_PER_PIXEL = 192 * 1024 * 1024, 24
 
 
 def main(arguments: list[str]) -> None:

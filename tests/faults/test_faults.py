@@ -19,6 +19,7 @@ SHORT = (
     "hang-up",
     "jobs",
     "hostile",
+    "expensive",
     "corrupted-models",
 )
 

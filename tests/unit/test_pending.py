@@ -9,7 +9,7 @@ from gateway.pending import Pending
 from messaging.broker import Message
 from messaging.contract import ContractError, Reply
 
-SMALL_MS, MEDIUM_MS, LARGE_MS = 1.0, 50.0, 200.0
+SMALL_MS, MEDIUM_MS, LARGE_MS = 0.1, 50.0, 200.0
 
 pytestmark = pytest.mark.anyio
 

@@ -80,11 +80,11 @@ def test_what_is_declared_is_what_the_workers_may_expect() -> None:
 
 
 def test_a_jpeg_of_too_many_scans_is_refused() -> None:
-    assert check(jpeg(100, 100), "image/jpeg", **LIMITS).scans == 100
-    with pytest.raises(TooLarge, match="over 100 scans; save it as a baseline JPEG"):
-        check(jpeg(101, 100), "image/jpeg", **LIMITS)
+    assert check(jpeg(64, 100), "image/jpeg", **LIMITS).scans == 64
+    with pytest.raises(TooLarge, match="over 64 scans; save it as a baseline JPEG"):
+        check(jpeg(65, 100), "image/jpeg", **LIMITS)
 
 
 def test_what_no_decoder_would_read_is_not_a_picture() -> None:
-    with pytest.raises(NotAPicture, match="two headers"):
-        check(png_header(28, 28) + png_header(28, 28)[8:], "image/png", **LIMITS)
+    with pytest.raises(NotAPicture, match="does not begin with its header"):
+        check(png_header(28, 28)[:20], "image/png", **LIMITS)
