@@ -126,7 +126,7 @@ class ModelRoutes:
         """503 only if a restart would help."""
         if self._requester.alive:
             return _json(Health(status="live"))
-        return _unavailable("dead", "the thread that reads replies has ended")
+        return _unavailable("dead", f"this process cannot read replies any more: {self._requester.failure}")
 
     async def ready(self) -> Response:
         """200 while replies come back: the inbox is open, and a worker has answered lately."""

@@ -72,6 +72,7 @@ class Requester:
             broker,
             topics.replies,
             settings.instance_id or uuid.uuid4().hex,
+            settings.worker_silence_ms / 1000,
             on_open=lambda address: self._hand_over(self._opened, address),
             on_replies=lambda messages: self._hand_over(self._resolve, messages),
             on_lost=lambda reason: self._hand_over(self._lost, reason),

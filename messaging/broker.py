@@ -101,6 +101,9 @@ class Inbox(Protocol):
     def receive(self, max_messages: int, timeout: float) -> Sequence[Message]:
         """As Subscription.receive. Raises BrokerUnavailable when the last connection is lost."""
 
+    def renew(self) -> None:
+        """Go on where it is with another client, for one that is silent. Raises BrokerError."""
+
     def close(self) -> None:
         """Stop listening."""
 

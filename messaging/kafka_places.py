@@ -161,17 +161,17 @@ class _Place:
     def _fail(self, why: str) -> None:
         """The next call reads anew."""
         self._failures += 1
+        self._failed = why
         if self._failures > _MOST_FAILURES:
             raise ClientBroken(f"this process cannot read {self._topic} any more: {why}")
-        self._failed = why
 
-    def _renew(self, why: str) -> None:
+    def _renew(self, why: str, level: int = logging.WARNING) -> None:
         """Raises BrokerError; the next call tries again."""
         incarnation = self._topics.incarnation(self._topic)
         excused = self._hearing.deaf(self._clock()) if incarnation == self._incarnation else {}
         hearing = Hearing(excused, DEAF_AFTER_S * 2**self._failures)
         reader = self._open(hearing, incarnation)
-        _log.warning("reading %s anew: %s", self._topic, why)
+        _log.log(level, "reading %s anew: %s", self._topic, why)
         self._reader.close(patience_s=0)
         self._reader, self._hearing, self._incarnation = reader, hearing, incarnation
         self._failed = ""
@@ -336,6 +336,9 @@ class KafkaInbox(_Place):
 
     def receive(self, max_messages: int, timeout: float) -> Sequence[Message]:
         return [decode(record) for record in self._read(max_messages, timeout)]
+
+    def renew(self) -> None:
+        self._renew("it is silent", logging.DEBUG)
 
     def close(self) -> None:
         self._reader.close()

@@ -120,6 +120,9 @@ class MemoryInbox:
         with self._changed:
             return _take(self._changed, self._waiting, max_messages, timeout)
 
+    def renew(self) -> None:
+        pass
+
     def close(self) -> None:
         with self._changed:
             self._waiting.clear()

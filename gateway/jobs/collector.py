@@ -15,7 +15,6 @@ from messaging.broker import (
     Broker,
     BrokerError,
     BrokerUnavailable,
-    ClientBroken,
     Delivery,
     Message,
     Subscription,
@@ -78,9 +77,6 @@ class Collector:
                 self._turn()
                 self._said = ""
             except (BrokerError, StoreError) as error:
-                if isinstance(error, ClientBroken):
-                    self._leave()
-                    self._instance_id = ""  # another gateway has the same
                 self._wait_after(str(error))
             except Exception as error:
                 _log.exception("collecting results of jobs")
