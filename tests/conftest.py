@@ -15,6 +15,7 @@ def _tests_are_found_by_children() -> None:
     """Some model processes that tests start are modules of tests/ themselves."""
     found_by_children()
 
+
 # The folders whose files take longest: started first, they are not what the others wait for at the end.
 TESTS = Path(__file__).parent
 LONGEST_FIRST = ("faults", "e2e", "brokers", "browser", "stores", "unit")
