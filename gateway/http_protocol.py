@@ -6,8 +6,9 @@ from typing import Any
 
 import httptools
 import msgspec
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from gateway.problem import MEDIA_TYPE
@@ -48,6 +49,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._rest_timeout_s = rest_timeout_s
         self._rest_timer: asyncio.TimerHandle | None = None
         self._refusal: tuple[int, str] | None = None
+        self._answering: RequestResponseCycle | None = None
         self._unsent_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -57,6 +59,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
         self._stop_rest_timer()
+        if self._answering is not None and not self._answering.response_complete:
+            # uvicorn tells the last request that was pipelined, which may not be the one being answered.
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -105,6 +111,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_left = self._max_head_bytes
         self._stop_head_timer()
         super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
         self._completed = True

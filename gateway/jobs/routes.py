@@ -27,6 +27,7 @@ from gateway.middleware import owner_of, request_id, traceparent, while_connecte
 
 _KEY = re.compile(r"[!-~]{1,255}")
 _WAIT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s)")
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
 _EVENT_ID = re.compile(r"[0-9]{1,6}")
 
 _ID = JobDocument.example["id"]
@@ -67,7 +68,7 @@ _ACCEPTED: openapi.Responses = {
     202: {
         **openapi.answer(JobDocument, "Accepted: from now on the job outlives gateways and workers"),
         "headers": {
-            "Location": {"description": "/jobs/{id}", "schema": {"type": "string"}},
+            "Location": {"description": "/jobs/{id}, after X-Forwarded-Prefix", "schema": {"type": "string"}},
             "Idempotent-Replayed": {
                 "description": "true if an earlier request with this Idempotency-Key made the job",
                 "schema": {"type": "string"},
@@ -170,7 +171,9 @@ class JobRoutes:
         submission = await self._read(request)
         async with while_connected(request):
             document, again = await self._jobs.submit(submission, deadline)
-        headers = {"Location": f"/jobs/{document.id}", **({"Idempotent-Replayed": "true"} if again else {})}
+        headers = {"Location": f"{_prefix(request)}/jobs/{document.id}"}
+        if again:
+            headers["Idempotent-Replayed"] = "true"
         return _respond(document, 202, headers)
 
     async def get(self, request: Request) -> Response:
@@ -261,3 +264,9 @@ def _respond(document: JobDocument, status: int = 200, headers: dict[str, str] |
         {"Cache-Control": "no-store", **(headers or {})},
         "application/json",
     )
+
+
+def _prefix(request: Request) -> str:
+    """The path that a proxy took away before it handed on the request."""
+    given = request.headers.get("x-forwarded-prefix", "").rstrip("/")
+    return given if _PREFIX.fullmatch(given) else ""

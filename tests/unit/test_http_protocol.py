@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from starlette.responses import StreamingResponse
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -43,12 +44,15 @@ async def echoing(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": said})
 
 
-async def flooding(scope: Any, receive: Any, send: Any) -> None:
-    """Answers with more than a system's buffers hold."""
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    for _ in range(1_000):
-        await send({"type": "http.response.body", "body": bytes(100_000), "more_body": True})
-    await send({"type": "http.response.body"})
+async def streaming(scope: Any, receive: Any, send: Any) -> None:
+    """Events without end, as large as it takes to fill a system's buffers."""
+
+    async def events() -> AsyncIterator[bytes]:
+        while True:
+            await asyncio.sleep(0)
+            yield bytes(100_000)
+
+    await StreamingResponse(events(), media_type="text/event-stream")(scope, receive, send)
 
 
 @asynccontextmanager
@@ -281,9 +285,25 @@ async def test_more_requests_than_may_wait_on_a_connection_close_it_after_those_
     assert [status for status, _ in found] == 101 * [200]
 
 
+async def test_who_hangs_up_with_several_requests_waiting_ends_the_one_being_answered() -> None:
+    state, heard = ServerState(), asyncio.Event()
+
+    async def waiting(scope: Any, receive: Any, send: Any) -> None:
+        heard.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with connected(app=waiting, state=state) as connection:
+        connection[1].write(3 * request())
+        await heard.wait()
+        connection[1].close()
+        while state.connections or state.tasks:
+            await asyncio.sleep(0.01)
+
+
 async def test_who_does_not_take_its_answer_is_cut_off_and_who_does_is_not() -> None:
     state = ServerState()
-    async with connected(app=flooding, state=state) as connection:
+    async with connected(app=streaming, state=state) as connection:
         connection[1].write(request())
         await connection[0].readuntil(b"\r\n\r\n")
         (protocol,) = state.connections

@@ -53,6 +53,23 @@ async def test_every_picture_of_a_job_gets_its_own_result(tmp_path: Path) -> Non
     assert done["created_at"] < done["expires_at"]
 
 
+@pytest.mark.parametrize(
+    ("given", "prefix"),
+    [
+        ("/ml", "/ml"), ("/ml/v1.2/", "/ml/v1.2"), ("", ""), ("/", ""), ("ml", ""),
+        ("//attacker.example", ""), ("https://attacker.example", ""), ("/ml?x", ""), ("/m%0d", ""),
+        ("/a,/b", ""),
+    ],
+)  # fmt: skip
+async def test_the_location_of_a_job_begins_with_what_a_proxy_stripped(
+    tmp_path: Path, given: str, prefix: str
+) -> None:
+    async with job_gateway(sandal, tmp_path) as http:
+        headers = {**PNG, "X-Forwarded-Prefix": given, "Host": "attacker.example"}
+        response = await http.post("/jobs", content=SANDAL, headers=headers)
+    assert response.headers["location"] == f"{prefix}/jobs/{response.json()['id']}"
+
+
 async def test_one_picture_as_the_body_itself_is_a_job_too(tmp_path: Path) -> None:
     async with job_gateway(sandal, tmp_path) as http:
         response = await http.post("/jobs", params={"top_k": 1}, content=SANDAL, headers=PNG)
