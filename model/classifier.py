@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from model import manifest as manifests
-from model.arrays import Features, Pictures, Probabilities, Scores
 from model.manifest import Manifest, ModelError
-from model.ood import Detector, load_detector
+from model.ood import Detector, Scores, load_detector
 from model.preprocessing import Mode, Prepared, prepare
-from model.runtimes import KerasRuntime, OnnxRuntime, Runtime
+from model.product import Pictures
+from model.runtimes import KerasRuntime, OnnxRuntime, Probabilities, Runtime
 
 WARM_UP_BATCHES = (1, 2, 8, 32)
 
@@ -42,11 +42,7 @@ class Classifier:
     def predict(self, pictures: Pictures) -> Predictions:
         """Probabilities over manifest.labels, and how unlike clothing each picture is."""
         probabilities, features = self._runtime.run(pictures)
-        return Predictions(probabilities, self._detector.score(features, pictures))
-
-    def features(self, pictures: Pictures) -> Features:
-        """What the network has made of each picture before its last layer."""
-        return self._runtime.run(pictures)[1]
+        return Predictions(probabilities, self._detector.score(features))
 
 
 def load(weights_dir: Path, name: str, runtime: str, threads: int) -> Classifier:

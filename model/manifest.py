@@ -1,7 +1,4 @@
-"""What is known of a trained model, and the proof that its files are the ones that were trained.
-
-ModelError    the model cannot be served; the message says which file is wrong, and how
-"""
+"""The manifest of a model, weights/<name>.json: what is known of it, and the digests of its files."""
 
 import hashlib
 from pathlib import Path
@@ -16,16 +13,16 @@ Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ModelError(Exception):
-    """The model cannot be served."""
+    """The model cannot be served; the message says which file is wrong, and why."""
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How good probabilities are, over count pictures.
+    """How good the probabilities of count pictures are.
 
-    accuracy: how often the most probable class was right, as a fraction; per_class: of each class's pictures.
-    ece: expected calibration error over 15 bins of equal width; classwise_ece: the same for each class's
-    probability, averaged. nll: mean negative log likelihood, in nats. brier: mean squared error, summed over
-    the classes.
+    accuracy: the share of pictures whose most probable class is right; per_class: of the pictures of each
+    class. ece: expected calibration error over 15 bins of equal width; classwise_ece: the same for the
+    probability of each class, averaged. nll: mean negative log likelihood, in nats. brier: mean squared
+    error, summed over the classes.
     """
 
     accuracy: float
@@ -38,13 +35,12 @@ class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One model, as weights/<name>.json has it.
+    """A model.
 
-    input_shape is that of one picture, uint8. onnx_from_sha256 is the digest of the .keras file that the
-    .onnx file was made from. ood_file has what model.ood needs. metrics are over the test pictures.
-    temperature is the one that the logits were divided by. epochs are those of all members together;
-    best_epochs has one of each, counted from 1. Digests are SHA-256; those of the data are of the unpacked
-    arrays.
+    input_shape: of one picture, uint8. onnx_from_sha256: digest of the .keras file that was exported.
+    ood_file: the detector of model.ood. metrics: over the test pictures. temperature: what the logits are
+    divided by. epochs: of all members together; best_epochs: of each member, counting from 1. Digests are
+    SHA-256; those of the data are of the decompressed arrays.
     """
 
     name: FileName

@@ -1,7 +1,7 @@
-"""Knowing what it does not know: how unlike the training pictures a picture is.
+"""Detects pictures that are out of distribution: not like the training pictures.
 
-Features are measured in units of their spread within classes, so that distances from the means of the classes
-are Mahalanobis distances (Lee et al., arXiv 1807.03888). The score is linear in both;
+Features are scaled by their spread within classes, so that distances from the means of the classes are
+Mahalanobis distances (Lee et al., arXiv 1807.03888). The score is linear in both;
 model.training.ood_fit fits it.
 """
 
@@ -12,17 +12,21 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from model.arrays import Features, Pictures, Scores
 from model.manifest import Manifest, ModelError, verify
+from model.runtimes import Features
 
 Weights = NDArray[np.float32]
+
+Scores = NDArray[np.float32]
+"""(n,): how much each picture differs from the training pictures; above 1 it is out of distribution."""
 
 
 class Detector(NamedTuple):
     """Scores pictures by their features.
 
-    d: features; c: classes. Features less mean (d,), times whiten (d, d), have unit spread within classes;
-    centres (c, d) are their means after that. weights (d + c + 2,) and bias () make a score of measures().
+    d: features; c: classes. Features minus mean (d,), times whiten (d, d), have unit spread within classes;
+    centres (c, d) are the means of the classes after that. weights (d + c + 2,) and bias () turn measures()
+    into a score.
     """
 
     mean: Weights
@@ -31,17 +35,17 @@ class Detector(NamedTuple):
     weights: Weights
     bias: Weights
 
-    def score(self, features: Features, pictures: Pictures) -> Scores:
-        """Above 1 where a picture is less like clothing than 95 % of the held-out training pictures.
+    def score(self, features: Features) -> Scores:
+        """Above 1 for a picture that is less like clothing than 95% of the held-out training pictures.
 
-        The more usual half of those scores 0. Pictures are not looked at: area, contrast, borders and edges
-        were tried beside the features, and added next to nothing.
+        Half of those score 0. Only features count: area, contrast, borders and edges of the picture, tried in
+        addition, added next to nothing.
         """
         scores: Scores = np.maximum(self.measures(features) @ self.weights + self.bias, np.float32(0))
         return scores
 
     def measures(self, features: Features) -> Weights:
-        """The features, the distances from every class, the nearest and its logarithm: (n, d + c + 2)."""
+        """Features, distances from every class, the smallest distance, its logarithm: (n, d + c + 2)."""
         place = (features - self.mean) @ self.whiten
         squares = np.einsum("ij,ij->i", place, place)[:, None] - 2 * (place @ self.centres.T)
         squares += np.einsum("ij,ij->i", self.centres, self.centres)
@@ -65,12 +69,12 @@ class Detector(NamedTuple):
             raise ValueError(f"not a detector: {error}") from error
 
     def checked(self) -> "Detector":
-        """Itself. Raises ValueError unless its arrays are numbers and fit together."""
+        """The detector. Raises ValueError unless its arrays are finite numbers that fit together."""
         c, d = self.centres.shape
         if [array.shape for array in self] != [(d,), (d, d), (c, d), (d + c + 2,), ()]:
             raise ValueError("its arrays do not fit together")
         if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in self):
-            raise ValueError("there is something else than float32 numbers in it")
+            raise ValueError("its arrays have something other than finite float32 numbers")
         return self
 
 

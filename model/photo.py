@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from model.arrays import Pictures
-from model.product import SHARPEN, border, box_around, fit
+from model.product import SHARPEN, Pictures, border, box_around, fit
 
 Mask = NDArray[np.bool_]
 

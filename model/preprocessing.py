@@ -8,10 +8,18 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from PIL import Image
 
-from model.arrays import Pictures
 from model.decoding import PictureError, open_upright
 from model.photo import OPAQUE, cut_out, cut_out_by, is_cut_out
-from model.product import SIDE, as_the_authors_did, border, box_around, fit, on_plain_ground, trim_box
+from model.product import (
+    SIDE,
+    Pictures,
+    as_the_authors_did,
+    border,
+    box_around,
+    fit,
+    on_plain_ground,
+    trim_box,
+)
 
 __all__ = ["MODES", "Mode", "PictureError", "Prepared", "prepare"]
 

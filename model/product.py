@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from model.arrays import Pictures
-
 SIDE = 28
 TRIM_DISTANCE = 0.05 * 255 * 3**0.5
 BRIGHT = 180
@@ -19,6 +17,9 @@ PLAIN_SHARE = 0.97
 SHARPEN = ImageFilter.Kernel(
     (3, 3), (-0.062, -0.103, -0.062, -0.103, 1.662, -0.103, -0.062, -0.103, -0.062), scale=1.002
 )
+
+Pictures = NDArray[np.uint8]
+"""(n, 28, 28) or (28, 28): grey, bright clothing on black. Before preparation: (h, w), or RGB (h, w, 3)."""
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom."""

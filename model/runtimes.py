@@ -7,12 +7,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from model.arrays import Features, Pictures, Probabilities
+import numpy as np
+from numpy.typing import NDArray
+
 from model.manifest import Manifest, ModelError, verify
+from model.product import Pictures
 
 if TYPE_CHECKING:
     import keras
     import onnxruntime
+
+Probabilities = NDArray[np.float32]
+"""(n, classes): each row is a distribution over the labels."""
+
+Features = NDArray[np.float32]
+"""(n, d): what the network computes for each picture before its last layer."""
 
 
 class Runtime(Protocol):
@@ -21,7 +30,7 @@ class Runtime(Protocol):
     name: str
 
     def run(self, pictures: Pictures) -> tuple[Probabilities, Features]:
-        """pictures: uint8 (n, 28, 28). Returns float32 (n, labels), and the last features (n, k)."""
+        """One row of both for each picture."""
 
 
 class OnnxRuntime:

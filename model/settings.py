@@ -1,4 +1,4 @@
-"""What can be set. The values, with a reason for each, are in configs/; there are none in code."""
+"""The settings of models and of training. configs/ has the values and the reason for each."""
 
 from typing import Annotated, Literal
 
@@ -10,9 +10,9 @@ ModelName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which models are served, and how. The first answers where none is asked for by name.
+    """Which models are served, and how. The first answers requests that name none.
 
-    runtime auto means: the ONNX export when it belongs to this .keras file, else Keras.
+    runtime: auto is the ONNX export if it was made from the model's .keras file, otherwise Keras.
     """
 
     names: Annotated[tuple[ModelName, ...], msgspec.Meta(min_length=1)]
@@ -23,9 +23,9 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The network: see model.training.network. members answer together, by the mean of their logits.
+    """The network, see model.training.network; it averages the logits of its members.
 
-    mirrored: they answer twice, to the picture and to its mirror image, and the mean counts.
+    mirrored: over the picture and its mirror image, too.
     """
 
     kind: Literal["vgg", "resnet"]
@@ -35,11 +35,11 @@ class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 class AugmentationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How training pictures are varied. Areas are fractions of the picture; plain_epochs have no erasing.
+    """How training pictures are varied. Areas are fractions of the picture.
 
-    editions is how many variations of the whole training set a teacher answers, epochs taking them in turn;
-    without a teacher, or with 0, every epoch has its own. photo_share is how many pictures become like what
-    is cut out of a phone's photo.
+    editions: how many variations of the training set a teacher labels, which the epochs use in turn; without
+    a teacher, or with 0, every epoch has its own. plain_epochs: at the end, without erasing. photo_share: of
+    the pictures, how many become like what is cut out of a phone photo.
     """
 
     editions: Annotated[int, msgspec.Meta(ge=0)]
@@ -53,10 +53,9 @@ class AugmentationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 
 
 class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Another model whose answers are learned beside the labels (Hinton et al., arXiv 1503.02531).
+    """A model whose answers are learned together with the labels (Hinton et al., arXiv 1503.02531).
 
-    weight is the share of its part in the loss; temperature softens its answers. Without a name
-    there is none.
+    name: empty for none. weight: the share of its answers in the loss. temperature: softens its answers.
     """
 
     name: str
@@ -65,7 +64,7 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 class SkippingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which of the easy pictures an epoch leaves out; see model.training.skipping."""
+    """How many of the easy pictures an epoch leaves out; see model.training.lessons."""
 
     easy: Fraction
     skipped: Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -76,10 +75,10 @@ class SkippingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a model is trained.
 
-    The members of the network learn one after another: the first for so many epochs, each other for so many
-    later_epochs. seed decides first weights and order; data_seed which pictures are held out, and how the
-    others vary. runs is how many seeds are tried, from this one on. limit_pictures cuts the training and test
-    sets (0: all of them).
+    seed: determines first weights and order. runs: how many seeds are tried, counting up from seed.
+    data_seed: determines which pictures are held out, and how the others vary. epochs: of the first member;
+    the others, which are trained after it, have later_epochs. limit_pictures: of both parts of the data set
+    (0: all of them).
     """
 
     name: ModelName
@@ -108,7 +107,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 def recipe(settings: TrainSettings) -> TrainSettings:
-    """The settings without those that do not change the weights: names, and where files are."""
+    """The settings that determine the weights; the others, names and folders, are blank."""
     return msgspec.structs.replace(
         settings, name="recipe", version="", data_dir="", checkpoint_dir="", reports_dir=""
     )

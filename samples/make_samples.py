@@ -8,9 +8,10 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from model.arrays import Labels, Probabilities
 from model.classifier import load
+from model.runtimes import Probabilities
 from model.training import dataset
+from model.training.dataset import Labels
 from model.training.evaluate import in_batches
 
 ROOT = Path(__file__).parents[1]

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from model.arrays import Labels, Pictures
+from model.product import Pictures
 from model.settings import AugmentationSettings
+from model.training.dataset import Labels
 
 SIDE = 28
 LARGE = 64
@@ -57,15 +58,15 @@ def flip(pictures: Pictures, random: Random) -> Pictures:
 
 
 def erase_boxes(pictures: Pictures, settings: AugmentationSettings, random: Random) -> Pictures:
-    """Some pictures with a box in a random gray over them (Zhong et al., Random Erasing, 2017)."""
+    """Some pictures with a box in a random grey over them (Zhong et al., Random Erasing, 2017)."""
     count, height, width = pictures.shape
     area = random.uniform(settings.erase_area_min, settings.erase_area_max, count) * height * width
     aspect = np.exp(random.uniform(np.log(0.3), np.log(1 / 0.3), count))
     rows = _span(np.sqrt(area * aspect), height, random)
     columns = _span(np.sqrt(area / aspect), width, random)
     box = rows[:, :, None] & columns[:, None, :] & (random.random((count, 1, 1)) < settings.erase_probability)
-    gray = random.integers(0, 256, (count, 1, 1), dtype=np.uint8)
-    return np.where(box, gray, pictures)
+    grey = random.integers(0, 256, (count, 1, 1), dtype=np.uint8)
+    return np.where(box, grey, pictures)
 
 
 def _span(lengths: NDArray[np.float64], size: int, random: Random) -> NDArray[np.bool_]:
@@ -155,7 +156,7 @@ def slant(image: Image.Image, across: float, along: float) -> Image.Image:
 
 
 def turn(image: Image.Image, degrees: float) -> Image.Image:
-    """Rotated about the center, with nothing cut off."""
+    """Rotated about the centre, with nothing cut off."""
     return image.rotate(degrees, Image.Resampling.BILINEAR, expand=True)
 
 

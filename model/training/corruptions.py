@@ -1,6 +1,6 @@
 """Corruptions, to measure how robust a classifier is: uint8 (n, 28, 28) in and out, always the same noise.
 
-The fifteen kinds are those of Fashion-MNIST-C (Weiss and Tonella, ISSTA 2022), implemented anew for grayscale
+The fifteen kinds are those of Fashion-MNIST-C (Weiss and Tonella, ISSTA 2022), implemented anew for grey
 pictures, at the first, third and fifth of its five strengths. Accuracies cannot be compared with those
 published for that set, which differs: it draws one kind and one level for each picture; its glass blur swaps
 pixels where this one copies them; its shear also shrinks the height; its saturation adds a tint; and it
@@ -13,11 +13,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from model.arrays import Pictures
+from model.product import Pictures
 
 SEED = 2022
 SIDE = 28
-CENTER = (SIDE - 1) / 2
+CENTRE = (SIDE - 1) / 2
 
 Random = np.random.Generator
 Floats = NDArray[np.float64]
@@ -91,7 +91,7 @@ def contrast(kept: float, x: Floats, random: Random) -> Floats:
 
 
 def saturate(gain: float, added: float, x: Floats, random: Random) -> Floats:
-    """Multiplied and brightened, background included: what a change of saturation does to gray."""
+    """Multiplied and brightened, background included: what a change of saturation does to grey."""
     return x * gain + added
 
 
@@ -113,13 +113,13 @@ def pick(x: Floats, rows: NDArray[np.int_], columns: NDArray[np.int_]) -> Floats
 
 
 def warp(x: Floats, matrices: Floats) -> Floats:
-    """Each pixel from where its picture's matrix maps its row and column, both relative to the center.
+    """Each pixel from where its picture's matrix maps its row and column, both relative to the centre.
 
     matrices: (2, 2, n), or (2, 2, 1) for one that all pictures share. Places between pixels are interpolated;
     places outside are black.
     """
-    offsets = np.indices((SIDE, SIDE)) - CENTER
-    places = np.einsum("abn,bij->anij", matrices, offsets) + CENTER + 1
+    offsets = np.indices((SIDE, SIDE)) - CENTRE
+    places = np.einsum("abn,bij->anij", matrices, offsets) + CENTRE + 1
     places = np.broadcast_to(np.clip(places, 0, SIDE + 1), (2, *x.shape))
     low = np.minimum(places.astype(int), SIDE)
     (row, column), (down, right) = low, places - low

@@ -10,13 +10,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.arrays import Labels, Pictures
+from model.product import Pictures
 from model.settings import TrainSettings
 
 LABELS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
     "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
 )  # fmt: skip
+
+Labels = NDArray[np.uint8]
+"""(n,): indices into LABELS."""
 
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
 

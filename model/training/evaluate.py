@@ -7,10 +7,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model.arrays import Labels, Pictures, Probabilities, Scores
 from model.classifier import Classifier
 from model.manifest import Metrics
+from model.ood import Scores
+from model.product import Pictures
+from model.runtimes import Probabilities
 from model.training.corruptions import CORRUPTIONS, corrupt
+from model.training.dataset import Labels
 from model.training.figures import Calibration, Evaluation, Robustness
 
 BATCH = 256

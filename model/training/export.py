@@ -23,7 +23,7 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from model.arrays import Pictures
+from model.product import Pictures
 
 CALIBRATION_PICTURES, AT_ONCE = 2000, 50
 QUANTIZED = ["Conv", "Relu", "MaxPool", "Add"]

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import manifest as manifests
-from model.arrays import Pictures, Probabilities
 from model.manifest import sha256, verify
+from model.product import Pictures
+from model.runtimes import Probabilities
 from model.settings import SkippingSettings, TrainSettings
 from model.training.augmentation import augment
 from model.training.dataset import LABELS, Split

@@ -10,8 +10,9 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
-from model.arrays import Labels, Probabilities
+from model.runtimes import Probabilities
 from model.settings import NetworkSettings
+from model.training.dataset import Labels
 
 Tensor = Any
 Normalize = Callable[[], keras.Layer]
@@ -24,7 +25,7 @@ def to_train(
 ) -> keras.Model:
     """One member, as it is trained.
 
-    Input: uint8 (n, 28, 28), grayscale, bright clothing on black. Output: logits, float32 (n, classes).
+    Input: uint8 (n, 28, 28), grey, bright clothing on black. Output: logits, float32 (n, classes).
     """
     pixels = keras.Input((28, 28), dtype="uint8", name="pixels")
     return keras.Model(pixels, layers.Dense(classes, dtype="float32")(member(pixels, settings, normalize)))

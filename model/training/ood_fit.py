@@ -11,10 +11,12 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from model.arrays import Features, Labels, Pictures
 from model.ood import Detector, Weights
+from model.product import Pictures
+from model.runtimes import Features
 from model.training.augmentation import SHOES, SIDE, photo_like, smooth_noise
 from model.training.augmentation import fit as fitted
+from model.training.dataset import Labels
 
 SEED = 3001
 TRAINING_PICTURES, OUTLIERS = 8000, 1500
@@ -54,8 +56,8 @@ def space(features: Features, labels: Labels) -> Detector:
 def separate(clothing: Weights, others: Weights) -> Weights:
     """The weights of a logistic regression by Newton's method, with both sides weighted equally: (m,)."""
     measures = np.concatenate((clothing, others)).astype(np.float64)
-    center, spread = measures.mean(axis=0), measures.std(axis=0) + 1e-6
-    x = np.column_stack(((measures - center) / spread, np.ones(len(measures))))
+    centre, spread = measures.mean(axis=0), measures.std(axis=0) + 1e-6
+    x = np.column_stack(((measures - centre) / spread, np.ones(len(measures))))
     truth = np.arange(len(x)) >= len(clothing)
     share = np.where(truth, 0.5 / len(others), 0.5 / len(clothing))
     weights = np.zeros(x.shape[1])
@@ -103,23 +105,23 @@ def piece(picture: Pictures, random: Random) -> Pictures:
 
 
 def shape(random: Random) -> Pictures:
-    """One to three ellipses, polygons or broken lines, each in one gray."""
+    """One to three ellipses, polygons or broken lines, each in one grey."""
     canvas = Image.new("L", (3 * SIDE, 3 * SIDE))
     draw = ImageDraw.Draw(canvas)
     for _ in range(random.integers(1, 4)):
         points = [tuple(point) for point in random.uniform(8, 3 * SIDE - 8, (random.integers(3, 7), 2))]
-        gray, kind = int(random.integers(60, 256)), random.integers(3)
+        grey, kind = int(random.integers(60, 256)), random.integers(3)
         if kind == 0:
-            draw.ellipse((*np.minimum(*points[:2]), *np.maximum(*points[:2])), fill=gray)
+            draw.ellipse((*np.minimum(*points[:2]), *np.maximum(*points[:2])), fill=grey)
         elif kind == 1:
-            draw.polygon(points, fill=gray)
+            draw.polygon(points, fill=grey)
         else:
-            draw.line(points, fill=gray, width=int(random.integers(4, 13)), joint="curve")
+            draw.line(points, fill=grey, width=int(random.integers(4, 13)), joint="curve")
     return np.asarray(fitted(canvas, random))
 
 
 def noise(random: Random) -> Pictures:
-    """Hills of any width, with grain, in all grays or in two."""
+    """Hills of any width, with grain, in all greys or in two."""
     hills = smooth_noise(int(random.integers(2, SIDE)), random) * random.uniform(10, 120)
     values = 128 + hills + random.normal(0, random.uniform(0, 50), (SIDE, SIDE))
     if random.random() < 0.3:

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from model.arrays import Pictures, Scores
 from model.classifier import Classifier
+from model.ood import Scores
 from model.preprocessing import PictureError, bright_on_black, prepare
+from model.product import Pictures
 from model.training.augmentation import SHOES, SIDE
 from model.training.evaluate import auroc, in_batches
 from model.training.figures import OodFigures
@@ -85,7 +86,7 @@ def noise() -> Pictures:
 
 
 def clouds(random: Random) -> Floats:
-    """Smooth noise over all grays: (28, 28)."""
+    """Smooth noise over all greys: (28, 28)."""
     cells = int(random.integers(3, 12))
     coarse = Image.fromarray(random.random((cells, cells)).astype(np.float32))
     return 255 * stretched(np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC), float))
@@ -106,14 +107,14 @@ def stripes(random: Random) -> Floats:
 
 
 def checks(random: Random) -> Floats:
-    """A checkerboard in two grays, with fields 2 to 9 pixels wide: (28, 28)."""
+    """A checkerboard in two greys, with fields 2 to 9 pixels wide: (28, 28)."""
     width, shift = random.integers(2, 10), random.integers(0, 10)
     fields = (np.arange(SIDE) + shift) // width
     return np.asarray(random.uniform(0, 255, 2)[(fields[:, None] + fields) % 2])
 
 
 def gradient(random: Random) -> Floats:
-    """From one gray to another, in any direction: (28, 28)."""
+    """From one grey to another, in any direction: (28, 28)."""
     return stretched(ramp(random)) * random.uniform(60, 135) + random.uniform(0, 120)
 
 

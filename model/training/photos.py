@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from model.arrays import Pictures, Scores
 from model.classifier import Classifier
 from model.decoding import open_upright
+from model.ood import Scores
 from model.preprocessing import PictureError, Prepared, prepare
-from model.product import SIDE
+from model.product import SIDE, Pictures
 from model.training.dataset import DatasetError
 from model.training.evaluate import auroc, in_batches
 from model.training.figures import Flagged, PhotoFigures, Right

@@ -1,6 +1,6 @@
 """Everything that is measured of a model, in reports/<model>/, with plots: `mlaas evaluate --report`.
 
-Plots are PNG files in few colors, which can be read in gray, too.
+Plots are PNG files in few colours, which can be read in grey, too.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,14 +15,15 @@ from msgspec.structs import replace
 from PIL import Image
 
 from model import manifest as manifests
-from model.arrays import Labels, Pictures, Probabilities
 from model.classifier import Classifier
+from model.product import Pictures
+from model.runtimes import Probabilities
 from model.training import card, figures, ood_sets
-from model.training.dataset import Dataset
+from model.training.dataset import Dataset, Labels
 from model.training.evaluate import BINS, Bins, evaluate, in_batches, in_bins, robustness, with_temperature
 from model.training.figures import Epoch, Evaluation, History, PhotoFigures
 
-COLORS = 32
+COLOURS = 32
 MISTAKES = 24
 MISTAKES_ACROSS = 8
 
@@ -108,7 +109,7 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], labels: Sequence[str]) 
     axes.set_yticks(places, labels)
     axes.set(xlabel="answer (number of pictures)", ylabel="label")
     for (row, column), count in np.ndenumerate(counts):
-        dark = count > 0.18 * counts.max()  # where this exponent takes the color map past middle gray
+        dark = count > 0.18 * counts.max()  # where this exponent takes the colour map past middle grey
         axes.text(column, row, str(count), ha="center", va="center", color="white" if dark else "black")
     return png(figure)
 
@@ -155,5 +156,5 @@ def png(figure: Figure) -> bytes:
     """The figure as a PNG file with a palette."""
     drawn, small = BytesIO(), BytesIO()
     figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(COLORS).save(small, "PNG", optimize=True)
+    Image.open(drawn).convert("RGB").quantize(COLOURS).save(small, "PNG", optimize=True)
     return small.getvalue()

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from model import manifest as manifests
-from model.arrays import Features, Pictures
 from model.manifest import Manifest, Metrics, sha256
 from model.ood import Detector
-from model.runtimes import OnnxRuntime
+from model.product import Pictures
+from model.runtimes import Features, OnnxRuntime
 from model.settings import TrainSettings, recipe
 from model.training import dataset, figures, ood_fit
 from model.training.dataset import DIGESTS, LABELS, Dataset, Split

@@ -106,6 +106,7 @@ print(keras.backend.backend())
 """
 
 
+@pytest.mark.timeout(400)
 def test_a_network_that_was_trained_on_jax_is_exported_alike(tmp_path):
     path = tmp_path / "exported.onnx"
     said = subprocess.run(
@@ -114,7 +115,7 @@ def test_a_network_that_was_trained_on_jax_is_exported_alike(tmp_path):
         check=True,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
     assert said.stdout.strip() == "jax"
     network = keras.saving.load_model("weights/fashion-mnist.keras", compile=False)

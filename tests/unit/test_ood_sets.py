@@ -10,7 +10,7 @@ from model.training.ood_sets import figures, measure, noise, textures, turned
 
 
 class ByBrightness:
-    """Scores a picture by its mean gray, and calls it a shoe where its first pixel is white."""
+    """Scores a picture by its mean grey, and calls it a shoe where its first pixel is white."""
 
     def __init__(self):
         self.batches = []

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from model.training.passes import batches
 
@@ -10,10 +11,11 @@ from model.training.passes import batches
 def learned(backend, path):
     command = [sys.executable, "-m", "tests.unit.lesson", str(path)]
     environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=100)
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
     return np.load(path)
 
 
+@pytest.mark.timeout(700)
 def test_epochs_on_jax_leave_what_those_on_tensorflow_leave(tmp_path):
     """With pictures of different weight, a teacher, and averages."""
     fitted, scanned = (learned(name, tmp_path / f"{name}.npz") for name in ("tensorflow", "jax"))

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from model.classifier import load
 from model.manifest import ModelError, verify
+from model.runtimes import OnnxRuntime
 from model.settings import NetworkSettings, TeacherSettings, TrainSettings
 from model.training import dataset, learning, ood_fit
 from model.training.dataset import Dataset
@@ -141,12 +142,12 @@ def test_the_history_has_every_epoch(settings, weights_dir):
     ] * 2
 
 
+@pytest.mark.timeout(400)
 def test_members_learn_in_turn_and_answer_together(settings, weights_dir):
     three = NetworkSettings(kind="resnet", widths=(4, 8), members=3, mirrored=True)
     manifest, _ = quiet(replace(settings, network=three), weights_dir)
-    classifier = load(weights_dir, "tiny", "onnx", 1)
     images = np.random.default_rng(1).integers(0, 256, (2, 28, 28), np.uint8)
-    features = classifier.features(images)
+    _, features = OnnxRuntime.of_model(weights_dir, manifest, 1).run(images)
     assert features.shape == (2, 3 * 8)
     assert not np.allclose(features[:, :8], features[:, 8:16])
     for runtime in ("onnx", "keras"):
