@@ -4,6 +4,7 @@ docs/decisions/0005-int8.md has the reasons and the measurements.
 """
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def _export(network: keras.Model, path: Path) -> None:
     outputs = {"probabilities": network.output, "features": network.get_layer("features").output}
     both = keras.Model(network.input, outputs)
     both(np.zeros((1, *network.input_shape[1:]), np.uint8))  # Keras exports only what has been called
+    logging.getLogger("tf2onnx").setLevel(logging.WARNING)  # it reports every step
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # Keras looks for np.object
         both.export(path, format="onnx", verbose=False)
 

@@ -1,3 +1,4 @@
+import logging
 import os
 import subprocess
 import sys
@@ -95,6 +96,13 @@ def test_what_goes_in_and_comes_out_has_a_name_and_a_type(exported):
     kinds = {each.name: each.type.tensor_type.elem_type for each in [*graph.input, *graph.output]}
     floats = onnx.TensorProto.FLOAT
     assert kinds == {"pixels": onnx.TensorProto.UINT8, "probabilities": floats, "features": floats}
+
+
+def test_exporting_prints_and_logs_nothing(network, capfd, caplog):
+    with caplog.at_level(logging.INFO):
+        to_onnx(network)
+    assert capfd.readouterr().out == ""
+    assert not caplog.records
 
 
 EXPORT_THE_SHIPPED_NETWORK = """
