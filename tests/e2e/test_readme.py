@@ -147,6 +147,15 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
+def test_every_file_named_in_the_architecture_exists_and_those_on_the_way_are_counted() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert [name for name in re.findall(r"`([\w/]+\.py)`", page) if not (ROOT / name).is_file()] == []
+    way = page.partition("## The way of a picture\n")[2].partition("\n## ")[0]
+    (count,) = re.findall(r"in (\d+) files", way)
+    steps = "\n".join(re.findall(r"^(?:\d+\. |   ).*", way, re.MULTILINE))
+    assert len(set(re.findall(r"`([\w/]+\.py)`", steps))) == int(count)
+
+
 def test_every_setting_named_in_the_readme_exists(running: tuple[Service, str]) -> None:
     for variable in set(re.findall(r"MLAAS_\w+__\w+=", README)):
         value = {"MLAAS_BROKER__URL=": "kafka://h:1"}.get(variable, "8123")
