@@ -1,4 +1,4 @@
-"""What several kinds of test share: how they run side by side, and the real broker, started once a process."""
+"""What several kinds of test share: how they run side by side, and the broker, started once a process."""
 
 import os
 from collections.abc import Iterator
