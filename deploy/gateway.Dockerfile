@@ -1,8 +1,10 @@
-FROM python:3.11-slim AS packages
+# By digest: --build-arg PYTHON_IMAGE=python@sha256:...
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+FROM ${PYTHON_IMAGE} AS packages
 COPY requirements/gateway.txt .
 RUN pip install --no-cache-dir --only-binary=:all: --require-hashes --prefix=/packages -r gateway.txt
 
-FROM python:3.11-slim
+FROM ${PYTHON_IMAGE}
 COPY --from=packages /packages /usr/local
 WORKDIR /app
 COPY configs configs

@@ -1,8 +1,10 @@
-FROM python:3.11-slim AS packages
+# By digest: --build-arg PYTHON_IMAGE=python@sha256:...
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+FROM ${PYTHON_IMAGE} AS packages
 COPY requirements/worker.txt .
 RUN pip install --no-cache-dir --only-binary=:all: --require-hashes --prefix=/packages -r worker.txt
 
-FROM python:3.11-slim
+FROM ${PYTHON_IMAGE}
 COPY --from=packages /packages /usr/local
 WORKDIR /app
 COPY weights weights
@@ -13,7 +15,6 @@ COPY worker worker
 COPY mlaas mlaas
 # mlaas checks the settings of all parts.
 COPY gateway/__init__.py gateway/settings.py gateway/
-COPY gateway/jobs/__init__.py gateway/jobs/settings.py gateway/jobs/
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     MLAAS_LOG__FORMAT=json MLAAS_WORKER__HEARTBEAT_FILE=/tmp/heartbeat

@@ -25,4 +25,6 @@ def connect(url: str, *, max_message_bytes: int = 1_000_000, publish_timeout_ms:
         from messaging.memory import MemoryBroker
 
         return MemoryBroker(max_message_bytes=max_message_bytes)
-    raise ValueError(f"{url!r} is not a broker: use kafka://host:9092, embedded:// or memory://")
+    known = "use kafka://host:9092, embedded:// or memory://"
+    # The rest of the URL may hold a password, and so may what stands in the place of a scheme.
+    raise ValueError(f"the broker's URL has {'an unknown' if scheme else 'no'} scheme: {known}")

@@ -8,6 +8,14 @@ from datetime import UTC, datetime
 from mlaas.settings import LogSettings
 
 
+class _TextLines(logging.Formatter):
+    """One line for each message: what strangers chose, such as a reply_to, cannot start another."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in record.message)
+        return super().formatMessage(record)
+
+
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -27,7 +35,7 @@ def configure(settings: LogSettings, process: str) -> None:
     handler.setFormatter(
         _JsonLines()
         if settings.format == "json"
-        else logging.Formatter(f"%(asctime)s %(levelname)-7s {process}: %(message)s", "%H:%M:%S")
+        else _TextLines(f"%(asctime)s %(levelname)-7s {process}: %(message)s", "%H:%M:%S")
     )
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     # Every start and stop would be said twice.

@@ -42,7 +42,7 @@ def test_the_worker_has_no_way_out() -> None:
 def test_kafka_is_the_version_that_the_tests_run() -> None:
     version = re.search(r"<kafka.version>(.+?)<", (ROOT / "deploy/kafka/pom.xml").read_text())
     assert version
-    assert SERVICES["kafka"]["image"] == f"apache/kafka:{version[1]}"
+    assert SERVICES["kafka"]["image"] == f"${{KAFKA_IMAGE:-apache/kafka:{version[1]}}}"
 
 
 def test_the_gateway_has_time_to_drain() -> None:
@@ -54,7 +54,11 @@ def test_the_gateway_has_time_to_drain() -> None:
 @each_dockerfile
 def test_an_image_is_pinned_watched_and_not_root(dockerfile: Path) -> None:
     text = dockerfile.read_text()
-    assert set(re.findall(r"^FROM (\S+)", text, re.M)) == {"python:3.11-slim"}
+    (base,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", text, re.M)
+    assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base)
+    assert set(re.findall(r"^FROM (\S+)", text, re.M)) == {"${PYTHON_IMAGE}"}
+    built = [service["build"] for service in SERVICES.values() if "build" in service]
+    assert {its["args"]["PYTHON_IMAGE"] for its in built} == {f"${{PYTHON_IMAGE:-{base}}}"}
     assert "--require-hashes" in text
     assert re.search(r"^USER 10001:10001$", text, re.M)
     assert re.search(r"^HEALTHCHECK ", text, re.M)
