@@ -41,7 +41,7 @@ def to_onnx(network: keras.Model) -> bytes:
             _export(network, exported)
         else:  # on JAX, Keras exports through another library, which does not fold batch normalization
             network.save(saved)
-            command = [sys.executable, "-m", "model.training.export", str(saved), str(exported)]
+            command = [sys.executable, "-P", "-m", "model.training.export", str(saved), str(exported)]
             subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, check=True)
         return exported.read_bytes()
 
