@@ -5,7 +5,7 @@ declare many pixels, so everything that is shared between requests is shared by 
 batches of the worker, what is in flight at the gateway, and the time that a picture may take.
 
 The cost is the processor time that decoding and preparing the picture takes on one core, estimated from the
-type, the size, the scans and the bytes of the file. docs/decisions/0010-cost-of-a-picture.md has the
+type, the size, the scans and the bytes of the file. docs/decisions/0011-cost-of-a-picture.md has the
 measurements behind the weights.
 """
 
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 PNG, JPEG, WEBP = "image/png", "image/jpeg", "image/webp"
 
-MAX_SCANS = 64
+MAX_SCANS = 100
 """Of a JPEG. Encoders write 10 and up to 20. TurboJPEG's TJFLAG_LIMITSCANS stops at 500."""
 
 SMALL_MS = 0.5

@@ -162,8 +162,8 @@ def test_and_for_a_bounded_number_of_bytes() -> None:
         (png(100), "", Size.MEDIUM),
         (png(3_000), "", Size.LARGE),
         (webp(), "", Size.LARGE),
-        (jpeg(64), "", Size.LARGE),
-        (jpeg(65), "", Size.SMALL),
+        (jpeg(100), "", Size.LARGE),
+        (jpeg(101), "", Size.SMALL),
         (webp(5_001), "", Size.SMALL),
     ],
     ids=[
@@ -190,7 +190,7 @@ def test_what_is_not_to_be_decoded_says_why() -> None:
     refused = judged(delivery(0, webp(5_001)), 25_000_000, 1.5)
     assert refused.refusal == "The picture has 5001 x 5001 pixels; at most 25000000 are allowed."
     assert refused.received_at == 1.5
-    assert judged(delivery(0, jpeg(65)), 25_000_000, 0).refusal == "The JPEG picture has over 64 scans."
+    assert judged(delivery(0, jpeg(101)), 25_000_000, 0).refusal == "The JPEG picture has over 100 scans."
     assert "incomplete" in judged(delivery(0, b"\xff\xd8\xff"), 25_000_000, 0).refusal
     assert judged(delivery(0, webp()), 25_000_000, 0).refusal == ""
 

@@ -82,8 +82,8 @@ def test_of_a_jpeg_the_scans_are_counted() -> None:
     assert read(encoded("JPEG")).scans == 1
     assert read(encoded("JPEG", progressive=True)).scans == 10
     assert read(encoded("JPEG", "L", progressive=True)).scans == 6
-    assert [read(jpeg(scans, 40)).scans for scans in (10, 21, 50, 64)] == [10, 21, 50, 64]
-    assert [read(jpeg(scans, 40)).scans for scans in (65, 10_000)] == [MAX_SCANS + 1] * 2
+    assert [read(jpeg(scans, 40)).scans for scans in (10, 21, 50, 100)] == [10, 21, 50, 100]
+    assert [read(jpeg(scans, 40)).scans for scans in (101, 10_000)] == [MAX_SCANS + 1] * 2
 
 
 def test_so_are_those_of_a_sequential_jpeg_that_begins_with_one_of_several_components() -> None:
@@ -100,7 +100,7 @@ def test_what_only_looks_like_a_scan_is_not_counted_among_many() -> None:
 
 def test_the_end_inside_of_a_comment_hides_no_scans() -> None:
     hiding = b"\xff\xfe\x00\x04\xff\xd9"
-    assert read(b"\xff\xd8" + PROGRESSIVE + SCAN + hiding + SCAN * 63 + END).scans == 64
+    assert read(b"\xff\xd8" + PROGRESSIVE + SCAN + hiding + SCAN * 99 + END).scans == 100
 
 
 @pytest.mark.parametrize("beginning", [SIGNATURE, b"\xff\xd8\xff", b"RIFF\0\0\0\0WEBP"])
@@ -166,7 +166,7 @@ def test_the_chunks_of_the_largest_upload_as_libpng_writes_them_are_accepted() -
 
 
 def test_a_jpeg_with_tables_before_each_of_many_scans_is_read_but_not_without_end() -> None:
-    assert read(b"\xff\xd8" + PROGRESSIVE + (segment(0xC4, 40) + SCAN) * 60 + END).scans == 60
+    assert read(b"\xff\xd8" + PROGRESSIVE + (segment(0xC4, 40) + SCAN) * 90 + END).scans == 90
     assert read(b"\xff\xd8" + PROGRESSIVE + SCAN * 21 + segment(0xC4) * 10_000 + END).scans == MAX_SCANS + 1
 
 
@@ -182,7 +182,7 @@ def test_cost_grows_with_pixels_alpha_scans_and_bytes() -> None:
     ]
     costs = [read(picture).cost_ms() for picture in in_order]
     assert costs == sorted(costs)
-    assert read(jpeg(64)).cost_ms() > 3 * read(jpeg(10)).cost_ms()
+    assert read(jpeg(100)).cost_ms() > 3 * read(jpeg(10)).cost_ms()
     assert read(webp()).cost_ms() > 3 * read(webp(1_000)).cost_ms()
 
 
@@ -191,7 +191,7 @@ def test_small_is_what_comes_as_the_model_sees_it_and_large_what_takes_long() ->
         assert size_of(read(sample.read_bytes()).cost_ms()) is Size.SMALL
     assert size_of(read(encoded("JPEG", size=(800, 600))).cost_ms()) is Size.MEDIUM
     assert size_of(read(encoded("JPEG", size=(4000, 3000))).cost_ms()) is Size.MEDIUM
-    for picture in (png(), webp(), jpeg(64)):
+    for picture in (png(), webp(), jpeg(100)):
         assert size_of(read(picture).cost_ms()) is Size.LARGE
 
 

@@ -132,8 +132,10 @@ def test_probabilities_that_are_no_numbers_are_an_error_at_once() -> None:
     assert "nan" in letter.headers["kafka_dlt-exception-message"]
 
 
-@pytest.mark.parametrize("poison", [fragile_model.KILL, fragile_model.HANG, fragile_model.RAISE])
-@pytest.mark.parametrize("culprit", ["small 1", "medium 1", "large 1"])
+@pytest.mark.parametrize(
+    ("culprit", "poison"),
+    [("small 1", fragile_model.KILL), ("medium 1", fragile_model.HANG), ("large 1", fragile_model.RAISE)],
+)
 def test_nor_does_it_blame_those_in_another_lane(culprit: str, poison: bytes) -> None:
     def send(running: Running) -> None:
         for number in range(3):
@@ -150,7 +152,7 @@ def test_nor_does_it_blame_those_in_another_lane(culprit: str, poison: bytes) ->
     assert all(label(reply) == "Sandal" for reply in replies.values() if not reply.error)
 
 
-@pytest.mark.parametrize("picture", [SANDAL, MEDIUM_SANDAL, LARGE_SANDAL], ids=["small", "medium", "large"])
+@pytest.mark.parametrize("picture", [SANDAL, LARGE_SANDAL], ids=["small", "large"])
 def test_a_copy_of_what_ended_the_process_is_answered_without_it(picture: bytes) -> None:
     with worker("tests.fragile_model") as running:
         running.send("first", picture + fragile_model.KILL)
@@ -168,7 +170,7 @@ def test_a_copy_of_what_ended_the_process_is_answered_without_it(picture: bytes)
     assert running.ended() == {"answered": 1, "poison": 1, "poison_again": 3}
 
 
-@pytest.mark.parametrize("size", [SANDAL, MEDIUM_SANDAL, LARGE_SANDAL], ids=["small", "medium", "large"])
+@pytest.mark.parametrize("size", [SANDAL, LARGE_SANDAL], ids=["small", "large"])
 def test_a_picture_that_uses_up_its_processor_time_fails_alone(size: bytes) -> None:
     """Long before it would count as hanging: that takes a minute here."""
     patient = msgspec.structs.replace(WORKER, model_timeout_ms=60_000)
@@ -222,16 +224,16 @@ def test_pictures_of_few_bytes_and_many_pixels_stop_nobody(topic: str) -> None:
 
 def test_a_jpeg_of_too_many_scans_is_refused_before_it_is_decoded() -> None:
     with worker() as running:
-        for scans in (64, 65, 10_000):
+        for scans in (100, 101, 10_000):
             running.send(str(scans), jpeg(scans, side=100))
         replies = running.replies(3)
-    assert replies["64"].error is None
-    for scans in ("65", "10000"):
+    assert replies["100"].error is None
+    for scans in ("101", "10000"):
         error = replies[scans].error
         assert error is not None
         assert (error.code, error.detail) == (
             ErrorCode.INVALID_PICTURE,
-            "The JPEG picture has over 64 scans.",
+            "The JPEG picture has over 100 scans.",
         )
 
 

@@ -61,7 +61,7 @@ def main() -> None:
         "PNG, RGBA": png(),
         "PNG, RGB": png(colours=_RGB),
         "PNG, grey": png(colours=_GREY),
-        "JPEG, progressive, 64 scans": jpeg(64),
+        "JPEG, progressive, 100 scans": jpeg(100),
     }
     for name, content in files.items():
         header = picture_header.read(content)

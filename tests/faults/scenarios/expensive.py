@@ -60,7 +60,7 @@ def expensive_pictures(stage: Stage) -> Outcome:
             "batch of 64 WebPs of 4 megapixels": (one_batch, [expensive.webp(2_000)] * 64),
             "32 PNGs of 110 kB": (each_alone, [expensive.png()] * 32),
             "16 JPEGs of 10,000 scans": (each_alone, [expensive.jpeg(10_000)] * 16),
-            "batch of 16 JPEGs of 64 scans": (one_batch, [expensive.jpeg(64, 5_000)] * 16),
+            "batch of 16 JPEGs of 100 scans": (one_batch, [expensive.jpeg(100, 5_000)] * 16),
             "batch of 64 small pictures as photos": (one_batch_of_photos, [stage.pictures(0).content] * 64),
         }
     with stage.fleet() as fleet:
