@@ -129,6 +129,10 @@ class Pending:
     def __len__(self) -> int:
         return len(self._waiters)
 
+    def waiting(self, cost_ms: float) -> int:
+        """How many requests wait whose pictures are of the same size: small, medium or large."""
+        return self._waiting[size_of(cost_ms)]
+
     def admit(self, size_bytes: int, cost_ms: float, timeout_s: float) -> None:
         """Raises TooManyInFlight if a request of this size would be too much, or answered too late.
 

@@ -162,7 +162,7 @@ class Requester:
             try:
                 async with asyncio.timeout(timeout_s):
                     sha256 = await _sha256_of(body)
-                    self._publish(request)
+                    self._publish(request, gather=self._pending.waiting(cost_ms) > _GATHERED_FROM)
                     return await reply
             except TimeoutError as error:
                 raise ReplyTimeout(f"no answer within {timeout_s:.2g} s") from error
@@ -171,18 +171,15 @@ class Requester:
                 self._cancellations.add(request.correlation_id)
                 raise
 
-    def _publish(self, request: Request) -> None:
+    def _publish(self, request: Request, *, gather: bool) -> None:
         def report(published: Future[None]) -> None:
             error = published.exception()
             if error is not None:
                 self._hand_over(self._pending.fail, request.correlation_id, as_gateway_error(error))
 
         try:
-            published = self._broker.publish(
-                self._requests_topic,
-                codec.encode_request(request),
-                gather=len(self._pending) > _GATHERED_FROM,
-            )
+            message = codec.encode_request(request)
+            published = self._broker.publish(self._requests_topic, message, gather=gather)
             self._pending.publishing(request.correlation_id, published)
             published.add_done_callback(report)
         except BrokerError as error:
