@@ -8,8 +8,9 @@ import pytest
 
 from gateway.cancellations import Cancellations
 from messaging import codec
-from messaging.contract import Reply, Request
+from messaging.contract import ErrorCode, Failure, Reply, Request
 from messaging.memory import MemoryBroker
+from tests.faults.corpus.expensive import webp
 from tests.unit.gateways import PNG, SANDAL, gateway, problem, sandal, silent
 
 pytestmark = pytest.mark.anyio
@@ -124,6 +125,37 @@ async def test_a_batch_larger_than_what_may_be_in_flight_waits_for_itself() -> N
     async with gateway(sandal, max_in_flight=3) as http:
         entries = (await http.post("/predict/batch", files=files)).json()["results"]
     assert all("prediction" in entry for entry in entries)
+
+
+async def test_of_a_batch_of_expensive_pictures_few_are_asked_for_at_a_time() -> None:
+    asked: list[Request] = []
+    files = [("file", (f"{number}.webp", webp(), "image/webp")) for number in range(5)]
+    async with gateway(asked.append, reply_timeout_ms=500, max_in_flight_cost_ms=600) as http:
+        entries = (await http.post("/predict/batch", files=files)).json()["results"]
+    assert [entry["problem"]["status"] for entry in entries] == [504] * 5
+    assert len(asked) == 2
+
+
+async def test_expensive_pictures_over_the_limit_are_refused_and_small_ones_are_answered() -> None:
+    def only_small(request: Request) -> Reply | None:
+        return sandal(request) if request.body == SANDAL else None
+
+    async with gateway(only_small, reply_timeout_ms=1_000, max_in_flight_cost_ms=600) as http:
+        large = [asyncio.create_task(http.post("/predict", content=webp())) for _ in range(5)]
+        small = [await http.post("/predict", content=SANDAL, headers=PNG) for _ in range(5)]
+        statuses = sorted([(await each).status_code for each in large])
+    assert [response.status_code for response in small] == [200] * 5
+    assert statuses == [429] * 3 + [504] * 2
+
+
+async def test_a_worker_without_room_is_a_429_that_says_when_to_come_back() -> None:
+    def overloaded(_: Request) -> Reply:
+        return Reply(sha256="", error=Failure(ErrorCode.OVERLOADED, "too many"))
+
+    async with gateway(overloaded) as http:
+        response = await http.post("/predict", content=SANDAL, headers=PNG)
+    assert problem(response, 429)["detail"] == "too many"
+    assert int(response.headers["retry-after"]) > 0
 
 
 async def test_too_many_files_and_no_form_are_refused() -> None:

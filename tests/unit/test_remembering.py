@@ -5,10 +5,11 @@ import hashlib
 import pytest
 
 from messaging.broker import Delivery, Message
-from messaging.contract import Reply, Request, ReturnAddress
+from messaging.contract import Mode, Reply, Request, ReturnAddress
+from worker.batching import Waiting
 from worker.cancelled import Cancelled
 from worker.pipe import LoadedModel
-from worker.recent import RecentReplies
+from worker.recent import Culprits, RecentReplies
 from worker.triage import Task
 
 MODEL = LoadedModel("m", "1", "onnx", ["a"])
@@ -30,11 +31,11 @@ def test_however_long_the_ids_are_they_take_no_more_than_the_bound(length: int) 
     assert 0.8 * 100_000 < sum(250 + length for _ in kept) < 1.3 * 100_000
 
 
-def task(name: str) -> Task:
+def task(name: str, mode: Mode = "auto", model: LoadedModel = MODEL) -> Task:
     message = Message(b"", {"correlation_id": name, "reply_to": "r"})
-    request = Request(body=b"", correlation_id=name, reply_to="r")
+    request = Request(body=b"", correlation_id=name, reply_to="r", mode=mode)
     address = ReturnAddress("r", {"correlation_id": name})
-    return Task(Delivery(message, "t", 0, 0, 0), address, request, MODEL)
+    return Task(Waiting(Delivery(message, "t", 0, 0, 0), 0.0, 0.0), address, request, model)
 
 
 def reply(labels: int = 1, picture: bytes = b"") -> Reply:
@@ -66,3 +67,24 @@ def test_the_same_id_with_another_picture_is_another_request() -> None:
     recent.keep(task("1"), reply(picture=b"a"))
     assert recent.get(task("1"), reply(picture=b"a").sha256) is not None
     assert recent.get(task("1"), reply(picture=b"b").sha256) is None
+
+
+def test_a_copy_of_a_culprit_is_known_whoever_sends_it_but_not_for_another_model_or_mode() -> None:
+    culprits = Culprits()
+    culprits.add(task("1"), "a")
+    assert culprits.has(task("2"), "a")
+    assert not culprits.has(task("1"), "b")
+    assert not culprits.has(task("1", mode="photo"), "a")
+    assert not culprits.has(task("1", model=LoadedModel("other", "1", "onnx", ["a"])), "a")
+
+
+def test_a_culprit_is_forgotten_after_ten_minutes_and_when_others_take_its_place() -> None:
+    now = 0.0
+    culprits = Culprits(most_kept=2, clock=lambda: now)
+    for sha256 in "abc":
+        culprits.add(task("1"), sha256)
+    assert [culprits.has(task("1"), sha256) for sha256 in "abc"] == [False, True, True]
+    now = 599.0
+    culprits.add(task("1"), "c")
+    now = 601.0
+    assert [culprits.has(task("1"), sha256) for sha256 in "bc"] == [False, True]
