@@ -15,10 +15,25 @@ if TYPE_CHECKING:
     from mlaas.settings import Settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Pairs = tuple[tuple[str, object], ...]
 
-BROKER = click.option(
-    "--broker", metavar="URL", help="kafka://host:9092.  [default: broker.url; for `up` embedded://]"
-)
+_OPTIONS = "mlaas.commands.setting"
+
+
+def setting(name: str, option: str, **how: Any) -> Callable[[Function], Function]:
+    """An option that overrides a setting. The command gets its value with the other settings only."""
+
+    def keep(context: click.Context, _: click.Parameter, value: object) -> None:
+        if value is not None:
+            context.meta.setdefault(_OPTIONS, []).append((name, value))
+
+    return click.option(option, expose_value=False, callback=keep, **how)
+
+
+BROKER = setting(
+    "broker.url", "--broker", metavar="URL",
+    help="kafka://host:9092.  [default: broker.url; for `up` embedded://]",
+)  # fmt: skip
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILES...")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, as in a pipe.")
 MODE = click.option("--mode", type=click.Choice(MODES), help="How to prepare the pictures.  [default: auto]")
@@ -40,40 +55,32 @@ def settings_options(function: Function) -> Function:
     return config(one(function))
 
 
-def _pairs(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> tuple[tuple[str, object], ...]:
-    return tuple(map(_pair, texts))
-
-
-def _pair(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--set")
-    return name, value
+def _pairs(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> Pairs:
+    for text in texts:
+        if "=" not in text:
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--set")
+    return tuple((name, value) for name, _, value in (text.partition("=") for text in texts))
 
 
 class Chosen:
-    """The settings chosen on the command line so far. A command's own options override them."""
+    """The settings chosen on the command line, before the command's name and after it."""
 
-    def __init__(self, file: Path | None, pairs: tuple[tuple[str, object], ...]) -> None:
+    def __init__(self, file: Path | None, pairs: Pairs) -> None:
         self._file = file
         self._pairs = pairs
 
-    def and_also(self, file: Path | None, pairs: tuple[tuple[str, object], ...]) -> "Chosen":
-        """With options given after the command's name, which win over those before it."""
+    def and_also(self, file: Path | None, pairs: Pairs) -> "Chosen":
+        """With those of a command, which win over those chosen so far."""
         return Chosen(file or self._file, (*self._pairs, *pairs))
 
-    def load(
-        self, process: str = "mlaas", *, unless: Mapping[str, object] | None = None, **overrides: object
-    ) -> "Settings":
+    def load(self, process: str = "mlaas", unless: Mapping[str, object] | None = None) -> "Settings":
         """The settings; also starts logging under the process's name.
 
-        overrides are options such as gateway__port=8123, where None means not given. unless has defaults that
-        replace those of configs/config.yaml.
+        unless has defaults that replace those of configs/config.yaml.
         """
         from mlaas import logs, settings
 
-        given = [(name.replace("__", "."), value) for name, value in overrides.items() if value is not None]
-        loaded = settings.load(self._file, os.environ, [*self._pairs, *given], unless or {})
+        loaded = settings.load(self._file, os.environ, self._pairs, unless or {})
         logs.configure(loaded.log, process)
         return loaded
 
@@ -81,11 +88,12 @@ class Chosen:
 def pass_chosen(function: Callable[..., Any]) -> Callable[..., Any]:
     """For commands that read settings: adds --config and --set, and passes Chosen as the first argument."""
 
-    @click.pass_obj
+    @click.pass_context
     def with_settings(
-        chosen: Chosen, /, *args: Any, file: Path | None, pairs: tuple[tuple[str, object], ...], **kwargs: Any
+        context: click.Context, /, *args: Any, file: Path | None, pairs: Pairs, **kwargs: Any
     ) -> Any:
-        return function(chosen.and_also(file, pairs), *args, **kwargs)
+        pairs = (*pairs, *context.meta.get(_OPTIONS, ()))
+        return function(context.obj.and_also(file, pairs), *args, **kwargs)
 
     return settings_options(update_wrapper(with_settings, function))
 

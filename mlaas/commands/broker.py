@@ -84,13 +84,13 @@ def deadline_ms(timeout_s: float) -> int:
 @NAME
 @BROKER
 @pass_chosen
-def send(chosen: Chosen, files: tuple[Path, ...], wait: bool, name: str, broker: str | None) -> None:
+def send(chosen: Chosen, files: tuple[Path, ...], wait: bool, name: str) -> None:
     """Publish pictures as requests, and print their correlation ids. `mlaas receive` prints the answers.
 
     With --wait, print the answers as they arrive, one JSON object per line. The exit status is then 1 if any
     picture has no prediction.
     """
-    settings = chosen.load("send", broker__url=broker)
+    settings = chosen.load("send")
     timeout_s = settings.gateway.reply_timeout_ms / 1000
     sent: dict[str, tuple[Path, str]] = {}
     with connected(settings.broker) as connection, Requester(connection, settings.topics, name) as requester:
@@ -147,11 +147,9 @@ def _line(reply: Message, **more: str) -> str:
 @NAME
 @BROKER
 @pass_chosen
-def receive(
-    chosen: Chosen, count: int | None, timeout_s: float | None, name: str, broker: str | None
-) -> None:
+def receive(chosen: Chosen, count: int | None, timeout_s: float | None, name: str) -> None:
     """Print answers as they arrive, one JSON object per line. Start it before `mlaas send`."""
-    settings = chosen.load("receive", broker__url=broker)
+    settings = chosen.load("receive")
     with connected(settings.broker) as connection, Requester(connection, settings.topics, name) as requester:
         click.echo(f"listening on {requester.address}", err=True)
         with suppress(KeyboardInterrupt):
@@ -168,11 +166,11 @@ def topics() -> None:
 @topics.command()
 @BROKER
 @pass_chosen
-def create(chosen: Chosen, broker: str | None) -> None:
+def create(chosen: Chosen) -> None:
     """Create the missing topics, with enough partitions. It is safe to repeat."""
     from messaging.topics import create_topics
 
-    settings = chosen.load("topics", broker__url=broker)
+    settings = chosen.load("topics")
     with broker_errors(), reported(os.EX_CONFIG, ValueError):
         created = create_topics(settings.broker, settings.topics)
     for name, is_new in created.items():

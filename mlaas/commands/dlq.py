@@ -80,9 +80,9 @@ def dlq() -> None:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the N newest.")
 @BROKER
 @pass_chosen
-def ls(chosen: Chosen, as_json: bool, limit: int | None, broker: str | None) -> None:
+def ls(chosen: Chosen, as_json: bool, limit: int | None) -> None:
     """List them, oldest first: as a table on a terminal, as one JSON object per line in a pipe."""
-    settings = chosen.load("dlq", broker__url=broker)
+    settings = chosen.load("dlq")
     with opened(settings) as (_, records):
         letters = summaries(records, limit)
     if not letters:
@@ -101,9 +101,9 @@ def ls(chosen: Chosen, as_json: bool, limit: int | None, broker: str | None) -> 
 @JSON
 @BROKER
 @pass_chosen
-def show(chosen: Chosen, place: Place, picture: Path | None, as_json: bool, broker: str | None) -> None:
+def show(chosen: Chosen, place: Place, picture: Path | None, as_json: bool) -> None:
     """Show one with its headers and the whole reason."""
-    with opened(chosen.load("dlq", broker__url=broker)) as (_, records):
+    with opened(chosen.load("dlq")) as (_, records):
         (letter,) = find(records, [place])
     click.echo(details_as_json(letter) if is_json(as_json) else details(letter))
     if picture is not None:
@@ -129,7 +129,6 @@ def replay(
     purge: bool,
     timeout_s: float | None,
     yes: bool,
-    broker: str | None,
 ) -> None:
     """Send the requests again, one by one, and print what the workers answer.
 
@@ -138,7 +137,7 @@ def replay(
     """
     if take_all == bool(places):
         raise click.UsageError("name letters as PARTITION:OFFSET, or give --all")
-    settings = chosen.load("dlq", broker__url=broker)
+    settings = chosen.load("dlq")
     with opened(settings) as (connection, records):
         bounds = records.bounds()
         if take_all:
@@ -176,9 +175,9 @@ def replay(
 @YES
 @BROKER
 @pass_chosen
-def purge(chosen: Chosen, before: Place | None, yes: bool, broker: str | None) -> None:
+def purge(chosen: Chosen, before: Place | None, yes: bool) -> None:
     """Delete them for good."""
-    with opened(chosen.load("dlq", broker__url=broker)) as (_, records):
+    with opened(chosen.load("dlq")) as (_, records):
         bounds = records.bounds()
         ends = up_to(bounds, before) if before else up_to_end(bounds)
         if ends:

@@ -6,15 +6,15 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import click
 import msgspec
+from msgspec.structs import replace
 
 from messaging import codec
 from messaging.contract import PING, Request
-from messaging.settings import BrokerSettings
 from mlaas.commands import BROKER, JSON, Chosen, pass_chosen
 from mlaas.commands.bench import made_pictures
 from mlaas.commands.broker import Requester, connected, deadline_ms
@@ -23,6 +23,7 @@ from mlaas.errors import UserError, require
 if TYPE_CHECKING:
     import httpx
 
+    from messaging.settings import BrokerSettings
     from mlaas.settings import Settings
     from model.settings import ModelSettings
 
@@ -39,14 +40,14 @@ _BROKER_KNOWN = "no worker"  # how the reason of a gateway begins that has reach
 @BROKER
 @JSON
 @pass_chosen
-def doctor(chosen: Chosen, url: str | None, broker: str | None, as_json: bool) -> None:
+def doctor(chosen: Chosen, url: str | None, as_json: bool) -> None:
     """Check settings, model, broker, topics, worker and gateway, and classify a picture.
 
     Prints a line for each check: ok, FAILED with how to fix it, or -- if something else must be fixed first.
     The exit status is 1 if any check failed.
     """
     require("client")
-    found = _check(chosen, url, broker)
+    found = _check(chosen, url)
     if as_json:
         click.echo(msgspec.json.encode(found).decode())
     else:
@@ -56,11 +57,11 @@ def doctor(chosen: Chosen, url: str | None, broker: str | None, as_json: bool) -
         sys.exit(1)
 
 
-def _check(chosen: Chosen, url: str | None, broker: str | None) -> "list[Finding]":
+def _check(chosen: Chosen, url: str | None) -> "list[Finding]":
     from mlaas.settings import SettingsError
 
     try:
-        settings = chosen.load("doctor", broker__url=broker, log__level="error")
+        settings = chosen.and_also(None, (("log.level", "error"),)).load("doctor")
     except SettingsError as error:
         return [failed("settings", str(error), "`mlaas config show` prints the settings in effect")]
     url = url or os.environ.get("MLAAS_URL") or _own_url(settings)
@@ -86,25 +87,29 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     over the broker; None if none was asked. not_ready: the gateway's reason.
     """
 
-    models: Sequence[str]
-    model_error: str | None
+    models: Sequence[str] = ()
+    model_error: str | None = None
     broker_url: str
-    broker_error: str | None
-    topics: Mapping[str, int] | None
-    creates_topics: bool
+    broker_error: str | None = None
+    topics: Mapping[str, int] | None = None
+    creates_topics: bool = False
     wanted: Mapping[str, int]
-    worker: bool | None
+    worker: bool | None = None
     url: str
-    gateway_error: str | None
-    is_mlaas: bool
-    live_error: str | None
-    not_ready: str | None
-    answer: str
-    answer_error: str | None
+    gateway_error: str | None = None
+    is_mlaas: bool = False
+    live_error: str | None = None
+    not_ready: str | None = None
+    answer: str = ""
+    answer_error: str | None = None
 
     @property
     def is_ready(self) -> bool:
         return self.is_mlaas and self.not_ready is None
+
+    @property
+    def has_topics(self) -> bool:
+        return self.topics is not None and (self.creates_topics or self.wanted.keys() <= self.topics.keys())
 
     @property
     def has_own_broker(self) -> bool:
@@ -117,41 +122,20 @@ def look(settings: "Settings", url: str) -> Seen:
     """Takes up to half a minute if something does not answer."""
     from messaging.topics import wanted_partitions
 
-    models, model_error = _models(settings.model)
-    topics, broker_error = _topics(settings.broker)
     wanted = wanted_partitions(settings.topics)
-    its = urlsplit(settings.broker.url)
-    creates = parse_qs(its.query).get("allow.auto.create.topics") == ["true"]
-    whole = topics is not None and (creates or wanted.keys() <= topics.keys())
-    gateway = _gateway(url)
-    is_ready = gateway.is_mlaas and gateway.not_ready is None
-    answer, answer_error = _round_trip(url) if is_ready else ("", None)
-    return Seen(
-        models=models,
-        model_error=model_error,
-        broker_url=f"{its.scheme}://{its.netloc.rpartition('@')[2]}",  # without user, password and properties
-        broker_error=broker_error,
-        topics=topics,
-        creates_topics=creates,
-        wanted=wanted,
-        worker=_worker_answers(settings) if whole and not is_ready else None,
-        url=url,
-        gateway_error=gateway.error,
-        is_mlaas=gateway.is_mlaas,
-        live_error=gateway.live_error,
-        not_ready=gateway.not_ready,
-        answer=answer,
-        answer_error=answer_error,
-    )
+    looked = _at_models(settings.model) | _at_broker(settings.broker) | _at_gateway(url)
+    seen = Seen(url=url, wanted=wanted, **looked)
+    if seen.is_ready:
+        return replace(seen, **_at_round_trip(url))
+    return replace(seen, worker=_worker_answers(settings)) if seen.has_topics else seen
 
 
-def _models(settings: "ModelSettings") -> tuple[list[str], str | None]:
-    """Those whose files match the digests in their manifests."""
+def _at_models(settings: "ModelSettings") -> dict[str, Any]:
+    """Whether their files match the digests in their manifests."""
     from model import manifest
     from model.manifest import ModelError
 
-    folder = Path(settings.weights_dir)
-    found = []
+    folder, found = Path(settings.weights_dir), []
     try:
         for name in settings.names:
             its = manifest.read(folder, name)
@@ -160,33 +144,35 @@ def _models(settings: "ModelSettings") -> tuple[list[str], str | None]:
             manifest.verify(folder / its.ood_file, its.ood_sha256)
             found.append(f"{its.name} {its.version}")
     except ModelError as error:
-        return found, str(error)
-    return found, None
+        return {"model_error": str(error)}
+    return {"models": found}
 
 
-def _topics(broker: BrokerSettings) -> tuple[Mapping[str, int] | None, str | None]:
+def _at_broker(settings: "BrokerSettings") -> dict[str, Any]:
     from messaging.broker import BrokerError
     from messaging.topics import partitions
 
-    if urlsplit(broker.url).scheme != "kafka":
-        return None, "it runs inside another process"
+    url = urlsplit(settings.url)
+    about = {
+        "broker_url": f"{url.scheme}://{url.netloc.rpartition('@')[2]}",  # no user, password or properties
+        "creates_topics": parse_qs(url.query).get("allow.auto.create.topics") == ["true"],
+    }
+    if url.scheme != "kafka":
+        return {**about, "broker_error": "it runs inside another process"}
     try:
-        return partitions(broker, _PATIENCE_S), None
+        return {**about, "topics": partitions(settings, _PATIENCE_S)}
     except (BrokerError, ValueError) as error:
-        return None, str(error)
+        return {**about, "broker_error": str(error)}
 
 
 def _worker_answers(settings: "Settings") -> bool:
     """Whether a ping over the broker is answered, without a gateway."""
-    correlation_id = f"doctor.{uuid.uuid4().hex}"
+    name = f"doctor.{uuid.uuid4().hex}"
     try:
-        with (
-            connected(settings.broker) as broker,
-            Requester(broker, settings.topics, correlation_id) as requester,
-        ):
+        with connected(settings.broker) as broker, Requester(broker, settings.topics, name) as requester:
             ping = Request(
                 body=b"",
-                correlation_id=correlation_id,
+                correlation_id=name,
                 reply_to=requester.address,
                 deadline_ms=deadline_ms(_PATIENCE_S),
                 content_type=PING,
@@ -196,14 +182,7 @@ def _worker_answers(settings: "Settings") -> bool:
         return False
 
 
-class _Gateway(NamedTuple):
-    error: str | None = None
-    is_mlaas: bool = False
-    live_error: str | None = None
-    not_ready: str | None = None
-
-
-def _gateway(url: str) -> _Gateway:
+def _at_gateway(url: str) -> dict[str, Any]:
     import httpx
 
     from mlaas_client import MlaasError, environment
@@ -213,18 +192,18 @@ def _gateway(url: str) -> _Gateway:
         with httpx.Client(base_url=url, timeout=_PATIENCE_S, **environment.options(address)) as http:
             live, ready = http.get("/health/live"), http.get("/health/ready")
     except httpx.TransportError as error:
-        return _Gateway(f"{error or type(error).__name__} {environment.route(address)}".rstrip())
+        said = f"{error or type(error).__name__} {environment.route(address)}"
+        return {"gateway_error": said.rstrip()}
     except (httpx.HTTPError, httpx.InvalidURL, MlaasError) as error:
-        return _Gateway(str(error) or type(error).__name__)
-    states = [_state(its) for its in (live, ready)]
-    if not all(states):
-        return _Gateway()
-    reasons = [str(state.get("reason", state["status"])) for state in states]
-    return _Gateway(
-        is_mlaas=True,
-        live_error=None if live.is_success else reasons[0],
-        not_ready=None if ready.is_success else reasons[1],
-    )
+        return {"gateway_error": str(error) or type(error).__name__}
+    live_state, ready_state = _state(live), _state(ready)
+    if not (live_state and ready_state):
+        return {"is_mlaas": False}
+    return {
+        "is_mlaas": True,
+        "live_error": None if live.is_success else str(live_state.get("reason", live_state["status"])),
+        "not_ready": None if ready.is_success else str(ready_state.get("reason", ready_state["status"])),
+    }
 
 
 def _state(response: "httpx.Response") -> dict[str, Any]:
@@ -236,7 +215,7 @@ def _state(response: "httpx.Response") -> dict[str, Any]:
     return state if isinstance(state, dict) and "status" in state else {}
 
 
-def _round_trip(url: str) -> tuple[str, str | None]:
+def _at_round_trip(url: str) -> dict[str, Any]:
     from mlaas_client import Client, MlaasError
 
     started = time.monotonic()
@@ -244,9 +223,9 @@ def _round_trip(url: str) -> tuple[str, str | None]:
         with Client(url, retries=1, timeout_s=_ROUND_TRIP_S) as client:
             found = client.predict(made_pictures(1)[0])
     except (MlaasError, ValueError) as error:
-        return "", str(error)
+        return {"answer_error": str(error)}
     took_ms = (time.monotonic() - started) * 1000
-    return f"{found.model} {found.version} answered in {took_ms:.0f} ms", None
+    return {"answer": f"{found.model} {found.version} answered in {took_ms:.0f} ms"}
 
 
 # Concluding.

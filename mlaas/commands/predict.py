@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -120,10 +121,14 @@ def watch(
         arrivals = Arrivals({} if everything else look(folder))
         click.echo(f"watching {folder}; press Ctrl-C to stop", err=True)
         with gateway(url) as client:
-            stream = _Stream(lambda path: _ask(client, path, model=model, mode=mode), is_json(as_json))
+            ask = partial(_ask, client, model=model, mode=mode)
             interrupted = _interrupted()
+            is_waiting = False
             while not interrupted.is_set():
-                arrivals.again(stream.print(arrivals.settled(look(folder))))
+                paths = arrivals.settled(look(folder))
+                waiting = _print_each(paths, ask, is_json(as_json), is_waiting)
+                is_waiting = bool(waiting) or (is_waiting and not paths)
+                arrivals.again(waiting)
                 time.sleep(interval_s)
     except KeyboardInterrupt:
         click.echo(err=True)
@@ -340,31 +345,22 @@ def _cells(name: str, prediction: Mapping[str, Any]) -> tuple[str, str, str, str
     return harmless(name), harmless(label), confidence.rjust(_WIDTHS[2]), harmless(warnings)
 
 
-class _Stream:
-    """Prints one answer after the other; reports once that the gateway is unavailable."""
+def _print_each(paths: list[Path], ask: Callable[[Path], Any], as_json: bool, is_waiting: bool) -> list[Path]:
+    """Prints one answer after the other. Returns what has to wait for the gateway, which it reports once."""
+    from mlaas_client import Overloaded, Unavailable, Unreachable
 
-    def __init__(self, ask: Callable[[Path], Any], as_json: bool) -> None:
-        self._ask, self._as_json = ask, as_json
-        self._is_waiting = False
-
-    def print(self, paths: list[Path]) -> list[Path]:
-        """Returns those that could not be sent yet."""
-        from mlaas_client import Overloaded, Unavailable, Unreachable
-
-        for number, path in enumerate(paths):
-            outcome = self._ask(path)
-            if isinstance(outcome, (Overloaded, Unavailable, Unreachable)):
-                if not self._is_waiting:
-                    click.echo(f"waiting: {of_gateway(outcome)}", err=True)
-                self._is_waiting = True
-                return paths[number:]
-            self._is_waiting = False
-            its = answer(str(path), outcome)
-            for line in [json_line(its)] if self._as_json else row(its):
-                click.echo(line)
-            for line in failures([its]):
-                click.echo(line, err=True)
-        return []
+    for number, path in enumerate(paths):
+        outcome = ask(path)
+        if isinstance(outcome, (Overloaded, Unavailable, Unreachable)):
+            if number or not is_waiting:
+                click.echo(f"waiting: {of_gateway(outcome)}", err=True)
+            return paths[number:]
+        its = answer(str(path), outcome)
+        for line in [json_line(its)] if as_json else row(its):
+            click.echo(line)
+        for line in failures([its]):
+            click.echo(line, err=True)
+    return []
 
 
 @contextmanager

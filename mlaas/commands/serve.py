@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlaas.commands import BROKER, Chosen, pass_chosen
+from mlaas.commands import BROKER, Chosen, pass_chosen, setting
 from mlaas.errors import UserError, broker_errors, reported, require
 
 if TYPE_CHECKING:
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 _TAKEN = (errno.EADDRINUSE, errno.EACCES)
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
-HOST = click.option("--host", help="The address to listen on.")
-PORT = click.option("--port", type=int, help="The port to listen on; 0 takes a free one.")
-GATEWAYS = click.option("--gateways", type=int, help="The number of gateway processes, which share the port.")
-WORKERS = click.option("--workers", type=int, help="The number of worker processes.")
+HOST = setting("gateway.host", "--host", help="The address to listen on.")
+PORT = setting("gateway.port", "--port", type=int, help="The port to listen on; 0 takes a free one.")
+GATEWAYS = setting(
+    "gateway.processes", "--gateways", type=int, help="The number of gateway processes, which share the port."
+)
+WORKERS = setting("worker.processes", "--workers", type=int, help="The number of worker processes.")
 
 
 @click.command(short_help="Start everything on this machine, until Ctrl-C.")
@@ -31,29 +33,14 @@ WORKERS = click.option("--workers", type=int, help="The number of worker process
 @WORKERS
 @BROKER
 @pass_chosen
-def up(
-    chosen: Chosen,
-    host: str | None,
-    port: int | None,
-    gateways: int | None,
-    workers: int | None,
-    broker: str | None,
-) -> None:
+def up(chosen: Chosen) -> None:
     """Start worker, gateway, and a broker inside this process unless you have set another. Ctrl-C ends it."""
     require("gateway", "worker")
     from gateway.api_keys import KeyFileError
     from mlaas.up import StartFailed
     from mlaas.up import up as run
 
-    settings = chosen.load(
-        "up",
-        unless={"broker.url": "embedded://"},
-        broker__url=broker,
-        gateway__host=host,
-        gateway__port=port,
-        gateway__processes=gateways,
-        worker__processes=workers,
-    )
+    settings = chosen.load("up", unless={"broker.url": "embedded://"})
     with (
         _address_errors(settings),
         broker_errors(),
@@ -75,32 +62,15 @@ def _announce(url: str) -> None:
 @GATEWAYS
 @BROKER
 @pass_chosen
-def gateway(
-    chosen: Chosen,
-    host: str | None,
-    port: int | None,
-    fd: int | None,
-    gateways: int | None,
-    broker: str | None,
-) -> None:
+def gateway(chosen: Chosen, fd: int | None) -> None:
     """Answer HTTP requests. Without a broker, it answers that it is not ready, until there is one."""
     gc.disable()  # until serve() has built everything: what is loaded stays, and takes long to scan
     from gateway.api_keys import KeyFileError
     from gateway.jobs.store import StoreError
     from mlaas.run_gateway import run, run_several
 
-    settings = chosen.load(
-        "gateway",
-        broker__url=broker,
-        gateway__host=host,
-        gateway__port=port,
-        gateway__processes=gateways,
-    )
-    with (
-        _address_errors(settings),
-        broker_errors(),
-        reported(os.EX_CONFIG, KeyFileError, StoreError),
-    ):
+    settings = chosen.load("gateway")
+    with _address_errors(settings), broker_errors(), reported(os.EX_CONFIG, KeyFileError, StoreError):
         if settings.gateway.processes == 1 or fd is not None:
             run(settings, fd)
         else:
@@ -111,10 +81,10 @@ def gateway(
 @WORKERS
 @BROKER
 @pass_chosen
-def worker(chosen: Chosen, workers: int | None, broker: str | None) -> None:
+def worker(chosen: Chosen) -> None:
     """Run the model on incoming pictures. Before it ends, it finishes the batch at hand."""
     require("worker")
-    settings = chosen.load("worker", broker__url=broker, worker__processes=workers)
+    settings = chosen.load("worker")
     if settings.worker.processes == 1:
         from mlaas.run_worker import run
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlaas.commands import Chosen, pass_chosen
+from mlaas.commands import Chosen, pass_chosen, setting
 from mlaas.commands.predict import load_model
 from mlaas.errors import reported
 
@@ -23,18 +23,18 @@ WIDTH = 30
 
 
 @click.command(short_help="Train a model, and measure it.")
-@click.option("--epochs", type=int, help="The number of passes over the training pictures.")
-@click.option("--seed", type=int, help="Determines the initial weights and the order of the pictures.")
-@click.option("--name", help="The name of the model and its files.")
+@setting("train.epochs", "--epochs", type=int, help="The number of passes over the training pictures.")
+@setting("train.seed", "--seed", type=int, help="Sets the initial weights and the order of the pictures.")
+@setting("train.name", "--name", help="The name of the model and its files.")
 @pass_chosen
-def train(chosen: Chosen, epochs: int | None, seed: int | None, name: str | None) -> None:
+def train(chosen: Chosen) -> None:
     """Train a model; write it to weights/, and what it is worth to reports/ and docs/.
 
     If its teacher is missing, that is trained first; --set train.teacher.name= trains without one. Ctrl-C
     stops; the same command resumes where it stopped.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow describes the processor at every start
-    settings = chosen.load("train", train__epochs=epochs, train__seed=seed, train__name=name)
+    settings = chosen.load("train")
     with _model_errors():
         from model.training.learning import TrainingError
         from model.training.train import train as run
@@ -83,7 +83,9 @@ def _model_errors() -> Iterator[None]:
 
 @click.command(short_help="Measure a model on test pictures, or on photos of your own.")
 @click.option("--model", "name", help="Which model.  [default: the first of model.names]")
-@click.option("--runtime", type=click.Choice(["auto", "onnx", "keras"]), help="What runs the model.")
+@setting(
+    "model.runtime", "--runtime", type=click.Choice(["auto", "onnx", "keras"]), help="What runs the model."
+)
 @click.option("--robustness", is_flag=True, help="Also measure accuracy on corrupted pictures.")
 @click.option("--ood", is_flag=True, help="Also measure how well out-of-distribution pictures are detected.")
 @click.option("--photos", type=FOLDER, help="Measure on a folder of photos instead of the test pictures.")
@@ -94,7 +96,6 @@ def _model_errors() -> Iterator[None]:
 def evaluate(
     chosen: Chosen,
     name: str | None,
-    runtime: str | None,
     robustness: bool,
     ood: bool,
     photos: Path | None,
@@ -107,7 +108,7 @@ def evaluate(
 
     if photos and (robustness or ood):
         raise click.UsageError("--robustness and --ood need the test pictures: leave out --photos")
-    settings = chosen.load("evaluate", model__runtime=runtime)
+    settings = chosen.load("evaluate")
     name = name or settings.model.names[0]
     with _model_errors():
         if card:

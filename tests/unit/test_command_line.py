@@ -29,8 +29,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainSettings]:
     told: list[TrainSettings] = []
 
     @pass_chosen
-    def note(chosen: Chosen, epochs: int | None, seed: int | None, name: str | None) -> None:
-        told.append(chosen.load("train", train__epochs=epochs, train__seed=seed, train__name=name).train)
+    def note(chosen: Chosen) -> None:
+        told.append(chosen.load("train").train)
 
     monkeypatch.setattr(command.commands["train"], "callback", note)
     return told
