@@ -216,7 +216,7 @@ def given_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     if not keys:
         raise Unauthorized("send an API key as X-API-Key, or as Authorization: Bearer")
     if len(keys) > 1:
-        raise Unauthorized("several different API keys came with the request; send one")
+        raise Unauthorized("the request has several different API keys; send one")
     return keys.pop()
 
 
@@ -250,11 +250,12 @@ class ApiKeys:
         keyring = self._file.current(now)
         name = keyring.name_of(key)
         if name is None:
-            raise Unauthorized("this API key is not known here")
+            raise Unauthorized("unknown API key")
         wait_s = self._wait_s(keyring, name, now)
         if wait_s > 0:
             self._metrics.rate_limited(name)
-            raise RateLimited(f"over {keyring.rates[name].per_second:g} requests a second of {name}", wait_s)
+            per_second = keyring.rates[name].per_second
+            raise RateLimited(f"API key {name!r} exceeded {per_second:g} requests per second", wait_s)
         return name
 
     def _wait_s(self, keyring: Keyring, name: str, now: float) -> float:

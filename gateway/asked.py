@@ -129,7 +129,9 @@ class Deadline:
         """Raises ReplyTimeout when nothing is left."""
         left = self.started + self.timeout_s - time.monotonic()
         if left <= 0:
-            raise ReplyTimeout(f"no answer within {self.timeout_s:g} s: sending the picture took all of it")
+            raise ReplyTimeout(
+                f"no answer within {self.timeout_s:g} s: sending the picture took all of that time"
+            )
         return left
 
     def passed_ms(self) -> float:
@@ -237,8 +239,8 @@ async def _read_form(request: Request, most: int) -> list[Upload]:
     boundary = content_type.get(b"boundary", b"")
     if not 0 < len(boundary) <= _MOST_BOUNDARY_BYTES:
         raise BrokenForm(
-            f"the Content-Type has no boundary of 1 to {_MOST_BOUNDARY_BYTES} bytes; leave this header to "
-            "what makes the form, curl -F or the HTTP library"
+            f"the Content-Type has no boundary of 1 to {_MOST_BOUNDARY_BYTES} bytes; let curl -F or "
+            "the HTTP library set this header"
         )
     async with aclosing(request.stream()) as body:
         return await _Form(_Parts(body, boundary), _CHARSETS[charset], most, request.scope["path"]).read()
@@ -271,7 +273,7 @@ class _Form:
             size, content = await self._parts.content(keep=part.name == FIELD.encode())
             self._add(part, size, content)
         if not self._uploads:
-            came = f"; the fields that came: {', '.join(self._others)}" if self._others else ""
+            came = f"; its fields are {', '.join(self._others)}" if self._others else ""
             raise NotAPicture(f"the form has no file in its field {FIELD!r}{came}")
         return self._uploads
 
@@ -306,14 +308,14 @@ class _Form:
         is_ours, is_file = part.name == FIELD.encode(), part.filename is not None
         if is_ours and not is_file and media_type_of(content) is None:
             raise NotAPicture(
-                f"the field {FIELD!r} holds a text: it is no picture, and has no file name; with curl, write "
+                f"the field {FIELD!r} contains text, not a picture, and has no file name; with curl, write "
                 "-F file=@picture.png"
             )
         is_left_empty = not (part.filename or size)
         if (is_ours or is_file) and not is_left_empty:
             self._files += 1
             if self._files > self._most:
-                raise BrokenForm(f"the form has too many files; at most {self._most} are accepted here")
+                raise BrokenForm(f"the form has too many files; at most {self._most} are accepted")
         if is_ours and not is_left_empty:
             self._uploads.append(Upload(content, part.declared, part.filename or ""))
         else:
@@ -324,7 +326,9 @@ class _Form:
             raise InvalidRequest(f"{name!r} belongs in the query: {self._path}?{name}=…")
         self._others.append(f"{name[:50]!r}{'' if size else ' (empty)'}")
         if len(self._others) > OTHER_FIELDS:
-            raise BrokenForm(f"the form has too many fields; at most {OTHER_FIELDS} may come beside {FIELD}")
+            raise BrokenForm(
+                f"the form has too many fields; at most {OTHER_FIELDS} are accepted besides {FIELD}"
+            )
 
 
 class _Parts:
@@ -351,7 +355,7 @@ class _Parts:
                 pass
             return None
         if (await self._line()).strip(b" \t"):
-            raise BrokenForm("a line of the form begins with its boundary, and goes on")
+            raise BrokenForm("a line of the form starts with the boundary and continues")
         lines: list[bytes] = []
         while line := await self._line():
             lines.append(line)
@@ -395,7 +399,7 @@ class _Parts:
             return
         line = self._delimiter[2:].decode("latin-1")
         if not self._begun:
-            raise BrokenForm(f"the form has no part: no line of it is {line}")
+            raise BrokenForm(f"the form has no parts: no line is {line}")
         raise BrokenForm(f"the form is cut off: its last line, {line}--, is missing")
 
 

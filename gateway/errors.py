@@ -54,31 +54,31 @@ class Rejected(GatewayError):
 class BrokenForm(Rejected):
     status = 400
     kind = "broken-form"
-    title = "Form that is broken, or has too many parts"
+    title = "Invalid form"
 
 
 class InvalidRequest(Rejected):
     status = 422
     kind = "invalid-request"
-    title = "Request that is not understood"
+    title = "Invalid request"
 
 
 class KeyReused(Rejected):
     status = 422
     kind = "idempotency-key-reused"
-    title = "Idempotency-Key of another job"
+    title = "Idempotency-Key reused"
 
 
 class NotAPicture(Rejected):
     status = 422
     kind = "not-a-picture"
-    title = "Not a picture that can be read"
+    title = "Unreadable picture"
 
 
 class UnacceptedMedia(Rejected):
     status = 415
     kind = "unaccepted-media-type"
-    title = "Media type not accepted"
+    title = "Unsupported media type"
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -88,7 +88,7 @@ class UnacceptedMedia(Rejected):
 class UnacceptedCoding(Rejected):
     status = 415
     kind = "unaccepted-coding"
-    title = "Content coding not accepted"
+    title = "Unsupported content coding"
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -104,13 +104,13 @@ class TooLarge(Rejected):
 class SlowBody(Rejected):
     status = 408
     kind = "slow-body"
-    title = "Body that did not come in time"
+    title = "Request timeout"
 
 
 class Unauthorized(GatewayError):
     status = 401
     kind = "unauthorized"
-    title = "No valid API key"
+    title = "Missing or invalid API key"
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -143,7 +143,7 @@ class UnknownJob(Rejected):
 class JobExpired(Rejected):
     status = 410
     kind = "job-expired"
-    title = "The job's time is over"
+    title = "Job expired"
 
 
 class ClientGone(GatewayError):
@@ -169,7 +169,7 @@ class TooManyJobs(GatewayError):
 class Unavailable(GatewayError):
     status = 503
     kind = "unavailable"
-    title = "No answer can be had at the moment"
+    title = "Temporarily unavailable"
     retry_after_s = 2
 
 

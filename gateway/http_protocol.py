@@ -82,7 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._parse(data)
             self._count_incomplete(len(data))
         except httptools.HttpParserError:
-            return self._refuse(400, "this is not HTTP, or the end of the request is ambiguous")
+            return self._refuse(400, "the request is not valid HTTP, or its end is ambiguous")
         except _OutOfBoundsError as error:
             return self._refuse(error.status, str(error))
         if self._in_head and self._head_timer is None:
@@ -162,7 +162,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Read the head again. httptools takes what follows an offer for another protocol, not for a body."""
         method = self.parser.get_method()
         if method == b"CONNECT":
-            raise _OutOfBoundsError(400, "CONNECT is for proxies")
+            raise _OutOfBoundsError(400, "CONNECT is not supported: this is not a proxy")
         lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode())]
         lines += [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)

@@ -43,7 +43,7 @@ class BodyMemory:
         others = self._bytes - counted
         if others and others + size > self._most_bytes:
             raise TooManyInFlight(
-                f"{others} bytes of other bodies are in memory, and {size} more are over the limit"
+                f"{others} bytes of other bodies are in memory; {size} more would exceed the limit"
             )
 
     def grow(self, size: int, counted: int) -> int:
@@ -124,7 +124,8 @@ class BodyLimit:
                 async with asyncio.timeout_at(until):
                     message = await receive()
             except TimeoutError:
-                raise SlowBody(f"{read} bytes of the body came within {timeout_ms / 1000:g} s") from None
+                said = f"only {read} bytes of the body arrived within {timeout_ms / 1000:g} s"
+                raise SlowBody(f"{said}; send it faster, or make it smaller") from None
             read += len(message.get("body", b""))
             complete = not message.get("more_body", False)
             if read > max_bytes:
@@ -261,7 +262,7 @@ async def while_connected(request: Request) -> AsyncIterator[None]:
         try:
             while (await request.receive())["type"] != "http.disconnect":
                 pass
-            reason = ClientGone("the client hung up")
+            reason = ClientGone("the client disconnected")
         except GatewayError as error:
             reason = error
         waiting.cancel()

@@ -144,7 +144,7 @@ async def known_models(requester: Requester, settings: GatewaySettings) -> Catal
         requester.admit(0, 0.0, settings.worker_silence_ms / 1000)
         await requester.ping()
     if not requester.catalogue.models:
-        raise Unavailable("the workers are of an older version, which does not report the models it serves")
+        raise Unavailable("the workers run an older version, which does not report its models")
     return requester.catalogue
 
 

@@ -144,11 +144,11 @@ class Pending:
             return
         for bound, amount in ((self._requests, 1), (self._bytes, size_bytes), (self._cost_ms, cost_ms)):
             if not bound.has_room(size, amount):
-                detail = f"{bound.taken(size):.0f} {bound.unit} are in flight, and {amount:.0f} more are over"
+                detail = f"{bound.taken(size):.0f} {bound.unit} are in flight; {amount:.0f} more would exceed"
                 raise self._too_many(f"{detail} the limit for {size.name.lower()} pictures", size, timeout_s)
         if estimate.is_too_long(waiting + 1, timeout_s):
             wait_s = estimate.wait_s(waiting + 1)
-            detail = f"the wait would be about {wait_s:.1f} s, too near to {timeout_s:g} s"
+            detail = f"the estimated wait of {wait_s:.1f} s is too close to the deadline of {timeout_s:g} s"
             raise self._too_many(detail, size, timeout_s)
 
     @contextmanager

@@ -159,7 +159,11 @@ def serve(
     jobs = Jobs(broker, topics, job_settings, settings, requester)
     host, port = listener.getsockname()[:2]
     if not (settings.api_keys_file or ip_address(host).is_loopback):
-        _log.warning("whoever reaches %s:%s may ask; gateway.api_keys_file asks for keys", host, port)
+        _log.warning(
+            "anyone who can reach %s:%s may call it; set gateway.api_keys_file to require API keys",
+            host,
+            port,
+        )
     _log.info("listening on %s:%s", host, port)
     protocol: Any = partial(
         BoundedProtocol,

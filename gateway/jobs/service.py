@@ -156,7 +156,7 @@ class Jobs:
         if found is None or found[0].owner != owner:
             raise UnknownJob(f"no job {job_id[:40]!r}")
         if found[0].expires_ms <= now_ms:
-            raise JobExpired("the job's results were kept until its expires_at, and are deleted")
+            raise JobExpired("the job's results were kept until expires_at and have been deleted")
         return found
 
     def _collected(self, job_ids: Sequence[str], added: Added, unusable: int) -> None:

@@ -116,9 +116,9 @@ class Calls:
             async with asyncio.timeout(self._timeout_s):
                 return await asyncio.wrap_future(call)
         except StoreError as error:
-            raise Unavailable(f"the store of jobs: {error}") from error
+            raise Unavailable(f"the job store: {error}") from error
         except TimeoutError as error:
-            raise Unavailable(f"the store of jobs did not answer within {self._timeout_s:g} s") from error
+            raise Unavailable(f"the job store did not answer within {self._timeout_s:g} s") from error
 
     def close(self) -> None:
         """Drop the calls that have not begun; the others end in their own time."""

@@ -91,7 +91,7 @@ class Submitting:
                 return Taken(first, [], again=True)
             await self._publish(self._messages(job, submission), deadline)
             if not await self._calls(self._store.accept, job.id, _now_ms()):
-                raise Unavailable("taking the job took too long")
+                raise Unavailable("accepting the job took too long")
         except (KeyReused, TooManyJobs):
             raise
         except GatewayError:
@@ -132,7 +132,7 @@ class Submitting:
             if creation is Creation.CREATED:
                 return None
             if creation is Creation.FULL:
-                raise TooManyJobs("unfinished jobs have as many pictures, or bytes, as are allowed")
+                raise TooManyJobs("unfinished jobs have reached the limit of pictures or bytes")
             if first is not None and first.fingerprint != job.fingerprint:
                 raise KeyReused("this Idempotency-Key was used for another job; use a new one")
             if first is not None and not first.publish_until_ms:
@@ -172,7 +172,7 @@ class Submitting:
         except BrokerError as error:
             raise as_gateway_error(error) from error
         except (TimeoutError, ReplyTimeout) as error:
-            raise Unavailable(f"the broker did not take the job within {deadline.timeout_s:g} s") from error
+            raise Unavailable(f"the broker did not accept the job within {deadline.timeout_s:g} s") from error
         finally:
             for future in published:
                 future.cancel()
@@ -207,7 +207,7 @@ def judge(uploads: Iterable[Upload], *, max_bytes: int, max_pixels: int, most_to
         raise refusals[0]
     together = sum(len(picture.content) for picture in pictures)
     if together > most_together:
-        raise TooLarge(f"the pictures have {together} bytes; a job may have {most_together}")
+        raise TooLarge(f"the pictures have {together} bytes; a job may have at most {most_together}")
     return pictures
 
 

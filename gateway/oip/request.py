@@ -85,14 +85,14 @@ def read(content: bytes | bytearray, header_length: str | None, limits: Limits) 
     try:
         body = _decode(text)
     except msgspec.ValidationError as error:
-        hint = f"; strings over {_LONG_TEXT} bytes are accepted as data alone" if long_texts else ""
-        raise InvalidRequest(f"the inference request is not understood: {error}{hint}") from error
+        hint = f"; strings over {_LONG_TEXT} bytes are accepted only as data" if long_texts else ""
+        raise InvalidRequest(f"invalid inference request: {error}{hint}") from error
     except NOT_JSON as error:
-        hint = "" if header_length else "; if binary data follows, Inference-Header-Content-Length says where"
+        hint = "" if header_length else "; if binary data follows, set Inference-Header-Content-Length"
         raise InvalidRequest(f"the inference request is not JSON: {error}{hint}") from error
     (its_input,) = body.inputs
     if its_input.name != INPUT:
-        raise InvalidRequest(f"unknown input {its_input.name[:50]!r}; the model has one, {INPUT!r}")
+        raise InvalidRequest(f"unknown input {its_input.name[:50]!r}; the only input is {INPUT!r}")
     parameters = _part(body.parameters, "parameters", Parameters | None) or {}
     outputs = _part(body.outputs, "outputs", list[_Output] | None) or []
     are_files = its_input.datatype == "BYTES"
@@ -135,7 +135,7 @@ def _take_out_long_texts(
             opened = -1
         after = quote + 1
     if len(rest) + end - taken > most:
-        raise TooLarge(f"the JSON has over {most} bytes beside picture files; send numbers as binary data")
+        raise TooLarge(f"the JSON has over {most} bytes besides picture files; send numbers as binary data")
     return rest + view[taken:end], texts
 
 
@@ -150,7 +150,7 @@ def _part(raw: msgspec.Raw, name: str, kind: Any) -> Any:
     try:
         return msgspec.json.decode(part, type=kind)
     except NOT_JSON as error:
-        raise InvalidRequest(f"{name} is not understood: {error}") from error
+        raise InvalidRequest(f"invalid {name}: {error}") from error
 
 
 def _length(given: str | None, most: int) -> int:
@@ -172,19 +172,19 @@ def _pictures(
     _refuse_shared_memory(parameters)
     data, size = bytes(its_input.data).removeprefix(b"null"), parameters.get("binary_data_size")
     if bool(data) == (size is not None):
-        raise InvalidRequest(f"the input {INPUT!r} has either data or binary_data_size")
+        raise InvalidRequest(f"the input {INPUT!r} must have either data or binary_data_size")
     if size is None and binary:
-        raise InvalidRequest(f"{len(binary)} bytes follow the JSON, and no input has binary_data_size")
+        raise InvalidRequest(f"{len(binary)} bytes follow the JSON, but no input has binary_data_size")
     if size is None:
         return from_json(its_input.datatype, shape, data, long_texts, limits.file_bytes)
     if size != len(binary):
-        raise InvalidRequest(f"binary_data_size is {size!r}, and {len(binary)} bytes follow the JSON")
+        raise InvalidRequest(f"binary_data_size is {size!r}, but {len(binary)} bytes follow the JSON")
     return from_binary(its_input.datatype, shape, binary)
 
 
 def _refuse_shared_memory(parameters: Parameters) -> None:
     if "shared_memory_region" in parameters:
-        raise InvalidRequest("shared memory is not accepted; data comes with the request and the answer")
+        raise InvalidRequest("shared memory is not supported; send data in the request")
 
 
 def _outputs(given: list[_Output], are_binary: bool) -> list[Wanted]:
@@ -192,7 +192,7 @@ def _outputs(given: list[_Output], are_binary: bool) -> list[Wanted]:
         return [Wanted(name, are_binary) for name in OUTPUTS]
     names = [one.name for one in given]
     if len(set(names)) < len(names):
-        raise InvalidRequest("an output is asked for twice")
+        raise InvalidRequest("an output is requested twice")
     return [_wanted(one, are_binary) for one in given]
 
 
@@ -203,7 +203,7 @@ def _wanted(output: _Output, are_binary: bool) -> Wanted:
     _refuse_shared_memory(parameters)
     classes = _positive(parameters, "classification")
     if classes and output.name != "probabilities":
-        raise InvalidRequest("classification is for the output 'probabilities' alone")
+        raise InvalidRequest("classification applies only to the output 'probabilities'")
     return Wanted(output.name, _flag(parameters, "binary_data", are_binary), classes)
 
 

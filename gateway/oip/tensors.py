@@ -85,7 +85,7 @@ def _texts(values: Sequence[int | str], long_texts: Sequence[memoryview]) -> lis
     numbers = [value for value in values if isinstance(value, int)]
     # Each at most once: what is sent once is not to be decoded many times.
     if numbers != sorted({*numbers} & {*range(len(long_texts))}):
-        raise InvalidRequest(f"data of BYTES has {_VALUES['BYTES']}, no numbers")
+        raise InvalidRequest(f"data of BYTES has {_VALUES['BYTES']}, not numbers")
     return [long_texts[value] if isinstance(value, int) else value for value in values]
 
 
@@ -97,7 +97,7 @@ def _flat(datatype: str, shape: Sequence[int], data: bytes) -> list[Any]:
         raise InvalidRequest(f"data of {datatype} has {_VALUES[datatype]}: {error}") from error
     for size in shape[1:] if is_nested else ():
         if any(len(row) != size for row in values):
-            raise InvalidRequest(f"data is not nested as its shape {list(shape)} says")
+            raise InvalidRequest(f"data is not nested according to its shape {list(shape)}")
         values = list(itertools.chain.from_iterable(values))
     return values
 

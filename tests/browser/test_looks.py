@@ -33,7 +33,7 @@ def test_axe_finds_nothing_to_complain_about(
         expect(page.locator(".warning")).to_be_visible()
         assert violations(page) == []
         page.get_by_label("Choose pictures").set_input_files(file("broken.png", SANDAL.read_bytes()[:90]))
-        expect(title(page)).to_have_text("Not a picture that can be read")
+        expect(title(page)).to_have_text("Unreadable picture")
         page.locator("#key-form").evaluate("form => { form.hidden = false }")
         page.locator("#give-up").evaluate("button => { button.hidden = false }")
         page.dispatch_event("h1", "drop", {"dataTransfer": page.evaluate_handle("() => new DataTransfer()")})

@@ -21,9 +21,9 @@ def test_what_is_no_picture_is_refused_in_the_services_own_words(visit: tuple[Pa
     page, console = visit
     console.expect_status(422)
     page.get_by_label("Choose pictures").set_input_files(file("letter.bin", b"Dear Sir or Madam", ""))
-    expect(title(page)).to_have_text("Not a picture that can be read")
+    expect(title(page)).to_have_text("Unreadable picture")
     expect(page.locator("#answer")).to_contain_text("The bytes are neither PNG, JPEG nor WebP")
-    expect(page.locator("#announcer")).to_contain_text("letter.bin: Not a picture that can be read")
+    expect(page.locator("#announcer")).to_contain_text("letter.bin: Unreadable picture")
     expect(page.get_by_role("button", name="Try again")).to_have_count(0)
 
 

@@ -107,8 +107,8 @@ async def test_a_charset_that_a_field_or_a_part_names_is_not_looked_at() -> None
         (form(part()[:-40], end=b""), "is cut off"),
         (form(part()[:30], end=b""), "is cut off"),
         (form(part(), end=b"--b\r\n"), "is cut off"),
-        (form(end=b""), "has no part"),
-        (form(part(), kind="multipart/form-data; boundary=c"), "no line of it is --c"),
+        (form(end=b""), "has no parts"),
+        (form(part(), kind="multipart/form-data; boundary=c"), "no line is --c"),
         (form(part(), kind="multipart/form-data"), "has no boundary"),
         (form(part(), kind="multipart/form-data; boundary="), "has no boundary"),
         (form(part(), kind=f"multipart/form-data; boundary={300 * 'b'}"), "has no boundary of 1 to 256"),
@@ -120,7 +120,7 @@ async def test_a_charset_that_a_field_or_a_part_names_is_not_looked_at() -> None
         (form(part(more=b"X-A: a\r\n" * 9)), "over 8 headers"),
         (form(part(more=b"X-A: " + b"a" * 5_000 + b"\r\n")), "over 4096 bytes"),
         (form(part(more=b"nonsense\r\n")), "without a colon"),
-        (form(b"--bx\r\n" + part()), "begins with its boundary"),
+        (form(b"--bx\r\n" + part()), "starts with the boundary"),
         (form(b"--b " + 5_000 * b" " + b"\r\n"), "over 4096 bytes"),
     ],
 )
@@ -134,8 +134,8 @@ async def test_a_broken_form_is_told_what_is_wrong(request_: dict[str, Any], sai
     ("request_", "said"),
     [
         (form(), "has no file in its field 'file'"),
-        (form(part(disposition=b'form-data; name="image"; filename="b"')), "came: 'image'"),
-        (form(part(b"", b'form-data; name="file"; filename=""')), "came: 'file' (empty)"),
+        (form(part(disposition=b'form-data; name="image"; filename="b"')), "its fields are 'image'"),
+        (form(part(b"", b'form-data; name="file"; filename=""')), "its fields are 'file' (empty)"),
         (form(part(b"sandal.png", b'form-data; name="file"')), "-F file=@picture.png"),
     ],
 )

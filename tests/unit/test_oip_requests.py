@@ -33,15 +33,15 @@ def asking(**changes: Any) -> dict[str, Any]:
     [
         (b"", "not JSON"),
         (b"{", "not JSON"),
-        (b"[]", "not understood"),
+        (b"[]", "invalid inference request"),
         (b"{}", "`inputs`"),
-        (b'{"inputs":' + 100_000 * b"[", "not "),
-        (b'{"inputs":[],"id":' + 100_000 * b"[", "not "),
+        (b'{"inputs":' + 100_000 * b"[", "inference request"),
+        (b'{"inputs":[],"id":' + 100_000 * b"[", "inference request"),
         (b"\xff\xfe", "not JSON"),
         (b'{"inputs":[{"name":"\xff","datatype":"UINT8","shape":[1]}]}', "utf-8"),
         (WITH % b'"id":"\xff"', "utf-8"),
-        (WITH % b'"parameters":{"a":"\xff"}', "parameters is not understood"),
-        (WITH % b'"outputs":[{"name":"\xff"}]', "outputs is not understood"),
+        (WITH % b'"parameters":{"a":"\xff"}', "invalid parameters"),
+        (WITH % b'"outputs":[{"name":"\xff"}]', "invalid outputs"),
         (b'{"inputs":[{"name":"image","datatype":"BYTES","shape":[1],"data":["\xff"]}]}', "base64 strings"),
         (WITH % (b'"parameters":{"timeout":1' + 400 * b"0" + b"}"), "at most 15 digits"),
         ({"inputs": []}, "length 1"),
@@ -58,7 +58,7 @@ def asking(**changes: Any) -> dict[str, Any]:
         ({"inputs": [asking()], "parameters": {"binary_data_output": "yes"}}, "binary_data_output"),
         (
             {"inputs": [asking()], "outputs": [{"name": "label", "parameters": {"classification": 2}}]},
-            "'probabilities' alone",
+            "only to the output 'probabilities'",
         ),
         (
             {
@@ -113,7 +113,7 @@ ONE_FILE = struct.pack("<I", len(SANDAL)) + SANDAL
     ("datatype", "data", "size", "says"),
     [
         ("UINT8", bytes(783), 783, "784 bytes, not 783"),
-        ("UINT8", bytes(784), 785, "binary_data_size is 785, and 784 bytes follow"),
+        ("UINT8", bytes(784), 785, "binary_data_size is 785, but 784 bytes follow"),
         ("UINT8", bytes(784), "784", "binary_data_size is '784'"),
         ("UINT8", bytes(784), None, "either data or binary_data_size"),
         ("FP32", bytes(784), 784, "3136 bytes, not 784"),
@@ -184,22 +184,22 @@ SPACES = 6_000_000 * " "
     ("body", "says"),
     [
         ({"inputs": [image("BYTES", [1], [SPACES])], "id": "x"}, None),
-        ({"inputs": [image("BYTES", [1], [SPACES])], "id": SPACES}, "accepted as data alone"),
-        ({"inputs": [image("BYTES", [2], [SPACES, 0])]}, "no numbers"),
-        ({"inputs": [image("BYTES", [2], [0, 0])], "other": SPACES}, "no numbers"),
-        ({"inputs": [image("BYTES", [2], [1, 0])], "other": [SPACES, SPACES]}, "no numbers"),
-        ({"inputs": [image("BYTES", [1], [7])], "other": SPACES}, "no numbers"),
+        ({"inputs": [image("BYTES", [1], [SPACES])], "id": SPACES}, "accepted only as data"),
+        ({"inputs": [image("BYTES", [2], [SPACES, 0])]}, "not numbers"),
+        ({"inputs": [image("BYTES", [2], [0, 0])], "other": SPACES}, "not numbers"),
+        ({"inputs": [image("BYTES", [2], [1, 0])], "other": [SPACES, SPACES]}, "not numbers"),
+        ({"inputs": [image("BYTES", [1], [7])], "other": SPACES}, "not numbers"),
         ({"inputs": [image("BYTES", [1], [SPACES + '"'])]}, "picture 0: data of BYTES"),
         ({"inputs": [image("BYTES", [1], [SPACES + "\\"])]}, "picture 0: data of BYTES"),
         ({"inputs": [image("BYTES", [1], [SPACES + "é"])]}, "picture 0: data of BYTES"),
         ({"inputs": [image("BYTES", [1], [4 * SPACES])]}, "over 20000000 bytes"),
-        ({"inputs": [image("BYTES", [1], ["\"" * 3_000_000])]}, "beside picture files"),
-        ({"inputs": [image("BYTES", [1], ["a" for _ in range(2_000_000)])]}, "beside picture files"),
-        ({"inputs": [image("UINT8", [1, 784], [0 for _ in range(3_000_000)])]}, "beside picture files"),
-        (b'{"inputs":' + 6_000_000 * b"[", "beside picture files"),
+        ({"inputs": [image("BYTES", [1], ["\"" * 3_000_000])]}, "besides picture files"),
+        ({"inputs": [image("BYTES", [1], ["a" for _ in range(2_000_000)])]}, "besides picture files"),
+        ({"inputs": [image("UINT8", [1, 784], [0 for _ in range(3_000_000)])]}, "besides picture files"),
+        (b'{"inputs":' + 6_000_000 * b"[", "besides picture files"),
         (b'{"' + 6_000_000 * b"a" + b'":1,"inputs":[]}', "not JSON"),
-        (b'["' + 6_000_000 * b"a", "beside picture files"),
-        (b'["' + 6_000_000 * b"\xff" + b'"]', "not understood"),
+        (b'["' + 6_000_000 * b"a", "besides picture files"),
+        (b'["' + 6_000_000 * b"\xff" + b'"]', "invalid inference request"),
         (json.dumps({"inputs": [image("BYTES", [1], [2 * SPACES])]}).encode().replace(b"  ", b"\n"),
          "picture 0: data of BYTES"),
     ],
@@ -251,7 +251,7 @@ async def test_bytes_that_no_input_claims_are_refused_and_so_are_both_at_once() 
         unsaid = await http.post(INFER, content=head + b"x")
     assert "no input has binary_data_size" in refused(unclaimed, 400)
     assert "either" in refused(twice, 400)
-    assert "Inference-Header-Content-Length says where" in refused(unsaid, 400)
+    assert "set Inference-Header-Content-Length" in refused(unsaid, 400)
 
 
 async def test_a_compressed_body_and_a_timeout_that_is_none_are_refused() -> None:
