@@ -15,7 +15,7 @@ run: .venv/.serving ## broker, worker and gateway in one go; PORT=8123 takes ano
 install: .venv/.development ## what training, tests and benches need, too; make run and make test install by themselves
 
 test: .venv/.development ## every test: unit, brokers (a real Apache Kafka too), end to end
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: .venv/.development ## style, types, and the direction of imports
 	$(BIN)/ruff check .

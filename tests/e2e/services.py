@@ -17,7 +17,7 @@ import httpx
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "samples").glob("*.png"))
 PNG = {"Content-Type": "image/png"}
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 def label_of(sample: Path) -> str:
@@ -103,7 +103,7 @@ def mlaas(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[s
     """The command, run to its end."""
     return subprocess.run(
         [sys.executable, "-m", "mlaas", *arguments],
-        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=100,
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
 
 

@@ -96,7 +96,7 @@ def working(
 
 
 def gateway_settings(**changes: object) -> GatewaySettings:
-    changes = {"reply_timeout_ms": 2_000, "ping_interval_ms": 10, "drain_timeout_ms": 200, **changes}
+    changes = {"reply_timeout_ms": 5_000, "ping_interval_ms": 10, "drain_timeout_ms": 200, **changes}
     return msgspec.structs.replace(load(None, {}).gateway, **changes)
 
 
