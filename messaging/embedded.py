@@ -8,6 +8,7 @@ Source: librdkafka's rdkafka_mock.h.
 from confluent_kafka import Producer
 
 from messaging.kafka import KafkaBroker
+from messaging.kafka_config import SHARE
 from messaging.kafka_errors import translated
 
 # Below what one partition holds, so that nothing is dropped before it is read.
@@ -26,3 +27,8 @@ class EmbeddedBroker(KafkaBroker):
             brokers = self._cluster.list_topics(timeout=5).brokers
         self.url = f"kafka://127.0.0.1:{next(iter(brokers.values())).port}?{_PROPERTIES}"
         super().__init__(self.url, max_message_bytes=max_message_bytes, publish_timeout_ms=publish_timeout_ms)
+
+
+def url_of_share(url: str, number: int, of: int) -> str:
+    """For one of so many that subscribe, each to a fixed share of each topic: see kafka_config.SHARE."""
+    return f"{url}&{SHARE}={number}/{of}"

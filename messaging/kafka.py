@@ -27,6 +27,7 @@ class KafkaBroker:
     ) -> None:
         """Connects in the background. Raises ValueError or BrokerError for a URL that cannot be."""
         self._servers, self._given = kafka_config.parse_url(url)
+        self._share = kafka_config.fixed_share(self._given)
         self._reading = {
             "fetch.message.max.bytes": max_message_bytes,
             "receive.message.max.bytes": max(100_000_000, 4 * max_message_bytes),
@@ -57,7 +58,7 @@ class KafkaBroker:
         def new_reader(its_id: str) -> Reader:
             return self._reader(kafka_config.member(group, its_id))
 
-        return KafkaSubscription(new_reader, topic, instance_id, self._topics)
+        return KafkaSubscription(new_reader, topic, instance_id, self._topics, self._share)
 
     def open_inbox(self, topic: str, instance_id: str) -> KafkaInbox:
         return self._inbox(topic, lambda partitions: crc32(instance_id.encode()) % partitions)

@@ -8,6 +8,10 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 Properties = dict[str, str | int | float | bool]
 
+SHARE = "mlaas.share"
+"""The one property of a URL that is not librdkafka's. 2/3 is the second of three fixed shares: a subscription
+has every third partition then, and no place in a group."""
+
 CLIENT: Properties = {
     "client.id": "mlaas",
     "socket.keepalive.enable": True,
@@ -72,8 +76,14 @@ RECORDS: Properties = {
     "queued.max.messages.kbytes": 16 * 1024,
 }
 
-# Not understood together with group.protocol=consumer: there the broker decides.
-_CLASSIC_ONLY = ("partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms")
+# Not understood together with group.protocol=consumer: there the broker decides. And with an instance id it
+# would refuse who takes a killed member's place until that one's session is over.
+_CLASSIC_ONLY = (
+    "partition.assignment.strategy",
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "group.instance.id",
+)
 
 
 def parse_url(url: str) -> tuple[str, Properties]:
@@ -96,8 +106,18 @@ def parse_url(url: str) -> tuple[str, Properties]:
     return servers, properties
 
 
+def fixed_share(given: Properties) -> tuple[int, int] | None:
+    """Which of how many, from 1 on. Raises ValueError."""
+    if SHARE not in given:
+        return None
+    number, _, of = str(given[SHARE]).partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise ValueError(f"{SHARE} is not as 2/3, the second of three")
+    return int(number), int(of)
+
+
 def producer(servers: str, given: Properties) -> Properties:
-    return {**CLIENT, "bootstrap.servers": servers, **PRODUCER, **given}
+    return _without_ours({**CLIENT, "bootstrap.servers": servers, **PRODUCER, **given})
 
 
 def gatherer(servers: str, given: Properties) -> Properties:
@@ -112,7 +132,11 @@ def member(group: str, instance_id: str) -> Properties:
 
 def consumer(servers: str, given: Properties, role: Properties) -> Properties:
     """role is a member's, INBOX or RECORDS."""
-    merged = {**CLIENT, "bootstrap.servers": servers, **role, **given}
+    merged = _without_ours({**CLIENT, "bootstrap.servers": servers, **role, **given})
     if merged.get("group.protocol") == "consumer":
         return {name: value for name, value in merged.items() if name not in _CLASSIC_ONLY}
     return merged
+
+
+def _without_ours(properties: Properties) -> Properties:
+    return {name: value for name, value in properties.items() if name != SHARE}

@@ -198,7 +198,13 @@ class _Member:
         self._clock = clock
         self._lock = threading.Lock()
         self._shares: dict[int, _Share] = {}
-        reader.join(topic, self._assigned, self._revoked)
+
+    def join(self) -> None:
+        self._reader.join(self._topic, self._assigned, self._revoked)
+
+    def take(self, partitions: Iterable[int]) -> None:
+        """Without the group: from where it committed last."""
+        self._reader.take(self._topic, partitions, self._assigned)
 
     def received(self, records: Iterable[Record]) -> list[Delivery]:
         with self._lock:
@@ -273,10 +279,12 @@ class KafkaSubscription(_Place):
         topic: str,
         instance_id: str,
         topics: Topics,
+        share: tuple[int, int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """new_reader is told the instance id. Raises BrokerError."""
+        """new_reader is told the instance id. share: see kafka_config.SHARE. Raises BrokerError."""
         self._new_reader = new_reader
+        self._share = share
         self._instance_id = instance_id
         super().__init__(topic, topics, clock)
 
@@ -290,16 +298,20 @@ class KafkaSubscription(_Place):
     def close(self) -> None:
         try:
             self._member.commit()
-            if self._instance_id:
-                self._reader.leave()
         finally:
             self._reader.close()
 
     def _open(self, hearing: Hearing, incarnation: int) -> Reader:
-        reader = self._new_reader(self._instance_id)
+        reader = self._new_reader("" if self._share else self._instance_id)
         try:
-            reader.partitions(self._topic)
-            self._member = _Member(reader, self._topic, self._topics, hearing, self._clock)
+            partitions = reader.partitions(self._topic)
+            member = _Member(reader, self._topic, self._topics, hearing, self._clock)
+            if self._share is None:
+                member.join()
+            else:
+                number, of = self._share
+                member.take(range(number - 1, partitions, of))
+            self._member = member
         except BrokerError:
             reader.close(patience_s=0)
             raise

@@ -36,6 +36,7 @@ class Reader:
     def __init__(self, properties: Properties) -> None:
         self._lost = False
         self.is_at_end = False
+        self._has_instance_id = "group.instance.id" in properties
         with translated(f"broker {properties['bootstrap.servers']}"):
             self._consumer = Consumer(properties, logger=ClientLog(), error_cb=self._note)
 
@@ -53,6 +54,13 @@ class Reader:
     def join(self, topic: str, on_assign: Rebalanced, on_revoke: Rebalanced) -> None:
         with translated(f"subscribe to {topic}"):
             self._consumer.subscribe([topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_revoke)
+
+    def take(self, topic: str, partitions: Iterable[int], on_assign: Rebalanced) -> None:
+        """Read them from where the group committed last, whoever else does."""
+        places = [TopicPartition(topic, partition) for partition in partitions]
+        on_assign(self._consumer, places)
+        with translated(f"read {topic}"):
+            self._consumer.assign(places)
 
     def read_from(self, topic: str, partition: int, offset: int) -> None:
         """Not a logical OFFSET_END: it is looked up late, after the first record may have been written."""
@@ -118,8 +126,19 @@ class Reader:
         except KafkaException as error:
             _log.warning("commit %s: %s", topic, error.args[0].str())
 
-    def leave(self) -> None:
-        """Give a place in the group back that an instance id would keep beyond close()."""
+    def close(self, patience_s: float = 10.0) -> None:
+        """Leaves the group. Without patience the place stays for who has the same instance id.
+
+        librdkafka may wait for ever for a coordinator that is away, hence the thread.
+        """
+        if self._has_instance_id and patience_s:
+            self._leave()
+        closing = threading.Thread(target=self._consumer.close, name="kafka-close", daemon=True)
+        closing.start()
+        closing.join(patience_s)
+
+    def _leave(self) -> None:
+        """close() alone would keep the place until the session is over."""
         end = time.monotonic() + _LEAVE_TIMEOUT_S
         try:
             self._consumer.unsubscribe()
@@ -127,12 +146,6 @@ class Reader:
                 self._consumer.poll(0.02)
         except KafkaException as error:
             _log.warning("leaving the group: %s", error.args[0].str())
-
-    def close(self, patience_s: float = 10.0) -> None:
-        """librdkafka may wait for ever for a coordinator that is away, hence the thread."""
-        closing = threading.Thread(target=self._consumer.close, name="kafka-close", daemon=True)
-        closing.start()
-        closing.join(patience_s)
 
     def _is_sound(self, record: Record) -> bool:
         error = record.error()

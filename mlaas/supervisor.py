@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 _log = logging.getLogger("mlaas")
@@ -30,12 +30,12 @@ class Child:
     process: "subprocess.Popen[bytes] | None" = None
     started_at: float = 0.0
     restart_at: float = 0.0
-    pause_s: float = field(default=_FIRST_PAUSE_S)
+    pause_s: float = 0.0
 
 
 def pause_before_restart(pause_s: float, lived_s: float) -> float:
-    """Double the pause for a child that dies young, so that a broken one does not spin."""
-    return _FIRST_PAUSE_S if lived_s > _SOUND_AFTER_S else min(pause_s * 2, _LONGEST_PAUSE_S)
+    """None, but for a child that dies young; then doubled each time, so that a broken one does not spin."""
+    return 0.0 if lived_s > _SOUND_AFTER_S else min(max(_FIRST_PAUSE_S, pause_s * 2), _LONGEST_PAUSE_S)
 
 
 class Supervisor:

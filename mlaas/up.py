@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from gateway.settings import GatewaySettings
 from mlaas.settings import Settings, as_environment, load
 from mlaas.supervisor import Supervisor
-from worker.settings import WorkerSettings
 
 _log = logging.getLogger("mlaas")
 
@@ -43,7 +42,7 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
         port = listener.getsockname()[1]
         try:
             start_gateways(supervisor, settings.gateway, listener)
-            start_workers(supervisor, settings.worker)
+            start_workers(supervisor, theirs, fixed_shares=settings.broker.url != theirs.broker.url)
             host = reachable(settings.gateway.host)
             _wait_until_ready(supervisor, host, port, stopping)
             if not stopping.is_set():
@@ -69,11 +68,18 @@ def stop_gateways(supervisor: Supervisor, settings: GatewaySettings) -> None:
     supervisor.stop("gateway", (settings.drain_delay_ms + settings.drain_timeout_ms) / 1000 + 10)
 
 
-def start_workers(supervisor: Supervisor, settings: WorkerSettings) -> None:
-    for number in range(settings.processes):
-        port = settings.metrics_port and settings.metrics_port + number
-        instance = settings.instance_id and f"{settings.instance_id}-{number + 1}"
+def start_workers(supervisor: Supervisor, settings: Settings, *, fixed_shares: bool = False) -> None:
+    """fixed_shares: without a group, which the embedded broker takes 12 s to notice a death in."""
+    its = settings.worker
+    for number in range(its.processes):
+        port = its.metrics_port and its.metrics_port + number
+        instance = its.instance_id and f"{its.instance_id}-{number + 1}"
         its_own = ["--set", f"worker.metrics_port={port}", "--set", f"worker.instance_id={instance}"]
+        if fixed_shares:
+            from messaging.embedded import url_of_share
+
+            url = url_of_share(settings.broker.url, number + 1, its.processes)
+            its_own += ["--set", f"broker.url={url}"]
         supervisor.start(f"worker-{number + 1}", [*its_own, "worker", "--workers", "1"])
 
 

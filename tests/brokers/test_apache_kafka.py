@@ -203,11 +203,17 @@ def test_a_member_that_is_closed_gives_its_place_back_whatever_its_instance_id(
     create_topic(apache_kafka.bootstrap_servers, topic, partitions=1)
     broker = connect(f"kafka://{apache_kafka.bootstrap_servers}?session.timeout.ms=60000")
     first = broker.subscribe(topic, topic, "worker-1")
-    broker.publish(topic, Message(b"1")).result(PATIENCE_S)
-    receive(first, 1)
+    for body in (b"1", b"2"):
+        broker.publish(topic, Message(body)).result(PATIENCE_S)
+    taken: list[Delivery] = []
+    end = time.monotonic() + PATIENCE_S
+    while len(taken) < 2:
+        assert time.monotonic() < end
+        taken += first.receive(2, 0.5)
+    first.acknowledge(taken[:1])
     first.close()
     second = broker.subscribe(topic, topic, "worker-2")
-    assert receive(second, 1) == [b"1"]
+    assert receive(second, 1) == [b"2"]
     second.close()
     broker.close()
 

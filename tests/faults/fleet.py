@@ -11,6 +11,9 @@ from signal import SIGCONT, Signals
 from typing import Self
 from urllib.request import urlopen
 
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, OffsetSpec
+
 from deploy.kafka.ports import free_port
 from tests.e2e.services import Service, descendants, is_ready, until
 from tests.faults.asking import Address
@@ -47,9 +50,40 @@ class Fleet:
         self._started: dict[str, tuple[str, list[str], Mapping[str, str], str]] = {}
         self._ports: dict[str, int] = {}
         self._lock = threading.Lock()
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+        self.create_topics()
+
+    def create_topics(self) -> None:
+        """Those that are missing. One that was deleted just now may be there for a moment."""
         creating = Service("topics", "create", **self.environment)
         if creating.wait():
             raise RuntimeError(creating.output)
+
+    def delete_topics(self, *names: str) -> None:
+        """Returns when the broker has none of them."""
+        topics = [self.topics[name] for name in names]
+        for deleted in self._admin.delete_topics(topics).values():
+            deleted.result(20)
+        until(lambda: not set(topics) & self._admin.list_topics(timeout=20).topics.keys(), "deleting topics")
+
+    def add_partitions(self, count: int, *names: str) -> None:
+        """Up to so many."""
+        for added in self._admin.create_partitions(
+            [NewPartitions(self.topics[name], count) for name in names]
+        ).values():
+            added.result(20)
+
+    def ends(self, name: str) -> dict[int, int]:
+        """Of each partition of the topic, the offset that its next message gets; without those just added."""
+        topic = self.topics[name]
+        partitions = self._admin.list_topics(topic, timeout=20).topics[topic].partitions
+        latest = {TopicPartition(topic, number): OffsetSpec.latest() for number in partitions}
+        found = self._admin.list_offsets(latest, request_timeout=20)
+        return {place.partition: its.result().offset for place, its in found.items() if not its.exception(20)}
+
+    def ended(self) -> list[str]:
+        """Which processes have ended."""
+        return [name for name, service in self._processes.items() if service.process.poll() is not None]
 
     def gateway(self, name: str, **settings: str) -> Address:
         """Starts it; wait_until_ready() says when it is."""
@@ -63,10 +97,10 @@ class Fleet:
         self._start(name, ["worker"], settings, model)
 
     def workers(self, count: int, model: str = "", **settings: str) -> list[str]:
-        """worker-1 and so on, who keep their places in the group when they are started again."""
+        """worker-1 and so on."""
         names = [f"worker-{number}" for number in range(1, count + 1)]
         for name in names:
-            self.worker(name, model, MLAAS_WORKER__INSTANCE_ID=name, **settings)
+            self.worker(name, model, **settings)
         return names
 
     def again(self, name: str) -> None:

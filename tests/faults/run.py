@@ -25,6 +25,7 @@ from tests.faults.scenarios import (
     models,
     poison,
     soak,
+    topics,
     workers,
 )
 from tests.faults.stage import Stage
@@ -34,6 +35,8 @@ SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
     "cross-talk": gateways.cross_talk,
     "broker-kill": brokers.broker_kill,
     "broker-outage": brokers.broker_outage,
+    "more-partitions": topics.more_partitions,
+    "topics-again": topics.topics_again,
     "gateway-rolling": gateways.gateway_rolling,
     "deadline": gateways.deadline,
     "poison-kill": poison.poison_kill,

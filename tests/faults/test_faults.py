@@ -11,6 +11,7 @@ from tests.faults.stage import Stage
 # Of the others the short form alone takes a minute: make faults.
 SHORT = (
     "worker-kill",
+    "more-partitions",
     "cross-talk",
     "gateway-rolling",
     "deadline",

@@ -41,8 +41,9 @@ def test_what_is_no_kafka_url_is_refused(url: str) -> None:
 
 
 def test_the_consumer_protocol_leaves_out_what_the_broker_decides() -> None:
-    made = kafka_config.consumer("a:1", {"group.protocol": "consumer"}, kafka_config.CONSUMER)
-    assert "session.timeout.ms" not in made
+    role = kafka_config.member("g", "worker-1")
+    made = kafka_config.consumer("a:1", {"group.protocol": "consumer"}, role)
+    assert not {"session.timeout.ms", "group.instance.id"} & made.keys()
     assert "partition.assignment.strategy" not in made
     assert made["max.poll.interval.ms"] == 300_000
 
@@ -80,3 +81,21 @@ def test_a_repeated_log_line_comes_once_in_a_while(caplog: pytest.LogCaptureFixt
         now = REPEAT_AFTER_S
         log.log(logging.ERROR, "%s %s", "FAIL", "refused again")
     assert [record.getMessage() for record in caplog.records] == ["FAIL refused", "FAIL refused again"]
+
+
+def test_a_share_is_not_for_the_client_library() -> None:
+    servers, given = kafka_config.parse_url("kafka://a:1?linger.ms=7&mlaas.share=2/3")
+    assert kafka_config.fixed_share(given) == (2, 3)
+    for made in (
+        kafka_config.producer(servers, given),
+        kafka_config.gatherer(servers, given),
+        kafka_config.consumer(servers, given, kafka_config.INBOX),
+    ):
+        assert kafka_config.SHARE not in made
+        assert made["linger.ms"] == "7"
+
+
+@pytest.mark.parametrize("share", ["", "1", "0/3", "4/3", "-1/3", "1/x", "1/2/3"])
+def test_what_is_no_share_is_refused(share: str) -> None:
+    with pytest.raises(ValueError, match="2/3"):
+        kafka_config.fixed_share({kafka_config.SHARE: share})

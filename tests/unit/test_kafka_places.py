@@ -64,7 +64,7 @@ class Cluster:
         return self.readers[-1]
 
     def subscribe(self, instance_id: str = "") -> KafkaSubscription:
-        return KafkaSubscription(self.new_reader, "t", instance_id, self.topics, lambda: self.now)
+        return KafkaSubscription(self.new_reader, "t", instance_id, self.topics, clock=lambda: self.now)
 
     def open_inbox(self, number: int = 0) -> KafkaInbox:
         return KafkaInbox(self.new_reader, "t", lambda count: number % count, self.topics, lambda: self.now)
@@ -125,11 +125,8 @@ class Reader:
     def commit(self, _: str, offsets: Mapping[int, int], note: str) -> None:
         self.committed_at_once |= {number: (offset, note) for number, offset in offsets.items()}
 
-    def leave(self) -> None:
-        self.end += "left "
-
     def close(self, patience_s: float = 10.0) -> None:
-        self.end += "closed"
+        self.end = "closed"
 
 
 def received(cluster: Cluster, *places: tuple[int, int]) -> tuple[KafkaSubscription, list[Delivery]]:
@@ -158,12 +155,6 @@ def test_what_was_acknowledged_last_is_committed_at_the_end() -> None:
     made.close()
     assert cluster.readers[0].stored == [(0, 6, "first")]
     assert cluster.readers[0].end == "closed"
-
-
-def test_a_member_with_an_instance_id_gives_its_place_back_at_the_end() -> None:
-    cluster = Cluster()
-    cluster.subscribe("worker-1").close()
-    assert cluster.readers[0].end == "left closed"
 
 
 def test_what_was_acknowledged_is_committed_before_its_partition_goes_and_nothing_after() -> None:

@@ -14,10 +14,7 @@ AWAY_S = 10.0
 
 
 def broker_kill(stage: Stage) -> Outcome:
-    """kill -9 one of three brokers every twenty seconds; every topic is on all three.
-
-    Without worker.instance_id: a static member whose session ran out while its coordinator moved is fenced.
-    """
+    """kill -9 one of three brokers every twenty seconds; every topic is on all three."""
     requests, rate = stage.size(10_000, 1_500), 50
     client = Client(TIMEOUT_S)
     kills = 0
