@@ -33,6 +33,7 @@ def kserve_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     subprocess.run(make, check=True, timeout=PATIENCE_S)
     (packages,) = place.glob("lib/python*/site-packages")
     (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
+    quiet = ["-q", "--no-compile", "--disable-pip-version-check"]
     install = ["-m", "pip", "--python", python, "install", *quiet]
     done = subprocess.run([sys.executable, *install, KSERVE], capture_output=True, text=True, timeout=800)
     if done.returncode != 0:
