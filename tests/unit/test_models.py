@@ -9,7 +9,7 @@ from gateway.catalogue import Catalogue
 from gateway.errors import UnknownModel
 from messaging.contract import Reply, Request
 from messaging.served_model import ServedModel
-from tests.unit.gateways import LARGE, SMALL, gateway, problem, sandal
+from tests.unit.gateways import LARGE, SANDAL, SMALL, gateway, problem, sandal
 
 pytestmark = pytest.mark.anyio
 
@@ -46,7 +46,7 @@ async def test_while_no_worker_was_heard_it_is_a_503_that_says_when_to_come_back
 async def test_of_an_older_worker_nothing_is_known_and_its_answers_are_as_good() -> None:
     async with gateway(sandal, served=()) as http:
         assert "older version" in str(problem(await http.get("/models"), 503)["detail"])
-        assert (await http.post("/predict", files={"file": b"\x89PNG\r\n\x1a\n"})).status_code == 200
+        assert (await http.post("/predict", files={"file": SANDAL})).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/models", "/models/fashion-mnist"])
@@ -86,7 +86,7 @@ async def test_a_new_model_is_heard_of_though_pictures_come_without_a_pause() ->
 
     async with gateway(answering, served=served, ping_interval_ms=10, worker_silence_ms=300) as http:
         assert (await http.get("/models")).json()["models"][0]["name"] == "fashion-mnist"
-        picture = {"file": b"\x89PNG\r\n\x1a\n"}
+        picture = {"file": SANDAL}
         for _ in range(10_000):
             assert (await http.post("/predict", files=picture)).status_code == 200
             if (await http.get("/models")).json()["models"][0]["name"] == "fashion-mnist-large":
