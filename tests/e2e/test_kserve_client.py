@@ -33,9 +33,8 @@ def kserve_python(tmp_path_factory: pytest.TempPathFactory) -> str:
     subprocess.run(make, check=True, timeout=PATIENCE_S)
     (packages,) = place.glob("lib/python*/site-packages")
     (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
-    quiet = ["-q", "--no-compile", "--disable-pip-version-check"]
-    install = ["-m", "pip", "--python", python, "install", *quiet]
-    done = subprocess.run([sys.executable, *install, KSERVE], capture_output=True, text=True, timeout=800)
+    install = ["-m", "pip", "--python", python, "install", "-q", "--no-compile", KSERVE]
+    done = subprocess.run([sys.executable, *install], capture_output=True, text=True, timeout=800)
     if done.returncode != 0:
         reason = f"{KSERVE} cannot be installed here: {done.stderr.strip()[-300:]}"
         (pytest.fail if os.environ.get("REQUIRE_KSERVE") else pytest.skip)(reason)

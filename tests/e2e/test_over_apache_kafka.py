@@ -114,9 +114,8 @@ def test_topics_are_created_by_command_and_that_is_safe_to_repeat(apache_kafka: 
         assert creating.output.count(expected) == 6
 
 
-async def ask_steadily(url: str, count: int, per_second: float) -> Counter[str]:
+async def ask_steadily(url: str, outcomes: Counter[str], count: int, per_second: float) -> None:
     """Unique pictures at a steady rate; what became of each: right, wrong, or an honest error's status."""
-    outcomes: Counter[str] = Counter()
 
     async def ask(http: httpx.AsyncClient, number: int) -> None:
         await asyncio.sleep(number / per_second)
@@ -130,9 +129,10 @@ async def ask_steadily(url: str, count: int, per_second: float) -> Counter[str]:
         is_right = answer["sha256"] == hashlib.sha256(picture).hexdigest() and answer["label"] == "Sandal"
         outcomes["right" if is_right else "wrong"] += 1
 
-    async with httpx.AsyncClient(timeout=60, limits=httpx.Limits(max_connections=None)) as http:
+    # Each on a connection of its own: one that is kept may be closed just when it is used again.
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    async with httpx.AsyncClient(timeout=60, limits=limits) as http:
         await asyncio.gather(*(ask(http, number) for number in range(count)))
-    return outcomes
 
 
 def test_a_worker_killed_under_load_loses_nothing_and_answers_nothing_wrong(
@@ -141,18 +141,20 @@ def test_a_worker_killed_under_load_loses_nothing_and_answers_nothing_wrong(
     started, url, _ = running
     workers = [pid for pid, line in descendants(started.process.pid).items() if " worker " in line]
     assert len(workers) == 2
+    outcomes: Counter[str] = Counter()
 
-    async def load_and_kill() -> Counter[str]:
-        asking = asyncio.create_task(ask_steadily(url, 1000, per_second=50))
-        await asyncio.sleep(4)
+    async def load_and_kill() -> None:
+        asking = asyncio.create_task(ask_steadily(url, outcomes, 400, per_second=50))
+        while outcomes.total() < 100 and not asking.done():
+            await asyncio.sleep(0.01)
         os.kill(random.choice(workers), signal.SIGKILL)
-        return await asking
+        await asking
 
-    outcomes = asyncio.run(load_and_kill())
-    assert outcomes.total() == 1000
+    asyncio.run(load_and_kill())
+    assert outcomes.total() == 400
     assert outcomes["wrong"] == 0
     assert set(outcomes) <= {"right", "503", "504"}, outcomes
-    assert outcomes["right"] >= 990, outcomes
+    assert outcomes["right"] >= 396, outcomes
 
 
 def test_without_a_broker_it_refuses_at_once_and_recovers_by_itself() -> None:
@@ -194,7 +196,7 @@ def test_a_gateway_told_to_stop_answers_who_waits_first(running: tuple[Service, 
                     asyncio.create_task(http.post(f"{url}/predict", content=SANDAL, headers=PNG))
                     for _ in range(50)
                 ]
-                await asyncio.sleep(0.05)
+                await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
                 gateway.process.terminate()
                 return [
                     response.status_code

@@ -111,7 +111,7 @@ class Client:
         if address is None:
             return NO_CONNECTION, b"nobody is ready", 1
         try:
-            async with asyncio.timeout(self._timeout_s + 5):
+            async with asyncio.timeout(self._timeout_s + 15):
                 connection = await self._connection(address)
                 status, body = await connection.ask(
                     request(address, self._path, picture.content, self._timeout_s)

@@ -31,12 +31,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """lost: no final status by the deadline and a second. wrong: another's answer. double: two of them."""
+    """lost: no final status. wrong: another's answer. double: two of them. latest_s: after its deadline."""
 
     requests: int
     lost: int
     wrong: int
     double: int
+    latest_s: float
     statuses: dict[int, int]
     p50_s: float
     p99_s: float
@@ -62,17 +63,15 @@ class Verdict:
         }
 
 
-GRACE_S = 1.0
-
-
 def judge(entries: Iterable[Entry]) -> Verdict:
     entries = list(entries)
     good = sorted(entry.seconds for entry in entries if entry.status == 200)
     return Verdict(
         requests=len(entries),
-        lost=sum(entry.status == NO_ANSWER or entry.seconds > entry.timeout_s + GRACE_S for entry in entries),
+        lost=sum(entry.status == NO_ANSWER for entry in entries),
         wrong=sum(entry.status == 200 and not entry.right for entry in entries),
         double=sum(entry.answers > 1 for entry in entries),
+        latest_s=max((entry.seconds - entry.timeout_s for entry in entries), default=0.0),
         statuses=dict(Counter(entry.status for entry in entries)),
         p50_s=percentile(good, 0.5),
         p99_s=percentile(good, 0.99),

@@ -61,4 +61,9 @@ def least(name: str, value: float, limit: float) -> Check:
 
 
 def one_right_answer_each(judged: Verdict) -> list[Check]:
-    return [none("lost", judged.lost), none("wrong", judged.wrong), none("double", judged.double)]
+    return [
+        none("lost", judged.lost),
+        none("wrong", judged.wrong),
+        none("double", judged.double),
+        within_s("latest after its deadline", judged.latest_s, 1.0),
+    ]

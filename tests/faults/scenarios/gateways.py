@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+from tests.e2e.services import predict, until
 from tests.faults.asking import Address, Client, in_turn
 from tests.faults.fleet import Fleet
 from tests.faults.ledger import judge
@@ -53,7 +54,9 @@ def gateway_rolling(stage: Stage) -> Outcome:
     rate, rounds = stage.size(100, 40), stage.size(12, 2)
     client = Client(TIMEOUT_S)
     names = ["gateway-1", "gateway-2", "gateway-3"]
-    with stage.fleet() as fleet:
+    # On a busy machine the balancer may ask seldom, and must have asked before the end.
+    noticed = {"MLAAS_GATEWAY__DRAIN_DELAY_MS": "8000"} if stage.quick else {}
+    with stage.fleet(**noticed) as fleet:
         for name in names:
             fleet.gateway(name)
         fleet.worker("worker")
@@ -106,7 +109,7 @@ def deadline(stage: Stage) -> Outcome:
     """The workers stand still; each caller says how long it waits."""
     timeouts_s = (0.5, 1.0, 1.5, 2.0)
     clients = [Client(timeout_s) for timeout_s in timeouts_s]
-    each = stage.size(200, 25)
+    each, good = stage.size(200, 25), stage.pictures(0).content
     with stage.fleet() as fleet:
         gateway = fleet.gateway("gateway")
         fleet.worker("worker")
@@ -117,17 +120,16 @@ def deadline(stage: Stage) -> Outcome:
             under_load(client.drive(in_turn([gateway]), map(stage.pictures, numbers), rate=each))
             if turn == 1:  # before the gateway refuses because nobody is heard any more
                 fleet.signal_all("worker", signal.SIGCONT)
-                time.sleep(2)
+                until(lambda: predict(fleet.url("gateway"), good).status_code == 200, "the workers' going on")
                 fleet.signal_all("worker", signal.SIGSTOP)
     entries = [entry for client in clients for entry in client.entries]
-    late_s = [entry.seconds - entry.timeout_s for entry in entries]
     judged = judge(entries)
     return outcome(
         "deadline",
         [
             none("without an answer", judged.lost),
             least("answered 504, share", judged.share(504), 1.0),
-            within_s("latest after its deadline", max(late_s), 0.05),
+            within_s("latest after its deadline", judged.latest_s, 0.05),
         ],
         judged.numbers() | {"timeouts_s": timeouts_s},
     )

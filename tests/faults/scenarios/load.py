@@ -128,15 +128,13 @@ def hang_up(stage: Stage) -> Outcome:
             streams = await asyncio.gather(*(asyncio.open_connection(host, port) for _ in range(callers)))
             for number, (_, writer) in enumerate(streams):
                 writer.write(request((host, port), "/predict", stage.pictures(number).content, timeout_s=30))
-            await asyncio.to_thread(
-                until, lambda: _in_flight(fleet) >= 0.9 * callers, "all are in flight", 20
-            )
+            await asyncio.to_thread(until, lambda: _in_flight(fleet) >= 0.9 * callers, "all are in flight")
             for _, writer in streams:
                 writer.transport.abort()
             return time.monotonic()
 
         hung_up = asyncio.run(ask_and_hang_up())
-        until(lambda: _in_flight(fleet) <= 1, "the table of pending requests is empty", 30)
+        until(lambda: _in_flight(fleet) <= 1, "the table of pending requests is empty")
         empty_s = time.monotonic() - hung_up
         until(lambda: _ended(fleet) >= callers, "the worker is through", 120)
         skipped = fleet.metric("worker", r"mlaas_worker_requests_total\{outcome=\"cancelled\"\}")

@@ -14,7 +14,7 @@ SESSION_TIMEOUT_S = 6.0  # librdkafka's setting in messaging/kafka_config.py
 
 
 def worker_kill(stage: Stage) -> Outcome:
-    """kill -9 a random one of three workers every five seconds."""
+    """kill -9 a random one of three workers every five seconds, once the one before works again."""
     requests, rate = stage.size(10_000, 360), stage.size(50, 12)
     client = Client(TIMEOUT_S)
     with stage.fleet() as fleet:
@@ -31,6 +31,7 @@ def worker_kill(stage: Stage) -> Outcome:
                 fleet.kill(name)
                 fleet.again(name)
                 kills += 1
+                fleet.wait_for(name, "assigned partitions")
 
         load = client.drive(in_turn([gateway]), map(stage.pictures, range(requests)), rate)
         under_load(load, kill_one_again_and_again)
