@@ -97,7 +97,9 @@ def opened(image: Image.Image, kind: str = "PNG", **options: Any) -> Image.Image
 
 def seen(content: bytes) -> np.ndarray:
     """As the model's decoding has it."""
-    return np.asarray(open_upright(content, max_pixels=10**7, longest_edge=10**4).convert("RGB")).astype(int)
+    return np.asarray(
+        open_upright(content, max_pixels=10**7, longest_edge=10**4).image.convert("RGB")
+    ).astype(int)
 
 
 @pytest.mark.parametrize("orientation", range(1, 10))
