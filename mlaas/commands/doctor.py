@@ -336,7 +336,7 @@ def _of_gateway(seen: Seen) -> Iterable[Finding]:
         fix = "fix what failed above; the gateway recovers by itself"
         yield failed("ready", f"no picture would be answered: {seen.not_ready}", fix)
     else:
-        yield ok("ready", "pictures are answered")
+        yield ok("ready", "a picture would be answered")
 
 
 def _of_round_trip(seen: Seen) -> Finding:
