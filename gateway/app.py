@@ -2,12 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import openapi
 from gateway.answer import Prediction
@@ -23,7 +28,8 @@ from gateway.predict import BatchResult, PredictRoutes
 from gateway.problem import Problem, Problems
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
-from gateway.shortcut import Shortcut
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 # After so long it answers that it is not ready, since the others may not be either.
 _OTHERS_ANSWER_S = 5.0
@@ -57,6 +63,37 @@ _CORS_READ = (
     "X-Request-ID",
 )
 _MANY_PICTURES = ("/predict/batch", "/v2/models/")
+
+
+class Shortcut:
+    """Calls an endpoint that takes a Request and returns a Response, past the framework's routing.
+
+    Routing, and solving dependencies that such an endpoint has not, take longer than POST /predict itself.
+    Errors meet the same handlers, by their type. Other requests go on to the app.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Iterable[APIRoute], handlers: Mapping[Any, Any]) -> None:
+        self._app = app
+        self._known = {
+            (method, route.path): (route, ExceptionMiddleware(_asgi(route.endpoint), handlers))
+            for route in routes
+            for method in route.methods or ()
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        known = self._known.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        if known is None:
+            return await self._app(scope, receive, send)
+        scope["route"], app = known
+        await app(scope, receive, send)
+
+
+def _asgi(endpoint: Endpoint) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+    return app
 
 
 def create_app(

@@ -12,8 +12,8 @@ from starlette.requests import Request
 
 from gateway.errors import BrokenForm, InvalidRequest, NotAPicture, ReplyTimeout, TooLarge, UnacceptedMedia
 from messaging import picture_header
+from messaging.codec import one_of
 from messaging.contract import EXPLAINS, MODES, Explain, Mode
-from messaging.headers import one_of
 from messaging.picture_header import MAX_SCANS, HeaderError, PictureHeader, media_type_of
 
 HEADER = "X-Request-Timeout-Ms"

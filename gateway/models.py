@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from gateway import errors, openapi
-from gateway.catalogue import Catalogue
 from gateway.errors import Unavailable
 from gateway.metrics import MEDIA_TYPE
 from gateway.page import conditional
+from gateway.presence import Catalogue
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
-from messaging.served_model import ServedModel
+from messaging.contract import ServedModel
 
 EXAMPLE: dict[str, Any] = {
     "name": "fashion-mnist",

@@ -1,7 +1,8 @@
-"""Request and reply over a broker: publishes, then waits for the reply with the same correlation id."""
+"""Request and reply over a broker: publish, then wait for the reply with the same correlation id."""
 
 import asyncio
 import logging
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -9,22 +10,33 @@ from concurrent.futures import Future
 from itertools import count
 from typing import TypedDict, TypeVarTuple, Unpack
 
-from gateway.broker_errors import as_gateway_error
-from gateway.cancellations import Cancellations
-from gateway.catalogue import Catalogue
-from gateway.errors import ReplyTimeout, Unavailable
-from gateway.liveness import Liveness
+from gateway.errors import GatewayError, ReplyTimeout, TooLarge, TooManyInFlight, Unavailable
 from gateway.metrics import GatewayMetrics
 from gateway.pending import Pending
-from gateway.pinging import Pinging
-from gateway.reply_listener import ReplyListener
+from gateway.presence import Catalogue, Liveness, Pinging
 from gateway.settings import GatewaySettings
 from messaging import codec
-from messaging.broker import Broker, BrokerError, Message
-from messaging.contract import PING, ContractError, Explain, Mode, Reply, Request, sha256_of
+from messaging.broker import (
+    Broker,
+    BrokerError,
+    ClientBroken,
+    Inbox,
+    Message,
+    MessageTooLarge,
+    QueueFull,
+    feed,
+)
+from messaging.contract import MAX_CANCELLED, PING, ContractError, Explain, Mode, Reply, Request, sha256_of
 from messaging.settings import TopicSettings
 
 _log = logging.getLogger("mlaas.gateway")
+
+_GATHER_S = 0.005
+
+
+_MOST_AT_ONCE = 500
+_RETRY_S = 0.25
+
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -35,6 +47,139 @@ _GATHERED_FROM = 8
 _LARGE_BYTES = 131_072
 
 _SHUTTING_DOWN = "the gateway is shutting down"
+
+
+def as_gateway_error(error: BaseException) -> GatewayError:
+    if isinstance(error, MessageTooLarge):
+        return TooLarge(str(error))
+    if isinstance(error, QueueFull):
+        return TooManyInFlight(str(error))
+    return Unavailable(str(error))
+
+
+class Cancellations:
+    """Belongs to the event loop's thread. A cancellation that cannot be sent only costs needless work."""
+
+    def __init__(self, broker: Broker, topic: str) -> None:
+        self._broker = broker
+        self._address = feed(topic)
+        self._waiting: list[str] = []
+
+    def add(self, correlation_id: str) -> None:
+        """Send it together with others, within a few milliseconds."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(_GATHER_S, self._send)
+        self._waiting.append(correlation_id)
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for start in range(0, len(waiting), MAX_CANCELLED):
+            message = codec.encode_cancellation(waiting[start : start + MAX_CANCELLED])
+            try:
+                self._broker.publish(self._address, message)
+            except BrokerError as error:
+                _log.debug("cancellations: %s", error)
+
+
+class ReplyListener:
+    """Opens the inbox, as often as it takes, and hands on what arrives. Calls back from its own thread.
+
+    An inbox that is silent for silence_s is renewed: somebody may have answered. One that cannot be read by
+    this process any more, or an exception that nobody foresaw, ends the listener.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        topic: str,
+        instance_id: str,
+        silence_s: float,
+        *,
+        on_open: Callable[[str], None],
+        on_replies: Callable[[Sequence[Message]], None],
+        on_lost: Callable[[str], None],
+    ) -> None:
+        self._broker = broker
+        self._topic = topic
+        self._instance_id = instance_id
+        self._silence_s = silence_s
+        self._on_open = on_open
+        self._on_replies = on_replies
+        self._on_lost = on_lost
+        self._stopping = threading.Event()
+        self._lost = False
+        self._address = ""
+        self._heard_at = 0.0
+        self.failure: Exception | None = None
+        """What ended it."""
+        self._thread = threading.Thread(target=self._run, name="reply-listener", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Blocks until the inbox is closed."""
+        self._stopping.set()
+        self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._read()
+        except Exception as error:
+            self.failure = error
+
+    def _read(self) -> None:
+        inbox = self._open()
+        if inbox is None:
+            return
+        try:
+            while not self._stopping.is_set():
+                self._listen(inbox)
+        finally:
+            inbox.close()
+
+    def _open(self) -> Inbox | None:
+        while not self._stopping.is_set():
+            try:
+                inbox = self._broker.open_inbox(self._topic, self._instance_id)
+            except BrokerError as error:
+                self._on_lost(str(error))
+                self._stopping.wait(_RETRY_S)
+            else:
+                self._heard_at = time.monotonic()
+                self._note_address(inbox)
+                return inbox
+        return None
+
+    def _listen(self, inbox: Inbox) -> None:
+        try:
+            messages = inbox.receive(_MOST_AT_ONCE, 0.2)
+            self._note_address(inbox)
+            if messages:
+                self._lost = False
+                self._heard_at = time.monotonic()
+                self._on_replies(messages)
+            elif time.monotonic() - self._heard_at > self._silence_s:
+                self._heard_at = time.monotonic()
+                inbox.renew()
+        except ClientBroken:
+            raise
+        except BrokerError as error:
+            if not self._lost:
+                _log.warning("reading replies: %s", error)
+            self._lost = True
+            self._on_lost(str(error))
+            self._stopping.wait(_RETRY_S)
+
+    def _note_address(self, inbox: Inbox) -> None:
+        if inbox.address != self._address:
+            self._address = inbox.address
+            _log.info("replies come to %s", inbox.address)
+            self._on_open(inbox.address)
 
 
 class Asked(TypedDict, total=False):

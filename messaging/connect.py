@@ -18,7 +18,7 @@ def connect(url: str, *, max_message_bytes: int = 1_000_000, publish_timeout_ms:
 
         return KafkaBroker(url, max_message_bytes=max_message_bytes, publish_timeout_ms=publish_timeout_ms)
     if scheme == "embedded":
-        from messaging.embedded import EmbeddedBroker
+        from messaging.kafka import EmbeddedBroker
 
         return EmbeddedBroker(max_message_bytes=max_message_bytes, publish_timeout_ms=publish_timeout_ms)
     if scheme == "memory":

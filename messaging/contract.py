@@ -1,27 +1,4 @@
-"""The wire contract: what gateway, worker and any other client exchange over the broker.
-
-The body of a request is the picture as it was uploaded. Everything else is a text header:
-
-    schema          version of this contract; 1 if absent
-    correlation_id  chosen by the requester, returned with the reply; at most MAX_CORRELATION_ID characters
-    reply_to        address of the requester's inbox; at most MAX_REPLY_TO printable characters
-    deadline_ms     epoch; nobody waits for an answer after it; no deadline if absent
-    content_type    of the body; PING asks for the models that are served, and has no picture
-    model           name of the model; the default model if absent
-    mode            how the picture becomes the model's input, one of MODES; auto if absent
-    explain         input: also return what the model saw
-    traceparent     W3C trace context
-
-Clients of Spring for Apache Kafka or Nest may send kafka_correlationId, kafka_replyTopic and
-kafka_replyPartition instead, and get their own names back. A message with more than MAX_HEADERS
-characters of headers is not answered.
-
-The body of a reply is JSON: a `Reply`. Its header correlation_id names the request that it answers. Whoever
-asked judges it by check_prediction or check_pong, and goes on waiting if that fails.
-
-A cancellation goes to the feed of its topic, which every worker reads. Its body is a JSON list of at most
-MAX_CANCELLED correlation ids that nobody waits for any more.
-"""
+"""What a worker says of a model that it serves."""
 
 import hashlib
 from collections.abc import Mapping
@@ -29,8 +6,6 @@ from enum import StrEnum
 from typing import Annotated, Literal, get_args
 
 import msgspec
-
-from messaging.served_model import ServedModel
 
 Mode = Literal["auto", "raw28", "product", "photo"]
 Explain = Literal["", "input"]
@@ -51,6 +26,24 @@ EXPLAINS: tuple[Explain, ...] = get_args(Explain)
 CancelledIds = Annotated[
     list[Annotated[str, msgspec.Meta(max_length=MAX_CORRELATION_ID)]], msgspec.Meta(max_length=MAX_CANCELLED)
 ]
+
+
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """One model, as it is with the reply to a ping.
+
+    default: it answers where no model is named. runtime is onnx or keras. input says in words what the
+    network sees. sha256 is of the file that the runtime has loaded. accuracy: what share of the test pictures
+    it is right on.
+    """
+
+    name: str
+    version: str
+    default: bool = False
+    runtime: str = ""
+    labels: list[str] = []
+    input: str = ""
+    sha256: str = ""
+    accuracy: float | None = None
 
 
 class ErrorCode(StrEnum):

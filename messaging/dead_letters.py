@@ -7,7 +7,7 @@ kafka_dlt-original-topic, -partition, -offset, -timestamp    where it was; the t
 import msgspec
 
 from messaging.broker import Delivery, Message
-from messaging.headers import RETURN_ADDRESS, Headers, correlation
+from messaging.codec import RETURN_ADDRESS, Headers, correlation
 
 # Spring's: the letter's own, how often the message was tried before, when it is to be tried again.
 _MARKS = ("kafka_dlt-", "kafka_deliveryAttempt", "retry_topic-")

@@ -4,7 +4,23 @@ Everything here can be overridden by the query of the broker's URL.
 Meanings: librdkafka's CONFIGURATION.md.
 """
 
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from urllib.parse import parse_qsl, unquote, urlsplit
+
+from confluent_kafka import KafkaError, KafkaException
+
+from messaging.broker import (
+    BrokerError,
+    BrokerUnavailable,
+    ClientBroken,
+    MessageTooLarge,
+    NotSupported,
+    QueueFull,
+    TopicMissing,
+)
 
 Properties = dict[str, str | int | float | bool]
 
@@ -85,6 +101,28 @@ _CLASSIC_ONLY = (
     "group.instance.id",
 )
 
+_KINDS: dict[int, type[BrokerError]] = {
+    KafkaError._ALL_BROKERS_DOWN: BrokerUnavailable,
+    KafkaError._TRANSPORT: BrokerUnavailable,
+    KafkaError._RESOLVE: BrokerUnavailable,
+    KafkaError._TIMED_OUT: BrokerUnavailable,
+    KafkaError._MSG_TIMED_OUT: BrokerUnavailable,
+    KafkaError.LEADER_NOT_AVAILABLE: BrokerUnavailable,
+    KafkaError.NOT_LEADER_FOR_PARTITION: BrokerUnavailable,
+    KafkaError.NOT_ENOUGH_REPLICAS: BrokerUnavailable,
+    KafkaError._QUEUE_FULL: QueueFull,
+    KafkaError.MSG_SIZE_TOO_LARGE: MessageTooLarge,
+    KafkaError.RECORD_LIST_TOO_LARGE: MessageTooLarge,
+    KafkaError.UNKNOWN_TOPIC_OR_PART: TopicMissing,
+    KafkaError._UNKNOWN_TOPIC: TopicMissing,
+    KafkaError._UNKNOWN_PARTITION: TopicMissing,
+    KafkaError._UNSUPPORTED_FEATURE: NotSupported,
+}
+
+REPEAT_AFTER_S = 30.0
+
+_log = logging.getLogger("mlaas.kafka")
+
 
 def parse_url(url: str) -> tuple[str, Properties]:
     """Split kafka://host:9092,host2:9092?property=value into bootstrap servers and properties.
@@ -140,3 +178,39 @@ def consumer(servers: str, given: Properties, role: Properties) -> Properties:
 
 def _without_ours(properties: Properties) -> Properties:
     return {name: value for name, value in properties.items() if name != SHARE}
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """An error that comes in the place of a record has only the code."""
+    return bool(error.fatal() or error.code() == KafkaError._FATAL)
+
+
+def translate(error: KafkaError, what: str) -> BrokerError:
+    kind = ClientBroken if is_fatal(error) else _KINDS.get(error.code(), BrokerError)
+    hint = "; `mlaas topics create` makes it" if kind is TopicMissing else ""
+    return kind(f"{what}: {error.str()}{hint}")
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        raise translate(error.args[0], what) from error
+
+
+class ClientLog:
+    """What librdkafka's client takes as its logger. Each kind of line comes once in 30 s."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last: dict[object, float] = {}
+
+    def log(self, level: int, text: str, kind: object = None, *args: object) -> None:
+        """kind is librdkafka's facility: FAIL is a connection, CONFWARN a property of the other role."""
+        now = self._clock()
+        if kind == "CONFWARN" or now - self._last.get(kind, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
+            return
+        self._last[kind] = now
+        # A lost connection is reported where it matters, by the one who waits for an answer.
+        _log.log(min(level, logging.WARNING), text, kind, *args)

@@ -11,9 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
 from messaging.broker import BrokerUnavailable, Delivery, Message, TopicMissing
-from messaging.kafka_config import Properties
-from messaging.kafka_errors import is_fatal, translate, translated
-from messaging.kafka_log import ClientLog
+from messaging.kafka_config import ClientLog, Properties, is_fatal, translate, translated
 
 _log = logging.getLogger("mlaas.kafka")
 

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from messaging.broker import BrokerError, BrokerUnavailable, Message, QueueFull
-from messaging.kafka_config import Properties
-from messaging.kafka_errors import is_fatal, translate, translated
-from messaging.kafka_log import ClientLog
+from messaging.kafka_config import ClientLog, Properties, is_fatal, translate, translated
 from messaging.kafka_reader import encode_headers
 from messaging.kafka_topics import ANY
 

@@ -10,9 +10,7 @@ from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
 from messaging.broker import BrokerError
-from messaging.kafka_config import Properties
-from messaging.kafka_errors import translated
-from messaging.kafka_log import ClientLog
+from messaging.kafka_config import ClientLog, Properties, translated
 
 ANY = -1
 """The client chooses."""

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from gateway.settings import GatewaySettings
 from mlaas.settings import Settings, as_environment, load
 from mlaas.supervisor import Supervisor
+from worker.settings import WorkerSettings
 
 _log = logging.getLogger("mlaas")
 
@@ -50,7 +51,7 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
             watch(supervisor, stopping)
         finally:
             stop_gateways(supervisor, alone.gateway)
-            supervisor.stop("worker", settings.worker.model_timeout_ms / 1000 + 15)
+            stop_workers(supervisor, settings.worker)
 
 
 def start_gateways(supervisor: Supervisor, settings: GatewaySettings, listener: socket.socket) -> None:
@@ -76,11 +77,15 @@ def start_workers(supervisor: Supervisor, settings: Settings, *, fixed_shares: b
         instance = its.instance_id and f"{its.instance_id}-{number + 1}"
         its_own = ["--set", f"worker.metrics_port={port}", "--set", f"worker.instance_id={instance}"]
         if fixed_shares:
-            from messaging.embedded import url_of_share
+            from messaging.kafka import url_of_share
 
             url = url_of_share(settings.broker.url, number + 1, its.processes)
             its_own += ["--set", f"broker.url={url}"]
         supervisor.start(f"worker-{number + 1}", [*its_own, "worker", "--workers", "1"])
+
+
+def stop_workers(supervisor: Supervisor, settings: WorkerSettings) -> None:
+    supervisor.stop("worker", settings.model_timeout_ms / 1000 + 15)
 
 
 def watch(supervisor: Supervisor, stopping: threading.Event) -> None:
@@ -104,12 +109,12 @@ def stop_on_signals() -> threading.Event:
 def _with_broker(settings: Settings) -> Iterator[Settings]:
     """The children's settings. The embedded broker lives in this process; a real one gets its topics."""
     if not settings.broker.url.startswith("embedded:"):
-        from messaging.topics import create_topics
+        from messaging.kafka_admin import create_topics
 
         create_topics(settings.broker, settings.topics)
         yield settings
         return
-    from messaging.embedded import EmbeddedBroker
+    from messaging.kafka import EmbeddedBroker
 
     broker = EmbeddedBroker()
     _log.info("embedded broker at %s", broker.url)
@@ -122,7 +127,7 @@ def _with_broker(settings: Settings) -> Iterator[Settings]:
 
 def _embedded(settings: Settings, url: str, folder: str) -> Settings:
     """No more in flight than that broker holds. Jobs end with it: by default their store does, too."""
-    from messaging.embedded import MAX_BYTES_IN_FLIGHT, MAX_REPLIES_IN_FLIGHT
+    from messaging.kafka import MAX_BYTES_IN_FLIGHT, MAX_REPLIES_IN_FLIGHT
 
     gateway, jobs = settings.gateway, settings.jobs
     store = f"sqlite:///{folder}/jobs.sqlite3" if jobs.store == load(None, {}).jobs.store else jobs.store

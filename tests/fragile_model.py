@@ -62,9 +62,9 @@ def spoiled(picture, outcome):
 
 
 real_predict = model_main.predict
-real_prepare = model_main.inference.prepare
+real_prepare = model_main.prepare
 
 if __name__ == "__main__":
-    model_main.inference.prepare = prepare
+    model_main.prepare = prepare
     model_main.predict = predict
     model_main.main(sys.argv[1:])

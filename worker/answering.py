@@ -1,20 +1,44 @@
 """From a batch of messages to replies."""
 
 import logging
+import math
+import sys
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import dataclass, field
 
+from messaging import codec
 from messaging.broker import Delivery
-from messaging.contract import ErrorCode, Failure, Reply, sha256_of
+from messaging.contract import (
+    ContractError,
+    ErrorCode,
+    Failure,
+    Reply,
+    Request,
+    ReturnAddress,
+    ServedModel,
+    Timings,
+    sha256_of,
+)
 from messaging.picture_header import Size
 from worker.batching import Batch, Waiting
 from worker.metrics import Ending, WorkerMetrics
 from worker.model_process import IsolatedModel, ModelDied
 from worker.outbox import Outbox
-from worker.pipe import Loaded, Outcome, Picture
-from worker.recent import Culprits, RecentReplies
-from worker.replies import checked, reply_to, reply_to_ping
-from worker.triage import Task, Triage, triage
+from worker.pipe import Loaded, LoadedModel, Outcome, Picture
+
+_DIGITS = 6
+
+_MOST_BYTES = 16_777_216  # 16 MiB: 8,000 replies with ten labels, or 200 with a thousand
+_ENTRY_BYTES = 800  # of a reply's numbers, its timings and its share of the table, measured
+_LABEL_BYTES = 80
+
+_MOST_CULPRITS = 4_096
+_CULPRITS_KEPT_S = 600.0
+
+Key = tuple[str, str, str]
 
 # When so many came together, more wait, and throughput counts for more than some milliseconds.
 _GATHERED_FROM = 6
@@ -27,6 +51,217 @@ _OVERLOADED = Failure(ErrorCode.OVERLOADED, "too many pictures that take long to
 _KNOWN_CULPRIT = Failure(ErrorCode.INTERNAL, "")
 
 _log = logging.getLogger("mlaas.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A message that gets a reply, and the model that it is for."""
+
+    waiting: Waiting
+    address: ReturnAddress
+    request: Request
+    model: LoadedModel
+
+    @property
+    def delivery(self) -> Delivery:
+        return self.waiting.delivery
+
+
+@dataclass(slots=True)
+class Triage:
+    """unusable: nobody can be answered. refused: somebody can, with an error. Nobody waits for the
+    expired and the cancelled.
+    """
+
+    work: list[Task] = field(default_factory=list)
+    pings: list[Task] = field(default_factory=list)
+    expired: list[Delivery] = field(default_factory=list)
+    cancelled: list[Delivery] = field(default_factory=list)
+    refused: list[tuple[Delivery, ReturnAddress, Failure]] = field(default_factory=list)
+    unusable: list[tuple[Delivery, str]] = field(default_factory=list)
+
+
+def triage(
+    waiting: Iterable[Waiting],
+    *,
+    now_ms: float,
+    loaded: Loaded,
+    reply_topics: Container[str],
+    cancelled: Container[str],
+) -> Triage:
+    """Headers are a stranger's word: only reply topics that are allowed are written to."""
+    sorted_out = Triage()
+    for each in waiting:
+        delivery = each.delivery
+        try:
+            address = codec.return_address(delivery.message)
+        except ContractError as error:
+            sorted_out.unusable.append((delivery, str(error)))
+            continue
+        if address.reply_to.partition("/")[0] not in reply_topics:
+            sorted_out.unusable.append((delivery, f"reply_to {address.reply_to[:100]!r} is not allowed"))
+            continue
+        if address.correlation_id in cancelled:
+            sorted_out.cancelled.append(delivery)
+            continue
+        _sort(sorted_out, each, address, now_ms, loaded)
+    return sorted_out
+
+
+def _sort(into: Triage, waiting: Waiting, address: ReturnAddress, now_ms: float, loaded: Loaded) -> None:
+    delivery = waiting.delivery
+    try:
+        request = codec.decode_request(delivery.message)
+    except ContractError as error:
+        into.refused.append((delivery, address, Failure(error.code, str(error))))
+        return
+    if request.deadline_ms is not None and request.deadline_ms < now_ms:
+        into.expired.append(delivery)
+    elif request.is_ping:
+        into.pings.append(Task(waiting, address, request, loaded.default))
+    elif (model := loaded.named(request.model)) is None:
+        known = ", ".join(model.name for model in loaded.models)
+        failure = Failure(ErrorCode.UNKNOWN_MODEL, f"no model {request.model[:100]!r} here; known: {known}")
+        into.refused.append((delivery, address, failure))
+    elif waiting.refusal:
+        into.refused.append((delivery, address, Failure(ErrorCode.INVALID_PICTURE, waiting.refusal)))
+    else:
+        into.work.append(Task(waiting, address, request, model))
+
+
+def reply_to_ping(loaded: Loaded) -> Reply:
+    default = loaded.default
+    models = [_served(model, is_default=model is default) for model in loaded.models]
+    return Reply(sha256="", model=default.name, version=default.version, models=models)
+
+
+def reply_to(
+    task: Task, sha256: str, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float
+) -> Reply:
+    """received_ms: epoch, when the batch was in hand. at_worker_ms: from then until the models were done."""
+    model = task.model
+    if outcome.error is not None:
+        detail = "" if outcome.error is ErrorCode.INTERNAL else outcome.detail
+        failure = Failure(outcome.error, detail)
+        return Reply(sha256=sha256, model=model.name, version=model.version, error=failure)
+    rounded = (round(probability, _DIGITS) for probability in outcome.probabilities)
+    return Reply(
+        sha256=sha256,
+        model=model.name,
+        version=model.version,
+        probabilities=dict(zip(model.labels, rounded, strict=True)),
+        in_distribution=outcome.in_distribution,
+        ood_score=round(outcome.ood_score, _DIGITS),
+        mode=outcome.mode,
+        warnings=outcome.warnings,
+        input=outcome.input,
+        timings=_timings(task, outcome, batch_size, received_ms, at_worker_ms),
+    )
+
+
+def checked(outcome: Outcome) -> Outcome:
+    """The outcome, or an error if its numbers are none that a reply may carry: such a reply is dropped."""
+    sound = all(0 <= round(each, _DIGITS) <= 1 for each in outcome.probabilities)
+    if sound and math.isfinite(outcome.ood_score):
+        return outcome
+    detail = (
+        f"the model's output is not probabilities: {outcome.probabilities[:3]}, score {outcome.ood_score}"
+    )
+    return Outcome(error=ErrorCode.INTERNAL, detail=detail)
+
+
+def _served(model: LoadedModel, *, is_default: bool) -> ServedModel:
+    return ServedModel(
+        name=model.name,
+        version=model.version,
+        default=is_default,
+        runtime=model.runtime,
+        labels=model.labels,
+        input=model.input,
+        sha256=model.sha256,
+        accuracy=model.accuracy,
+    )
+
+
+def _timings(
+    task: Task, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float
+) -> Timings:
+    sent_ms = task.delivery.timestamp_ms
+    return Timings(
+        queue_ms=max(0.0, received_ms - sent_ms) if sent_ms else 0.0,
+        batch_ms=max(0.0, at_worker_ms - outcome.decode_ms - outcome.infer_ms),
+        decode_ms=outcome.decode_ms,
+        infer_ms=outcome.infer_ms,
+        batch_size=batch_size,
+    )
+
+
+class RecentReplies:
+    """For requests that are delivered again. Used by one thread.
+
+    The same id with another picture is another request.
+    """
+
+    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._replies: OrderedDict[Key, Reply] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, task: Task, sha256: str) -> Reply | None:
+        """The reply to the same request; None if there was none, or too long ago."""
+        return self._replies.get(_key(task, sha256))
+
+    def keep(self, task: Task, reply: Reply) -> None:
+        key = _key(task, reply.sha256)
+        self._forget(key)
+        self._replies[key] = reply
+        self._bytes += _size(key, reply)
+        while self._bytes > self._most_bytes:
+            self._forget(next(iter(self._replies)))
+
+    def _forget(self, key: Key) -> None:
+        reply = self._replies.pop(key, None)
+        if reply is not None:
+            self._bytes -= _size(key, reply)
+
+
+class Culprits:
+    """Pictures that ended a process, for some minutes: their copies need not end it again.
+
+    Shared by threads. Not for longer, because processes are killed for other reasons, too.
+    """
+
+    def __init__(self, most_kept: int = _MOST_CULPRITS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most_kept = most_kept
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until: OrderedDict[Key, float] = OrderedDict()
+
+    def add(self, task: Task, sha256: str) -> None:
+        with self._lock:
+            self._until[_picture(task, sha256)] = self._clock() + _CULPRITS_KEPT_S
+            if len(self._until) > self._most_kept:
+                self._until.popitem(last=False)
+
+    def has(self, task: Task, sha256: str) -> bool:
+        """Whether the same picture ended the process of the same model, prepared in the same way."""
+        until = self._until.get(_picture(task, sha256))
+        return until is not None and self._clock() < until
+
+
+def _picture(task: Task, sha256: str) -> Key:
+    return task.model.name, task.request.mode, sha256
+
+
+def _key(task: Task, sha256: str) -> Key:
+    return task.address.reply_to, task.request.correlation_id, sha256
+
+
+def _size(key: Key, reply: Reply) -> int:
+    """About how many bytes of memory they take; labels and names are the model's own."""
+    texts = (*key, *reply.warnings, reply.error.detail if reply.error else "")
+    inputs = len(reply.input or b"")
+    return _ENTRY_BYTES + sum(map(sys.getsizeof, texts)) + inputs + _LABEL_BYTES * len(reply.probabilities)
 
 
 class Answerer:

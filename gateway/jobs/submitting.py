@@ -10,12 +10,11 @@ from typing import NamedTuple
 import msgspec
 
 from gateway.asked import Deadline, Query, Upload, check
-from gateway.broker_errors import as_gateway_error
 from gateway.errors import GatewayError, KeyReused, ReplyTimeout, TooLarge, TooManyJobs, Unavailable
 from gateway.jobs import rendering
 from gateway.jobs.job import Asked, Job, Result, correlation_id
 from gateway.jobs.store import Calls, Creation, Limits, Store
-from gateway.request_reply import Requester
+from gateway.request_reply import Requester, as_gateway_error
 from gateway.settings import JobSettings
 from messaging import codec
 from messaging.broker import Broker, BrokerError, Message

@@ -6,9 +6,8 @@ import msgspec
 
 from gateway.errors import InvalidRequest, TooLarge
 from gateway.oip.tensors import PIXELS, count_of, from_binary, from_json
-from messaging.codec import NOT_JSON
+from messaging.codec import NOT_JSON, one_of
 from messaging.contract import MODES, Mode
-from messaging.headers import one_of
 
 INPUT = "image"
 OUTPUTS = ("probabilities", "label", "class")

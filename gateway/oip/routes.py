@@ -15,7 +15,6 @@ from starlette.responses import Response
 from gateway import errors, openapi
 from gateway.answer import grey_png, raise_failure
 from gateway.asked import Deadline, check, read_deadline
-from gateway.catalogue import no_such_model
 from gateway.errors import GatewayError, Unavailable, UnknownModel
 from gateway.middleware import traceparent, while_connected
 from gateway.models import known_models
@@ -23,11 +22,11 @@ from gateway.oip.request import INPUT, Asked, Limits, read
 from gateway.oip.response import HEADER_LENGTH, InferenceResponse, respond
 from gateway.oip.tensors import SIDE
 from gateway.predict import CallBudget
+from gateway.presence import no_such_model
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
-from messaging.contract import Reply
+from messaging.contract import Reply, ServedModel
 from messaging.picture_header import PictureHeader
-from messaging.served_model import ServedModel
 
 PREFIX = "/v2/"
 

@@ -17,7 +17,6 @@ from messaging.broker import Broker, Message
 from messaging.contract import ContractError, Reply, Request, sha256_of
 from messaging.settings import BrokerSettings, TopicSettings
 from mlaas.commands import BROKER, Chosen, harmless, pass_chosen
-from mlaas.connect import connect
 from mlaas.errors import UserError, broker_errors, reported
 
 NAME = click.option(
@@ -29,6 +28,8 @@ _TURN_S = 0.2
 @contextmanager
 def connected(settings: BrokerSettings) -> Iterator[Broker]:
     """The broker, until the end of the block. Turns its errors into UserError."""
+    from mlaas.serving import connect
+
     with broker_errors():
         broker = connect(settings)
         try:
@@ -168,7 +169,7 @@ def topics() -> None:
 @pass_chosen
 def create(chosen: Chosen) -> None:
     """Create the missing topics, with enough partitions. It is safe to repeat."""
-    from messaging.topics import create_topics
+    from messaging.kafka_admin import create_topics
 
     settings = chosen.load("topics")
     with broker_errors(), reported(os.EX_CONFIG, ValueError):

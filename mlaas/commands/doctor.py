@@ -120,7 +120,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 def look(settings: "Settings", url: str) -> Seen:
     """Takes up to half a minute if something does not answer."""
-    from messaging.topics import wanted_partitions
+    from messaging.kafka_admin import wanted_partitions
 
     wanted = wanted_partitions(settings.topics)
     looked = _at_models(settings.model) | _at_broker(settings.broker) | _at_gateway(url)
@@ -150,7 +150,7 @@ def _at_models(settings: "ModelSettings") -> dict[str, Any]:
 
 def _at_broker(settings: "BrokerSettings") -> dict[str, Any]:
     from messaging.broker import BrokerError
-    from messaging.topics import partitions
+    from messaging.kafka_admin import partitions
 
     url = urlsplit(settings.url)
     about = {

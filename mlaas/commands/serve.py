@@ -67,14 +67,14 @@ def gateway(chosen: Chosen, fd: int | None) -> None:
     gc.disable()  # until serve() has built everything: what is loaded stays, and takes long to scan
     from gateway.api_keys import KeyFileError
     from gateway.jobs.store import StoreError
-    from mlaas.run_gateway import run, run_several
+    from mlaas.serving import run_gateway, run_gateways
 
     settings = chosen.load("gateway")
     with _address_errors(settings), broker_errors(), reported(os.EX_CONFIG, KeyFileError, StoreError):
         if settings.gateway.processes == 1 or fd is not None:
-            run(settings, fd)
+            run_gateway(settings, fd)
         else:
-            run_several(settings)
+            run_gateways(settings)
 
 
 @click.command(short_help="Run the model on incoming pictures.")
@@ -85,14 +85,14 @@ def worker(chosen: Chosen) -> None:
     """Run the model on incoming pictures. Before it ends, it finishes the batch at hand."""
     require("worker")
     settings = chosen.load("worker")
-    if settings.worker.processes == 1:
-        from mlaas.run_worker import run
-    else:
-        from mlaas.run_worker import run_several as run
+    from mlaas.serving import run_worker, run_workers
     from worker.model_process import ModelUnavailable
 
     with _address_errors(settings), broker_errors(), reported(os.EX_DATAERR, ModelUnavailable):
-        run(settings)
+        if settings.worker.processes == 1:
+            run_worker(settings)
+        else:
+            run_workers(settings)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from confluent_kafka.cimpl import NewTopic
 from deploy.kafka.local_kafka import LocalKafka
 from messaging.broker import Broker
 from messaging.connect import connect
-from messaging.embedded import EmbeddedBroker
+from messaging.kafka import EmbeddedBroker
 
 MAX_MESSAGE_BYTES = 200_000
 

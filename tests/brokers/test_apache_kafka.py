@@ -12,8 +12,8 @@ from deploy.kafka.local_cluster import LocalCluster
 from deploy.kafka.local_kafka import LocalKafka
 from messaging.broker import BrokerUnavailable, Delivery, Inbox, Message, Subscription, TopicMissing
 from messaging.connect import connect
+from messaging.kafka_admin import create_topics, partitions, wanted_partitions
 from messaging.settings import BrokerSettings, TopicSettings
-from messaging.topics import create_topics, partitions, wanted_partitions
 from tests.brokers import raw_producer
 from tests.brokers.conftest import create_topic
 

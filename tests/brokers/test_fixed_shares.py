@@ -9,7 +9,7 @@ import pytest
 from deploy.kafka.local_kafka import LocalKafka
 from messaging.broker import Broker, Delivery, Message
 from messaging.connect import connect
-from messaging.embedded import EmbeddedBroker, url_of_share
+from messaging.kafka import EmbeddedBroker, url_of_share
 from tests.brokers.conftest import create_topic
 
 PATIENCE_S = 30.0

@@ -4,8 +4,8 @@ import pytest
 
 from messaging.broker import BrokerUnavailable, Message
 from messaging.connect import connect
+from messaging.kafka_admin import partitions
 from messaging.settings import BrokerSettings
-from messaging.topics import partitions
 
 NOBODY = "kafka://127.0.0.1:1"
 

@@ -68,8 +68,8 @@ def test_an_image_is_pinned_watched_and_not_root(dockerfile: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "modules"),
     [
-        ("gateway", "mlaas.cli, mlaas.connect, gateway.server, messaging.kafka, messaging.topics"),
-        ("worker", "mlaas.cli, mlaas.run_worker, messaging.kafka, worker.model_main, model.classifier"),
+        ("gateway", "mlaas.cli, mlaas.serving, gateway.server, messaging.kafka, messaging.kafka_admin"),
+        ("worker", "mlaas.cli, mlaas.serving, messaging.kafka, worker.consumer, worker.model_main"),
     ],
 )
 def test_an_image_has_every_module_that_it_loads(image: str, modules: str, tmp_path: Path) -> None:

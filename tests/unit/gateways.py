@@ -16,9 +16,8 @@ from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from messaging import codec
 from messaging.broker import BrokerUnavailable
-from messaging.contract import Reply, Request, Timings
+from messaging.contract import Reply, Request, ServedModel, Timings
 from messaging.memory import MemoryBroker
-from messaging.served_model import ServedModel
 from mlaas.settings import load
 
 SAMPLES = Path(__file__).parents[2] / "samples"

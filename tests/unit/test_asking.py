@@ -7,7 +7,7 @@ import re
 import httpx
 import pytest
 
-from gateway.cancellations import Cancellations
+from gateway.request_reply import Cancellations
 from messaging import codec
 from messaging.contract import ErrorCode, Failure, Reply, Request
 from messaging.memory import MemoryBroker

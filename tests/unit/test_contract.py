@@ -18,10 +18,10 @@ from messaging.contract import (
     Reply,
     Request,
     ReturnAddress,
+    ServedModel,
     Timings,
     sha256_of,
 )
-from messaging.served_model import ServedModel
 
 GOLDEN_REQUEST_1 = Message(
     b"\x89PNG...",

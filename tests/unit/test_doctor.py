@@ -3,7 +3,7 @@
 import pytest
 from msgspec.structs import replace
 
-from gateway.liveness import Liveness
+from gateway.presence import Liveness
 from mlaas.commands.doctor import Finding, Seen, findings, lines
 
 SOUND = Seen(

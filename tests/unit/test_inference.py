@@ -10,8 +10,8 @@ import pytest
 from messaging.contract import ErrorCode
 from model.classifier import UNLIKE_CLOTHING, Predictions
 from model.preprocessing import PictureError, prepare
-from worker import inference
-from worker.inference import decode, predict
+from worker import model_main
+from worker.model_main import decode, predict
 from worker.pipe import Outcome, Picture
 
 SAMPLES = [path.read_bytes() for path in sorted(Path("samples").glob("*.png"))]
@@ -102,5 +102,5 @@ def test_a_picture_for_which_the_memory_is_not_enough_is_said_to_be_so(
     def prepare(*_: object, **__: object) -> None:
         raise PictureError("damaged") from MemoryError()
 
-    monkeypatch.setattr(inference, "prepare", prepare)
+    monkeypatch.setattr(model_main, "prepare", prepare)
     assert "more memory" in decode(picture(SAMPLES[0]), 1000).detail

@@ -6,7 +6,7 @@ import pytest
 
 from messaging.broker import BrokerUnavailable, ClientBroken, Delivery, Message
 from messaging.memory import MemoryBroker
-from worker.intake import Intake
+from worker.consumer import Intake
 
 
 def filled(requests: int, jobs: int) -> MemoryBroker:

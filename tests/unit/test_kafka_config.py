@@ -6,7 +6,7 @@ from messaging import kafka_config
 from messaging.broker import BrokerError, TopicMissing
 from messaging.connect import connect
 from messaging.kafka import split_address
-from messaging.kafka_log import REPEAT_AFTER_S, ClientLog
+from messaging.kafka_config import REPEAT_AFTER_S, ClientLog
 
 
 def test_the_query_overrides_any_property() -> None:

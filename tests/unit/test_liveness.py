@@ -1,4 +1,4 @@
-from gateway.liveness import Liveness
+from gateway.presence import Liveness
 
 
 def test_it_is_not_ready_before_the_inbox_is_open_and_a_worker_was_heard() -> None:

@@ -5,10 +5,9 @@ import json
 import msgspec
 import pytest
 
-from gateway.catalogue import Catalogue
 from gateway.errors import UnknownModel
-from messaging.contract import Reply, Request
-from messaging.served_model import ServedModel
+from gateway.presence import Catalogue
+from messaging.contract import Reply, Request, ServedModel
 from tests.unit.gateways import LARGE, SANDAL, SMALL, gateway, problem, sandal
 
 pytestmark = pytest.mark.anyio

@@ -1,4 +1,4 @@
-from messaging.offsets import OffsetTracker
+from messaging.kafka_places import OffsetTracker
 
 
 def tracker(*offsets: int) -> OffsetTracker:

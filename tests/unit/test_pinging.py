@@ -2,9 +2,7 @@ import asyncio
 
 import pytest
 
-from gateway.catalogue import Catalogue
-from gateway.liveness import Liveness
-from gateway.pinging import Pinging
+from gateway.presence import Catalogue, Liveness, Pinging
 from tests.unit.gateways import gateway_settings
 
 pytestmark = pytest.mark.anyio

@@ -6,11 +6,10 @@ import pytest
 
 from messaging.broker import Delivery, Message
 from messaging.contract import Mode, Reply, Request, ReturnAddress
+from worker.answering import Culprits, RecentReplies, Task
 from worker.batching import Waiting
 from worker.cancelled import Cancelled
 from worker.pipe import LoadedModel
-from worker.recent import Culprits, RecentReplies
-from worker.triage import Task
 
 MODEL = LoadedModel("m", "1", "onnx", ["a"])
 

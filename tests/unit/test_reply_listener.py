@@ -3,7 +3,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from gateway.reply_listener import ReplyListener
+from gateway.request_reply import ReplyListener
 from messaging.broker import BrokerUnavailable, ClientBroken, Message
 from messaging.memory import MemoryBroker
 

@@ -8,8 +8,7 @@ import pytest
 
 from gateway.answer import grey_png
 from messaging.broker import Message
-from messaging.contract import PING, ErrorCode
-from messaging.served_model import ServedModel
+from messaging.contract import PING, ErrorCode, ServedModel
 from model import manifest as manifests
 from model.classifier import UNLIKE_CLOTHING
 from model.preprocessing import prepare

@@ -1,8 +1,8 @@
 from messaging.broker import Delivery, Message
 from messaging.contract import PING, ErrorCode
+from worker.answering import Triage, triage
 from worker.batching import Waiting
 from worker.pipe import Loaded, LoadedModel
-from worker.triage import Triage, triage
 
 NOW_MS = 1_000_000.0
 LOADED = Loaded([LoadedModel(name, "1.0.0", "onnx", ["a", "b"]) for name in ("fashion-mnist", "large")])

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from mlaas.run_worker import own_instance_id
+from mlaas.serving import own_instance_id
 from mlaas.supervisor import pause_before_restart
 
 CLAIM = """
 import sys
 from pathlib import Path
-from mlaas.run_worker import own_instance_id
+from mlaas.serving import own_instance_id
 
 print(own_instance_id(Path(sys.argv[1])), flush=True)
 sys.stdin.read()
