@@ -17,11 +17,12 @@ install: .venv/.development ## what training, tests and benches need, too; make 
 test: .venv/.development ## every test: unit, brokers (a real Apache Kafka too), end to end
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-check: .venv/.development ## style, types, and the direction of imports
+check: .venv/.development ## style, types, the direction of imports, and the length of files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@! git ls-files '*.py' ':!tests' | xargs wc -l | awk '$$1 > 450 && $$2 != "total" {print $$2 " has " $$1 " lines; at most 450 are allowed"}' | grep .
 
 kafka: .venv/.serving ## a real Apache Kafka on port 9092, with its topics' data in .cache; needs Java and Maven
 	$(BIN)/python -m deploy.kafka.local_kafka --port 9092 --data-dir .cache/kafka-data
