@@ -1,24 +1,28 @@
-"""What a broker is to the rest of the system: three verbs and three places to read from.
+"""What a broker is to the rest of the system: verbs to publish and subscribe, and places to read from.
 
-Errors, named for what the caller does next:
+Errors are named for what the caller does next:
 
     BrokerError
-    ├── BrokerUnavailable   nobody answers: tell the caller now, try again later
-    ├── TopicMissing        the broker answers, there is no such topic or partition: create it
-    ├── QueueFull           more is waiting to be sent than may wait: slow down
-    ├── MessageTooLarge     it will never be accepted: do not retry
+    ├── BrokerUnavailable   no broker answers: report it now, retry later
+    ├── TopicMissing        the broker answers, but has no such topic or partition: create it
+    ├── QueueFull           too many messages are waiting to be sent: slow down
+    ├── MessageTooLarge     the broker will never accept it: do not retry
     ├── NotSupported        this kind of broker cannot do it: do without
-    └── ClientBroken        this process cannot go on, and a new one may: end
+    └── ClientBroken        this process cannot go on, but a new one may: exit
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+Opened = TypeVar("Opened")
 
 
 class BrokerError(Exception):
-    """The broker could not do what was asked. The only exception that leaves a broker."""
+    """The broker could not do what was asked. The only kind of exception that a broker raises."""
 
 
 class BrokerUnavailable(BrokerError):
@@ -26,19 +30,19 @@ class BrokerUnavailable(BrokerError):
 
 
 class TopicMissing(BrokerError):
-    """The broker answers, and has no such topic or partition."""
+    """The broker answers, but has no such topic or partition."""
 
 
 class QueueFull(BrokerError):
-    """Too much is waiting to be sent."""
+    """Too many messages are waiting to be sent."""
 
 
 class MessageTooLarge(BrokerError):
-    """The message is over the broker's limit."""
+    """The message exceeds the broker's limit."""
 
 
 class ClientBroken(BrokerError):
-    """This process cannot go on, whatever the broker does: new clients in it were of no help."""
+    """This process cannot go on, whatever the broker does: replacing its clients did not help."""
 
 
 class NotSupported(BrokerError):
@@ -47,7 +51,7 @@ class NotSupported(BrokerError):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What every broker can carry: bytes, and text beside them."""
+    """What every broker can carry: bytes with text headers."""
 
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -55,10 +59,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message as a subscription hands it out, with where it came from.
+    """A message from a subscription, and where it came from.
 
-    timestamp_ms is when it was published (epoch, the publisher's clock), 0 where the broker does not say.
-    receipt is what the broker wants back with the acknowledgement.
+    timestamp_ms: when it was published (epoch, by the publisher's clock); 0 if the broker does not say.
+    receipt: opaque; the broker needs it back with the acknowledgement.
     """
 
     message: Message
@@ -72,20 +76,20 @@ class Delivery:
 class Subscription(Protocol):
     """A share of a topic. One thread receives; any thread may acknowledge.
 
-    It outlives the topic: one that was deleted and created again is delivered from its beginning.
+    It outlives the topic: if that is deleted and created again, the new one is delivered from its beginning.
     """
 
     def receive(self, max_messages: int, timeout: float) -> Sequence[Delivery]:
         """Wait up to timeout seconds for one message, then take what is there, at most max_messages.
 
-        Raises ClientBroken where messages are there, and reading anew did not bring them.
+        Raises BrokerError; ClientBroken if new clients did not receive what the broker has, either.
         """
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
-        """Never deliver these again to this group. In any order; what is not acknowledged comes again."""
+        """Never deliver these to this group again. Any order; what is not acknowledged is redelivered."""
 
     def close(self) -> None:
-        """Leave the group, so that the others take over at once."""
+        """Leave the group, so that the other members take over at once."""
 
 
 class Inbox(Protocol):
@@ -93,70 +97,112 @@ class Inbox(Protocol):
 
     @property
     def address(self) -> str:
-        """What to put into reply_to: `topic/detail`, opaque but for the topic before the slash.
+        """What to put into reply_to: `topic/detail`. The detail is opaque.
 
-        Only receive() changes it, and only where the topic was created again without that place.
+        It changes only in receive(), and only if the topic was created again without that place.
         """
 
     def receive(self, max_messages: int, timeout: float) -> Sequence[Message]:
         """As Subscription.receive. Raises BrokerUnavailable when the last connection is lost."""
 
     def renew(self) -> None:
-        """Go on where it is with another client, for one that is silent. Raises BrokerError."""
+        """Replace a silent client, without losing the position. Raises BrokerError."""
 
     def close(self) -> None:
         """Stop listening."""
 
 
 class Records(Protocol):
-    """A topic as the broker keeps it, read without a group: nothing is acknowledged, nobody notices.
-
-    Owned by one thread.
-    """
+    """A topic as the broker stores it, read without a group or acknowledgements. For one thread."""
 
     def bounds(self) -> Mapping[int, range]:
-        """For each partition the offsets that it has now."""
+        """The offsets that each partition has now."""
 
     def read(self, partition: int, offsets: range) -> Iterator[Delivery]:
-        """Those of the offsets that are there, oldest first; it ends. Raises BrokerUnavailable."""
+        """Those of the offsets that exist, oldest first. Raises BrokerUnavailable."""
 
     def delete_before(self, offsets: Mapping[int, int]) -> None:
-        """Delete in each of these partitions all that is older than the offset. Raises NotSupported."""
+        """In each of these partitions, delete everything before the offset. Raises NotSupported."""
 
     def close(self) -> None:
         """Stop reading."""
 
 
 def feed(topic: str) -> str:
-    """The address that all who listen to the topic hear."""
+    """The address that every listener of the topic receives."""
     return f"{topic}/0"
 
 
 class Broker(Protocol):
-    """Safe to use from several threads. Make it in the process that uses it: no client survives a fork."""
+    """Thread-safe. Create it in the process that uses it: clients do not survive a fork."""
 
     def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
         """Send to a topic or to an inbox's address. Returns at once; the future ends when the broker has it.
 
-        gather: it may wait some milliseconds for others to be sent with it, which costs all of them less.
-        The future fails with BrokerError. Raises QueueFull and MessageTooLarge at once.
+        gather: it may wait some milliseconds to be sent together with others, which is cheaper for each.
+        The future fails with BrokerError. Raises QueueFull, MessageTooLarge, and BrokerUnavailable if closed.
         """
 
     def subscribe(self, topic: str, group: str, instance_id: str = "") -> Subscription:
-        """Join the group; its members share the topic, from the oldest message nobody acknowledged.
+        """Join the group, whose members share the topic, from the oldest unacknowledged message on.
 
-        A member with an instance id that is killed, not closed, keeps its share for a short time. Another
-        with the same id takes its place; the first goes on without an id.
+        A member that has an instance id and is killed keeps its share for a short time. A new member with
+        the same id takes over that share; if the old one is still alive, it continues without an id.
+        Raises BrokerError.
         """
 
     def open_inbox(self, topic: str, instance_id: str) -> Inbox:
-        """Open an inbox that gets every message sent to its address from now on."""
+        """Open an inbox that receives every message sent to its address from now on. Raises BrokerError."""
 
     def listen(self, topic: str) -> Inbox:
-        """Every listener gets each message sent to feed(topic) from now on."""
+        """Open an inbox that, as every other, receives what is sent to feed(topic). Raises BrokerError."""
 
     def records(self, topic: str) -> Records:
-        """Look at what the topic has. Raises TopicMissing."""
+        """Look at what the topic stores. Raises TopicMissing."""
 
     def close(self) -> None:
         """Send what is still waiting, for a short while, then disconnect."""
+
+
+class Retries:
+    """Pauses between attempts while a broker is unavailable, and logs only the first failure of a series.
+
+    For one thread. on_failure is told about every failure, before the pause.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        log: logging.Logger,
+        pause_s: float,
+        stopping: threading.Event,
+        on_failure: Callable[[BrokerError], None] = lambda _: None,
+    ) -> None:
+        """what: to do, for the log: "read replies". stopping: ends the pauses and the attempts."""
+        self._what = what
+        self._log = log
+        self._pause_s = pause_s
+        self._stopping = stopping
+        self._on_failure = on_failure
+        self._failing = False
+
+    def until_success(self, attempt: Callable[[], Opened]) -> Opened | None:
+        """Retry while the attempt raises BrokerError. Returns its result; None if stopping is set first."""
+        while not self._stopping.is_set():
+            try:
+                return attempt()
+            except BrokerError as error:
+                self.failed(error)
+        return None
+
+    def failed(self, error: BrokerError) -> None:
+        """An attempt has failed: pause."""
+        if not self._failing:
+            self._log.warning("cannot %s, retrying: %s", self._what, error)
+        self._failing = True
+        self._on_failure(error)
+        self._stopping.wait(self._pause_s)
+
+    def succeeded(self) -> None:
+        """The broker is back: log the next failure again."""
+        self._failing = False

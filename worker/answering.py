@@ -1,4 +1,4 @@
-"""From a batch of messages to replies."""
+"""Answers batches of messages: sorts them, has the model predict, and passes the replies to the outbox."""
 
 import logging
 import math
@@ -23,54 +23,56 @@ from messaging.contract import (
     sha256_of,
 )
 from messaging.picture_header import Size
-from worker.batching import Batch, Waiting
+from worker.batching import Batch, Queued
 from worker.metrics import Ending, WorkerMetrics
 from worker.model_process import IsolatedModel, ModelDied
 from worker.outbox import Outbox
 from worker.pipe import Loaded, LoadedModel, Outcome, Picture
 
-_DIGITS = 6
-
-_MOST_BYTES = 16_777_216  # 16 MiB: 8,000 replies with ten labels, or 200 with a thousand
-_ENTRY_BYTES = 800  # of a reply's numbers, its timings and its share of the table, measured
-_LABEL_BYTES = 80
-
-_MOST_CULPRITS = 4_096
-_CULPRITS_KEPT_S = 600.0
-
-Key = tuple[str, str, str]
-
-# When so many came together, more wait, and throughput counts for more than some milliseconds.
+# From this batch size on, more requests are waiting, and throughput counts for more than some milliseconds.
 _GATHERED_FROM = 6
 
-# The estimate of the header is of one machine, and there are slower ones.
-_TIMES_ITS_COST = 10
+# Costs are estimated for one machine; others may be slower.
+_COST_TOLERANCE = 10
+
+_PROBABILITY_DIGITS = 6
+
+_MAX_REPLY_BYTES = 16_777_216  # 16 MiB: 8,000 replies of ten labels, or 200 of a thousand
+_ENTRY_BYTES = 800  # measured: a reply's numbers, timings and dictionary entry
+_LABEL_BYTES = 80
+
+_MAX_POISON = 4_096
+_POISON_KEPT_S = 600.0
 
 _ENDINGS = {None: Ending.ANSWERED, ErrorCode.INTERNAL: Ending.POISON}
 _OVERLOADED = Failure(ErrorCode.OVERLOADED, "too many pictures that take long to decode are waiting")
-_KNOWN_CULPRIT = Failure(ErrorCode.INTERNAL, "")
+_POISON = Failure(ErrorCode.INTERNAL, "")
 
 _log = logging.getLogger("mlaas.worker")
+
+Key = tuple[str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A message that gets a reply, and the model that it is for."""
+    """A message to reply to, and the model it is for."""
 
-    waiting: Waiting
+    queued: Queued
     address: ReturnAddress
     request: Request
     model: LoadedModel
 
     @property
     def delivery(self) -> Delivery:
-        return self.waiting.delivery
+        return self.queued.delivery
 
 
 @dataclass(slots=True)
 class Triage:
-    """unusable: nobody can be answered. refused: somebody can, with an error. Nobody waits for the
-    expired and the cancelled.
+    """Messages by what to do with them.
+
+    Nobody waits for the expired and the cancelled. The refused are answered with an error. The unusable
+    cannot be answered at all.
     """
 
     work: list[Task] = field(default_factory=list)
@@ -81,191 +83,8 @@ class Triage:
     unusable: list[tuple[Delivery, str]] = field(default_factory=list)
 
 
-def triage(
-    waiting: Iterable[Waiting],
-    *,
-    now_ms: float,
-    loaded: Loaded,
-    reply_topics: Container[str],
-    cancelled: Container[str],
-) -> Triage:
-    """Headers are a stranger's word: only reply topics that are allowed are written to."""
-    sorted_out = Triage()
-    for each in waiting:
-        delivery = each.delivery
-        try:
-            address = codec.return_address(delivery.message)
-        except ContractError as error:
-            sorted_out.unusable.append((delivery, str(error)))
-            continue
-        if address.reply_to.partition("/")[0] not in reply_topics:
-            sorted_out.unusable.append((delivery, f"reply_to {address.reply_to[:100]!r} is not allowed"))
-            continue
-        if address.correlation_id in cancelled:
-            sorted_out.cancelled.append(delivery)
-            continue
-        _sort(sorted_out, each, address, now_ms, loaded)
-    return sorted_out
-
-
-def _sort(into: Triage, waiting: Waiting, address: ReturnAddress, now_ms: float, loaded: Loaded) -> None:
-    delivery = waiting.delivery
-    try:
-        request = codec.decode_request(delivery.message)
-    except ContractError as error:
-        into.refused.append((delivery, address, Failure(error.code, str(error))))
-        return
-    if request.deadline_ms is not None and request.deadline_ms < now_ms:
-        into.expired.append(delivery)
-    elif request.is_ping:
-        into.pings.append(Task(waiting, address, request, loaded.default))
-    elif (model := loaded.named(request.model)) is None:
-        known = ", ".join(model.name for model in loaded.models)
-        failure = Failure(ErrorCode.UNKNOWN_MODEL, f"no model {request.model[:100]!r} here; known: {known}")
-        into.refused.append((delivery, address, failure))
-    elif waiting.refusal:
-        into.refused.append((delivery, address, Failure(ErrorCode.INVALID_PICTURE, waiting.refusal)))
-    else:
-        into.work.append(Task(waiting, address, request, model))
-
-
-def reply_to_ping(loaded: Loaded) -> Reply:
-    default = loaded.default
-    models = [_served(model, is_default=model is default) for model in loaded.models]
-    return Reply(sha256="", model=default.name, version=default.version, models=models)
-
-
-def reply_to(
-    task: Task, sha256: str, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float
-) -> Reply:
-    """received_ms: epoch, when the batch was in hand. at_worker_ms: from then until the models were done."""
-    model = task.model
-    if outcome.error is not None:
-        detail = "" if outcome.error is ErrorCode.INTERNAL else outcome.detail
-        failure = Failure(outcome.error, detail)
-        return Reply(sha256=sha256, model=model.name, version=model.version, error=failure)
-    rounded = (round(probability, _DIGITS) for probability in outcome.probabilities)
-    return Reply(
-        sha256=sha256,
-        model=model.name,
-        version=model.version,
-        probabilities=dict(zip(model.labels, rounded, strict=True)),
-        in_distribution=outcome.in_distribution,
-        ood_score=round(outcome.ood_score, _DIGITS),
-        mode=outcome.mode,
-        warnings=outcome.warnings,
-        input=outcome.input,
-        timings=_timings(task, outcome, batch_size, received_ms, at_worker_ms),
-    )
-
-
-def checked(outcome: Outcome) -> Outcome:
-    """The outcome, or an error if its numbers are none that a reply may carry: such a reply is dropped."""
-    sound = all(0 <= round(each, _DIGITS) <= 1 for each in outcome.probabilities)
-    if sound and math.isfinite(outcome.ood_score):
-        return outcome
-    detail = (
-        f"the model's output is not probabilities: {outcome.probabilities[:3]}, score {outcome.ood_score}"
-    )
-    return Outcome(error=ErrorCode.INTERNAL, detail=detail)
-
-
-def _served(model: LoadedModel, *, is_default: bool) -> ServedModel:
-    return ServedModel(
-        name=model.name,
-        version=model.version,
-        default=is_default,
-        runtime=model.runtime,
-        labels=model.labels,
-        input=model.input,
-        sha256=model.sha256,
-        accuracy=model.accuracy,
-    )
-
-
-def _timings(
-    task: Task, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float
-) -> Timings:
-    sent_ms = task.delivery.timestamp_ms
-    return Timings(
-        queue_ms=max(0.0, received_ms - sent_ms) if sent_ms else 0.0,
-        batch_ms=max(0.0, at_worker_ms - outcome.decode_ms - outcome.infer_ms),
-        decode_ms=outcome.decode_ms,
-        infer_ms=outcome.infer_ms,
-        batch_size=batch_size,
-    )
-
-
-class RecentReplies:
-    """For requests that are delivered again. Used by one thread.
-
-    The same id with another picture is another request.
-    """
-
-    def __init__(self, most_bytes: int = _MOST_BYTES) -> None:
-        self._most_bytes = most_bytes
-        self._replies: OrderedDict[Key, Reply] = OrderedDict()
-        self._bytes = 0
-
-    def get(self, task: Task, sha256: str) -> Reply | None:
-        """The reply to the same request; None if there was none, or too long ago."""
-        return self._replies.get(_key(task, sha256))
-
-    def keep(self, task: Task, reply: Reply) -> None:
-        key = _key(task, reply.sha256)
-        self._forget(key)
-        self._replies[key] = reply
-        self._bytes += _size(key, reply)
-        while self._bytes > self._most_bytes:
-            self._forget(next(iter(self._replies)))
-
-    def _forget(self, key: Key) -> None:
-        reply = self._replies.pop(key, None)
-        if reply is not None:
-            self._bytes -= _size(key, reply)
-
-
-class Culprits:
-    """Pictures that ended a process, for some minutes: their copies need not end it again.
-
-    Shared by threads. Not for longer, because processes are killed for other reasons, too.
-    """
-
-    def __init__(self, most_kept: int = _MOST_CULPRITS, clock: Callable[[], float] = time.monotonic) -> None:
-        self._most_kept = most_kept
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._until: OrderedDict[Key, float] = OrderedDict()
-
-    def add(self, task: Task, sha256: str) -> None:
-        with self._lock:
-            self._until[_picture(task, sha256)] = self._clock() + _CULPRITS_KEPT_S
-            if len(self._until) > self._most_kept:
-                self._until.popitem(last=False)
-
-    def has(self, task: Task, sha256: str) -> bool:
-        """Whether the same picture ended the process of the same model, prepared in the same way."""
-        until = self._until.get(_picture(task, sha256))
-        return until is not None and self._clock() < until
-
-
-def _picture(task: Task, sha256: str) -> Key:
-    return task.model.name, task.request.mode, sha256
-
-
-def _key(task: Task, sha256: str) -> Key:
-    return task.address.reply_to, task.request.correlation_id, sha256
-
-
-def _size(key: Key, reply: Reply) -> int:
-    """About how many bytes of memory they take; labels and names are the model's own."""
-    texts = (*key, *reply.warnings, reply.error.detail if reply.error else "")
-    inputs = len(reply.input or b"")
-    return _ENTRY_BYTES + sum(map(sys.getsizeof, texts)) + inputs + _LABEL_BYTES * len(reply.probabilities)
-
-
 class Answerer:
-    """Used by one thread. Both clocks give seconds; the wall clock's are comparable between machines."""
+    """Answers the pictures of one size. For one thread."""
 
     def __init__(
         self,
@@ -275,21 +94,25 @@ class Answerer:
         *,
         reply_topics: Container[str],
         cancelled: Container[str],
-        culprits: Culprits,
-        one_by_one: Callable[[Sequence[Waiting]], None],
+        poison: "PoisonPictures",
+        isolate: Callable[[Sequence[Queued]], None],
         decode_timeout_s: float,
         size: Size = Size.SMALL,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """size: of the pictures that it has. one_by_one takes those of a batch that ended the process."""
+        """reply_topics: the only topics that replies may go to. cancelled: correlation ids.
+
+        isolate: called with the batch that ended the model process, to process its pictures one by one.
+        clock is the lanes'; wall_clock gives epoch seconds.
+        """
         self._model = model
         self._outbox = outbox
         self._metrics = metrics
         self._reply_topics = reply_topics
         self._cancelled = cancelled
-        self._culprits = culprits
-        self._one_by_one = one_by_one
+        self._poison = poison
+        self._isolate = isolate
         self._decode_timeout_s = decode_timeout_s
         self._size = size
         self._recent = RecentReplies()
@@ -297,40 +120,35 @@ class Answerer:
         self._wall_clock = wall_clock
 
     def answer(self, batch: Batch) -> None:
-        """Every message leads to a reply, a dead letter, or nothing if nobody waits any more.
+        """Every message ends in a reply or a dead letter, or is dropped if nobody waits for it any more.
 
         Raises ModelUnavailable.
         """
-        self._outbox.gather = len(batch.waiting) >= _GATHERED_FROM
-        digests = ((task, sha256_of(task.request.body)) for task in self._work(batch.waiting))
-        new = [(task, sha256) for task, sha256 in digests if not self._answer_again(task, sha256)]
+        self._outbox.gather = len(batch.queued) >= _GATHERED_FROM
+        digests = ((task, sha256_of(task.request.body)) for task in self._triage(batch.queued))
+        new = [(task, sha256) for task, sha256 in digests if not self._answer_from_memory(task, sha256)]
         if new:
             self._predict(new, batch.received_at)
 
     def refuse(self, deliveries: Iterable[Delivery]) -> None:
-        """There is no room for these."""
-        waiting = [Waiting(delivery, 0.0, 0.0) for delivery in deliveries]
-        for task in self._work(waiting):
+        """Answer that the lane of these is full."""
+        for task in self._triage(Queued(delivery, 0.0, 0.0) for delivery in deliveries):
             self._metrics.ended(Ending.OVERLOADED)
             self._reply(task, Reply(sha256="", error=_OVERLOADED))
 
-    def _work(self, waiting: Iterable[Waiting]) -> list[Task]:
-        """What is left once the others are settled."""
+    def _triage(self, queued: Iterable[Queued]) -> list[Task]:
+        """Settle what needs no model; returns the rest."""
         loaded = self._model.load()
         found = triage(
-            waiting,
+            queued,
             now_ms=self._wall_clock() * 1000,
             loaded=loaded,
             reply_topics=self._reply_topics,
             cancelled=self._cancelled,
         )
-        self._settle_without_model(found, loaded)
-        return found.work
-
-    def _settle_without_model(self, found: Triage, loaded: Loaded) -> None:
         self._outbox.drop([*found.expired, *found.cancelled])
         for delivery, reason in found.unusable:
-            self._outbox.bury(delivery, reason)
+            self._outbox.dead_letter(delivery, reason)
         for delivery, address, failure in found.refused:
             self._outbox.reply(delivery, address, Reply(sha256="", error=failure))
         for ping in found.pings:
@@ -339,17 +157,16 @@ class Answerer:
         self._metrics.ended(Ending.CANCELLED, len(found.cancelled))
         self._metrics.ended(Ending.UNUSABLE, len(found.unusable))
         self._metrics.ended(Ending.REFUSED, len(found.refused))
+        return found.work
 
-    def _answer_again(self, task: Task, sha256: str) -> bool:
-        """Without the model: a request that is delivered again, and a copy of what ended a process."""
+    def _answer_from_memory(self, task: Task, sha256: str) -> bool:
+        """Answer a redelivered request, or a copy of a poison picture, without the model."""
         reply = self._recent.get(task, sha256)
         if reply is not None:
             self._metrics.ended(Ending.DUPLICATE)
-        elif self._culprits.has(task, sha256):
+        elif self._poison.has(task, sha256):
             self._metrics.ended(Ending.POISON_AGAIN)
-            reply = Reply(
-                sha256=sha256, model=task.model.name, version=task.model.version, error=_KNOWN_CULPRIT
-            )
+            reply = Reply(sha256=sha256, model=task.model.name, version=task.model.version, error=_POISON)
         else:
             return False
         self._reply(task, reply)
@@ -361,8 +178,8 @@ class Answerer:
             try:
                 predicted = self._model.predict(pictures)
             except ModelDied as error:
-                _log.warning("%s, over a batch of %d; its pictures go one by one", error, len(pictures))
-                self._one_by_one([task.waiting for task, _ in work])
+                _log.warning("%s while predicting %d pictures; retrying one by one", error, len(pictures))
+                self._isolate([task.queued for task, _ in work])
                 return
         else:
             (picture,) = pictures
@@ -372,23 +189,200 @@ class Answerer:
         received_ms = self._wall_clock() * 1000 - at_worker_ms
         self._metrics.predicted(outcomes)
         for (task, sha256), outcome in zip(work, outcomes, strict=True):
-            self._settle(
-                task, outcome, reply_to(task, sha256, outcome, len(outcomes), received_ms, at_worker_ms)
-            )
+            reply = reply_to(task, sha256, outcome, len(outcomes), received_ms, at_worker_ms)
+            self._settle(task, outcome, reply)
+
+    def _picture(self, task: Task) -> Picture:
+        request = task.request
+        limit_s = self._decode_timeout_s + _COST_TOLERANCE * task.queued.cost_ms / 1000
+        return Picture(request.body, task.model.name, request.mode, request.explain == "input", limit_s)
 
     def _settle(self, task: Task, outcome: Outcome, reply: Reply) -> None:
         self._recent.keep(task, reply)
         self._metrics.ended(_ENDINGS.get(outcome.error, Ending.UNREADABLE))
         if outcome.error is ErrorCode.INTERNAL:
-            self._culprits.add(task, reply.sha256)
-            self._outbox.reply_and_bury(task.delivery, task.address, reply, outcome.detail)
+            self._poison.add(task, reply.sha256)
+            self._outbox.reply_and_dead_letter(task.delivery, task.address, reply, outcome.detail)
         else:
             self._reply(task, reply)
 
     def _reply(self, task: Task, reply: Reply) -> None:
         self._outbox.reply(task.delivery, task.address, reply, task.request.deadline_ms)
 
-    def _picture(self, task: Task) -> Picture:
-        request = task.request
-        limit_s = self._decode_timeout_s + _TIMES_ITS_COST * task.waiting.cost_ms / 1000
-        return Picture(request.body, task.model.name, request.mode, request.explain == "input", limit_s)
+
+def triage(
+    queued: Iterable[Queued],
+    *,
+    now_ms: float,
+    loaded: Loaded,
+    reply_topics: Container[str],
+    cancelled: Container[str],
+) -> Triage:
+    """Sort messages by what to do with them. now_ms: epoch.
+
+    Anyone may have written the headers, so replies go only to reply_topics.
+    """
+    found = Triage()
+    for each in queued:
+        delivery = each.delivery
+        try:
+            address = codec.return_address(delivery.message)
+            if address.reply_to.partition("/")[0] not in reply_topics:
+                raise ContractError(f"reply_to {address.reply_to[:100]!r} is not allowed")
+        except ContractError as error:
+            found.unusable.append((delivery, str(error)))
+            continue
+        if address.correlation_id in cancelled:
+            found.cancelled.append(delivery)
+            continue
+        try:
+            request = codec.decode_request(delivery.message)
+            if request.deadline_ms is not None and request.deadline_ms < now_ms:
+                found.expired.append(delivery)
+            elif request.is_ping:
+                found.pings.append(Task(each, address, request, loaded.default))
+            else:
+                found.work.append(Task(each, address, request, _model_for(request, each.refusal, loaded)))
+        except ContractError as error:
+            found.refused.append((delivery, address, Failure(error.code, str(error))))
+    return found
+
+
+def _model_for(request: Request, refusal: str, loaded: Loaded) -> LoadedModel:
+    """Raises ContractError if the request is to be refused."""
+    model = loaded.named(request.model)
+    if model is None:
+        known = ", ".join(model.name for model in loaded.models)
+        detail = f"no model {request.model[:100]!r} here; known: {known}"
+        raise ContractError(detail, ErrorCode.UNKNOWN_MODEL)
+    if refusal:
+        raise ContractError(refusal, ErrorCode.INVALID_PICTURE)
+    return model
+
+
+def reply_to_ping(loaded: Loaded) -> Reply:
+    default = loaded.default
+    models = [
+        ServedModel(
+            name=model.name,
+            version=model.version,
+            default=model is default,
+            runtime=model.runtime,
+            labels=model.labels,
+            input=model.input,
+            sha256=model.sha256,
+            accuracy=model.accuracy,
+        )
+        for model in loaded.models
+    ]
+    return Reply(sha256="", model=default.name, version=default.version, models=models)
+
+
+def reply_to(
+    task: Task, sha256: str, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float
+) -> Reply:
+    """received_ms: when the batch was received, epoch. at_worker_ms: from then until the model was done."""
+    model = task.model
+    if outcome.error is not None:
+        detail = "" if outcome.error is ErrorCode.INTERNAL else outcome.detail
+        failure = Failure(outcome.error, detail)
+        return Reply(sha256=sha256, model=model.name, version=model.version, error=failure)
+    rounded = (round(probability, _PROBABILITY_DIGITS) for probability in outcome.probabilities)
+    sent_ms = task.delivery.timestamp_ms
+    return Reply(
+        sha256=sha256,
+        model=model.name,
+        version=model.version,
+        probabilities=dict(zip(model.labels, rounded, strict=True)),
+        in_distribution=outcome.in_distribution,
+        ood_score=round(outcome.ood_score, _PROBABILITY_DIGITS),
+        mode=outcome.mode,
+        warnings=outcome.warnings,
+        input=outcome.input,
+        timings=Timings(
+            queue_ms=max(0.0, received_ms - sent_ms) if sent_ms else 0.0,
+            batch_ms=max(0.0, at_worker_ms - outcome.decode_ms - outcome.infer_ms),
+            decode_ms=outcome.decode_ms,
+            infer_ms=outcome.infer_ms,
+            batch_size=batch_size,
+        ),
+    )
+
+
+def checked(outcome: Outcome) -> Outcome:
+    """The outcome, or an error instead of numbers that gateways reject: they would drop the reply."""
+    sound = all(0 <= round(each, _PROBABILITY_DIGITS) <= 1 for each in outcome.probabilities)
+    if sound and math.isfinite(outcome.ood_score):
+        return outcome
+    detail = (
+        f"the model's output is not probabilities: {outcome.probabilities[:3]}, score {outcome.ood_score}"
+    )
+    return Outcome(error=ErrorCode.INTERNAL, detail=detail)
+
+
+class RecentReplies:
+    """Replies by request, so that a redelivered request is not predicted again. For one thread.
+
+    The same id with another picture is another request.
+    """
+
+    def __init__(self, max_bytes: int = _MAX_REPLY_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._replies: OrderedDict[Key, Reply] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, task: Task, sha256: str) -> Reply | None:
+        """The reply to the same request; None if there was none or it has been forgotten."""
+        return self._replies.get(_request_key(task, sha256))
+
+    def keep(self, task: Task, reply: Reply) -> None:
+        key = _request_key(task, reply.sha256)
+        self._forget(key)
+        self._replies[key] = reply
+        self._bytes += _size(key, reply)
+        while self._bytes > self._max_bytes:
+            self._forget(next(iter(self._replies)))
+
+    def _forget(self, key: Key) -> None:
+        reply = self._replies.pop(key, None)
+        if reply is not None:
+            self._bytes -= _size(key, reply)
+
+
+class PoisonPictures:
+    """Pictures that recently ended a process, so that their copies do not end another. Thread-safe.
+
+    Forgotten after ten minutes, because a process may also be killed for other reasons.
+    """
+
+    def __init__(self, max_kept: int = _MAX_POISON, clock: Callable[[], float] = time.monotonic) -> None:
+        self._max_kept = max_kept
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._until: OrderedDict[Key, float] = OrderedDict()
+
+    def add(self, task: Task, sha256: str) -> None:
+        with self._lock:
+            self._until[_picture_key(task, sha256)] = self._clock() + _POISON_KEPT_S
+            if len(self._until) > self._max_kept:
+                self._until.popitem(last=False)
+
+    def has(self, task: Task, sha256: str) -> bool:
+        """Whether the same picture, with the same model and mode, recently ended a process."""
+        until = self._until.get(_picture_key(task, sha256))
+        return until is not None and self._clock() < until
+
+
+def _request_key(task: Task, sha256: str) -> Key:
+    return task.address.reply_to, task.request.correlation_id, sha256
+
+
+def _picture_key(task: Task, sha256: str) -> Key:
+    return task.model.name, task.request.mode, sha256
+
+
+def _size(key: Key, reply: Reply) -> int:
+    """Approximate memory in bytes. Labels and model names are shared with the model."""
+    texts = (*key, *reply.warnings, reply.error.detail if reply.error else "")
+    inputs = len(reply.input or b"")
+    return _ENTRY_BYTES + sum(map(sys.getsizeof, texts)) + inputs + _LABEL_BYTES * len(reply.probabilities)

@@ -1,30 +1,32 @@
-"""What waits for the model: small pictures for the next batch, larger ones for their turn."""
+"""Pictures waiting for the model, in lanes by size: small ones form batches, larger ones go one at a time.
 
-import heapq
+The receiving thread adds pictures to the lanes; each lane has one predictor thread that takes from it.
+"""
+
+import bisect
 import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from messaging import picture_header
 from messaging.broker import Delivery
 from messaging.picture_header import MAX_SCANS, HeaderError, Size, size_of
 
 BATCH_MS = 5.0
-"""What a batch of small pictures may cost together: whoever comes then waits for so long."""
+"""The most that the pictures of a batch may cost together. A picture that arrives next waits that long."""
 
-# What costs a second has its turn before what comes ten seconds later, however little that costs.
-_PATIENCE = 10.0
-_JOBS_AFTER_S = 2.0
+# A picture that costs one second goes ahead of everything that arrives over ten seconds after it.
+_DELAY_PER_COST = 10.0
+_JOB_DELAY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A message, and what its picture costs by its header. received_at: in the clock's seconds.
+class Queued:
+    """A message with the estimated cost of its picture. received_at: seconds on the lanes' clock.
 
-    refusal: why the picture is not to be decoded, or nothing.
+    refusal: why the picture must not be decoded; empty if it may be.
     """
 
     delivery: Delivery
@@ -39,161 +41,149 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """received_at: when its first message was in hand, in the clock's seconds."""
+    """Messages to process together. received_at: when the first was received, on the lanes' clock."""
 
-    waiting: Sequence[Waiting]
+    queued: Sequence[Queued]
     received_at: float
 
 
-def judged(delivery: Delivery, max_pixels: int, received_at: float) -> Waiting:
-    """Whoever published it may have judged otherwise. What is no picture goes on to who says so."""
+def assess(delivery: Delivery, max_pixels: int, received_at: float) -> Queued:
+    """Check the picture's header again, because not every publisher is a gateway.
+
+    A body of no known picture type costs nothing here; decoding rejects it.
+    """
     message = delivery.message
     try:
         header = picture_header.read(message.body)
     except HeaderError as error:
-        return Waiting(delivery, 0.0, received_at, str(error))
+        return Queued(delivery, 0.0, received_at, str(error))
     if header is None:
-        return Waiting(delivery, 0.0, received_at)
-    refusal = ""
+        return Queued(delivery, 0.0, received_at)
     if header.pixels > max_pixels:
         refusal = (
             f"The picture has {header.width} x {header.height} pixels; at most {max_pixels} are allowed."
         )
-    elif header.scans > MAX_SCANS:
-        refusal = f"The JPEG picture has over {MAX_SCANS} scans."
-    cost_ms = 0.0 if refusal else header.cost_ms(message.headers.get("mode") or "auto")
-    return Waiting(delivery, cost_ms, received_at, refusal)
+        return Queued(delivery, 0.0, received_at, refusal)
+    if header.scans > MAX_SCANS:
+        return Queued(delivery, 0.0, received_at, f"The JPEG picture has over {MAX_SCANS} scans.")
+    return Queued(delivery, header.cost_ms(message.headers.get("mode") or "auto"), received_at)
 
 
-class Lane(Protocol):
-    """Between the thread that receives and one that has the model work."""
+class Lane:
+    """A queue between the receiving thread and one predictor thread."""
 
-    def count_of(self, topic: str) -> int:
-        """How many of this topic wait."""
-
-    def take(self) -> Batch | None:
-        """Waits for a first message. None when it is closed and nothing is left."""
-
-    def close(self) -> None:
-        """Nothing will be added any more."""
-
-
-class NextBatch:
-    """Micro-batches of small pictures: one grows while the model works on the one before.
-
-    With max_wait_s 0 a lone message goes on at once; batches form while the model is busy. max_wait_s counts
-    from a batch's first message. Together the pictures of a batch cost BATCH_MS at most.
-    """
-
-    def __init__(self, max_size: int, max_wait_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._max_size = max_size
-        self._max_wait_s = max_wait_s
-        self._clock = clock
+    def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._waiting: list[Waiting] = []
+        self._queued: list[Queued] = []
         self._closed = False
 
-    def is_empty(self) -> bool:
-        return not self._waiting
-
     def count_of(self, topic: str) -> int:
+        """How many of the queued messages came from this topic."""
         with self._changed:
-            return sum(each.delivery.topic == topic for each in self._waiting)
-
-    def wait_for_room(self, timeout: float) -> int:
-        """How many more may be added: 0 if it was full for so many seconds."""
-        with self._changed:
-            self._changed.wait_for(self._has_room, timeout)
-            return max(0, self._max_size - len(self._waiting))
-
-    def wait_until_taken(self, timeout: float) -> None:
-        """So many seconds at most."""
-        with self._changed:
-            self._changed.wait_for(self.is_empty, timeout)
-
-    def add(self, waiting: Iterable[Waiting]) -> None:
-        with self._changed:
-            self._waiting += waiting
-            self._changed.notify_all()
+            return sum(each.delivery.topic == topic for each in self._queued)
 
     def take(self) -> Batch | None:
+        """Wait for the next batch. None once the lane is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if not self._waiting:
+            self._changed.wait_for(lambda: self._queued or self._closed)
+            if not self._queued:
                 return None
-            left_s = self._waiting[0].received_at + self._max_wait_s - self._clock()
-            self._changed.wait_for(lambda: not self._has_room() or self._closed, max(0.0, left_s))
-            count = self._count_within(BATCH_MS)
-            taken, self._waiting = self._waiting[:count], self._waiting[count:]
+            count = self._batch_size()
+            taken, self._queued = self._queued[:count], self._queued[count:]
             self._changed.notify_all()
             return Batch(taken, taken[0].received_at)
 
     def close(self) -> None:
+        """Nothing will be added any more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
+    def _batch_size(self) -> int:
+        """How many to take from the front of the queue, which is not empty. Holds the lock."""
+        return 1
+
+
+class BatchLane(Lane):
+    """Micro-batches of small pictures: the next one grows while the model works on the last.
+
+    With max_wait_s 0 a lone message is taken at once, and batches form while the model is busy. Otherwise a
+    batch waits up to max_wait_s from its first message to fill up.
+    """
+
+    def __init__(self, max_size: int, max_wait_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._max_size = max_size
+        self._max_wait_s = max_wait_s
+        self._clock = clock
+
+    def is_empty(self) -> bool:
+        return not self._queued
+
+    def wait_for_room(self, timeout: float) -> int:
+        """Wait up to timeout seconds for room. Returns how many messages may be added."""
+        with self._changed:
+            self._changed.wait_for(self._has_room, timeout)
+            return max(0, self._max_size - len(self._queued))
+
+    def wait_until_taken(self, timeout: float) -> None:
+        """Wait up to timeout seconds for the lane to be empty."""
+        with self._changed:
+            self._changed.wait_for(self.is_empty, timeout)
+
+    def add(self, queued: Iterable[Queued]) -> None:
+        with self._changed:
+            self._queued += queued
+            self._changed.notify_all()
+
+    def _batch_size(self) -> int:
+        left_s = self._queued[0].received_at + self._max_wait_s - self._clock()
+        self._changed.wait_for(lambda: not self._has_room() or self._closed, max(0.0, left_s))
+        total_ms = itertools.accumulate(each.cost_ms for each in self._queued[: self._max_size])
+        return max(1, sum(cost_ms <= BATCH_MS for cost_ms in total_ms))
+
     def _has_room(self) -> bool:
-        return len(self._waiting) < self._max_size
-
-    def _count_within(self, cost_ms: float) -> int:
-        """At least one."""
-        costs = itertools.accumulate(each.cost_ms for each in self._waiting[: self._max_size])
-        return max(1, sum(cost <= cost_ms for cost in costs))
+        return len(self._queued) < self._max_size
 
 
-class Turns:
-    """Pictures that go one at a time: the earlier they came and the less they cost, the earlier.
+class PriorityLane(Lane):
+    """Larger pictures, one at a time: those that arrived earlier and cost less go first.
 
-    Those of jobs let others go first for a while. Requests are taken while what waits costs and weighs no
-    more than it may.
+    Pictures of jobs yield to requests that arrive shortly after them. Cost and size of the queue are bounded
+    for requests; pictures of jobs are always accepted.
     """
 
     def __init__(self, jobs: str, max_cost_ms: float, max_bytes: int) -> None:
+        """jobs: the topic of jobs."""
+        super().__init__()
         self._jobs = jobs
         self._max_cost_ms = max_cost_ms
         self._max_bytes = max_bytes
-        self._changed = threading.Condition()
-        self._numbers = itertools.count()
-        self._waiting: list[tuple[float, int, Waiting]] = []
-        self._closed = False
 
-    def count_of(self, topic: str) -> int:
+    def add(self, queued: Queued, *, force: bool = False) -> bool:
+        """False if the lane is full. An empty lane accepts any picture; force accepts it in any case."""
         with self._changed:
-            return sum(each.delivery.topic == topic for _, _, each in self._waiting)
-
-    def add(self, waiting: Waiting, *, whatever: bool = False) -> bool:
-        """False if there is no room. There is for the first one, and always for a job's picture."""
-        is_job = waiting.delivery.topic == self._jobs
-        turn = waiting.received_at + _PATIENCE * waiting.cost_ms / 1000 + (_JOBS_AFTER_S if is_job else 0.0)
-        with self._changed:
-            if not (is_job or whatever or self._has_room_for(waiting)):
+            if not (force or self._is_job(queued) or self._has_room_for(queued)):
                 return False
-            heapq.heappush(self._waiting, (turn, next(self._numbers), waiting))
+            bisect.insort(self._queued, queued, key=self._turn)
             self._changed.notify_all()
         return True
 
-    def take(self) -> Batch | None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if not self._waiting:
-                return None
-            _, _, waiting = heapq.heappop(self._waiting)
-            return Batch([waiting], waiting.received_at)
+    def _turn(self, queued: Queued) -> float:
+        delay_s = _JOB_DELAY_S if self._is_job(queued) else 0.0
+        return queued.received_at + _DELAY_PER_COST * queued.cost_ms / 1000 + delay_s
 
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+    def _is_job(self, queued: Queued) -> bool:
+        return queued.delivery.topic == self._jobs
 
-    def _has_room_for(self, waiting: Waiting) -> bool:
-        cost_ms = sum(each.cost_ms for _, _, each in self._waiting) + waiting.cost_ms
-        size_bytes = sum(each.size_bytes for _, _, each in self._waiting) + waiting.size_bytes
-        return not self._waiting or (cost_ms <= self._max_cost_ms and size_bytes <= self._max_bytes)
+    def _has_room_for(self, queued: Queued) -> bool:
+        cost_ms = sum(each.cost_ms for each in self._queued) + queued.cost_ms
+        size_bytes = sum(each.size_bytes for each in self._queued) + queued.size_bytes
+        return not self._queued or (cost_ms <= self._max_cost_ms and size_bytes <= self._max_bytes)
 
 
 class Lanes:
-    """One for each size of picture, so that none waits for what takes longer than itself."""
+    """One lane for each size of picture, so that no picture waits for one that takes longer than itself."""
 
     def __init__(
         self,
@@ -206,43 +196,42 @@ class Lanes:
         max_pixels: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """max_waiting_cost_ms, max_waiting_bytes: of the requests in each lane but that of small ones."""
+        """jobs: the topic of jobs. max_waiting_…: bounds on the requests in each lane of larger pictures."""
         self._jobs = jobs
         self._max_pixels = max_pixels
         self._clock = clock
-        self.small = NextBatch(max_batch_size, max_batch_wait_s, clock)
-        self.medium = Turns(jobs, max_waiting_cost_ms, max_waiting_bytes)
-        self.large = Turns(jobs, max_waiting_cost_ms, max_waiting_bytes)
+        self.small = BatchLane(max_batch_size, max_batch_wait_s, clock)
+        self.medium = PriorityLane(jobs, max_waiting_cost_ms, max_waiting_bytes)
+        self.large = PriorityLane(jobs, max_waiting_cost_ms, max_waiting_bytes)
 
     def of(self, size: Size) -> Lane:
         return (self.small, self.medium, self.large)[size]
 
     def add(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
-        """Returns the requests for which there is no room."""
+        """Queue each picture in the lane of its size. Returns the requests whose lane is full."""
         now = self._clock()
-        small: list[Waiting] = []
-        left: list[Delivery] = []
+        small: list[Queued] = []
+        rejected: list[Delivery] = []
         for delivery in deliveries:
-            waiting = judged(delivery, self._max_pixels, now)
-            size = size_of(waiting.cost_ms)
+            queued = assess(delivery, self._max_pixels, now)
+            size = size_of(queued.cost_ms)
             if size is Size.SMALL:
-                small.append(waiting)
-            elif not (self.medium if size is Size.MEDIUM else self.large).add(waiting):
-                left.append(delivery)
-        if small:
-            self.small.add(small)
-        return left
+                small.append(queued)
+            elif not (self.medium if size is Size.MEDIUM else self.large).add(queued):
+                rejected.append(delivery)
+        self.small.add(small)
+        return rejected
 
-    def one_by_one(self, waiting: Iterable[Waiting]) -> None:
-        """What was in a batch that ended the model process."""
-        for each in waiting:
-            self.medium.add(each, whatever=True)
+    def isolate(self, queued: Iterable[Queued]) -> None:
+        """Process each picture of a batch that ended the model process on its own."""
+        for each in queued:
+            self.medium.add(each, force=True)
 
-    def most_jobs(self, most: int) -> int:
-        """How many more pictures of jobs to take, where so many may wait.
+    def room_for_jobs(self, max_jobs: int) -> int:
+        """How many more pictures of jobs to take if at most max_jobs may be queued.
 
-        None while a large one waits: the next may be as large, and cannot be given back.
+        None while a large one is queued: the next may be as large, and cannot be given back.
         """
         if self.large.count_of(self._jobs):
             return 0
-        return max(0, most - self.small.count_of(self._jobs) - self.medium.count_of(self._jobs))
+        return max(0, max_jobs - self.small.count_of(self._jobs) - self.medium.count_of(self._jobs))

@@ -1,14 +1,14 @@
-"""The consumer process: one thread receives the next batches while others have the model work on these."""
+"""The consumer process: one thread receives messages, and one per size of picture answers them."""
 
 import logging
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from messaging.broker import Broker, BrokerError, ClientBroken, Delivery, Subscription
+from messaging.broker import Broker, BrokerError, ClientBroken, Delivery, Retries
 from messaging.picture_header import Size
 from messaging.settings import TopicSettings
-from worker.answering import Answerer, Culprits
+from worker.answering import Answerer, PoisonPictures
 from worker.batching import Lanes
 from worker.cancelled import CancellationListener, Cancelled
 from worker.metrics import WorkerMetrics
@@ -16,64 +16,18 @@ from worker.model_process import IsolatedModel
 from worker.outbox import Outbox
 from worker.settings import WorkerSettings
 
-# As long as neither was there: how late a job's picture may be noticed.
-_LONGEST_WAIT_S = 0.05
-
 _log = logging.getLogger("mlaas.worker")
 
-_PATIENCE_S = 0.2
+_WAIT_S = 0.2
 _RETRY_S = 0.5
-_TOP_UP_S = 0.003
+_GATHER_S = 0.003
 
-
-class Intake:
-    """Two subscriptions as one. Jobs have a share of what is taken, and requests all that is left.
-
-    So neither waits behind the other. One client that reads both topics fetches most of the longer one.
-    """
-
-    def __init__(self, broker: Broker, requests: str, jobs: str, group: str, instance_id: str) -> None:
-        """Raises BrokerError."""
-        self._jobs_topic = jobs
-        self._requests = broker.subscribe(requests, group, instance_id)
-        try:
-            self._jobs: Subscription = broker.subscribe(jobs, f"{group}.jobs", instance_id)
-        except BrokerError:
-            self._requests.close()
-            raise
-
-    def receive(self, max_messages: int, timeout: float, most_jobs: int) -> Sequence[Delivery]:
-        """As Subscription.receive; where there are jobs, it does not wait for requests.
-
-        Of less than two messages requests are the first.
-        """
-        share = min(most_jobs, max_messages // 2)
-        jobs = list(self._jobs.receive(share, 0)) if share else []
-        wait_s = 0 if jobs else min(timeout, _LONGEST_WAIT_S)
-        try:
-            requests = self._requests.receive(max_messages - len(jobs), wait_s)
-            if requests or share or not most_jobs:
-                return [*requests, *jobs]
-            return self._jobs.receive(min(most_jobs, max_messages), 0)
-        except ClientBroken:
-            raise
-        except BrokerError:
-            if jobs:
-                return jobs  # they would not come again before this client leaves
-            raise
-
-    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
-        ours = list(deliveries)
-        self._jobs.acknowledge(delivery for delivery in ours if delivery.topic == self._jobs_topic)
-        self._requests.acknowledge(delivery for delivery in ours if delivery.topic != self._jobs_topic)
-
-    def close(self) -> None:
-        self._requests.close()
-        self._jobs.close()
+# While waiting for requests, the intake does not notice pictures of jobs.
+_WAIT_FOR_REQUESTS_S = 0.05
 
 
 class Consumer:
-    """Serves until told to stop, or until its model cannot be had any more."""
+    """Serves until it is stopped or cannot go on."""
 
     def __init__(
         self,
@@ -90,7 +44,10 @@ class Consumer:
         self._settings = settings
         self._model = model
         self._stopping = threading.Event()
-        self._culprits = Culprits()
+        self._retries = Retries(
+            "receive requests", _log, _RETRY_S, self._stopping, on_failure=lambda _: self._beat()
+        )
+        self._poison = PoisonPictures()
         self._lanes = Lanes(
             topics.jobs,
             max_batch_size=settings.max_batch_size,
@@ -100,14 +57,16 @@ class Consumer:
             max_pixels=max_pixels,
         )
         self._failure: BaseException | None = None
-        self._lost = False
 
     def stop(self) -> None:
-        """Finish the batches in hand. Safe in a signal handler."""
+        """Finish the batches in hand, then return from run(). Safe in a signal handler."""
         self._stopping.set()
 
     def run(self) -> None:
-        """Load and warm the models, join the group, serve. Raises ModelUnavailable."""
+        """Load and warm the models, join the group, serve.
+
+        Raises ModelUnavailable, ClientBroken, or whatever else ended a thread.
+        """
         try:
             loaded = self._model.load()
             for model in loaded.models:
@@ -121,77 +80,63 @@ class Consumer:
         if self._failure is not None:
             raise self._failure
 
-    def _subscribe(self) -> Intake | None:
-        """As soon as the broker and the topics are there; None if stopped before."""
-        while not self._stopping.is_set():
-            try:
-                return Intake(
-                    self._broker,
-                    self._topics.requests,
-                    self._topics.jobs,
-                    self._settings.group,
-                    self._settings.instance_id,
-                )
-            except BrokerError as error:
-                if not self._lost:
-                    _log.warning("%s; trying until it is there", error)
-                self._lost = True
-                self._beat()
-                self._stopping.wait(_RETRY_S)
-        return None
+    def _subscribe(self) -> "Intake | None":
+        """Retries until the broker and the topics are available; None if stopped first."""
+        settings, topics = self._settings, self._topics
+        return self._retries.until_success(
+            lambda: Intake(self._broker, topics.requests, topics.jobs, settings.group, settings.instance_id)
+        )
 
-    def _serve(self, intake: Intake) -> None:
+    def _serve(self, intake: "Intake") -> None:
         cancelled = Cancelled()
         listener = CancellationListener(self._broker, self._topics.cancellations, cancelled)
         listener.start()
-        thinkers = {
+        predictors = {
             size: threading.Thread(
-                target=self._think, args=[size, intake, cancelled], name=f"thinker-{size.name}"
+                target=self._predict, args=[size, intake, cancelled], name=f"predictor-{size.name.lower()}"
             )
             for size in Size
         }
         receiver = self._answerer(Size.SMALL, intake, cancelled)
-        for thinker in thinkers.values():
-            thinker.start()
+        for predictor in predictors.values():
+            predictor.start()
         try:
             while not self._stopping.is_set():
                 self._beat()
                 self._receive(intake, receiver)
         finally:
-            for size, thinker in thinkers.items():  # small ones first: theirs may go one by one
+            for size, predictor in predictors.items():  # small first: it may still pass pictures to medium
                 self._lanes.of(size).close()
-                thinker.join()
+                predictor.join()
             listener.stop()
-            self._broker.close()  # sends what is waiting, so that it is acknowledged before leaving the group
+            self._broker.close()  # flushes replies, so that they are acknowledged before leaving the group
             intake.close()
 
-    def _receive(self, intake: Intake, receiver: Answerer) -> None:
-        """At once what comes to an idle model; what comes to a busy one, every few milliseconds together.
+    def _receive(self, intake: "Intake", receiver: Answerer) -> None:
+        """Receive at once while the model is idle, and every few milliseconds while it is busy.
 
-        However many large pictures wait, small ones are received.
+        Larger pictures, however many are queued, never keep small ones from being received.
         """
-        if not self._lanes.small.is_empty():
-            self._lanes.small.wait_until_taken(_TOP_UP_S)
-        room = self._lanes.small.wait_for_room(_PATIENCE_S)
+        small = self._lanes.small
+        if not small.is_empty():
+            small.wait_until_taken(_GATHER_S)
+        room = small.wait_for_room(_WAIT_S)
         if not room:
             return
+        timeout = _WAIT_S if small.is_empty() else 0
+        max_jobs = self._lanes.room_for_jobs(self._settings.max_jobs_in_batch)
         try:
-            patience_s = _PATIENCE_S if self._lanes.small.is_empty() else 0
-            most_jobs = self._lanes.most_jobs(self._settings.max_jobs_in_batch)
-            if deliveries := intake.receive(room, patience_s, most_jobs):
-                self._lost = False
-                if left := self._lanes.add(deliveries):
-                    receiver.refuse(left)
+            if deliveries := intake.receive(room, timeout, max_jobs):
+                self._retries.succeeded()
+                if rejected := self._lanes.add(deliveries):
+                    receiver.refuse(rejected)
         except ClientBroken as error:
             self._fail(error)
         except BrokerError as error:
-            if not self._lost:
-                _log.warning("receiving: %s", error)
-            self._lost = True
-            self._stopping.wait(_RETRY_S)
+            self._retries.failed(error)
 
-    def _think(self, size: Size, intake: Intake, cancelled: Cancelled) -> None:
-        """A thread's whole life. Whatever ends it early ends the process: a dead loop is not healthy."""
+    def _predict(self, size: Size, intake: "Intake", cancelled: Cancelled) -> None:
+        """The life of a predictor thread. Any exception ends the process, which is of no use without it."""
         try:
             if size is not Size.SMALL:
                 self._model.start_decoder(size)
@@ -201,25 +146,72 @@ class Consumer:
         except BaseException as error:
             self._fail(error)
 
-    def _answerer(self, size: Size, intake: Intake, cancelled: Cancelled) -> Answerer:
+    def _answerer(self, size: Size, intake: "Intake", cancelled: Cancelled) -> Answerer:
         return Answerer(
             self._model,
             Outbox(self._broker, intake.acknowledge, self._topics.dead_letters, self._fail),
             self.metrics,
             reply_topics={self._topics.replies, self._topics.job_replies, *self._settings.more_reply_topics},
             cancelled=cancelled,
-            culprits=self._culprits,
-            one_by_one=self._lanes.one_by_one,
+            poison=self._poison,
+            isolate=self._lanes.isolate,
             decode_timeout_s=self._settings.decode_timeout_ms / 1000,
             size=size,
         )
 
     def _fail(self, error: BaseException) -> None:
-        """Ends the process: what it has in hand comes to another."""
+        """End the process. Messages that it has not acknowledged are delivered to another worker."""
         self._failure = error
         self._stopping.set()
 
     def _beat(self) -> None:
-        """A probe looks at the age of this file: the loop turns several times a second."""
+        """Touch the file whose age a liveness probe checks."""
         if self._settings.heartbeat_file:
             Path(self._settings.heartbeat_file).touch()
+
+
+class Intake:
+    """The subscriptions to requests and to jobs as one, so that neither waits behind a backlog of the other.
+
+    They are two consumers: a single one would mostly fetch from the longer topic.
+    """
+
+    def __init__(self, broker: Broker, requests: str, jobs: str, group: str, instance_id: str) -> None:
+        """requests, jobs: topics. Raises BrokerError."""
+        self._jobs_topic = jobs
+        self._requests = broker.subscribe(requests, group, instance_id)
+        try:
+            self._jobs = broker.subscribe(jobs, f"{group}.jobs", instance_id)
+        except BrokerError:
+            self._requests.close()
+            raise
+
+    def receive(self, max_messages: int, timeout: float, max_jobs: int) -> Sequence[Delivery]:
+        """Up to max_jobs pictures of jobs, at most half of max_messages, and requests for the rest.
+
+        Waits as Subscription.receive, but not for requests if there are jobs. If only one message may be
+        taken, a request goes before a job.
+        """
+        share = min(max_jobs, max_messages // 2)
+        jobs = list(self._jobs.receive(share, 0)) if share else []
+        wait_s = 0 if jobs else min(timeout, _WAIT_FOR_REQUESTS_S)
+        try:
+            requests = self._requests.receive(max_messages - len(jobs), wait_s)
+            if requests or share or not max_jobs:
+                return [*requests, *jobs]
+            return self._jobs.receive(min(max_jobs, max_messages), 0)
+        except ClientBroken:
+            raise
+        except BrokerError:
+            if jobs:
+                return jobs  # they are not delivered again while this consumer is in its group
+            raise
+
+    def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        deliveries = list(deliveries)
+        self._jobs.acknowledge(each for each in deliveries if each.topic == self._jobs_topic)
+        self._requests.acknowledge(each for each in deliveries if each.topic != self._jobs_topic)
+
+    def close(self) -> None:
+        self._requests.close()
+        self._jobs.close()

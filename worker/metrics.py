@@ -1,4 +1,4 @@
-"""What a worker counts, for Prometheus."""
+"""A worker's Prometheus metrics."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -27,8 +27,6 @@ class Ending(StrEnum):
 
 
 class WorkerMetrics:
-    """One per process."""
-
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
@@ -62,7 +60,7 @@ class WorkerMetrics:
             self.requests.labels(how.value).inc(count)
 
     def predicted(self, outcomes: list[Outcome]) -> None:
-        """A batch went through the model."""
+        """Record a batch that the model has answered."""
         self.batch_size.observe(len(outcomes))
         for outcome in outcomes:
             self._seconds.labels("decode").observe(outcome.decode_ms / 1000)
@@ -73,7 +71,7 @@ class WorkerMetrics:
         self._decoder_starts.set_function(of_decoders)
 
     def serve(self, host: str, port: int) -> None:
-        """Answer GET /metrics from a thread of its own. Raises OSError with the address as its filename."""
+        """Serve GET /metrics from a thread of its own. Raises OSError with the address as its filename."""
         try:
             start_http_server(port, host, self._registry)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""From a batch to outcomes: each picture is prepared on its own, each model predicts on all of its own."""
+"""The main program of the model process and of a decoder: prepares pictures, and predicts on each batch."""
 
 import os
 import resource
@@ -33,20 +33,61 @@ from worker.pipe import (
     Predicted,
     Role,
     receive_pictures,
+    send_answer,
 )
-from worker.pipe import send_answer as send
 
 _INPUT = "{shape} grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it"
 
-# Small pictures go first if there are too few processors.
+# Small pictures go first when processors are scarce.
 _DECODER_NICENESS = 10
-# Of a decoder: what it has without a picture, thread stacks included, and half as much again as decoding
-# takes at most, which is 16 bytes for a pixel.
+# A decoder's memory: without a picture, thread stacks included; and 1.5 times the 16 bytes per pixel that
+# decoding takes at most.
 _IDLE_BYTES, _BYTES_PER_PIXEL = 192 * 1024 * 1024, 24
 
 
+def main(arguments: list[str]) -> None:
+    """Arguments: role, file descriptor of the socket, ModelSettings as JSON."""
+    role, descriptor, given = arguments
+    # Ctrl-C reaches every process of the terminal; this one ends when its consumer closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection, settings = Connection(int(descriptor)), msgspec.json.decode(given, type=ModelSettings)
+    if role == Role.DECODER:
+        limit_resources(settings.max_pixels)
+        send_answer(connection, Loaded([]))
+        serve(connection, lambda pictures: decode(_only(pictures), settings.max_pixels))
+        return
+    weights_dir = Path(settings.weights_dir)
+    try:
+        models = {
+            name: load(weights_dir, name, settings.runtime, settings.threads) for name in settings.names
+        }
+    except ModelError as error:
+        send_answer(connection, LoadFailed(str(error)))
+        return
+    send_answer(connection, Loaded([_describe(name, model) for name, model in models.items()]))
+    serve(connection, lambda pictures: predict(models, pictures, settings.max_pixels))
+
+
+def limit_resources(max_pixels: int) -> None:
+    """Lower a decoder's priority, and bound its memory: a picture that exceeds it fails with MemoryError."""
+    os.nice(_DECODER_NICENESS)
+    max_bytes = _IDLE_BYTES + _BYTES_PER_PIXEL * max_pixels
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard == resource.RLIM_INFINITY or max_bytes < hard:
+        resource.setrlimit(resource.RLIMIT_DATA, (max_bytes, hard))
+
+
+def serve(connection: Connection, answer: Callable[[Pictures], Answer]) -> None:
+    """Answer until the consumer is gone."""
+    try:
+        while True:
+            send_answer(connection, answer(receive_pictures(connection)))
+    except (EOFError, ConnectionError):
+        return
+
+
 class _Ready(NamedTuple):
-    """A picture that could be read. row is its place in the batch."""
+    """A picture prepared for the model. row: its place in the batch."""
 
     row: int
     prepared: Prepared
@@ -55,10 +96,10 @@ class _Ready(NamedTuple):
 
 
 def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: int) -> Predicted:
-    """Outcomes in the order of the pictures. One that cannot be read fails alone."""
+    """Outcomes in the order of the pictures. A picture that cannot be read fails alone."""
     outcomes: dict[int, Outcome] = {}
     ready: dict[str, list[_Ready]] = {}
-    with _processor_time(pictures):
+    with _limited_time(pictures):
         for row, picture in enumerate(pictures):
             try:
                 one = _ready(row, picture, max_pixels)
@@ -66,19 +107,19 @@ def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: in
                 outcomes[row] = Outcome(error=ErrorCode.INVALID_PICTURE, detail=str(error))
             else:
                 ready.setdefault(picture.model, []).append(one)
-    for name, its_own in ready.items():
-        outcomes |= _infer(models[name], its_own)
+    for name, of_model in ready.items():
+        outcomes |= _infer(models[name], of_model)
     return Predicted([outcomes[row] for row in range(len(pictures))])
 
 
 def decode(picture: Picture, max_pixels: int) -> Decoded:
-    """The picture prepared, for `predict` in another process."""
+    """Prepare the picture for `predict` in another process."""
     try:
-        with _processor_time([picture]):
+        with _limited_time([picture]):
             one = _ready(0, picture, max_pixels)
     except PictureError as error:
         if isinstance(error.__cause__, MemoryError):
-            return Decoded(detail="Decoding the picture takes more memory than a picture of its size may.")
+            return Decoded(detail="Decoding the picture takes more memory than its size allows.")
         return Decoded(detail=str(error))
     return Decoded(
         pipe.Prepared(
@@ -92,6 +133,17 @@ def decode(picture: Picture, max_pixels: int) -> Decoded:
     )
 
 
+@contextmanager
+def _limited_time(pictures: Sequence[Picture | pipe.Prepared]) -> Iterator[None]:
+    """Have the kernel end the process by SIGPROF, whatever a decoder does, once its time is used up."""
+    limits = (picture.limit_s for picture in pictures if isinstance(picture, Picture))
+    signal.setitimer(signal.ITIMER_PROF, max(limits, default=0.0))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0.0)
+
+
 def _ready(row: int, picture: Picture | pipe.Prepared, max_pixels: int) -> _Ready:
     """Raises PictureError."""
     if isinstance(picture, pipe.Prepared):
@@ -103,82 +155,24 @@ def _ready(row: int, picture: Picture | pipe.Prepared, max_pixels: int) -> _Read
     return _Ready(row, prepared, picture.with_input, (time.perf_counter() - started) * 1000)
 
 
-@contextmanager
-def _processor_time(pictures: Sequence[Picture | pipe.Prepared]) -> Iterator[None]:
-    """The kernel ends the process by SIGPROF when a picture's time is used up; no decoder can prevent it."""
-    limits = (picture.limit_s for picture in pictures if isinstance(picture, Picture))
-    signal.setitimer(signal.ITIMER_PROF, max(limits, default=0.0))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0.0)
-
-
 def _infer(classifier: Classifier, ready: Sequence[_Ready]) -> dict[int, Outcome]:
     started = time.perf_counter()
     predictions = classifier.predict(np.stack([one.prepared.pixels for one in ready]))
     infer_ms = (time.perf_counter() - started) * 1000
     probabilities, scores = predictions.probabilities.tolist(), predictions.ood_scores.tolist()
     return {
-        one.row: _outcome(one, its_probabilities, score, infer_ms)
-        for one, its_probabilities, score in zip(ready, probabilities, scores, strict=True)
+        one.row: Outcome(
+            probabilities=row,
+            in_distribution=is_in_distribution(score),
+            ood_score=score,
+            mode=one.prepared.mode,
+            warnings=warnings_of(one.prepared, score),
+            input=one.prepared.pixels.tobytes() if one.with_input else None,
+            decode_ms=one.decode_ms,
+            infer_ms=infer_ms,
+        )
+        for one, row, score in zip(ready, probabilities, scores, strict=True)
     }
-
-
-def _outcome(one: _Ready, probabilities: list[float], ood_score: float, infer_ms: float) -> Outcome:
-    return Outcome(
-        probabilities=probabilities,
-        in_distribution=is_in_distribution(ood_score),
-        ood_score=ood_score,
-        mode=one.prepared.mode,
-        warnings=warnings_of(one.prepared, ood_score),
-        input=one.prepared.pixels.tobytes() if one.with_input else None,
-        decode_ms=one.decode_ms,
-        infer_ms=infer_ms,
-    )
-
-
-def main(arguments: list[str]) -> None:
-    role, descriptor, given = arguments
-    # Ctrl-C reaches every process of the terminal; this one ends when its consumer closes the pipe.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection, settings = Connection(int(descriptor)), msgspec.json.decode(given, type=ModelSettings)
-    if role == Role.DECODER:
-        be_a_decoder(settings.max_pixels)
-        send(connection, Loaded([]))
-        serve(connection, lambda pictures: decode(_only(pictures), settings.max_pixels))
-        return
-    try:
-        models = load_all(settings)
-    except ModelError as error:
-        send(connection, LoadFailed(str(error)))
-        return
-    send(connection, Loaded([_describe(name, model) for name, model in models.items()]))
-    serve(connection, lambda pictures: predict(models, pictures, settings.max_pixels))
-
-
-def load_all(settings: ModelSettings) -> Mapping[str, Classifier]:
-    """By name, each checked and warm, the default first. Raises ModelError."""
-    weights_dir = Path(settings.weights_dir)
-    return {name: load(weights_dir, name, settings.runtime, settings.threads) for name in settings.names}
-
-
-def be_a_decoder(max_pixels: int) -> None:
-    """Polite, and bounded in memory: over it a picture fails with MemoryError."""
-    os.nice(_DECODER_NICENESS)
-    most = _IDLE_BYTES + _BYTES_PER_PIXEL * max_pixels
-    _, given = resource.getrlimit(resource.RLIMIT_DATA)
-    if given == resource.RLIM_INFINITY or most < given:
-        resource.setrlimit(resource.RLIMIT_DATA, (most, given))
-
-
-def serve(connection: Connection, answer: Callable[[Pictures], Answer]) -> None:
-    """Until the consumer is gone."""
-    try:
-        while True:
-            send(connection, answer(receive_pictures(connection)))
-    except (EOFError, ConnectionError):
-        return
 
 
 def _only(pictures: Pictures) -> Picture:

@@ -1,4 +1,4 @@
-"""Publishing what a message led to, and acknowledging the message once that is safe."""
+"""Publishes replies and dead letters, and acknowledges each message once the broker has what it led to."""
 
 import logging
 import time
@@ -20,17 +20,18 @@ from messaging.contract import Reply, ReturnAddress
 
 _log = logging.getLogger("mlaas.worker")
 
-# Trying again will not help, and keeping the message would hold up its partition.
-_HOPELESS = (TopicMissing, MessageTooLarge)
+# Retrying would not help, and leaving the message unacknowledged would hold up its partition.
+_PERMANENT = (TopicMissing, MessageTooLarge)
 
-# A broken client is replaced by the broker's own thread.
-_PASSING = (BrokerUnavailable, ClientBroken)
+# The broker's own thread replaces a broken client.
+_TEMPORARY = (BrokerUnavailable, ClientBroken)
 
 
 class Outbox:
-    """Nothing is acknowledged before the broker has its reply or its dead letter.
+    """No message is acknowledged before the broker has its reply or its dead letter.
 
-    fail is called, in any thread, where neither can be: the worker is to end, for its messages to come again.
+    fail is called, in any thread, with an error that prevents both. The worker must then exit, so that its
+    messages are delivered again.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class Outbox:
         fail: Callable[[BaseException], None],
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        """wall_clock: epoch seconds."""
         self.gather = False
-        """Whether many more are about to be published; see Broker.publish."""
+        """Whether many messages are about to be published; see Broker.publish."""
         self._broker = broker
         self._acknowledge = acknowledge
         self._dead_letters_topic = dead_letters_topic
@@ -52,59 +54,57 @@ class Outbox:
     def reply(
         self, delivery: Delivery, address: ReturnAddress, reply: Reply, deadline_ms: int | None = None
     ) -> None:
+        """deadline_ms: epoch; after it the reply is not retried. Raises BrokerError, as all that publish."""
         message = codec.encode_reply(reply, address)
         self._publish(address.reply_to, message, deadline_ms, lambda: self.drop([delivery]))
 
-    def reply_and_bury(self, delivery: Delivery, address: ReturnAddress, reply: Reply, reason: str) -> None:
-        """For a message that could be read, and cannot be processed."""
+    def reply_and_dead_letter(
+        self, delivery: Delivery, address: ReturnAddress, reply: Reply, reason: str
+    ) -> None:
+        """For a message that can be answered but not processed."""
         message = codec.encode_reply(reply, address)
-        self._publish(address.reply_to, message, None, lambda: self.bury(delivery, reason))
+        self._publish(address.reply_to, message, None, lambda: self.dead_letter(delivery, reason))
 
-    def bury(self, delivery: Delivery, reason: str) -> None:
-        """Keep a message nobody could process, with the reason and where it was."""
+    def dead_letter(self, delivery: Delivery, reason: str) -> None:
+        """Keep a message that cannot be processed, with the reason and where it came from."""
         _log.error("%s/%d@%d: %s", delivery.topic, delivery.partition, delivery.offset, reason)
         letter = dead_letters.encode_letter(delivery, reason)
         self._publish(self._dead_letters_topic, letter, None, lambda: self.drop([delivery]))
 
     def drop(self, deliveries: list[Delivery]) -> None:
-        """Nobody waits for these any more."""
+        """Acknowledge messages that need no reply, or none any more."""
         self._acknowledge(deliveries)
 
     def _publish(
         self, address: str, message: Message, deadline_ms: int | None, then: Callable[[], None]
     ) -> None:
-        """Again until the broker has it, the deadline is past, or there is no hope; in the end, then().
-
-        Raises BrokerError when the client itself cannot go on.
-        """
+        """Call then() once the broker has the message, the deadline passes, or retrying would not help."""
 
         def finished(published: Future[None]) -> None:
+            failure = published.exception()
             try:
-                follow(published.exception())
+                if failure is None:
+                    then()
+                elif isinstance(failure, _PERMANENT) or self._is_past(deadline_ms):
+                    give_up(failure)
+                elif isinstance(failure, _TEMPORARY):
+                    self._publish(address, message, deadline_ms, then)
+                else:
+                    raise failure
             except BrokerError as error:
-                _log.error("%s was not reached, its message comes again: %s", address, error)
+                _log.error("cannot publish to %s, the message will be redelivered: %s", address, error)
                 self._fail(error)
 
-        def follow(error: BaseException | None) -> None:
-            if error is None:
-                then()
-            elif isinstance(error, _HOPELESS) or self._is_past(deadline_ms):
-                give_up(error)
-            elif isinstance(error, _PASSING):
-                self._publish(address, message, deadline_ms, then)
-            else:
-                raise error
-
-        def give_up(error: BaseException) -> None:
-            _log.error("%s cannot be reached: %s", address, error)
+        def give_up(failure: BaseException) -> None:
+            _log.error("cannot publish to %s, giving up: %s", address, failure)
             then()
 
         try:
             self._broker.publish(address, message, gather=self.gather).add_done_callback(finished)
-        except _HOPELESS as error:
+        except _PERMANENT as error:
             give_up(error)
         except BrokerUnavailable:
-            _log.warning("closing before %s was reached; its message comes again", address)
+            _log.warning("closed before publishing to %s; the message will be redelivered", address)
 
     def _is_past(self, deadline_ms: int | None) -> bool:
         return deadline_ms is not None and deadline_ms < self._wall_clock() * 1000

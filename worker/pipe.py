@@ -1,8 +1,8 @@
-"""What the consumer and its processes say to each other, and how: msgpack over a socket pair each.
+"""What the consumer and its processes send each other: msgpack over a socket pair per process.
 
 consumer                     model process, decoder
-         ◄──── Loaded ──────               once, or LoadFailed and the end
-         ───── pictures ───►
+         ◄──── Loaded ──────               once; or LoadFailed, and the process exits
+         ───── Pictures ───►
          ◄──── Predicted ───               from the model process, for each batch, in order
          ◄──── Decoded ─────               from a decoder, for each picture, in order
 """
@@ -20,13 +20,13 @@ class Role(StrEnum):
     """What a process of the worker does."""
 
     MODEL = "model"
-    """Prepares small pictures and predicts: it has the models."""
+    """Has the models: prepares small pictures, and predicts."""
     DECODER = "decoder"
     """Prepares one picture at a time, and has neither models nor their runtime."""
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
-    """See messaging.served_model.ServedModel for what they mean."""
+    """The fields are those of messaging.contract.ServedModel."""
 
     name: str
     version: str
@@ -47,7 +47,7 @@ class Loaded(msgspec.Struct, frozen=True, tag=True):
         return self.models[0]
 
     def named(self, name: str) -> LoadedModel | None:
-        """The default for the empty name, None for one that is not loaded."""
+        """The default model for an empty name; None if no model has this name."""
         return next((model for model in self.models if name in ("", model.name)), None)
 
 
@@ -56,9 +56,10 @@ class LoadFailed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Picture(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A file to be prepared, and what for.
+    """A picture file, and what to do with it.
 
-    limit_s: the process is killed if preparing the picture takes more processor time. 0: no limit.
+    limit_s: the process is killed if preparing the picture takes more processor time; 0 for no limit.
+    with_input: whether the outcome carries the prepared pixels.
     """
 
     content: bytes
@@ -69,9 +70,9 @@ class Picture(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A picture as the network sees it: what a decoder has made of one.
+    """A picture as a decoder has prepared it for the model; see model.preprocessing.Prepared.
 
-    See model.preprocessing.Prepared; pixels are 28 x 28 grey values, row by row.
+    pixels: 28 x 28 grey values, row by row.
     """
 
     pixels: bytes
@@ -83,10 +84,9 @@ class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture's: probabilities in the order of the model's labels, or an error code with its detail.
+    """One picture's probabilities, in the order of the model's labels, or an error code with its detail.
 
-    infer_ms is the time for all pictures of the batch that are for the same model. input is the 28 x 28 grey
-    values, if wanted.
+    infer_ms: the model's time for all its pictures in the batch. input: 28 x 28 grey values, if asked for.
     """
 
     probabilities: list[float] = []
@@ -102,7 +102,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Predicted(msgspec.Struct, frozen=True, tag=True):
-    """Outcome i is picture i's."""
+    """Outcome i is for picture i."""
 
     outcomes: list[Outcome]
 
@@ -114,10 +114,10 @@ class Decoded(msgspec.Struct, frozen=True, tag=True):
     detail: str = ""
 
 
-_encode = msgspec.msgpack.Encoder().encode
 Pictures = list[Picture | Prepared]
 Answer = Loaded | LoadFailed | Predicted | Decoded
 
+_encode = msgspec.msgpack.Encoder().encode
 _decode_answer: Callable[[bytes], Answer] = msgspec.msgpack.Decoder(Answer).decode
 _decode_pictures: Callable[[bytes], Pictures] = msgspec.msgpack.Decoder(Pictures).decode
 

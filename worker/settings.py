@@ -1,4 +1,4 @@
-"""How a worker runs. Values and reasons: configs/config.yaml."""
+"""A worker's settings. Defaults and reasons: configs/config.yaml."""
 
 from typing import Annotated
 

@@ -1,13 +1,51 @@
+import logging
+import threading
 import time
 
 import pytest
 
-from messaging.broker import BrokerUnavailable, Message
+from messaging.broker import BrokerError, BrokerUnavailable, Message, Retries
 from messaging.connect import connect
 from messaging.kafka_admin import partitions
 from messaging.settings import BrokerSettings
 
 NOBODY = "kafka://127.0.0.1:1"
+
+
+def test_retries_go_on_until_success_and_log_the_first_failure_of_a_series(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers: list[str | BrokerError] = [BrokerUnavailable("away"), BrokerUnavailable("still away"), "opened"]
+    told: list[str] = []
+    log = logging.getLogger("mlaas.test")
+    retries = Retries("open it", log, 0.0, threading.Event(), lambda error: told.append(str(error)))
+
+    def attempt() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, BrokerError):
+            raise answer
+        return answer
+
+    assert retries.until_success(attempt) == "opened"
+    assert told == ["away", "still away"]
+    assert [record.getMessage() for record in caplog.records] == ["cannot open it, retrying: away"]
+    retries.failed(BrokerUnavailable("before anything came"))
+    retries.succeeded()
+    retries.failed(BrokerUnavailable("away again"))
+    assert [record.getMessage() for record in caplog.records][1:] == ["cannot open it, retrying: away again"]
+
+
+def test_retries_end_when_they_are_stopped() -> None:
+    stopping = threading.Event()
+    retries = Retries("open it", logging.getLogger("mlaas.test"), 60.0, stopping, lambda _: stopping.set())
+    attempts: list[None] = []
+
+    def attempt() -> None:
+        attempts.append(None)
+        raise BrokerUnavailable("away")
+
+    assert retries.until_success(attempt) is None
+    assert len(attempts) == 1
 
 
 def test_publishing_into_nothing_returns_at_once_and_fails_in_time() -> None:

@@ -30,7 +30,7 @@ def acknowledge_before_reply() -> None:
     answer = Answerer.answer
 
     def hasty_answer(self: Answerer, batch: Any) -> None:
-        self._outbox.drop([each.delivery for each in batch.waiting])
+        self._outbox.drop([each.delivery for each in batch.queued])
         answer(self, batch)
 
     Outbox.reply = hasty  # type: ignore[method-assign]

@@ -8,7 +8,7 @@ from messaging.broker import Delivery, Message
 from messaging.picture_header import Size
 from tests.faults.corpus.expensive import jpeg, png, webp
 from tests.unit.workers import LARGE_SANDAL, MEDIUM_SANDAL, SANDAL
-from worker.batching import BATCH_MS, Batch, Lanes, NextBatch, Turns, Waiting, judged
+from worker.batching import BATCH_MS, Batch, BatchLane, Lanes, PriorityLane, Queued, assess
 
 FOREVER = 60.0
 REQUESTS, JOBS = "requests", "jobs"
@@ -18,18 +18,18 @@ def delivery(offset: int, picture: bytes = b"", topic: str = REQUESTS, mode: str
     return Delivery(Message(picture, {"mode": mode} if mode else {}), topic, 0, offset, 0)
 
 
-def waiting(*offsets: int, cost_ms: float = 0.0, at: float = 0.0, topic: str = REQUESTS) -> list[Waiting]:
-    return [Waiting(delivery(offset, topic=topic), cost_ms, at) for offset in offsets]
+def queued(*offsets: int, cost_ms: float = 0.0, at: float = 0.0, topic: str = REQUESTS) -> list[Queued]:
+    return [Queued(delivery(offset, topic=topic), cost_ms, at) for offset in offsets]
 
 
 def offsets(batch: Batch | None) -> list[int]:
-    return [each.delivery.offset for each in batch.waiting] if batch else []
+    return [each.delivery.offset for each in batch.queued] if batch else []
 
 
-def all_of(turns: Turns) -> list[int]:
-    turns.close()
+def all_of(lane: PriorityLane) -> list[int]:
+    lane.close()
     found = []
-    while (batch := turns.take()) is not None:
+    while (batch := lane.take()) is not None:
         found += offsets(batch)
     return found
 
@@ -41,111 +41,111 @@ def other_thread():
 
 
 def test_without_a_wait_a_lone_message_goes_on_at_once() -> None:
-    coming = NextBatch(10, 0)
-    coming.add(waiting(0))
-    assert offsets(coming.take()) == [0]
+    lane = BatchLane(10, 0)
+    lane.add(queued(0))
+    assert offsets(lane.take()) == [0]
 
 
 def test_what_comes_while_the_model_is_busy_is_one_batch() -> None:
-    coming = NextBatch(10, 0)
+    lane = BatchLane(10, 0)
     for offset in range(3):
-        coming.add(waiting(offset))
-    assert offsets(coming.take()) == [0, 1, 2]
-    assert coming.is_empty()
+        lane.add(queued(offset))
+    assert offsets(lane.take()) == [0, 1, 2]
+    assert lane.is_empty()
 
 
 def test_a_batch_grows_until_it_is_full() -> None:
-    coming = NextBatch(3, 0)
-    coming.add(waiting(0))
-    assert coming.wait_for_room(FOREVER) == 2
-    coming.add(waiting(1, 2))
-    assert coming.wait_for_room(0.0) == 0
+    lane = BatchLane(3, 0)
+    lane.add(queued(0))
+    assert lane.wait_for_room(FOREVER) == 2
+    lane.add(queued(1, 2))
+    assert lane.wait_for_room(0.0) == 0
 
 
 def test_together_its_pictures_cost_no_more_than_a_batch_may() -> None:
-    coming = NextBatch(10, 0)
-    coming.add(waiting(0, 1, 2, 3, 4, cost_ms=0.4 * BATCH_MS))
-    coming.add(waiting(5, cost_ms=2 * BATCH_MS))
-    coming.add(waiting(6))
-    assert [offsets(coming.take()) for _ in range(4)] == [[0, 1], [2, 3], [4], [5]]
-    assert offsets(coming.take()) == [6]
+    lane = BatchLane(10, 0)
+    lane.add(queued(0, 1, 2, 3, 4, cost_ms=0.4 * BATCH_MS))
+    lane.add(queued(5, cost_ms=2 * BATCH_MS))
+    lane.add(queued(6))
+    assert [offsets(lane.take()) for _ in range(4)] == [[0, 1], [2, 3], [4], [5]]
+    assert offsets(lane.take()) == [6]
 
 
 def test_who_waits_for_room_goes_on_when_the_batch_is_taken(other_thread: ThreadPoolExecutor) -> None:
-    coming = NextBatch(2, 0)
-    coming.add(waiting(0, 1))
-    room: Future[int] = other_thread.submit(coming.wait_for_room, FOREVER)
-    assert offsets(coming.take()) == [0, 1]
+    lane = BatchLane(2, 0)
+    lane.add(queued(0, 1))
+    room: Future[int] = other_thread.submit(lane.wait_for_room, FOREVER)
+    assert offsets(lane.take()) == [0, 1]
     assert room.result(FOREVER) == 2
 
 
 def test_who_waits_for_a_batch_gets_it_when_a_message_comes(other_thread: ThreadPoolExecutor) -> None:
-    coming = NextBatch(2, 0)
-    taken = other_thread.submit(coming.take)
-    coming.add(waiting(7))
+    lane = BatchLane(2, 0)
+    taken = other_thread.submit(lane.take)
+    lane.add(queued(7))
     assert offsets(taken.result(FOREVER)) == [7]
 
 
 def test_with_a_wait_a_batch_that_fills_up_goes_on_before_it_is_over(
     other_thread: ThreadPoolExecutor,
 ) -> None:
-    coming = NextBatch(2, FOREVER, clock=lambda: 0.0)
-    coming.add(waiting(0))
-    taken = other_thread.submit(coming.take)
-    coming.add(waiting(1))
+    lane = BatchLane(2, FOREVER, clock=lambda: 0.0)
+    lane.add(queued(0))
+    taken = other_thread.submit(lane.take)
+    lane.add(queued(1))
     assert offsets(taken.result(FOREVER)) == [0, 1]
 
 
 def test_the_wait_counts_from_the_first_message() -> None:
-    coming = NextBatch(10, 2.0, clock=lambda: 7.0)
-    coming.add(waiting(0, at=5.0))
-    coming.add(waiting(1, at=6.5))
-    batch = coming.take()
+    lane = BatchLane(10, 2.0, clock=lambda: 7.0)
+    lane.add(queued(0, at=5.0))
+    lane.add(queued(1, at=6.5))
+    batch = lane.take()
     assert offsets(batch) == [0, 1]
     assert batch is not None
     assert batch.received_at == 5.0
 
 
 def test_what_is_in_hand_is_taken_after_closing_and_then_nothing(other_thread: ThreadPoolExecutor) -> None:
-    coming = NextBatch(10, FOREVER)
-    coming.add(waiting(0))
-    coming.close()
-    assert offsets(coming.take()) == [0]
-    assert other_thread.submit(coming.take).result(FOREVER) is None
+    lane = BatchLane(10, FOREVER)
+    lane.add(queued(0))
+    lane.close()
+    assert offsets(lane.take()) == [0]
+    assert other_thread.submit(lane.take).result(FOREVER) is None
 
 
 def test_in_turn_goes_what_came_first_unless_it_costs_much_more() -> None:
-    turns = Turns(JOBS, 10_000, 1_000)
+    lane = PriorityLane(JOBS, 10_000, 1_000)
     for each in (
-        *waiting(0, cost_ms=600),
-        *waiting(1, cost_ms=50, at=0.1),
-        *waiting(2, cost_ms=50, at=0.2),
-        *waiting(3, cost_ms=50, at=5.6),
+        *queued(0, cost_ms=600),
+        *queued(1, cost_ms=50, at=0.1),
+        *queued(2, cost_ms=50, at=0.2),
+        *queued(3, cost_ms=50, at=5.6),
     ):
-        assert turns.add(each)
-    assert all_of(turns) == [1, 2, 0, 3]
+        assert lane.add(each)
+    assert all_of(lane) == [1, 2, 0, 3]
 
 
 def test_a_jobs_picture_lets_others_go_first_for_a_while() -> None:
-    turns = Turns(JOBS, 10_000, 1_000)
-    for each in (*waiting(0, topic=JOBS), *waiting(1, at=1.9), *waiting(2, at=2.1)):
-        turns.add(each)
-    assert all_of(turns) == [1, 0, 2]
+    lane = PriorityLane(JOBS, 10_000, 1_000)
+    for each in (*queued(0, topic=JOBS), *queued(1, at=1.9), *queued(2, at=2.1)):
+        lane.add(each)
+    assert all_of(lane) == [1, 0, 2]
 
 
 def test_there_is_room_for_a_bounded_cost_and_always_for_one_and_for_jobs() -> None:
-    turns = Turns(JOBS, 1_000, 1_000)
-    assert [turns.add(each) for each in waiting(0, 1, cost_ms=5_000)] == [True, False]
-    assert [turns.add(each) for each in waiting(2, 3, cost_ms=5_000, topic=JOBS)] == [True, True]
-    assert turns.count_of(JOBS) == 2
-    turns.take()
-    assert not turns.add(waiting(4, cost_ms=1)[0])
-    assert turns.add(waiting(5, cost_ms=1)[0], whatever=True)
+    lane = PriorityLane(JOBS, 1_000, 1_000)
+    assert [lane.add(each) for each in queued(0, 1, cost_ms=5_000)] == [True, False]
+    assert [lane.add(each) for each in queued(2, 3, cost_ms=5_000, topic=JOBS)] == [True, True]
+    assert lane.count_of(JOBS) == 2
+    lane.take()
+    assert not lane.add(queued(4, cost_ms=1)[0])
+    assert lane.add(queued(5, cost_ms=1)[0], force=True)
 
 
 def test_and_for_a_bounded_number_of_bytes() -> None:
-    turns = Turns(JOBS, 1_000, 1_000)
-    added = [turns.add(Waiting(delivery(offset, bytes(400)), 1.0, 0.0)) for offset in range(3)]
+    lane = PriorityLane(JOBS, 1_000, 1_000)
+    added = [lane.add(Queued(delivery(offset, bytes(400)), 1.0, 0.0)) for offset in range(3)]
     assert added == [True, True, False]
 
 
@@ -187,12 +187,12 @@ def test_the_header_chooses_the_lane(picture: bytes, mode: str, size: Size) -> N
 
 
 def test_what_is_not_to_be_decoded_says_why() -> None:
-    refused = judged(delivery(0, webp(5_001)), 25_000_000, 1.5)
+    refused = assess(delivery(0, webp(5_001)), 25_000_000, 1.5)
     assert refused.refusal == "The picture has 5001 x 5001 pixels; at most 25000000 are allowed."
     assert refused.received_at == 1.5
-    assert judged(delivery(0, jpeg(101)), 25_000_000, 0).refusal == "The JPEG picture has over 100 scans."
-    assert "incomplete" in judged(delivery(0, b"\xff\xd8\xff"), 25_000_000, 0).refusal
-    assert judged(delivery(0, webp()), 25_000_000, 0).refusal == ""
+    assert assess(delivery(0, jpeg(101)), 25_000_000, 0).refusal == "The JPEG picture has over 100 scans."
+    assert "incomplete" in assess(delivery(0, b"\xff\xd8\xff"), 25_000_000, 0).refusal
+    assert assess(delivery(0, webp()), 25_000_000, 0).refusal == ""
 
 
 def lanes_with_few_places() -> Lanes:
@@ -218,13 +218,13 @@ def test_requests_without_room_are_handed_back_and_the_others_wait_in_their_lane
 def test_no_more_of_a_job_is_taken_while_a_large_picture_of_one_waits() -> None:
     lanes = lanes_with_few_places()
     lanes.add([delivery(0, SANDAL, JOBS), delivery(1, MEDIUM_SANDAL, JOBS), delivery(2, LARGE_SANDAL)])
-    assert lanes.most_jobs(8) == 6
+    assert lanes.room_for_jobs(8) == 6
     lanes.add([delivery(3, LARGE_SANDAL, JOBS)])
-    assert lanes.most_jobs(8) == 0
+    assert lanes.room_for_jobs(8) == 0
 
 
 def test_what_was_in_a_batch_that_ended_the_process_goes_one_by_one_before_larger_ones() -> None:
     lanes = lanes_with_few_places()
     lanes.add([delivery(0, MEDIUM_SANDAL)])
-    lanes.one_by_one(waiting(1, 2, at=0.0))
+    lanes.isolate(queued(1, 2, at=0.0))
     assert all_of(lanes.medium) == [1, 2, 0]

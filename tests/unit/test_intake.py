@@ -50,7 +50,7 @@ def test_one_at_a_time_requests_come_before_jobs() -> None:
 
 def test_jobs_can_be_left_where_they_are() -> None:
     taking = intake(filled(requests=1, jobs=2))
-    without = [counts(taking.receive(32, 0.01, most_jobs=0)) for _ in range(2)]
+    without = [counts(taking.receive(32, 0.01, max_jobs=0)) for _ in range(2)]
     assert [*without, counts(taking.receive(32, 0.01, 8))] == [(1, 0), (0, 0), (0, 2)]
 
 

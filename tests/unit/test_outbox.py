@@ -102,7 +102,7 @@ def test_so_does_one_that_cannot_be_sent_again_or_followed_by_its_letter(
     def full(address: str, message: Message, *, gather: bool = False) -> Future[None]:
         raise QueueFull("full")
 
-    outbox.reply_and_bury(DELIVERY, ADDRESS, REPLY, "code -11")
+    outbox.reply_and_dead_letter(DELIVERY, ADDRESS, REPLY, "code -11")
     monkeypatch.setattr(ledger, "publish", full)
     ledger.futures[0].set_exception(first) if first else ledger.futures[0].set_result(None)
     assert ledger.events == ["publish predict.replies/3"]
@@ -122,7 +122,7 @@ def test_an_error_before_anything_is_sent_is_raised(
 
 
 def test_a_dead_letter_says_why_and_where_it_was(ledger: Ledger, outbox: Outbox) -> None:
-    outbox.bury(DELIVERY, "no reply_to")
+    outbox.dead_letter(DELIVERY, "no reply_to")
     assert ledger.events == ["publish dead"]
     assert ledger.published[0] == Message(
         b"x",
@@ -139,10 +139,10 @@ def test_a_dead_letter_says_why_and_where_it_was(ledger: Ledger, outbox: Outbox)
     assert ledger.events[-1] == "acknowledge 42"
 
 
-def test_what_killed_the_model_is_answered_then_buried_then_acknowledged(
+def test_what_killed_the_model_is_answered_then_dead_lettered_then_acknowledged(
     ledger: Ledger, outbox: Outbox
 ) -> None:
-    outbox.reply_and_bury(DELIVERY, ADDRESS, REPLY, "code -11")
+    outbox.reply_and_dead_letter(DELIVERY, ADDRESS, REPLY, "code -11")
     for future in ledger.futures:  # grows while it is read: the dead letter follows the reply
         future.set_result(None)
     assert ledger.events == ["publish predict.replies/3", "publish dead", "acknowledge 42"]

@@ -6,8 +6,8 @@ import pytest
 
 from messaging.broker import Delivery, Message
 from messaging.contract import Mode, Reply, Request, ReturnAddress
-from worker.answering import Culprits, RecentReplies, Task
-from worker.batching import Waiting
+from worker.answering import PoisonPictures, RecentReplies, Task
+from worker.batching import Queued
 from worker.cancelled import Cancelled
 from worker.pipe import LoadedModel
 
@@ -15,14 +15,14 @@ MODEL = LoadedModel("m", "1", "onnx", ["a"])
 
 
 def test_the_oldest_are_forgotten_first() -> None:
-    cancelled = Cancelled(most_bytes=3 * 250)
+    cancelled = Cancelled(max_bytes=3 * 250)
     cancelled.add(["a", "b", "c", "a", "d"])
     assert [name in cancelled for name in "abcd"] == [False, True, True, True]
 
 
 @pytest.mark.parametrize("length", [1, 256])
 def test_however_long_the_ids_are_they_take_no_more_than_the_bound(length: int) -> None:
-    cancelled = Cancelled(most_bytes=100_000)
+    cancelled = Cancelled(max_bytes=100_000)
     ids = [f"{number:0{length}}" for number in range(1_000, 2_000)]
     cancelled.add(ids)
     kept = [each for each in ids if each in cancelled]
@@ -34,7 +34,7 @@ def task(name: str, mode: Mode = "auto", model: LoadedModel = MODEL) -> Task:
     message = Message(b"", {"correlation_id": name, "reply_to": "r"})
     request = Request(body=b"", correlation_id=name, reply_to="r", mode=mode)
     address = ReturnAddress("r", {"correlation_id": name})
-    return Task(Waiting(Delivery(message, "t", 0, 0, 0), 0.0, 0.0), address, request, model)
+    return Task(Queued(Delivery(message, "t", 0, 0, 0), 0.0, 0.0), address, request, model)
 
 
 def reply(labels: int = 1, picture: bytes = b"") -> Reply:
@@ -43,7 +43,7 @@ def reply(labels: int = 1, picture: bytes = b"") -> Reply:
 
 
 def test_replies_are_remembered_until_newer_ones_take_their_room() -> None:
-    recent = RecentReplies(most_bytes=100_000)
+    recent = RecentReplies(max_bytes=100_000)
     for number in range(1_000):
         recent.keep(task(str(number)), reply())
         recent.keep(task(str(number)), reply())
@@ -53,7 +53,7 @@ def test_replies_are_remembered_until_newer_ones_take_their_room() -> None:
 
 
 def test_a_reply_with_many_labels_takes_as_much_room_as_many_replies() -> None:
-    recent = RecentReplies(most_bytes=100_000)
+    recent = RecentReplies(max_bytes=100_000)
     for number in range(10):
         recent.keep(task(str(number)), reply(labels=500))
     assert [number for number in range(10) if recent.get(task(str(number)), reply().sha256)] == [8, 9]
@@ -69,21 +69,21 @@ def test_the_same_id_with_another_picture_is_another_request() -> None:
 
 
 def test_a_copy_of_a_culprit_is_known_whoever_sends_it_but_not_for_another_model_or_mode() -> None:
-    culprits = Culprits()
-    culprits.add(task("1"), "a")
-    assert culprits.has(task("2"), "a")
-    assert not culprits.has(task("1"), "b")
-    assert not culprits.has(task("1", mode="photo"), "a")
-    assert not culprits.has(task("1", model=LoadedModel("other", "1", "onnx", ["a"])), "a")
+    poison = PoisonPictures()
+    poison.add(task("1"), "a")
+    assert poison.has(task("2"), "a")
+    assert not poison.has(task("1"), "b")
+    assert not poison.has(task("1", mode="photo"), "a")
+    assert not poison.has(task("1", model=LoadedModel("other", "1", "onnx", ["a"])), "a")
 
 
 def test_a_culprit_is_forgotten_after_ten_minutes_and_when_others_take_its_place() -> None:
     now = 0.0
-    culprits = Culprits(most_kept=2, clock=lambda: now)
+    poison = PoisonPictures(max_kept=2, clock=lambda: now)
     for sha256 in "abc":
-        culprits.add(task("1"), sha256)
-    assert [culprits.has(task("1"), sha256) for sha256 in "abc"] == [False, True, True]
+        poison.add(task("1"), sha256)
+    assert [poison.has(task("1"), sha256) for sha256 in "abc"] == [False, True, True]
     now = 599.0
-    culprits.add(task("1"), "c")
+    poison.add(task("1"), "c")
     now = 601.0
-    assert [culprits.has(task("1"), sha256) for sha256 in "bc"] == [False, True]
+    assert [poison.has(task("1"), sha256) for sha256 in "bc"] == [False, True]

@@ -1,7 +1,7 @@
 from messaging.broker import Delivery, Message
 from messaging.contract import PING, ErrorCode
 from worker.answering import Triage, triage
-from worker.batching import Waiting
+from worker.batching import Queued
 from worker.pipe import Loaded, LoadedModel
 
 NOW_MS = 1_000_000.0
@@ -12,7 +12,7 @@ def sort(refusal: str = "", **changes: str) -> Triage:
     headers = {"correlation_id": "1", "reply_to": "predict.replies/3", **changes}
     message = Message(b"x", {name: value for name, value in headers.items() if value})
     return triage(
-        [Waiting(Delivery(message, "t", 0, 0, 0), 0.0, 0.0, refusal)],
+        [Queued(Delivery(message, "t", 0, 0, 0), 0.0, 0.0, refusal)],
         now_ms=NOW_MS,
         loaded=LOADED,
         reply_topics=["predict.replies"],

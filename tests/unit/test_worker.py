@@ -293,8 +293,8 @@ def test_a_decoder_has_no_runtime_of_models() -> None:
 
 def test_a_decoder_is_bounded_in_memory() -> None:
     allocate = """
-from worker.model_main import be_a_decoder
-be_a_decoder(max_pixels=1_000_000)
+from worker.model_main import limit_resources
+limit_resources(max_pixels=1_000_000)
 bytearray(64 << 20)
 try:
     bytearray(1 << 30)
