@@ -1,7 +1,7 @@
-"""What a dead letter is on the wire: the message as it was, and beside its headers, under Spring's names,
+"""Dead letters on the wire: the message as it was, with headers that are named as Spring names them.
 
-kafka_dlt-exception-message    why nobody could process it
-kafka_dlt-original-topic, -partition, -offset, -timestamp    where it was; the time is epoch milliseconds
+kafka_dlt-exception-message    why it could not be processed
+kafka_dlt-original-topic, -partition, -offset, -timestamp    where it came from; epoch milliseconds
 """
 
 import msgspec
@@ -9,12 +9,12 @@ import msgspec
 from messaging.broker import Delivery, Message
 from messaging.codec import RETURN_ADDRESS, Headers, correlation
 
-# Spring's: the letter's own, how often the message was tried before, when it is to be tried again.
+# Spring's headers of dead letters, of delivery attempts, and of delayed retries.
 _MARKS = ("kafka_dlt-", "kafka_deliveryAttempt", "retry_topic-")
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where the message was before."""
+    """Where the message came from."""
 
     topic: str
     partition: int
@@ -22,7 +22,7 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
-    """A dead letter without its body. What the message did not say is empty."""
+    """A dead letter without its body. Fields that the message did not give are empty."""
 
     partition: int
     offset: int
@@ -47,7 +47,7 @@ def encode_letter(delivery: Delivery, reason: str) -> Message:
 
 
 def decode_letter(delivery: Delivery) -> Letter:
-    """Takes anything: others may write to the topic, too."""
+    """Accepts any message: other programs may write to the topic, too."""
     headers = delivery.message.headers
     return Letter(
         partition=delivery.partition,
@@ -62,7 +62,7 @@ def decode_letter(delivery: Delivery) -> Letter:
 
 
 def revive(letter: Message, *, correlation_id: str, reply_to: str, deadline_ms: int) -> Message:
-    """The request as it was, for another who waits: nothing tells that it failed before."""
+    """The original request, without the marks of its failure, for a new requester. deadline_ms: epoch."""
     kept = {
         name: value
         for name, value in letter.headers.items()
@@ -80,7 +80,7 @@ def _request_id(headers: Headers) -> str:
 
 
 def _origin(headers: Headers) -> Origin | None:
-    """None if it does not say, or not in decimal digits."""
+    """None if the headers do not give it in decimal digits."""
     partition = headers.get("kafka_dlt-original-partition", "")
     offset = headers.get("kafka_dlt-original-offset", "")
     if not all(text.isascii() and text.isdigit() and len(text) < 20 for text in (partition, offset)):

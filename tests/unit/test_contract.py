@@ -225,9 +225,7 @@ def test_a_deadline_that_is_no_number_is_refused(deadline: str) -> None:
         ("explain", "everything", "input"),
     ],
 )
-def test_a_choice_that_there_is_not_is_refused_with_those_that_there_are(
-    header: str, value: str, accepted: str
-) -> None:
+def test_an_unknown_choice_is_refused_with_the_accepted_ones(header: str, value: str, accepted: str) -> None:
     with pytest.raises(ContractError, match=f"{header} '{value}' .*accepted: {accepted}$") as raised:
         codec.decode_request(Message(b"", {**GOLDEN_REQUEST_1.headers, header: value}))
     assert raised.value.code is ErrorCode.INVALID_REQUEST
