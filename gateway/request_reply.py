@@ -12,6 +12,7 @@ from typing import TypedDict, TypeVarTuple, Unpack
 
 from gateway.errors import GatewayError, ReplyTimeout, TooLarge, TooManyInFlight, Unavailable
 from gateway.metrics import GatewayMetrics
+from gateway.middleware import traceparent
 from gateway.pending import Pending
 from gateway.presence import Catalogue, Liveness, Pinging
 from gateway.settings import GatewaySettings
@@ -189,7 +190,6 @@ class Asked(TypedDict, total=False):
     model: str
     mode: Mode
     explain: Explain
-    traceparent: str
 
 
 class Requester:
@@ -294,6 +294,7 @@ class Requester:
             correlation_id=next(self._correlation_ids),
             reply_to=self._address,
             deadline_ms=int((time.time() + timeout_s) * 1000),
+            traceparent=traceparent(),
             **asked,
         )
         sha256 = ""  # known before the request is published, and so before there is a reply

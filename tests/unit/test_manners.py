@@ -233,4 +233,4 @@ async def test_nobody_is_sent_to_a_host_that_a_request_named(path: str) -> None:
 async def test_a_slash_too_many_is_said_to_be_one() -> None:
     async with gateway(sandal) as http:
         said = problem(await http.post("/predict/", content=SANDAL, headers=PNG), 404)["detail"]
-    assert said == "/predict/ does not exist; use /predict, without a slash at its end"
+    assert said == "/predict/ does not exist; use /predict, without a trailing slash"
