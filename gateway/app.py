@@ -1,4 +1,4 @@
-"""The HTTP application."""
+"""The HTTP application: its routes, and the middlewares around them."""
 
 import asyncio
 import time
@@ -17,10 +17,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import openapi
 from gateway.answer import Prediction
 from gateway.api_keys import ApiKeys, open_key_file
+from gateway.asked import FORM_OVERHEAD_BYTES
 from gateway.jobs.rendering import JobDocument
 from gateway.jobs.routes import JobRoutes
 from gateway.jobs.service import Jobs
-from gateway.middleware import BodyLimit, Observing
+from gateway.middleware import BodyLimit, Observing, RouteTable
 from gateway.models import Health, ModelRoutes, Models
 from gateway.oip import routes as oip
 from gateway.page import Pages
@@ -31,10 +32,6 @@ from gateway.settings import GatewaySettings
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-# After so long it answers that it is not ready, since the others may not be either.
-_OTHERS_ANSWER_S = 5.0
-_FORM_OVERHEAD_BYTES = 64 * 1024
-_FORM_PART_BYTES = 512  # a boundary, two headers, a filename
 _TYPES = (Prediction, BatchResult, Models, Health, Problem, JobDocument, *oip.TYPES)
 
 _CORS_METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
@@ -62,14 +59,110 @@ _CORS_READ = (
     "WWW-Authenticate",
     "X-Request-ID",
 )
-_MANY_PICTURES = ("/predict/batch", "/v2/models/")
+
+# After this long the process listens, ready or not: the others may not be ready either.
+_OTHERS_ANSWER_S = 5.0
+
+
+def create_app(
+    requester: Requester,
+    settings: GatewaySettings,
+    version: str = "unknown",
+    jobs: Jobs | None = None,
+) -> FastAPI:
+    """The application, which starts and closes the requester and the jobs with itself.
+
+    Raises KeyFileError if the file of API keys cannot be used.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await requester.start()
+        try:
+            if jobs is not None:
+                await jobs.start()
+            if settings.processes > 1:
+                await _until_ready(requester)
+            yield
+        finally:
+            if jobs is not None:
+                await jobs.close()
+            await requester.close()
+
+    app = FastAPI(
+        title="mlaas",
+        version=version,
+        summary="Send a picture of clothing, get what it is.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # a redirect would lead to whatever Host the client was made to send
+        lifespan=lifespan,
+    )
+    predicting = PredictRoutes(requester, settings).router()
+    routers = [
+        predicting,
+        *([] if jobs is None else [JobRoutes(jobs).router()]),
+        ModelRoutes(requester, settings).router(),
+        oip.InferenceRoutes(requester, settings, version).router(),
+        Pages(app, settings).router(),
+    ]
+    for router in routers:
+        app.include_router(router)
+    table, forms = RouteTable(routers), (oip.ERRORS,)
+    private = {path for path in table.facts if not table.is_open(path)} if settings.api_keys_file else set()
+    openapi.install(app, _TYPES, private, forms)
+    problems = Problems(forms)
+    problems.install(app)
+    busiest = [route for route in predicting.routes if isinstance(route, APIRoute)]
+    app.add_middleware(Shortcut, routes=busiest, handlers=app.exception_handlers)
+    _wrap(app, requester, settings, problems, table)
+    return app
+
+
+async def _until_ready(requester: Requester) -> None:
+    """Until then, the processes that share the port answer requests that this one would refuse."""
+    end = time.monotonic() + _OTHERS_ANSWER_S
+    while requester.why_not_ready() is not None and time.monotonic() < end:
+        await asyncio.sleep(0.02)
+
+
+def _wrap(
+    app: FastAPI, requester: Requester, settings: GatewaySettings, problems: Problems, table: RouteTable
+) -> None:
+    """From the innermost middleware to the outermost."""
+    app.add_middleware(
+        BodyLimit,
+        max_bytes=settings.max_upload_bytes + FORM_OVERHEAD_BYTES,
+        limits=table.max_body_bytes,
+        max_bytes_in_memory=settings.max_body_bytes_in_memory,
+        timeout_ms=settings.body_timeout_ms,
+    )
+    keys = open_key_file(settings.api_keys_file)
+    if keys is not None:
+        app.add_middleware(ApiKeys, file=keys, is_open=table.is_open, metrics=requester.metrics)
+    app.add_middleware(
+        Observing,
+        metrics=requester.metrics,
+        uncounted=table.uncounted,
+        is_leaving=lambda: requester.leaving,
+        answer=problems.answer,
+    )
+    if settings.cors_allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_allowed_origins,
+            allow_methods=_CORS_METHODS,
+            allow_headers=_CORS_SENT,
+            expose_headers=_CORS_READ,
+        )
 
 
 class Shortcut:
-    """Calls an endpoint that takes a Request and returns a Response, past the framework's routing.
+    """Calls endpoints directly, past the framework's routing; all other requests go on to the app.
 
-    Routing, and solving dependencies that such an endpoint has not, take longer than POST /predict itself.
-    Errors meet the same handlers, by their type. Other requests go on to the app.
+    Routing and resolving dependencies take longer than the gateway's own part of POST /predict. The
+    endpoints take a Request and return a Response; their errors meet the app's handlers.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[APIRoute], handlers: Mapping[Any, Any]) -> None:
@@ -94,98 +187,3 @@ def _asgi(endpoint: Endpoint) -> ASGIApp:
         await response(scope, receive, send)
 
     return app
-
-
-def create_app(
-    requester: Requester,
-    settings: GatewaySettings,
-    version: str = "unknown",
-    jobs: Jobs | None = None,
-) -> FastAPI:
-    """The requester, and the jobs if there are any, are started and closed with the application.
-
-    Raises KeyFileError.
-    """
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await requester.start()
-        try:
-            if jobs is not None:
-                await jobs.start()
-            if settings.processes > 1:
-                await _until_ready(requester)
-            yield
-        finally:
-            if jobs is not None:
-                await jobs.close()
-            await requester.close()
-
-    app = FastAPI(
-        title="mlaas",
-        version=version,
-        summary="Send a picture of clothing, get what it is.",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url=None,
-        redirect_slashes=False,  # it would send clients to whatever Host they were made to name
-        lifespan=lifespan,
-    )
-    predicting = PredictRoutes(requester, settings).router()
-    app.include_router(predicting)
-    if jobs is not None:
-        app.include_router(JobRoutes(jobs).router())
-    app.include_router(ModelRoutes(requester, settings).router())
-    app.include_router(oip.InferenceRoutes(requester, settings, version).router())
-    Pages(app, settings).install()
-    openapi.install(app, _TYPES, bool(settings.api_keys_file), {oip.PREFIX: oip.problems})
-    problems = Problems({oip.PREFIX: oip.respond_error})
-    problems.install(app)
-    busiest = [route for route in predicting.routes if isinstance(route, APIRoute)]
-    app.add_middleware(Shortcut, routes=busiest, handlers=app.exception_handlers)
-    more = dict.fromkeys(_MANY_PICTURES, settings.max_batch_bytes + _FORM_OVERHEAD_BYTES)
-    if jobs is not None:
-        more["/jobs"] = jobs.settings.max_bytes + jobs.settings.max_pictures * _FORM_PART_BYTES
-    _wrap(app, requester, settings, problems, more)
-    return app
-
-
-async def _until_ready(requester: Requester) -> None:
-    """Before it listens: others who share the port can answer what this one could only refuse."""
-    end = time.monotonic() + _OTHERS_ANSWER_S
-    while requester.why_not_ready() is not None and time.monotonic() < end:
-        await asyncio.sleep(0.02)
-
-
-def _wrap(
-    app: FastAPI,
-    requester: Requester,
-    settings: GatewaySettings,
-    problems: Problems,
-    more_bytes: Mapping[str, int],
-) -> None:
-    """From the innermost to the outermost. more_bytes: beginnings of paths whose bodies may be larger."""
-    app.add_middleware(
-        BodyLimit,
-        max_bytes=settings.max_upload_bytes + _FORM_OVERHEAD_BYTES,
-        max_bytes_in_memory=settings.max_body_bytes_in_memory,
-        timeout_ms=settings.body_timeout_ms,
-        more=more_bytes,
-    )
-    keys = open_key_file(settings.api_keys_file)
-    if keys is not None:
-        app.add_middleware(ApiKeys, file=keys, metrics=requester.metrics)
-    app.add_middleware(
-        Observing,
-        metrics=requester.metrics,
-        is_leaving=lambda: requester.leaving,
-        answer=problems.answer,
-    )
-    if settings.cors_allowed_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_allowed_origins,
-            allow_methods=_CORS_METHODS,
-            allow_headers=_CORS_SENT,
-            expose_headers=_CORS_READ,
-        )

@@ -36,7 +36,11 @@ _UNDECLARED = frozenset(
 
 FIELD = "file"
 OTHER_FIELDS = 8
-"""So many parts may come beside the files; they say nothing, and none may seem to."""
+"""How many fields a form may have besides its files. They are ignored."""
+
+FORM_OVERHEAD_BYTES = 64 * 1024
+FORM_PART_BYTES = 512
+"""What a form may take besides its files, and per file where there are many."""
 
 _FORM = "multipart/form-data"
 _URLENCODED = "application/x-www-form-urlencoded"

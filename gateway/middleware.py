@@ -1,12 +1,18 @@
-"""What every request passes. Pure ASGI: a BaseHTTPMiddleware would hide that a client hung up."""
+"""What every request passes through, and what each route tells it.
+
+The middlewares are plain ASGI: Starlette's BaseHTTPMiddleware would hide that a client hung up.
+"""
 
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from random import getrandbits
+from typing import Any, NamedTuple
 
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,162 +22,111 @@ from gateway.errors import ClientGone, GatewayError, SlowBody, TooLarge, TooMany
 from gateway.metrics import GatewayMetrics
 
 UNCOUNTED_BYTES = 65_536
-"""uvicorn keeps as much of each connection, read or not. So small requests do not suffer from large ones."""
+"""uvicorn buffers as much for each connection anyway, so smaller bodies never wait for larger ones."""
 
+_BELOW = "/{path:path}"
 _TIMEOUT = HEADER.lower().encode()
 _NO_CODING = frozenset({"", "identity"})
 
-_UNCOUNTED = ("/health/live", "/health/ready", "/metrics", "/v2/health/live", "/v2/health/ready")
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-# W3C Trace Context, version 00, which later versions are to be read as.
+# W3C Trace Context, version 00; later versions must be readable as this one.
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _CLOSE = (b"connection", b"close")
 
 RawHeader = tuple[bytes, bytes]
 
+_trace: ContextVar[str] = ContextVar("traceparent", default="")
 
-class BodyMemory:
-    """Of one process. One body is admitted whatever its size. Belongs to the event loop."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._bytes = 0
+class RouteFacts(NamedTuple):
+    """How the middlewares treat a route. max_body_bytes: None for the limit of one picture."""
 
-    def admit(self, size: int, counted: int = 0) -> None:
-        """Raises TooManyInFlight without room for one of so many bytes, some of them counted before."""
-        others = self._bytes - counted
-        if others and others + size > self._most_bytes:
-            raise TooManyInFlight(
-                f"{others} bytes of other bodies are in memory; {size} more would exceed the limit"
-            )
+    needs_key: bool = True
+    is_counted: bool = True
+    max_body_bytes: int | None = None
 
-    def grow(self, size: int, counted: int) -> int:
-        """Another part of one has come: it has so many bytes now. Returns how many are counted of it now."""
-        self.admit(size, counted)
-        self._bytes += size - counted
-        return size
 
-    def release(self, counted: int) -> None:
-        """The body is not held any more."""
-        self._bytes -= counted
+class Router(APIRouter):
+    """A router whose routes also state their RouteFacts."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.facts: dict[str, RouteFacts] = {}
+
+    def add(
+        self,
+        method: str,
+        path: str,
+        endpoint: Callable[..., Any],
+        *,
+        needs_key: bool = True,
+        is_counted: bool = True,
+        max_body_bytes: int | None = None,
+        **documented: Any,
+    ) -> None:
+        """Add a route. documented: FastAPI's arguments."""
+        self.facts[path] = RouteFacts(needs_key, is_counted, max_body_bytes)
+        self.add_api_route(path, endpoint, methods=[method], response_model=None, **documented)
+
+    def add_files(self, path: str, *, needs_key: bool = True) -> None:
+        """State the facts of files that the application mounts below this path."""
+        self.facts[path + _BELOW] = RouteFacts(needs_key)
+
+
+class RouteTable:
+    """The facts of all routes, as the middlewares look them up. A path without a route needs a key."""
+
+    def __init__(self, routers: Iterable[Router]) -> None:
+        self.facts = {path: facts for router in routers for path, facts in router.facts.items()}
+        self.uncounted = {path for path, its in self.facts.items() if not its.is_counted}
+        self.max_body_bytes = {
+            path: its.max_body_bytes for path, its in self.facts.items() if its.max_body_bytes is not None
+        }
+        self._open = {path for path, its in self.facts.items() if not its.needs_key}
+        self._open_below = tuple(
+            path.removesuffix(_BELOW) + "/" for path in self._open if path.endswith(_BELOW)
+        )
+
+    def is_open(self, path: str) -> bool:
+        """Whether the path of a request needs no API key."""
+        return path in self._open or path.startswith(self._open_below)
 
 
 def request_id(scope: Scope) -> str:
-    """The one that Observing gave it."""
+    """The id that Observing gave the request."""
     return str(scope.get("state", {}).get("request_id", ""))
 
 
-def traceparent(scope: Scope) -> str:
-    """The request's W3C trace context; empty if there is none that is valid."""
-    return str(scope.get("state", {}).get("traceparent", ""))
-
-
 def owner_of(scope: Scope) -> str:
-    """The name of the API key that the request came with; empty where there are no keys."""
+    """The name of the request's API key; empty on a gateway without keys."""
     return str(scope.get("state", {}).get("api_key_name", ""))
 
 
-class BodyLimit:
-    """Refuses a body over the limit: at once if it says its length, else as soon as it is passed.
-
-    And one that is compressed, that takes longer than timeout_ms, or than the client itself would wait, or
-    for which there is no memory beside all others. more has the beginnings of paths that have a limit of
-    their own, in bytes.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        max_bytes: int,
-        max_bytes_in_memory: int,
-        timeout_ms: int,
-        more: Mapping[str, int],
-    ) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-        self._timeout_ms = timeout_ms
-        self._more = more
-        self._memory = BodyMemory(max_bytes_in_memory)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        declared, coding, timeout_ms = 0, "", self._timeout_ms
-        for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit():
-                declared = int(value[:20])
-            elif name == b"content-encoding":
-                coding += "," + value.decode("latin-1")
-            elif name == _TIMEOUT:
-                timeout_ms = shortened(value.decode("latin-1"), timeout_ms)
-        max_bytes = self._limit(scope["path"])
-        until = asyncio.get_running_loop().time() + timeout_ms / 1000
-        read = counted = 0
-        complete = False
-
-        async def limited_receive() -> Message:
-            nonlocal read, counted, complete
-            if complete:
-                return await receive()
-            if coding:
-                _check_coding(coding)
-            if declared > max_bytes:
-                raise _too_large(max_bytes)
-            if declared > UNCOUNTED_BYTES and not read:
-                self._memory.admit(declared)
-            try:
-                async with asyncio.timeout_at(until):
-                    message = await receive()
-            except TimeoutError:
-                said = f"only {read} bytes of the body arrived within {timeout_ms / 1000:g} s"
-                raise SlowBody(f"{said}; send it faster, or make it smaller") from None
-            read += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if read > max_bytes:
-                raise _too_large(max_bytes)
-            if read > UNCOUNTED_BYTES:
-                counted = self._memory.grow(read, counted)
-            return message
-
-        try:
-            await self._app(scope, limited_receive, send)
-        finally:
-            self._memory.release(counted)
-
-    def _limit(self, path: str) -> int:
-        return next((limit for start, limit in self._more.items() if path.startswith(start)), self._max_bytes)
-
-
-def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"the request's body is over {max_bytes} bytes")
-
-
-def _check_coding(codings: str) -> None:
-    """Raises UnacceptedCoding. Codings are compared without case (RFC 9110, 8.4.1)."""
-    for coding in codings.split(","):
-        if coding.strip().lower() not in _NO_CODING:
-            said = f"Content-Encoding {coding.strip()[:20]!r} is not accepted; send the body as it is"
-            raise UnacceptedCoding(said)
+def traceparent() -> str:
+    """The W3C trace context of the current request; empty if it has no valid one."""
+    return _trace.get()
 
 
 class Observing:
-    """Returns X-Request-ID, a new one unless it can be logged as it is, and traceparent if it is valid.
+    """Identifies, times and counts every request, and answers errors that no route handled.
 
-    Asks what is under it GET for HEAD. Answers an error that no route answered. Counts each answer under its
-    route's pattern, never its path: strangers choose paths. Sends clients elsewhere when the process is about
-    to end.
+    Adds X-Request-ID, Server-Timing and a valid traceparent to each answer. Turns HEAD into GET without a
+    body. Counts by the route's pattern rather than its path, which strangers choose. Closes connections
+    while the process is leaving, so that clients go elsewhere.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         metrics: GatewayMetrics,
+        uncounted: Collection[str],
         is_leaving: Callable[[], bool],
         answer: Callable[[Scope, GatewayError], Response],
     ) -> None:
         self._app = app
         self._metrics = metrics
+        self._uncounted = uncounted
         self._is_leaving = is_leaving
         self._answer = answer
 
@@ -207,26 +162,32 @@ class Observing:
             if ours is None:
                 raise
         finally:
-            route = getattr(scope.get("route"), "path", "other")
-            if route not in _UNCOUNTED:
-                self._metrics.answered(route, status or 500, time.perf_counter() - started)
+            route = _route(scope)
+            if route not in self._uncounted:
+                self._metrics.answered(route or "other", status or 500, time.perf_counter() - started)
+
+
+def _route(scope: Scope) -> str:
+    """The pattern of the route; empty before one is chosen, and for an unknown path."""
+    return getattr(scope.get("route"), "path", "")
 
 
 def _identify(scope: Scope) -> list[RawHeader]:
-    """Puts the ids where gateway.middleware finds them. Returns what every answer has."""
+    """Keep the ids for request_id() and traceparent(); return the headers that every answer has."""
     given, trace = _ids(scope["headers"])
     its_id = given.decode() if _ACCEPTED_ID.fullmatch(given) else f"{getrandbits(128):032x}"
-    state = scope.setdefault("state", {})
-    state["request_id"] = its_id
+    scope.setdefault("state", {})["request_id"] = its_id
     added = [(b"x-request-id", its_id.encode()), _NO_SNIFFING]
     if _TRACEPARENT.fullmatch(trace):
-        state["traceparent"] = trace.decode()
         added.append((b"traceparent", trace))
+    else:
+        trace = b""
+    _trace.set(trace.decode())  # always: a pipelined request starts in the context of the one before it
     return added
 
 
 def _ids(headers: Iterable[RawHeader]) -> tuple[bytes, bytes]:
-    """X-Request-ID and traceparent, which several together are not."""
+    """X-Request-ID and traceparent. Several traceparents are joined, so that none is valid."""
     given = trace = b""
     for name, value in headers:
         if name == b"x-request-id":
@@ -237,7 +198,7 @@ def _ids(headers: Iterable[RawHeader]) -> tuple[bytes, bytes]:
 
 
 def _without_body(send: Send) -> Send:
-    """Ends the answer with its head, also one that would go on for long."""
+    """End the answer after its head, even one that would stream for long."""
 
     async def send_head(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -247,11 +208,115 @@ def _without_body(send: Send) -> Send:
     return send_head
 
 
+class BodyMemory:
+    """What the bodies of all requests take in this process. A body alone is admitted whatever its size."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
+
+    def admit(self, size: int, counted: int = 0) -> None:
+        """Raises TooManyInFlight without room for a body of this size, of which `counted` are in already."""
+        others = self._bytes - counted
+        if others and others + size > self._most_bytes:
+            raise TooManyInFlight(
+                f"{others} bytes of other bodies are in memory; {size} more would exceed the limit"
+            )
+
+    def grow(self, size: int, counted: int) -> int:
+        """Count a body that has grown to this size. Returns the size, which is now counted."""
+        self.admit(size, counted)
+        self._bytes += size - counted
+        return size
+
+    def release(self, counted: int) -> None:
+        self._bytes -= counted
+
+
+class BodyLimit:
+    """Refuses a body that is compressed, too large, too slow, or has no room in memory beside the others.
+
+    A declared length is judged before anything is read. A body may take timeout_ms, or the time that the
+    client itself allows. limits: in bytes, by route; max_bytes applies to all other routes.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int,
+        limits: Mapping[str, int],
+        max_bytes_in_memory: int,
+        timeout_ms: int,
+    ) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+        self._limits = limits
+        self._timeout_ms = timeout_ms
+        self._memory = BodyMemory(max_bytes_in_memory)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        declared, coding, timeout_ms = 0, "", self._timeout_ms
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit():
+                declared = int(value[:20])
+            elif name == b"content-encoding":
+                coding += "," + value.decode("latin-1")
+            elif name == _TIMEOUT:
+                timeout_ms = shortened(value.decode("latin-1"), timeout_ms)
+        until = asyncio.get_running_loop().time() + timeout_ms / 1000
+        read = counted = 0
+        complete = False
+
+        async def limited_receive() -> Message:
+            nonlocal read, counted, complete
+            if complete:
+                return await receive()
+            max_bytes = self._limits.get(_route(scope), self._max_bytes)
+            if coding:
+                _check_coding(coding)
+            if declared > max_bytes:
+                raise _too_large(max_bytes)
+            if declared > UNCOUNTED_BYTES and not read:
+                self._memory.admit(declared)
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                said = f"only {read} bytes of the body arrived within {timeout_ms / 1000:g} s"
+                raise SlowBody(f"{said}; send it faster, or make it smaller") from None
+            read += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if read > max_bytes:
+                raise _too_large(max_bytes)
+            if read > UNCOUNTED_BYTES:
+                counted = self._memory.grow(read, counted)
+            return message
+
+        try:
+            await self._app(scope, limited_receive, send)
+        finally:
+            self._memory.release(counted)
+
+
+def _too_large(max_bytes: int) -> TooLarge:
+    return TooLarge(f"the request body is over {max_bytes} bytes")
+
+
+def _check_coding(codings: str) -> None:
+    """Raises UnacceptedCoding. Codings are case-insensitive (RFC 9110, 8.4.1)."""
+    for coding in codings.split(","):
+        if coding.strip().lower() not in _NO_CODING:
+            said = f"Content-Encoding {coding.strip()[:20]!r} is not accepted; send the body uncompressed"
+            raise UnacceptedCoding(said)
+
+
 @asynccontextmanager
 async def while_connected(request: Request) -> AsyncIterator[None]:
-    """Cancels what is inside when the client hangs up, and raises ClientGone. For after the body is read.
+    """Cancel the block when the client hangs up, and raise ClientGone. Enter it once the body is read.
 
-    Where there is a body that nobody asked for, raises what is wrong with it.
+    A body that the endpoint did not read is read here, and BodyLimit's errors about it are raised.
     """
     waiting = asyncio.current_task()
     assert waiting

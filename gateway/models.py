@@ -3,7 +3,6 @@
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -11,6 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from gateway import errors, openapi
 from gateway.errors import Unavailable
 from gateway.metrics import MEDIA_TYPE
+from gateway.middleware import Router
 from gateway.page import conditional
 from gateway.presence import Catalogue
 from gateway.request_reply import Requester
@@ -40,9 +40,6 @@ EXAMPLE: dict[str, Any] = {
 }
 """The shipped model."""
 
-_UNCHANGED: openapi.Responses = {304: {"description": "The version named by If-None-Match is current"}}
-_NO_WORKER = (errors.TooManyInFlight, errors.GatewayError, errors.Unavailable, errors.ReplyTimeout)
-
 
 class Models(msgspec.Struct, frozen=True):
     """The models that the workers serve; one of them is the default."""
@@ -57,34 +54,34 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | UnsetType = UNSET
 
 
+_UNCHANGED: openapi.Responses = {304: {"description": "The version named by If-None-Match is current"}}
+_NO_WORKER = (errors.TooManyInFlight, errors.GatewayError, errors.Unavailable, errors.ReplyTimeout)
 _HEALTH: openapi.Responses = {200: openapi.answer(Health), 503: openapi.answer(Health, "The reason why not")}
 
 
 class ModelRoutes:
-    """Endpoints that ask the requester what it knows."""
+    """Endpoints that tell what the requester knows about the workers and the gateway."""
 
     def __init__(self, requester: Requester, settings: GatewaySettings) -> None:
         self._requester = requester
         self._settings = settings
 
-    def router(self) -> APIRouter:
-        routes = APIRouter()
-        routes.add_api_route(
+    def router(self) -> Router:
+        router = Router()
+        router.add(
+            "GET",
             "/models",
             self.list_models,
-            methods=["GET"],
             tags=["models"],
             summary="List the models",
-            response_model=None,
             responses=_UNCHANGED | openapi.answers(Models, *_NO_WORKER, example={"models": [EXAMPLE]}),
         )
-        routes.add_api_route(
+        router.add(
+            "GET",
             "/models/{name}",
             self.describe_model,
-            methods=["GET"],
             tags=["models"],
             summary="Describe a model",
-            response_model=None,
             responses=_UNCHANGED
             | openapi.answers(ServedModel, errors.UnknownModel, *_NO_WORKER, example=EXAMPLE),
             openapi_extra={"parameters": [openapi.path_parameter("name", "fashion-mnist")]},
@@ -93,24 +90,27 @@ class ModelRoutes:
             ("/health/live", self.live, "Is the process alive?"),
             ("/health/ready", self.ready, "Would a picture be answered?"),
         ):
-            routes.add_api_route(
+            router.add(
+                "GET",
                 path,
                 endpoint,
-                methods=["GET"],
+                needs_key=False,
+                is_counted=False,
                 tags=["health"],
                 summary=summary,
-                response_model=None,
                 responses=_HEALTH,
             )
-        routes.add_api_route(
+        router.add(
+            "GET",
             "/metrics",
             self.metrics,
-            methods=["GET"],
+            needs_key=False,
+            is_counted=False,
             tags=["health"],
             summary="Metrics",
             response_class=PlainTextResponse,
         )
-        return routes
+        return router
 
     async def list_models(self, request: Request) -> Response:
         """What the workers last reported. `ETag` and `If-None-Match` tell whether it is still current."""
@@ -118,7 +118,7 @@ class ModelRoutes:
         return conditional(request, msgspec.json.encode(Models([*known.models])))
 
     async def describe_model(self, request: Request) -> Response:
-        """What the workers last reported of this model."""
+        """What the workers last reported about this model."""
         known = await known_models(self._requester, self._settings)
         return conditional(request, msgspec.json.encode(known.named(request.path_params["name"])))
 
@@ -126,20 +126,20 @@ class ModelRoutes:
         """503 only if a restart would help."""
         if self._requester.alive:
             return _json(Health(status="live"))
-        return _unavailable("dead", f"this process cannot read replies any more: {self._requester.failure}")
+        return _unavailable("dead", f"this process can no longer read replies: {self._requester.failure}")
 
     async def ready(self) -> Response:
-        """200 while replies come back: the inbox is open, and a worker has answered lately."""
+        """200 while a picture sent now would be answered: a worker has answered lately."""
         reason = self._requester.why_not_ready()
         return _json(Health(status="ready")) if reason is None else _unavailable("not ready", reason)
 
     async def metrics(self) -> Response:
-        """For Prometheus, in its text format."""
+        """Prometheus's text format."""
         return Response(self._requester.metrics.text(), media_type=MEDIA_TYPE)
 
 
 async def known_models(requester: Requester, settings: GatewaySettings) -> Catalogue:
-    """The models; if none is known yet, a worker is asked. Raises GatewayError."""
+    """Return the models, after asking a worker if none is known yet. Raises GatewayError."""
     if not requester.catalogue.models:
         requester.admit(0, 0.0, settings.worker_silence_ms / 1000)
         await requester.ping()

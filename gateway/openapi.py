@@ -1,6 +1,6 @@
-"""The OpenAPI document: FastAPI's paths, with the types that are encoded as its schemas."""
+"""The OpenAPI document: FastAPI's paths, with the msgspec types of requests and answers as schemas."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -8,10 +8,9 @@ from fastapi import FastAPI
 
 from gateway import errors, problem
 from gateway.answer import REQUEST_ID
-from gateway.api_keys import is_open
 from gateway.asked import ACCEPTED, NAMES, OTHER_FIELDS
 from gateway.errors import GatewayError
-from gateway.problem import Problem
+from gateway.problem import ErrorForm, Problem, form_of
 
 Tree = dict[str, Any]
 Responses = dict[int | str, Tree]
@@ -23,7 +22,7 @@ DETAILS: Mapping[type[GatewayError], str] = {
     errors.NotAPicture: "the bytes are neither PNG, JPEG nor WebP",
     errors.BrokenForm: "the form is cut off: its last line, --boundary--, is missing",
     errors.UnacceptedMedia: "text/html is not accepted; send one of image/png, image/jpeg, image/webp",
-    errors.UnacceptedCoding: "Content-Encoding 'gzip' is not accepted; send the body as it is",
+    errors.UnacceptedCoding: "Content-Encoding 'gzip' is not accepted; send the body uncompressed",
     errors.TooLarge: "the picture has 27000000 pixels; at most 25000000 are accepted",
     errors.SlowBody: "only 65536 bytes of the body arrived within 30 s; send it faster, or make it smaller",
     errors.Unauthorized: "send an API key as X-API-Key, or as Authorization: Bearer",
@@ -55,7 +54,7 @@ OF_A_PICTURE = (
     errors.Unavailable,
     errors.ReplyTimeout,
 )
-"""What can go wrong with a picture that somebody waits for."""
+"""The errors of a call that waits for pictures to be classified."""
 
 BINARY: Tree = {"type": "string", "format": "binary"}
 BINARIES: Tree = {"type": "array", "minItems": 1, "items": BINARY}
@@ -69,25 +68,26 @@ _REFERENCE = "#/components/schemas/{name}"
 
 
 def reference(kind: Type) -> Tree:
-    """A schema that points to the type's among the components."""
+    """A schema that refers to the type's own among the components."""
     return {"$ref": _REFERENCE.format(name=kind.__name__)}
 
 
 def answers(
     kind: Type, *kinds: type[GatewayError], status: int = 200, description: str = "", example: Any = None
 ) -> Responses:
-    """Of a route that answers with this type in JSON, and with these errors."""
+    """The responses of a route that answers with this type as JSON, or with one of these errors."""
     return {status: answer(kind, description, example), **problems(*kinds)}
 
 
 def answer(kind: Type, description: str = "", example: Any = None) -> Tree:
+    """One response, with this type as JSON."""
     shown = {} if example is None else {"example": example}
     content = {"application/json": {"schema": reference(kind), **shown}}
     return {"description": description or "Successful response", "content": content}
 
 
 def problems(*kinds: type[GatewayError]) -> Responses:
-    """By status; where several errors share one, each has its title and an example."""
+    """The responses for these errors, by status. Errors with the same status share one, with examples."""
     return by_status(kinds, problem.MEDIA_TYPE, reference(Problem), _problem_example, lambda status: status)
 
 
@@ -99,6 +99,7 @@ def _problem_example(kind: type[GatewayError]) -> Problem:
 def by_status(
     kinds: Iterable[type[GatewayError]], media_type: str, schema: Tree, example: Any, status_of: Any
 ) -> Responses:
+    """example makes one error's example; status_of gives the status that answers for an error's own."""
     by_status: dict[int | str, list[type[GatewayError]]] = {}
     for kind in kinds:
         by_status.setdefault(status_of(kind.status), []).append(kind)
@@ -117,7 +118,7 @@ def by_status(
 
 
 def body(file: Tree, *media_types: str) -> Tree:
-    """A form with the file, described by a schema, and other fields; or the picture alone, in these types."""
+    """A form whose file has this schema, or the picture itself as one of these media types."""
     form = {
         "type": "object",
         "description": f"Other fields are ignored; {', '.join(NAMES)} belong in the query.",
@@ -143,7 +144,7 @@ def path_parameter(name: str, example: str) -> Tree:
 
 TIMEOUT = header_parameter(
     "X-Request-Timeout-Ms",
-    "How long the caller waits, including the time to send the pictures; capped by the gateway's settings.",
+    "How long the caller waits, including the time to send the pictures. The gateway's settings cap it.",
     type="integer",
     minimum=1,
     maximum=999_999_999_999_999,
@@ -151,12 +152,12 @@ TIMEOUT = header_parameter(
 _ASKED = (
     header_parameter(
         "X-Request-ID",
-        "1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`; anything else is replaced by a new id.",
+        "1 to 64 of A-Z, a-z, 0-9, `.`, `_` and `-`. Any other value is replaced by a new id.",
         type="string",
     ),
     header_parameter(
         "traceparent",
-        "W3C Trace Context; passed to the worker with the picture, if valid.",
+        "W3C Trace Context. A valid one is passed to the worker with the picture.",
         type="string",
     ),
 )
@@ -168,15 +169,15 @@ def _header(description: str, example: str, *, always: bool = True, **schema: ob
 
 
 _HEADERS: dict[str, Tree] = {
-    "X-Request-ID": _header("The request's own, or a new one.", "7d6bd088794840c69cf72e11b36f0d14"),
+    "X-Request-ID": _header("The request's id, or a new one.", "7d6bd088794840c69cf72e11b36f0d14"),
     "Server-Timing": _header("Milliseconds.", "total;dur=8.368"),
     "traceparent": _header(
-        "The request's, if it had a valid one.",
+        "The request's, if it is valid.",
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         always=False,
     ),
     "Retry-After": _header("Seconds.", "2", pattern="^[0-9]+$"),
-    "ETag": _header("For If-None-Match.", '"5f0c1a0e"'),
+    "ETag": _header("The value for If-None-Match.", '"5f0c1a0e"'),
     "WWW-Authenticate": _header("How to send a key.", "Bearer"),
 }
 _EVERYWHERE = ("X-Request-ID", "Server-Timing", "traceparent")
@@ -188,34 +189,37 @@ _OF_STATUS = {
 }
 
 
-def install(app: FastAPI, types: Iterable[Type], with_keys: bool, private_errors: Mapping[str, Any]) -> None:
-    """types: what routes refer to. private_errors: by prefix of paths, how those describe their errors."""
+def install(
+    app: FastAPI, types: Iterable[Type], private: Collection[str], forms: Sequence[ErrorForm]
+) -> None:
+    """Complete the application's document when it is first asked for.
+
+    types: those that routes refer to. private: the paths that need an API key.
+    """
     make = app.openapi
 
     def document() -> Tree:
         if app.openapi_schema is None:
-            _complete(make(), tuple(types), with_keys, private_errors)
+            _complete(make(), tuple(types), private, forms)
         return make()
 
     app.openapi = document  # type: ignore[method-assign]
 
 
 def _complete(
-    document: Tree, types: tuple[Type, ...], with_keys: bool, private_errors: Mapping[str, Any]
+    document: Tree, types: tuple[Type, ...], private: Collection[str], forms: Sequence[ErrorForm]
 ) -> None:
     components = document.setdefault("components", {})
     components["schemas"] = components.get("schemas", {}) | schemas(types)
     components["headers"] = _HEADERS
-    if with_keys:
+    if private:
         components["securitySchemes"] = _SCHEMES
     for path, operations in document["paths"].items():
-        of_keys = next(
-            (its for start, its in private_errors.items() if f"{path}/".startswith(start)), problems
-        )
+        form = form_of(path, forms)
         for operation in operations.values():
             operation["parameters"] = [*operation.get("parameters", []), *_ASKED]
-            if with_keys and not is_open("GET", path):
-                _keep_private(operation, of_keys(*_PRIVATE))
+            if path in private:
+                _require_key(operation, (form.describe if form else problems)(*_PRIVATE))
             for status, response in operation["responses"].items():
                 names = [*_EVERYWHERE, *_OF_STATUS.get(status, ())]
                 if status == "200" and "304" in operation["responses"]:
@@ -225,7 +229,7 @@ def _complete(
 
 
 def schemas(types: tuple[Type, ...]) -> Tree:
-    """Of the types and those inside them; a type's `example` is its schema's."""
+    """The schemas of these types and of those inside them, with each type's `example`."""
     _, found = msgspec.json.schema_components(types, ref_template=_REFERENCE)
     for kind in types:
         if example := getattr(kind, "example", None):
@@ -233,10 +237,9 @@ def schemas(types: tuple[Type, ...]) -> Tree:
     return found
 
 
-def _keep_private(operation: Tree, of_keys: Responses) -> None:
-    """It requires a key, and says so."""
+def _require_key(operation: Tree, refusals: Responses) -> None:
     operation["security"] = [{name: []} for name in _SCHEMES]
-    for status, response in of_keys.items():
+    for status, response in refusals.items():
         before = operation["responses"].setdefault(str(status), response)
         if before is not response:
             _add_examples(before, response)

@@ -1,4 +1,4 @@
-"""The page at /, and the API documentation at /docs. Every file is served from here, so both work offline."""
+"""The page at / and the API documentation at /docs, all served from here, so that both work offline."""
 
 import hashlib
 from importlib.resources import files
@@ -13,6 +13,7 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from gateway.middleware import Router
 from gateway.settings import GatewaySettings
 
 _STATIC = Path(__file__).parent / "static"
@@ -28,7 +29,7 @@ _PAGE_HEADERS = {
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-# Swagger UI styles its own elements, hence unsafe-inline for styles alone.
+# Swagger UI sets inline styles, so unsafe-inline is allowed, for styles alone.
 _DOCS_HEADERS = {
     **_NO_REFERRER,
     "Content-Security-Policy": (
@@ -38,40 +39,30 @@ _DOCS_HEADERS = {
 }
 
 
-class _Files(StaticFiles):
-    """Which a browser may keep, and asks about each time."""
-
-    def file_response(self, *args: object, **kwargs: object) -> Response:
-        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
-        response.headers.update({**_NO_REFERRER, "Cache-Control": "no-cache"})
-        return response
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        """The page itself is at / alone."""
-        return await super().get_response("-" if path == "index.html" else path, scope)
-
-
 class Pages:
-    """Endpoints of the page and the documentation."""
+    """Endpoints of the page and the documentation, which anyone may see."""
 
     def __init__(self, app: FastAPI, settings: GatewaySettings) -> None:
-        """The page is told the upload limit: a larger picture need not be sent."""
+        """The page contains the upload limit, so that it can refuse a larger picture without sending it."""
         self._app = app
         index = Template((_STATIC / "page" / "index.html").read_text(encoding="utf-8"))
         self._index = index.substitute(max_upload_bytes=settings.max_upload_bytes).encode()
 
-    def install(self) -> None:
+    def router(self) -> Router:
+        """The endpoints. Mounts the static files on the application: older FastAPI includes no mounts."""
+        router = Router(include_in_schema=False)
         swagger = StaticFiles(directory=str(files("fastapi_swagger") / "resources"))
-        page = _Files(directory=_STATIC / "page")
-        self._app.mount("/docs/swagger", GZipMiddleware(swagger, _LEAST_ZIPPED_BYTES), name="swagger")
-        self._app.mount("/page", GZipMiddleware(page, _LEAST_ZIPPED_BYTES), name="page")
+        for path, folder in (("/docs/swagger", swagger), ("/page", _Files(directory=_STATIC / "page"))):
+            self._app.mount(path, GZipMiddleware(folder, _LEAST_ZIPPED_BYTES))
+            router.add_files(path, needs_key=False)
         for path, endpoint in (
             ("/", self.page),
             ("/docs", self.docs),
             ("/docs/docs.js", self.docs_script),
             ("/openapi.json", self.openapi),
         ):
-            self._app.add_api_route(path, endpoint, methods=["GET"], include_in_schema=False)
+            router.add("GET", path, endpoint, needs_key=False)
+        return router
 
     async def page(self, request: Request) -> Response:
         return conditional(request, self._index, "text/html; charset=utf-8", _PAGE_HEADERS)
@@ -86,10 +77,23 @@ class Pages:
         return conditional(request, msgspec.json.encode(self._app.openapi()))
 
 
+class _Files(StaticFiles):
+    """Files that a browser may cache, but must revalidate each time."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers.update({**_NO_REFERRER, "Cache-Control": "no-cache"})
+        return response
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Hide index.html, a template that is served at / alone."""
+        return await super().get_response("-" if path == "index.html" else path, scope)
+
+
 def conditional(
     request: Request, body: bytes, media_type: str = "application/json", more: dict[str, str] | None = None
 ) -> Response:
-    """The body with an ETag; 304 for a client that has this very body (RFC 9110). more: further headers."""
+    """Answer with the body and its ETag, or 304 if the client has it (RFC 9110). more: further headers."""
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {"ETag": etag, "Cache-Control": "no-cache", **(more or {})}
     if _matches(request.headers.getlist("if-none-match"), etag):
@@ -98,6 +102,6 @@ def conditional(
 
 
 def _matches(given: list[str], etag: str) -> bool:
-    """The weak comparison, which GET and HEAD use."""
+    """Weak comparison, as If-None-Match requires (RFC 9110, 13.1.2)."""
     tags = [tag.strip() for line in given for tag in line.split(",")]
     return "*" in tags or etag in (tag.removeprefix("W/") for tag in tags)

@@ -1,4 +1,4 @@
-"""Requests that wait for their reply, and how many more may. Used from the event loop's thread alone."""
+"""Requests that wait for their replies, and whether one more may. Belongs to the event loop."""
 
 import asyncio
 import math
@@ -16,98 +16,25 @@ from messaging.picture_header import Size, size_of
 _MEMORY_S = 2.0
 _BUSY_MEMORY_S = 5.0
 _STANDSTILL_S = 1.0
-# The first answers of a worker that has just started are slow.
+# Answers before an estimate is made: a worker that has just started is slow at first.
 _ENOUGH = 5.0
-# Of the time that the caller gives: what is admitted to the last of it comes too late at the next hiccup.
+# Of the time that the caller allows: a longer wait would miss the deadline at the slightest delay.
 _SAFE_SHARE = 0.7
-# A worker takes so many at once: a few that wait are answered together, in the time of one.
+# A worker takes this many at once and answers them together, in the time of one.
 _SURE_FROM_PLACE = 32
 
 Decode = Callable[[Message], Reply]
 """Raises ContractError for a message that cannot be the reply."""
 
-# Of each bound, what pictures of a size may take together with those of the larger sizes.
+# What pictures of each size may take of a bound, together with larger ones: small, medium, large.
 _SHARES = (1.0, 0.75, 0.5)
 
 
-class WaitEstimate:
-    """What a place in the queue costs, the lesser of two estimates. Answers count less the older they are.
-
-    A request that came when n were waiting, itself counted, and was answered after t seconds says t / n.
-    After a standstill that says too much: the first answers then waited longest at the lowest places. So many
-    answers in so many seconds that somebody waited say the other; of a standstill, one second counts.
-    Times are in seconds.
-    """
-
-    def __init__(self) -> None:
-        self._waited_s = 0.0
-        self._places = 0.0
-        self._busy_s = 0.0
-        self._answers = 0.0
-        self._updated_at = 0.0
-
-    def answered(self, place: int, waited_s: float, now: float) -> None:
-        """A request that came at this place, counted from 1, has its answer."""
-        since_s = max(0.0, now - self._updated_at) if self._answers else waited_s
-        kept = math.exp(-since_s / _MEMORY_S)
-        self._waited_s = self._waited_s * kept + waited_s
-        self._places = self._places * kept + place
-        busy_s = min(since_s, waited_s, _STANDSTILL_S)
-        kept = math.exp(-busy_s / _BUSY_MEMORY_S)
-        self._busy_s = self._busy_s * kept + busy_s
-        self._answers = self._answers * kept + 1
-        self._updated_at = now
-
-    def wait_s(self, place: int) -> float:
-        """Until one that comes at this place is answered; 0 before enough was learned."""
-        if self._answers < _ENOUGH:
-            return 0.0
-        return place * min(self._waited_s / self._places, self._busy_s / self._answers)
-
-    def is_too_long(self, place: int, timeout_s: float) -> bool:
-        """Whether one that comes at this place will be answered too late. Of the first few nobody knows."""
-        return place > _SURE_FROM_PLACE and self.wait_s(place) > _SAFE_SHARE * timeout_s
-
-    def retry_after_s(self, waiting: int, timeout_s: float) -> int:
-        """Whole seconds until those that wait now are so few that one more would be answered in time."""
-        excess_s = self.wait_s(waiting) - _SAFE_SHARE * timeout_s
-        return max(1, math.ceil(excess_s if excess_s > 0 else self.wait_s(waiting)))
-
-
-class _Waiter(NamedTuple):
-    reply: asyncio.Future[Reply]
-    decode: Decode
-
-
-class _Bound:
-    """On something that requests in flight take. Pictures of a size never have the share of smaller ones."""
-
-    def __init__(self, limit: float, unit: str) -> None:
-        self.unit = unit
-        self._limits = [share * limit for share in _SHARES]
-        self._taken = [0.0 for _ in Size]
-
-    def take(self, size: Size, amount: float) -> None:
-        """A negative amount gives it back."""
-        self._taken[size] += amount
-
-    def taken(self, size: Size) -> float:
-        """By this size and the larger ones, which count up to their share."""
-        larger = 0.0
-        for each in range(Size.LARGE, size, -1):
-            larger = min(larger + self._taken[each], self._limits[each])
-        return larger + self._taken[size]
-
-    def has_room(self, size: Size, amount: float) -> bool:
-        return self.taken(size) + amount <= self._limits[size]
-
-
 class Pending:
-    """A table with bounds on the number of requests, their bytes, and what their pictures cost to decode.
+    """Bounds the number of waiting requests, their bytes, and the cost of decoding their pictures.
 
-    These, and the estimated wait, are the gateway's admission control. Small pictures are not refused because
-    of larger ones: they have a share of each bound to themselves, and their wait is estimated from pictures
-    of their own size.
+    Also refuses requests whose estimated wait is too long. Larger pictures never crowd out smaller ones,
+    which have a share of each bound to themselves and a wait estimated from pictures of their own size.
     """
 
     def __init__(
@@ -130,13 +57,13 @@ class Pending:
         return len(self._waiters)
 
     def waiting(self, cost_ms: float) -> int:
-        """How many requests wait whose pictures are of the same size: small, medium or large."""
+        """How many requests wait with pictures of the same size: small, medium or large."""
         return self._waiting[size_of(cost_ms)]
 
     def admit(self, size_bytes: int, cost_ms: float, timeout_s: float) -> None:
-        """Raises TooManyInFlight if a request of this size would be too much, or answered too late.
+        """Raises TooManyInFlight if the request would exceed a bound, or be answered too late.
 
-        The only one in flight of its kind (small, medium or large) is admitted whatever its size.
+        One is always admitted while no other picture of its size (small, medium or large) is in flight.
         """
         size = size_of(cost_ms)
         waiting, estimate = self._waiting[size], self._estimates[size]
@@ -155,7 +82,7 @@ class Pending:
     def waiter(
         self, correlation_id: str, size_bytes: int, cost_ms: float, decode: Decode
     ) -> Iterator[asyncio.Future[Reply]]:
-        """Register before publishing; the entry is gone when the block ends."""
+        """Register a request for the block, inside which it is to be published."""
         reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiters[correlation_id] = _Waiter(reply, decode)
         size = size_of(cost_ms)
@@ -172,9 +99,9 @@ class Pending:
                 self._estimates[size].answered(place, now - since, now)
 
     def resolve(self, correlation_id: str, message: Message) -> bool:
-        """Hand the reply to whoever waits for it; False if nobody does any more.
+        """Hand the reply to whoever waits for it; False if nobody does.
 
-        Raises ContractError for a message that cannot be the reply: the wait goes on.
+        Raises ContractError for a message that cannot be the reply; the request keeps waiting.
         """
         waiter = self._waiters.get(correlation_id)
         if waiter is None or waiter.reply.done():
@@ -188,17 +115,16 @@ class Pending:
             waiter.reply.set_exception(error)
 
     def publishing(self, correlation_id: str, published: Future[None]) -> None:
-        """The request is on its way to the broker; the future completes when the broker has it."""
+        """published: completes when the broker has the request."""
         self._published[correlation_id] = published
 
     def fail_unpublished(self, reason: str) -> None:
-        """Fail the requests that the broker has not confirmed: it is away."""
+        """Fail the requests that the broker, now away, has not confirmed."""
         for correlation_id, published in self._published.items():
             if not published.done():
                 self.fail(correlation_id, Unavailable(reason))
 
     def fail_all(self, reason: str) -> None:
-        """Nobody is left waiting."""
         for correlation_id in list(self._waiters):
             self.fail(correlation_id, Unavailable(reason))
 
@@ -210,3 +136,75 @@ class Pending:
 
     def _too_many(self, detail: str, size: Size, timeout_s: float) -> TooManyInFlight:
         return TooManyInFlight(detail, self._estimates[size].retry_after_s(self._waiting[size], timeout_s))
+
+
+class _Waiter(NamedTuple):
+    reply: asyncio.Future[Reply]
+    decode: Decode
+
+
+class _Bound:
+    """A bound on what requests in flight take. Larger pictures leave the smaller ones a share of it."""
+
+    def __init__(self, limit: float, unit: str) -> None:
+        self.unit = unit
+        self._limits = [share * limit for share in _SHARES]
+        self._taken = [0.0 for _ in Size]
+
+    def take(self, size: Size, amount: float) -> None:
+        """A negative amount gives back."""
+        self._taken[size] += amount
+
+    def taken(self, size: Size) -> float:
+        """What pictures of this size and larger ones take; the larger ones count up to their share."""
+        larger = 0.0
+        for each in range(Size.LARGE, size, -1):
+            larger = min(larger + self._taken[each], self._limits[each])
+        return larger + self._taken[size]
+
+    def has_room(self, size: Size, amount: float) -> bool:
+        return self.taken(size) + amount <= self._limits[size]
+
+
+class WaitEstimate:
+    """Estimates how long a request will wait, as its place in the queue times the cost of a place.
+
+    The cost is the lesser of two averages, in which recent answers count more. One is the wait per place: a
+    request that was the n-th in the queue and waited t seconds gives t / n. After a standstill it is too
+    high, because the first requests answered then waited longest at the lowest places. The other is the time
+    per answer while requests waited, to which a standstill adds at most a second. Times are in seconds.
+    """
+
+    def __init__(self) -> None:
+        self._waited_s = 0.0
+        self._places = 0.0
+        self._busy_s = 0.0
+        self._answers = 0.0
+        self._updated_at = 0.0
+
+    def answered(self, place: int, waited_s: float, now: float) -> None:
+        """Learn from a request that came at this place, counted from 1, and is now answered."""
+        since_s = max(0.0, now - self._updated_at) if self._answers else waited_s
+        kept = math.exp(-since_s / _MEMORY_S)
+        self._waited_s = self._waited_s * kept + waited_s
+        self._places = self._places * kept + place
+        busy_s = min(since_s, waited_s, _STANDSTILL_S)
+        kept = math.exp(-busy_s / _BUSY_MEMORY_S)
+        self._busy_s = self._busy_s * kept + busy_s
+        self._answers = self._answers * kept + 1
+        self._updated_at = now
+
+    def wait_s(self, place: int) -> float:
+        """How long a request at this place waits for its answer; 0 before enough is known."""
+        if self._answers < _ENOUGH:
+            return 0.0
+        return place * min(self._waited_s / self._places, self._busy_s / self._answers)
+
+    def is_too_long(self, place: int, timeout_s: float) -> bool:
+        """Whether a request at this place would be answered too late. The first few are always admitted."""
+        return place > _SURE_FROM_PLACE and self.wait_s(place) > _SAFE_SHARE * timeout_s
+
+    def retry_after_s(self, waiting: int, timeout_s: float) -> int:
+        """Whole seconds until the queue is short enough for one more to be answered in time."""
+        excess_s = self.wait_s(waiting) - _SAFE_SHARE * timeout_s
+        return max(1, math.ceil(excess_s if excess_s > 0 else self.wait_s(waiting)))

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import openapi, problem
 from gateway.answer import Prediction, prediction, server_timing
 from gateway.asked import (
+    FORM_OVERHEAD_BYTES,
     PARAMETERS,
     Deadline,
     Query,
@@ -23,7 +23,7 @@ from gateway.asked import (
     read_query,
 )
 from gateway.errors import GatewayError, TooManyInFlight
-from gateway.middleware import request_id, traceparent, while_connected
+from gateway.middleware import Router, request_id, while_connected
 from gateway.problem import Problem
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
@@ -54,8 +54,100 @@ class BatchResult(msgspec.Struct, frozen=True):
     timings: BatchTimings
 
 
+class PredictRoutes:
+    """Endpoints that send pictures to the workers and wait for the replies."""
+
+    def __init__(self, requester: Requester, settings: GatewaySettings) -> None:
+        self._requester = requester
+        self._settings = settings
+
+    def router(self) -> Router:
+        router = Router(tags=["predict"])
+        parameters = [*PARAMETERS, openapi.TIMEOUT]
+        router.add(
+            "POST",
+            "/predict",
+            self.predict,
+            summary="Classify a picture",
+            responses=openapi.answers(Prediction, *openapi.OF_A_PICTURE),
+            openapi_extra={"parameters": parameters, **openapi.PICTURE_BODY},
+        )
+        router.add(
+            "POST",
+            "/predict/batch",
+            self.predict_batch,
+            max_body_bytes=self._settings.max_batch_bytes + FORM_OVERHEAD_BYTES,
+            summary="Classify many pictures",
+            responses=openapi.answers(BatchResult, *openapi.OF_A_PICTURE),
+            openapi_extra={"parameters": parameters, **openapi.PICTURES_BODY},
+        )
+        return router
+
+    async def predict(self, request: Request) -> Response:
+        """Send one picture, in the form field `file` or as the body itself (PNG, JPEG or WebP)."""
+        asked, deadline = read_query(request), read_deadline(request, self._settings.reply_timeout_ms)
+        self._requester.admit(0, 0.0, deadline.timeout_s)
+        picture, declared = await read_picture(request)
+        header = self._check(picture, declared)
+        async with while_connected(request):
+            reply = await self._ask(picture, header, asked, deadline)
+        answer = prediction(reply, request_id(request.scope), deadline.passed_ms(), asked.top_k)
+        return Response(
+            msgspec.json.encode(answer),
+            headers={"Server-Timing": server_timing(answer.timings)},
+            media_type="application/json",
+        )
+
+    async def predict_batch(self, request: Request) -> Response:
+        """Send many pictures, each in a form field `file`. Each gets its own prediction or problem."""
+        asked, deadline = read_query(request), read_deadline(request, self._settings.reply_timeout_ms)
+        self._requester.admit(0, 0.0, deadline.timeout_s)
+        uploads = await read_pictures(request, self._settings.max_batch_files)
+        budget, its_id = CallBudget(self._requester, deadline), request_id(request.scope)
+        async with while_connected(request):
+            results = await asyncio.gather(
+                *(self._entry(*one, its_id, asked, deadline, budget) for one in enumerate(uploads))
+            )
+        result = BatchResult(results, its_id, BatchTimings(round(deadline.passed_ms(), 3)))
+        return Response(msgspec.json.encode(result), media_type="application/json")
+
+    async def _entry(
+        self,
+        index: int,
+        upload: Upload,
+        its_id: str,
+        asked: Query,
+        deadline: Deadline,
+        budget: "CallBudget",
+    ) -> BatchEntry:
+        filename = upload.filename[:255]
+        try:
+            header = self._check(upload.content, upload.declared)
+            async with budget.share(len(upload.content), header.cost_ms(asked.mode)):
+                reply = await self._ask(upload.content, header, asked, deadline)
+            found = prediction(reply, its_id, deadline.passed_ms(), asked.top_k)
+        except GatewayError as error:
+            return BatchEntry(index=index, filename=filename, problem=problem.document(error, its_id))
+        return BatchEntry(index=index, filename=filename, prediction=found)
+
+    def _check(self, picture: bytes, declared: str) -> PictureHeader:
+        limits = self._settings
+        return check(picture, declared, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
+
+    async def _ask(self, picture: bytes, header: PictureHeader, asked: Query, deadline: Deadline) -> Reply:
+        return await self._requester.request(
+            picture,
+            cost_ms=header.cost_ms(asked.mode),
+            content_type=header.media_type,
+            model=asked.model,
+            mode=asked.mode,
+            explain=asked.explain,
+            timeout_s=deadline.left_s(),
+        )
+
+
 class CallBudget:
-    """The pictures of one call: where not all may be in flight at once, some wait for the others."""
+    """Lets the pictures of one call wait for each other when not all of them may be in flight at once."""
 
     def __init__(self, requester: Requester, deadline: Deadline) -> None:
         self._requester = requester
@@ -65,7 +157,7 @@ class CallBudget:
 
     @asynccontextmanager
     async def share(self, size_bytes: int, cost_ms: float) -> AsyncIterator[None]:
-        """For one picture, from its request to its reply. Raises GatewayError."""
+        """Hold the place of one picture, from its request to its reply. Raises GatewayError."""
         await self._enter(size_bytes, cost_ms)
         try:
             yield
@@ -73,7 +165,7 @@ class CallBudget:
             await self._leave()
 
     async def _enter(self, size_bytes: int, cost_ms: float) -> None:
-        """Refused for others' pictures, a call is refused; for its own, it waits."""
+        """Wait while the call's own pictures take the room; raise TooManyInFlight if those of others do."""
         async with self._changed:
             while True:
                 try:
@@ -89,100 +181,3 @@ class CallBudget:
         async with self._changed:
             self._in_flight -= 1
             self._changed.notify_all()
-
-
-class PredictRoutes:
-    """Endpoints that ask for pictures and wait for the replies."""
-
-    def __init__(self, requester: Requester, settings: GatewaySettings) -> None:
-        self._requester = requester
-        self._settings = settings
-
-    def router(self) -> APIRouter:
-        routes = APIRouter(tags=["predict"])
-        parameters = [*PARAMETERS, openapi.TIMEOUT]
-        routes.add_api_route(
-            "/predict",
-            self.predict,
-            methods=["POST"],
-            summary="Classify a picture",
-            response_model=None,
-            responses=openapi.answers(Prediction, *openapi.OF_A_PICTURE),
-            openapi_extra={"parameters": parameters, **openapi.PICTURE_BODY},
-        )
-        routes.add_api_route(
-            "/predict/batch",
-            self.predict_batch,
-            methods=["POST"],
-            summary="Classify many pictures",
-            response_model=None,
-            responses=openapi.answers(BatchResult, *openapi.OF_A_PICTURE),
-            openapi_extra={"parameters": parameters, **openapi.PICTURES_BODY},
-        )
-        return routes
-
-    async def predict(self, request: Request) -> Response:
-        """Send one picture, in the form field `file` or as the body itself (PNG, JPEG or WebP)."""
-        asked, deadline = read_query(request), read_deadline(request, self._settings.reply_timeout_ms)
-        self._requester.admit(0, 0.0, deadline.timeout_s)
-        picture, declared = await read_picture(request)
-        header = self._check(picture, declared)
-        async with while_connected(request):
-            reply = await self._ask(request, picture, header, asked, deadline)
-        answer = prediction(reply, request_id(request.scope), deadline.passed_ms(), asked.top_k)
-        return Response(
-            msgspec.json.encode(answer),
-            headers={"Server-Timing": server_timing(answer.timings)},
-            media_type="application/json",
-        )
-
-    async def predict_batch(self, request: Request) -> Response:
-        """Send many pictures, each in a form field `file`. Each gets its own prediction or problem."""
-        asked, deadline = read_query(request), read_deadline(request, self._settings.reply_timeout_ms)
-        self._requester.admit(0, 0.0, deadline.timeout_s)
-        uploads = await read_pictures(request, self._settings.max_batch_files)
-        budget = CallBudget(self._requester, deadline)
-        async with while_connected(request):
-            results = await asyncio.gather(
-                *(self._entry(*one, request, asked, deadline, budget) for one in enumerate(uploads))
-            )
-        timings = BatchTimings(round(deadline.passed_ms(), 3))
-        result = BatchResult(results, request_id(request.scope), timings)
-        return Response(msgspec.json.encode(result), media_type="application/json")
-
-    async def _entry(
-        self,
-        index: int,
-        upload: Upload,
-        request: Request,
-        asked: Query,
-        deadline: Deadline,
-        budget: CallBudget,
-    ) -> BatchEntry:
-        filename, its_request_id = upload.filename[:255], request_id(request.scope)
-        try:
-            header = self._check(upload.content, upload.declared)
-            async with budget.share(len(upload.content), header.cost_ms(asked.mode)):
-                reply = await self._ask(request, upload.content, header, asked, deadline)
-            its = prediction(reply, its_request_id, deadline.passed_ms(), asked.top_k)
-        except GatewayError as error:
-            return BatchEntry(index=index, filename=filename, problem=problem.document(error, its_request_id))
-        return BatchEntry(index=index, filename=filename, prediction=its)
-
-    def _check(self, picture: bytes, declared: str) -> PictureHeader:
-        limits = self._settings
-        return check(picture, declared, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
-
-    async def _ask(
-        self, request: Request, picture: bytes, header: PictureHeader, asked: Query, deadline: Deadline
-    ) -> Reply:
-        return await self._requester.request(
-            picture,
-            cost_ms=header.cost_ms(asked.mode),
-            content_type=header.media_type,
-            model=asked.model,
-            mode=asked.mode,
-            explain=asked.explain,
-            traceparent=traceparent(request.scope),
-            timeout_s=deadline.left_s(),
-        )

@@ -1,8 +1,9 @@
-"""Every error leaves as a problem document (RFC 9457), or in the form of the API that it belongs to."""
+"""Errors as problem documents (RFC 9457), or in the form of the API they belong to."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
+from typing import Any, NamedTuple
 
 import msgspec
 from fastapi import FastAPI
@@ -21,9 +22,6 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 _log = logging.getLogger("mlaas.gateway")
 
-Responder = Callable[[int, str, Mapping[str, str]], Response]
-"""Makes a response of a status, a detail and headers."""
-
 
 class Problem(msgspec.Struct, frozen=True):
     """A problem document (RFC 9457). detail says what is wrong with this request."""
@@ -35,79 +33,87 @@ class Problem(msgspec.Struct, frozen=True):
     request_id: str
 
 
+class ErrorForm(NamedTuple):
+    """How an API below a path of its own presents errors.
+
+    respond makes a response of a status, a detail and headers. describe takes GatewayError classes and
+    returns their OpenAPI responses by status.
+    """
+
+    prefix: str
+    respond: Callable[[int, str, Mapping[str, str]], Response]
+    describe: Callable[..., dict[int | str, dict[str, Any]]]
+
+
+def form_of(path: str, forms: Iterable[ErrorForm]) -> ErrorForm | None:
+    """The form for a path, whether it exists or not; None for problem documents."""
+    return next((form for form in forms if f"{path}/".startswith(form.prefix)), None)
+
+
 def document(error: GatewayError, its_request_id: str) -> Problem:
     return _document(error.kind, error.title, error.status, detail(error), its_request_id)
 
 
 def detail(error: GatewayError) -> str:
-    """A 5xx that is our own fault says no more than its title."""
+    """What the client is told. A 500 reveals only its title."""
     said = error.title if error.status == 500 else str(error)
     return said if error.index is None else f"picture {error.index}: {said}"
 
 
-def respond(error: GatewayError, its_request_id: str) -> Response:
-    return _response(document(error, its_request_id), _headers(error))
-
-
 class Problems:
-    """others: prefixes of paths whose errors have a form of their own."""
+    """The application's error handlers. forms: those of APIs that have their own."""
 
-    def __init__(self, others: Mapping[str, Responder]) -> None:
-        self._others = others
-
-    def answer(self, scope: Scope, error: GatewayError) -> Response:
-        if error.status >= 500:
-            _log.warning("request %s: %s: %s", request_id(scope), error.title, error)
-        its_own = self._other(scope)
-        if its_own is not None:
-            return its_own(error.status, detail(error), _headers(error))
-        return respond(error, request_id(scope))
-
-    def answer_http(self, scope: Scope, error: HTTPException) -> Response:
-        """What the framework itself refuses: an unknown path, or a wrong method."""
-        status, headers = error.status_code, dict(error.headers or {})
-        said = error.detail if status < 500 else ""
-        path = scope["path"].rstrip("/")
-        if status == 404 and path != scope["path"] and allowed(scope["app"].routes, {**scope, "path": path}):
-            said = f"{scope['path']} does not exist; use {path}, without a slash at its end"
-        if status == 405:
-            headers["Allow"] = ", ".join(allowed(scope["app"].routes, scope))
-            if scope["method"] == "OPTIONS":
-                return Response(None, 204, {"Allow": headers["Allow"]})
-            said = f"method {scope['method']} is not allowed here; allowed: {headers['Allow']}"
-        its_own = self._other(scope)
-        if its_own is not None:
-            return its_own(status, said, headers)
-        title = HTTPStatus(status).phrase
-        return _response(_document(f"http-{status}", title, status, said, request_id(scope)), headers)
+    def __init__(self, forms: Sequence[ErrorForm]) -> None:
+        self._forms = forms
 
     def install(self, app: FastAPI) -> None:
         app.add_exception_handler(GatewayError, self._on_gateway_error)
         app.add_exception_handler(ClientDisconnect, self._on_client_gone)
         app.add_exception_handler(HTTPException, self._on_http_exception)
 
+    def answer(self, scope: Scope, error: GatewayError) -> Response:
+        if error.status >= 500:
+            _log.warning("request %s: %s: %s", request_id(scope), error.title, error)
+        # After 408 and 413 the rest of the body is not read.
+        closing = {"Connection": "close"} if error.status in (408, 413) else {}
+        headers = {**error.headers, **closing}
+        form = form_of(scope["path"], self._forms)
+        if form is not None:
+            return form.respond(error.status, detail(error), headers)
+        return _response(document(error, request_id(scope)), headers)
+
     async def _on_gateway_error(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, GatewayError)
         return self.answer(request.scope, error)
 
     async def _on_client_gone(self, request: Request, _: Exception) -> Response:
-        return self.answer(
-            request.scope, ClientGone("the client closed the connection while sending the body")
-        )
+        gone = ClientGone("the client closed the connection while sending the body")
+        return self.answer(request.scope, gone)
 
     async def _on_http_exception(self, request: Request, error: Exception) -> Response:
+        """Answer what the framework itself refuses: an unknown path, or a wrong method."""
         assert isinstance(error, HTTPException)
-        return self.answer_http(request.scope, error)
-
-    def _other(self, scope: Scope) -> Responder | None:
-        path = scope["path"] + "/"
-        return next((its_own for start, its_own in self._others.items() if path.startswith(start)), None)
+        scope, status, headers = request.scope, error.status_code, dict(error.headers or {})
+        said = error.detail if status < 500 else ""
+        path, routes = scope["path"].rstrip("/"), scope["app"].routes
+        if status == 404 and path != scope["path"] and allowed(routes, {**scope, "path": path}):
+            said = f"{scope['path']} does not exist; use {path}, without a trailing slash"
+        if status == 405:
+            headers["Allow"] = ", ".join(allowed(routes, scope))
+            if scope["method"] == "OPTIONS":
+                return Response(None, 204, {"Allow": headers["Allow"]})
+            said = f"method {scope['method']} is not allowed here; allowed: {headers['Allow']}"
+        form = form_of(scope["path"], self._forms)
+        if form is not None:
+            return form.respond(status, said, headers)
+        title = HTTPStatus(status).phrase
+        return _response(_document(f"http-{status}", title, status, said, request_id(scope)), headers)
 
 
 def allowed(routes: Iterable[BaseRoute], scope: Scope) -> Sequence[str]:
     """The methods of all routes with the request's path, with HEAD and OPTIONS; none for an unknown path.
 
-    Starlette's own 405 names the methods of the first route that has the path.
+    Starlette's own 405 names only the methods of the first route that has the path.
     """
     routes = list(routes)
     found = [method for method in _METHODS if any(_has(route, method, scope) for route in routes)]
@@ -121,12 +127,6 @@ def _has(route: BaseRoute, method: str, scope: Scope) -> bool:
         return False
     asked = {"type": "http", "method": method, "path": scope["path"], "root_path": "", "headers": []}
     return route.matches(asked)[0] is Match.FULL
-
-
-def _headers(error: GatewayError) -> dict[str, str]:
-    """After 408 and 413 the rest of the body is not read."""
-    closing = {"Connection": "close"} if error.status in (408, 413) else {}
-    return {**error.headers, **closing}
 
 
 def _document(kind: str, title: str, status: int, said: str, its_request_id: str) -> Problem:

@@ -1,4 +1,4 @@
-"""Request and reply over a broker: publish, then wait for the reply with the same correlation id."""
+"""Request and reply over a broker: publish a picture, then wait for the reply with its correlation id."""
 
 import asyncio
 import logging
@@ -12,6 +12,7 @@ from typing import TypedDict, TypeVarTuple, Unpack
 
 from gateway.errors import GatewayError, ReplyTimeout, TooLarge, TooManyInFlight, Unavailable
 from gateway.metrics import GatewayMetrics
+from gateway.middleware import traceparent
 from gateway.pending import Pending
 from gateway.presence import Catalogue, Liveness, Pinging
 from gateway.settings import GatewaySettings
@@ -31,25 +32,222 @@ from messaging.settings import TopicSettings
 
 _log = logging.getLogger("mlaas.gateway")
 
-_GATHER_S = 0.005
-
+# With so many requests before it, a few milliseconds more make no difference to a request.
+_GATHERED_FROM = 8
+# Hashing more than this takes 0.2 ms, which would hold up other requests.
+_LARGE_BYTES = 131_072
+_SHUTTING_DOWN = "the gateway is shutting down"
 
 _MOST_AT_ONCE = 500
 _RETRY_S = 0.25
-
+_CANCEL_TOGETHER_S = 0.005
 
 Arguments = TypeVarTuple("Arguments")
 
-# So many wait for a model before it that some milliseconds more do not matter.
-_GATHERED_FROM = 8
 
-# Hashing takes 0.2 ms from here on: other requests must not wait for it.
-_LARGE_BYTES = 131_072
+class PictureFields(TypedDict, total=False):
+    """The fields of a Request that describe its picture and what to do with it."""
 
-_SHUTTING_DOWN = "the gateway is shutting down"
+    content_type: str
+    model: str
+    mode: Mode
+    explain: Explain
+
+
+class Requester:
+    """Sends pictures to the workers and hands back their replies.
+
+    There is one per process. Its methods belong to the event loop in which start() ran.
+    """
+
+    def __init__(self, broker: Broker, topics: TopicSettings, settings: GatewaySettings) -> None:
+        self.metrics = GatewayMetrics()
+        self.catalogue = Catalogue()
+        self._broker = broker
+        self._requests_topic = topics.requests
+        self._settings = settings
+        self._ours = f"{uuid.uuid4().hex}."
+        self._correlation_ids = map(f"{self._ours}{{}}".format, count())
+        self._pending = Pending(
+            settings.max_in_flight, settings.max_in_flight_bytes, settings.max_in_flight_cost_ms
+        )
+        self.metrics.in_flight.set_function(lambda: len(self._pending))
+        self.metrics.ready.set_function(lambda: self.why_not_ready() is None)
+        self._liveness = Liveness(worker_silence_s=settings.worker_silence_ms / 1000)
+        self._pinging = Pinging(self.ping, self._liveness, self.catalogue, settings)
+        self._cancellations = Cancellations(broker, topics.cancellations)
+        self._address = ""
+        self._leaving = self._closing = False
+        self._listener = ReplyListener(
+            broker,
+            topics.replies,
+            settings.instance_id or uuid.uuid4().hex,
+            settings.worker_silence_ms / 1000,
+            on_open=lambda address: self._hand_over(self._opened, address),
+            on_replies=lambda messages: self._hand_over(self._resolve, messages),
+            on_lost=lambda reason: self._hand_over(self._lost, reason),
+        )
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._listener.start()
+        self._pings = asyncio.create_task(self._pinging.run())
+
+    def leave(self) -> None:
+        """Stop being ready, so that no new clients are sent here. Requests are still answered."""
+        self._leaving = True
+
+    async def drain(self) -> None:
+        """Refuse new requests, and answer every waiting one: with its reply, or with an error in the end.
+
+        Replies have drain_timeout_ms to arrive.
+        """
+        self._leaving = self._closing = True
+        self._pings.cancel()
+        end = time.monotonic() + self._settings.drain_timeout_ms / 1000
+        while len(self._pending) and self.alive and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        self._pending.fail_all(_SHUTTING_DOWN)
+
+    async def close(self) -> None:
+        await self.drain()
+        await asyncio.to_thread(self._listener.stop)
+        await asyncio.to_thread(self._broker.close)
+
+    @property
+    def alive(self) -> bool:
+        """Whether replies are still read."""
+        return self._listener.alive
+
+    @property
+    def failure(self) -> Exception | None:
+        """What ended the reading of replies. Only a restart of the process helps."""
+        return self._listener.failure
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the process is about to end."""
+        return self._leaving
+
+    def why_not_ready(self) -> str | None:
+        """None when ready."""
+        return _SHUTTING_DOWN if self._leaving else self._liveness.why_not_ready(time.monotonic())
+
+    def admit(self, size: int, cost_ms: float, timeout_s: float) -> None:
+        """Raises Unavailable, or TooManyInFlight without room for a picture of this size and cost."""
+        reason = _SHUTTING_DOWN if self._closing else self._liveness.why_not_ready(time.monotonic())
+        if reason is not None:
+            raise Unavailable(reason)
+        self._pending.admit(size, cost_ms, timeout_s)
+
+    async def request(
+        self, picture: bytes, *, cost_ms: float, timeout_s: float, **fields: Unpack[PictureFields]
+    ) -> Reply:
+        """Return the reply within timeout_s. Raises GatewayError.
+
+        cost_ms: what decoding costs, by the picture's header. If the caller is cancelled, the workers are
+        told to skip the picture.
+        """
+        self.admit(len(picture), cost_ms, timeout_s)
+        return await self._ask(picture, cost_ms, timeout_s, **fields)
+
+    async def ping(self) -> None:
+        """Hear from a worker that it is alive, and which models it serves. Raises GatewayError."""
+        reply = await self._ask(b"", 0.0, self._settings.worker_silence_ms / 1000, content_type=PING)
+        self.catalogue.heard(reply.models, time.monotonic())
+
+    def cancel(self, correlation_ids: Iterable[str]) -> None:
+        """Tell the workers to skip those of these requests that they have not begun."""
+        for correlation_id in correlation_ids:
+            self._cancellations.add(correlation_id)
+
+    async def _ask(
+        self, body: bytes, cost_ms: float, timeout_s: float, **fields: Unpack[PictureFields]
+    ) -> Reply:
+        """Register, publish, wait under one deadline, remove: in this order."""
+        request = Request(
+            body=body,
+            correlation_id=next(self._correlation_ids),
+            reply_to=self._address,
+            deadline_ms=int((time.time() + timeout_s) * 1000),
+            traceparent=traceparent(),
+            **fields,
+        )
+        sha256 = ""  # set before the request is published, and so before there is a reply to decode
+
+        def decode(message: Message) -> Reply:
+            if request.is_ping:
+                return codec.decode_pong(message)
+            return codec.decode_prediction(message, sha256)
+
+        with self._pending.waiter(request.correlation_id, len(body), cost_ms, decode) as reply:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    sha256 = await _sha256_of(body)
+                    self._publish(request, gather=self._pending.waiting(cost_ms) > _GATHERED_FROM)
+                    return await reply
+            except TimeoutError as error:
+                raise ReplyTimeout(f"no answer within {timeout_s:.2g} s") from error
+            except asyncio.CancelledError:
+                self.metrics.cancelled.inc()
+                self._cancellations.add(request.correlation_id)
+                raise
+
+    def _publish(self, request: Request, *, gather: bool) -> None:
+        def report(published: Future[None]) -> None:
+            error = published.exception()
+            if error is not None:
+                self._hand_over(self._pending.fail, request.correlation_id, as_gateway_error(error))
+
+        try:
+            message = codec.encode_request(request)
+            published = self._broker.publish(self._requests_topic, message, gather=gather)
+            self._pending.publishing(request.correlation_id, published)
+            published.add_done_callback(report)
+        except BrokerError as error:
+            raise as_gateway_error(error) from error
+
+    def _opened(self, address: str) -> None:
+        self._address = address
+        self._liveness.opened()
+        self._pinging.opened()
+
+    def _lost(self, reason: str) -> None:
+        self._liveness.lost(reason)
+        self._pending.fail_unpublished(reason)
+
+    def _resolve(self, messages: Sequence[Message]) -> None:
+        """Ignore replies to other gateways' requests, which may share the partition."""
+        unusable: list[ContractError] = []
+        for message in messages:
+            correlation_id = codec.correlation_id(message)
+            if not correlation_id.startswith(self._ours):
+                continue
+            try:
+                resolved = self._pending.resolve(correlation_id, message)
+            except ContractError as error:
+                unusable.append(error)
+            else:
+                self._liveness.heard(time.monotonic())
+                if not resolved:
+                    self.metrics.replies_dropped.labels("late").inc()
+        if unusable:
+            self.metrics.replies_dropped.labels("unusable").inc(len(unusable))
+            _log.warning("dropped %d unusable replies, the first: %s", len(unusable), unusable[0])
+
+    def _hand_over(self, function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
+        """Call from another thread; the function runs in the event loop."""
+        self._loop.call_soon_threadsafe(function, *arguments)
+
+
+async def _sha256_of(picture: bytes) -> str:
+    if len(picture) > _LARGE_BYTES:
+        return await asyncio.to_thread(sha256_of, picture)
+    return sha256_of(picture)
 
 
 def as_gateway_error(error: BaseException) -> GatewayError:
+    """The error to answer with when publishing fails."""
     if isinstance(error, MessageTooLarge):
         return TooLarge(str(error))
     if isinstance(error, QueueFull):
@@ -57,35 +255,11 @@ def as_gateway_error(error: BaseException) -> GatewayError:
     return Unavailable(str(error))
 
 
-class Cancellations:
-    """Belongs to the event loop's thread. A cancellation that cannot be sent only costs needless work."""
-
-    def __init__(self, broker: Broker, topic: str) -> None:
-        self._broker = broker
-        self._address = feed(topic)
-        self._waiting: list[str] = []
-
-    def add(self, correlation_id: str) -> None:
-        """Send it together with others, within a few milliseconds."""
-        if not self._waiting:
-            asyncio.get_running_loop().call_later(_GATHER_S, self._send)
-        self._waiting.append(correlation_id)
-
-    def _send(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), MAX_CANCELLED):
-            message = codec.encode_cancellation(waiting[start : start + MAX_CANCELLED])
-            try:
-                self._broker.publish(self._address, message)
-            except BrokerError as error:
-                _log.debug("cancellations: %s", error)
-
-
 class ReplyListener:
-    """Opens the inbox, as often as it takes, and hands on what arrives. Calls back from its own thread.
+    """A thread that opens the inbox, retrying until it can, and passes on what arrives.
 
-    An inbox that is silent for silence_s is renewed: somebody may have answered. One that cannot be read by
-    this process any more, or an exception that nobody foresaw, ends the listener.
+    Calls back from that thread. Renews an inbox that is silent for silence_s, in case replies are missed.
+    Ends when this process can no longer read the inbox (ClientBroken), or at an unexpected exception.
     """
 
     def __init__(
@@ -111,14 +285,14 @@ class ReplyListener:
         self._address = ""
         self._heard_at = 0.0
         self.failure: Exception | None = None
-        """What ended it."""
+        """What ended the thread."""
         self._thread = threading.Thread(target=self._run, name="reply-listener", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Blocks until the inbox is closed."""
+        """Block until the inbox is closed."""
         self._stopping.set()
         self._thread.join()
 
@@ -128,21 +302,19 @@ class ReplyListener:
 
     def _run(self) -> None:
         try:
-            self._read()
+            inbox = self._open()
+            if inbox is None:
+                return
+            try:
+                while not self._stopping.is_set():
+                    self._listen(inbox)
+            finally:
+                inbox.close()
         except Exception as error:
             self.failure = error
 
-    def _read(self) -> None:
-        inbox = self._open()
-        if inbox is None:
-            return
-        try:
-            while not self._stopping.is_set():
-                self._listen(inbox)
-        finally:
-            inbox.close()
-
     def _open(self) -> Inbox | None:
+        """None if it was stopped before."""
         while not self._stopping.is_set():
             try:
                 inbox = self._broker.open_inbox(self._topic, self._instance_id)
@@ -182,193 +354,27 @@ class ReplyListener:
             self._on_open(inbox.address)
 
 
-class Asked(TypedDict, total=False):
-    """What a Request says of its picture."""
+class Cancellations:
+    """Sends cancellations a few milliseconds later, many at once. Belongs to the event loop.
 
-    content_type: str
-    model: str
-    mode: Mode
-    explain: Explain
-    traceparent: str
+    One that cannot be sent only costs a worker needless work.
+    """
 
-
-class Requester:
-    """One per process. Its methods belong to the event loop that start() ran in."""
-
-    def __init__(self, broker: Broker, topics: TopicSettings, settings: GatewaySettings) -> None:
-        self.metrics = GatewayMetrics()
-        self.catalogue = Catalogue()
+    def __init__(self, broker: Broker, topic: str) -> None:
         self._broker = broker
-        self._requests_topic = topics.requests
-        self._settings = settings
-        self._ours = f"{uuid.uuid4().hex}."
-        self._correlation_ids = map(f"{self._ours}{{}}".format, count())
-        self._pending = Pending(
-            settings.max_in_flight, settings.max_in_flight_bytes, settings.max_in_flight_cost_ms
-        )
-        self.metrics.in_flight.set_function(lambda: len(self._pending))
-        self.metrics.ready.set_function(lambda: self.why_not_ready() is None)
-        self._liveness = Liveness(worker_silence_s=settings.worker_silence_ms / 1000)
-        self._pinging = Pinging(self.ping, self._liveness, self.catalogue, settings)
-        self._cancellations = Cancellations(broker, topics.cancellations)
-        self._address = ""
-        self._leaving = self._closing = False
-        self._listener = ReplyListener(
-            broker,
-            topics.replies,
-            settings.instance_id or uuid.uuid4().hex,
-            settings.worker_silence_ms / 1000,
-            on_open=lambda address: self._hand_over(self._opened, address),
-            on_replies=lambda messages: self._hand_over(self._resolve, messages),
-            on_lost=lambda reason: self._hand_over(self._lost, reason),
-        )
+        self._address = feed(topic)
+        self._waiting: list[str] = []
 
-    async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._listener.start()
-        self._pings = asyncio.create_task(self._pinging.run())
+    def add(self, correlation_id: str) -> None:
+        if not self._waiting:
+            asyncio.get_running_loop().call_later(_CANCEL_TOGETHER_S, self._send)
+        self._waiting.append(correlation_id)
 
-    def leave(self) -> None:
-        """Not ready any more, so that nobody new is sent here; who comes all the same is answered."""
-        self._leaving = True
-
-    async def drain(self) -> None:
-        """Take nothing new, and complete every waiter: with its reply, or an error after drain_timeout_ms."""
-        self._leaving = self._closing = True
-        self._pings.cancel()
-        end = time.monotonic() + self._settings.drain_timeout_ms / 1000
-        while len(self._pending) and self.alive and time.monotonic() < end:
-            await asyncio.sleep(0.02)
-        self._pending.fail_all(_SHUTTING_DOWN)
-
-    async def close(self) -> None:
-        await self.drain()
-        await asyncio.to_thread(self._listener.stop)
-        await asyncio.to_thread(self._broker.close)
-
-    @property
-    def alive(self) -> bool:
-        """False when no reply is read any more."""
-        return self._listener.alive
-
-    @property
-    def failure(self) -> Exception | None:
-        """What ended the reading of replies: the process can only be mended by a restart."""
-        return self._listener.failure
-
-    @property
-    def leaving(self) -> bool:
-        """True from the moment that the process was told to end."""
-        return self._leaving
-
-    def why_not_ready(self) -> str | None:
-        return _SHUTTING_DOWN if self._leaving else self._liveness.why_not_ready(time.monotonic())
-
-    def admit(self, size: int, cost_ms: float, timeout_s: float) -> None:
-        """Raises Unavailable or TooManyInFlight if there is no room for a picture of this size and cost."""
-        reason = _SHUTTING_DOWN if self._closing else self._liveness.why_not_ready(time.monotonic())
-        if reason is not None:
-            raise Unavailable(reason)
-        self._pending.admit(size, cost_ms, timeout_s)
-
-    async def request(
-        self, picture: bytes, *, cost_ms: float, timeout_s: float, **asked: Unpack[Asked]
-    ) -> Reply:
-        """Raises GatewayError. Publishing is bounded: the answer or an error comes within timeout_s.
-
-        cost_ms is what the picture's header declares. If the caller is cancelled, the workers are told that
-        nobody waits any more.
-        """
-        self.admit(len(picture), cost_ms, timeout_s)
-        return await self._ask(picture, cost_ms, timeout_s, **asked)
-
-    def cancel(self, correlation_ids: Iterable[str]) -> None:
-        """Nobody waits for these any more; workers skip what they have not begun."""
-        for correlation_id in correlation_ids:
-            self._cancellations.add(correlation_id)
-
-    async def _ask(self, body: bytes, cost_ms: float, timeout_s: float, **asked: Unpack[Asked]) -> Reply:
-        """Register, publish, wait under one deadline, remove: in this order."""
-        request = Request(
-            body=body,
-            correlation_id=next(self._correlation_ids),
-            reply_to=self._address,
-            deadline_ms=int((time.time() + timeout_s) * 1000),
-            **asked,
-        )
-        sha256 = ""  # known before the request is published, and so before there is a reply
-
-        def decode(message: Message) -> Reply:
-            if request.is_ping:
-                return codec.decode_pong(message)
-            return codec.decode_prediction(message, sha256)
-
-        with self._pending.waiter(request.correlation_id, len(body), cost_ms, decode) as reply:
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for start in range(0, len(waiting), MAX_CANCELLED):
+            message = codec.encode_cancellation(waiting[start : start + MAX_CANCELLED])
             try:
-                async with asyncio.timeout(timeout_s):
-                    sha256 = await _sha256_of(body)
-                    self._publish(request, gather=self._pending.waiting(cost_ms) > _GATHERED_FROM)
-                    return await reply
-            except TimeoutError as error:
-                raise ReplyTimeout(f"no answer within {timeout_s:.2g} s") from error
-            except asyncio.CancelledError:
-                self.metrics.cancelled.inc()
-                self._cancellations.add(request.correlation_id)
-                raise
-
-    def _publish(self, request: Request, *, gather: bool) -> None:
-        def report(published: Future[None]) -> None:
-            error = published.exception()
-            if error is not None:
-                self._hand_over(self._pending.fail, request.correlation_id, as_gateway_error(error))
-
-        try:
-            message = codec.encode_request(request)
-            published = self._broker.publish(self._requests_topic, message, gather=gather)
-            self._pending.publishing(request.correlation_id, published)
-            published.add_done_callback(report)
-        except BrokerError as error:
-            raise as_gateway_error(error) from error
-
-    async def ping(self) -> None:
-        """Hear from a worker that it is there, and which models it serves. Raises GatewayError."""
-        reply = await self._ask(b"", 0.0, self._settings.worker_silence_ms / 1000, content_type=PING)
-        self.catalogue.heard(reply.models, time.monotonic())
-
-    def _opened(self, address: str) -> None:
-        self._address = address
-        self._liveness.opened()
-        self._pinging.opened()
-
-    def _lost(self, reason: str) -> None:
-        self._liveness.lost(reason)
-        self._pending.fail_unpublished(reason)
-
-    def _resolve(self, messages: Sequence[Message]) -> None:
-        """Other gateways may read the same partition: replies to their requests are ignored."""
-        unusable: list[ContractError] = []
-        for message in messages:
-            correlation_id = codec.correlation_id(message)
-            if not correlation_id.startswith(self._ours):
-                continue
-            try:
-                resolved = self._pending.resolve(correlation_id, message)
-            except ContractError as error:
-                unusable.append(error)
-            else:
-                self._liveness.heard(time.monotonic())
-                if not resolved:
-                    self.metrics.replies_dropped.labels("late").inc()
-        if unusable:
-            self.metrics.replies_dropped.labels("unusable").inc(len(unusable))
-            _log.warning("dropped %d replies that cannot be used, the first: %s", len(unusable), unusable[0])
-
-    def _hand_over(self, function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
-        """From another thread to the event loop."""
-        self._loop.call_soon_threadsafe(function, *arguments)
-
-
-async def _sha256_of(picture: bytes) -> str:
-    if len(picture) > _LARGE_BYTES:
-        return await asyncio.to_thread(sha256_of, picture)
-    return sha256_of(picture)
+                self._broker.publish(self._address, message)
+            except BrokerError as error:
+                _log.debug("cancellations: %s", error)

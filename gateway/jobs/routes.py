@@ -4,13 +4,13 @@ import asyncio
 import re
 
 import msgspec
-from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway import errors, openapi
 from gateway.asked import (
     ACCEPTED,
+    FORM_PART_BYTES,
     PARAMETERS,
     check_names,
     parameter,
@@ -23,7 +23,7 @@ from gateway.jobs import rendering
 from gateway.jobs.rendering import JobDocument
 from gateway.jobs.service import Jobs
 from gateway.jobs.submitting import Submission, digests, fingerprint, judge
-from gateway.middleware import owner_of, request_id, traceparent, while_connected
+from gateway.middleware import Router, owner_of, request_id, while_connected
 
 _KEY = re.compile(r"[!-~]{1,255}")
 _WAIT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s)")
@@ -121,46 +121,45 @@ class JobRoutes:
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
-    def router(self) -> APIRouter:
-        routes = APIRouter(tags=["jobs"])
-        routes.add_api_route(
+    def router(self) -> Router:
+        router = Router(tags=["jobs"])
+        settings = self._jobs.settings
+        router.add(
+            "POST",
             "/jobs",
             self.submit,
-            methods=["POST"],
+            max_body_bytes=settings.max_bytes + settings.max_pictures * FORM_PART_BYTES,
             summary="Classify pictures later",
             status_code=202,
-            response_model=None,
             responses=_SUBMIT_ANSWERS,
             openapi_extra=_SUBMIT,
         )
-        routes.add_api_route(
+        router.add(
+            "GET",
             "/jobs/{id}",
             self.get,
-            methods=["GET"],
             summary="Get the job and its results",
-            response_model=None,
             responses=_JOB_ANSWERS,
             openapi_extra={"parameters": [_ID_PARAMETER, _WAIT_PARAMETER]},
         )
-        routes.add_api_route(
+        router.add(
+            "DELETE",
             "/jobs/{id}",
             self.cancel,
-            methods=["DELETE"],
             summary="Cancel the job",
-            response_model=None,
             responses=_CANCEL_ANSWERS,
             openapi_extra={"parameters": [_ID_PARAMETER]},
         )
-        routes.add_api_route(
+        router.add(
+            "GET",
             "/jobs/{id}/events",
             self.stream_events,
-            methods=["GET"],
             summary="Get results as they come",
             response_class=StreamingResponse,
             responses=_EVENTS_ANSWERS,
             openapi_extra={"parameters": [_ID_PARAMETER, _LAST_EVENT_ID]},
         )
-        return routes
+        return router
 
     async def submit(self, request: Request) -> Response:
         """Send one or many pictures in form fields `file`, or one as the body itself.
@@ -217,7 +216,6 @@ class JobRoutes:
             key=key,
             fingerprint=fingerprint(uploads, their_digests, asked) if key else "",
             request_id=request_id(request.scope),
-            traceparent=traceparent(request.scope),
         )
 
 

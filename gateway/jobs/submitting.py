@@ -14,6 +14,7 @@ from gateway.errors import GatewayError, KeyReused, ReplyTimeout, TooLarge, TooM
 from gateway.jobs import rendering
 from gateway.jobs.job import Asked, Job, Result, correlation_id
 from gateway.jobs.store import Calls, Creation, Limits, Store
+from gateway.middleware import traceparent
 from gateway.request_reply import Requester, as_gateway_error
 from gateway.settings import JobSettings
 from messaging import codec
@@ -44,7 +45,6 @@ class Submission(NamedTuple):
     key: str
     fingerprint: str
     request_id: str
-    traceparent: str
 
 
 class Taken(NamedTuple):
@@ -151,7 +151,7 @@ class Submitting:
                     model=asked.model,
                     mode=asked.mode,
                     explain=asked.explain,
-                    traceparent=submission.traceparent,
+                    traceparent=traceparent(),
                 )
             )
             for index, picture in enumerate(submission.pictures)

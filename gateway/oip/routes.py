@@ -7,28 +7,26 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import msgspec
-from fastapi import APIRouter
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import errors, openapi
 from gateway.answer import grey_png, raise_failure
-from gateway.asked import Deadline, check, read_deadline
+from gateway.asked import FORM_OVERHEAD_BYTES, Deadline, check, read_deadline
 from gateway.errors import GatewayError, Unavailable, UnknownModel
-from gateway.middleware import traceparent, while_connected
+from gateway.middleware import Router, while_connected
 from gateway.models import known_models
 from gateway.oip.request import INPUT, Asked, Limits, read
 from gateway.oip.response import HEADER_LENGTH, InferenceResponse, respond
 from gateway.oip.tensors import SIDE
 from gateway.predict import CallBudget
 from gateway.presence import no_such_model
+from gateway.problem import ErrorForm
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from messaging.contract import Reply, ServedModel
 from messaging.picture_header import PictureHeader
-
-PREFIX = "/v2/"
 
 # Parsing more than this takes long enough to hold up other requests.
 _LONG_BYTES = 100_000
@@ -192,6 +190,9 @@ def _example(kind: type[GatewayError]) -> Error:
     return Error(details[kind])
 
 
+ERRORS = ErrorForm("/v2/", respond_error, problems)
+
+
 class InferenceRoutes:
     """The protocol's endpoints."""
 
@@ -201,32 +202,24 @@ class InferenceRoutes:
         self._settings = settings
         self._version = version
 
-    def router(self) -> APIRouter:
-        routes = APIRouter(tags=["open inference protocol"])
-
-        def add(path: str, endpoint: Any, summary: str, responses: openapi.Responses, **more: Any) -> None:
-            method = "POST" if path.endswith("/infer") else "GET"
-            routes.add_api_route(
-                path,
-                endpoint,
-                methods=[method],
-                summary=summary,
-                response_model=None,
-                responses=responses,
-                **more,
-            )
-
-        add("/v2", self.server, "Describe the server", {200: openapi.answer(Server)})
-        add("/v2/", self.server, "Describe the server", {}, include_in_schema=False)
+    def router(self) -> Router:
+        router = Router(tags=["open inference protocol"])
+        router.add(
+            "GET", "/v2", self.server, summary="Describe the server", responses={200: openapi.answer(Server)}
+        )
+        router.add("GET", "/v2/", self.server, include_in_schema=False)
         for path, endpoint, kind, summary in (
             ("/v2/health/live", self.live, Live, "Is the process alive?"),
             ("/v2/health/ready", self.ready, Ready, "Would pictures be answered?"),
         ):
-            add(
+            router.add(
+                "GET",
                 path,
                 endpoint,
-                summary,
-                {200: openapi.answer(kind), 503: openapi.answer(kind, "The reason why not")},
+                needs_key=False,
+                is_counted=False,
+                summary=summary,
+                responses={200: openapi.answer(kind), 503: openapi.answer(kind, "The reason why not")},
             )
         of_inference = {200: openapi.answer(InferenceResponse), **problems(*_OF_PICTURES, *_OF_MODELS)}
         of_inference[200]["content"]["application/octet-stream"] = _BINARY
@@ -234,30 +227,34 @@ class InferenceRoutes:
             ("", "a model", [_NAME]),
             ("/versions/{version}", "a version of a model", [_NAME, _VERSION]),
         ):
-            named = {"openapi_extra": {"parameters": parameters}}
-            add(
+            named = {"parameters": parameters}
+            router.add(
+                "GET",
                 "/v2/models/{name}" + middle,
                 self.model,
-                f"Describe {of_which}",
-                {200: openapi.answer(ModelMetadata), **problems(*_OF_MODELS)},
-                **named,
+                summary=f"Describe {of_which}",
+                responses={200: openapi.answer(ModelMetadata), **problems(*_OF_MODELS)},
+                openapi_extra=named,
             )
-            add(
+            router.add(
+                "GET",
                 "/v2/models/{name}" + middle + "/ready",
                 self.model_ready,
-                f"Would {of_which} answer?",
-                {200: openapi.answer(ModelReady), **problems(*_OF_MODELS)},
-                **named,
+                summary=f"Would {of_which} answer?",
+                responses={200: openapi.answer(ModelReady), **problems(*_OF_MODELS)},
+                openapi_extra=named,
             )
             inferring = {"parameters": [*parameters, _LENGTH, openapi.TIMEOUT], "requestBody": _REQUEST_BODY}
-            add(
+            router.add(
+                "POST",
                 "/v2/models/{name}" + middle + "/infer",
                 self.infer,
-                f"Classify pictures by {of_which}",
-                of_inference,
+                max_body_bytes=self._settings.max_batch_bytes + FORM_OVERHEAD_BYTES,
+                summary=f"Classify pictures by {of_which}",
+                responses=of_inference,
                 openapi_extra=inferring,
             )
-        return routes
+        return router
 
     async def server(self) -> Response:
         """Name, version and the protocol's extensions that it supports."""
@@ -338,7 +335,6 @@ class _Inference:
         self._requester = requester
         self._settings = settings
         self._model = str(request.path_params["name"])
-        self._traceparent = traceparent(request.scope)
         self._asked = asked
         self._deadline = deadline
         self._budget = CallBudget(requester, deadline)
@@ -377,7 +373,6 @@ class _Inference:
                 content_type=header.media_type,
                 model=self._model,
                 mode=self._asked.mode,
-                traceparent=self._traceparent,
                 timeout_s=self._deadline.left_s(),
             )
         if reply.error is not None:

@@ -105,7 +105,8 @@ async def test_probes_metrics_and_the_documentation_are_open(keys: str, path: st
     "path",
     [
         "/models", "/models/fashion-mnist", "/predict", "/predict/", "/predict/batch", "/nothing", "/jobs/1",
-        "//health/live", "/HEALTH/live", "/health", "/docsx", "/metrics/",
+        "//health/live", "/HEALTH/live", "/health", "/health/nothing", "/v2/health/live/", "/docs/nothing",
+        "/docsx", "/metrics/",
     ],
 )  # fmt: skip
 async def test_every_other_path_wants_a_key_whether_it_exists_or_not(keys: str, path: str) -> None:
@@ -160,7 +161,7 @@ async def test_the_routes_learn_the_keys_name_and_a_new_rate_counts_anew(tmp_pat
     async def app(scope, receive, send) -> None:
         owners.append(owner_of(scope))
 
-    keyed = ApiKeys(app, KeyFile(path, now), GatewayMetrics(), clock=lambda: now)
+    keyed = ApiKeys(app, KeyFile(path, now), lambda _: False, GatewayMetrics(), clock=lambda: now)
     scope = {"type": "http", "method": "GET", "path": "/models", "headers": [(b"x-api-key", KEY.encode())]}
 
     async def passes() -> bool:

@@ -171,9 +171,11 @@ async def test_answers_are_counted_by_route_and_status() -> None:
         await http.post("/predict", content=SANDAL, headers=PNG)
         await http.post("/predict", content=b"x", headers=PNG)
         await http.get("/no/such/path")
+        await http.get("/metrics")
         text = (await http.get("/metrics")).text
     assert metric(text, 'mlaas_requests_total{code="200",route="/predict"}') == 1
     assert metric(text, 'mlaas_requests_total{code="422",route="/predict"}') == 1
     assert metric(text, 'mlaas_requests_total{code="404",route="other"}') == 1
     assert "/no/such/path" not in text
+    assert "/health/" not in text and "/metrics" not in text
     assert metric(text, "mlaas_ready") == 1

@@ -103,6 +103,14 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
     assert read < 2_000_000
 
 
+async def test_a_body_of_many_pictures_has_a_limit_of_its_own() -> None:
+    files = 4 * [("file", ("a.png", SANDAL + bytes(30_000), "image/png"))]
+    async with gateway(sandal, max_upload_bytes=40_000, max_batch_bytes=100_000) as http:
+        problem(await http.post("/predict", files=files), 413)
+        assert (await http.post("/predict/batch", files=files)).status_code == 200
+        problem(await http.post("/predict/batch", files=2 * files), 413)
+
+
 @pytest.mark.parametrize(
     ("path", "form"),
     [("/predict", False), ("/predict", True), ("/predict/batch", True), ("/v2/models/m/infer", False)],

@@ -59,22 +59,28 @@ async def test_a_prediction_has_its_own_times_and_only_those() -> None:
     assert "infer;dur=" in timing and "total;dur=" in timing
 
 
-async def test_a_valid_trace_goes_to_the_worker_and_comes_back() -> None:
+async def test_a_valid_trace_goes_to_the_worker_and_comes_back(tmp_path: Path) -> None:
     traces: list[str] = []
 
     def noting(request: Request) -> Reply:
         traces.append(request.traceparent)
         return sandal(request)
 
-    async with gateway(noting) as http:
-        headers = {**PNG, "traceparent": TRACE}
-        one = await http.post("/predict", content=SANDAL, headers=headers)
-        several = await http.post("/predict/batch", files={"file": SANDAL}, headers={"traceparent": TRACE})
-        wrong = await http.get("/nothing", headers=headers)
-    assert traces == [TRACE, TRACE]
-    assert (
-        one.headers["traceparent"] == several.headers["traceparent"] == wrong.headers["traceparent"] == TRACE
-    )
+    v2 = {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 784], "data": 784 * [0]}]}
+    trace, form = {"traceparent": TRACE}, {"file": SANDAL}
+    async with job_gateway(noting, tmp_path) as http:
+        answers = [
+            await http.post("/predict", content=SANDAL, headers={**PNG, **trace}),
+            await http.post("/predict/batch", files=form, headers=trace),
+            await http.post("/v2/models/fashion-mnist/infer", json=v2, headers=trace),
+            await http.post("/jobs", files=form, headers=trace),
+            await http.get("/nothing", headers=trace),
+        ]
+        await http.get(answers[3].headers["location"], params={"wait": "20s"})
+        without = await http.post("/predict", content=SANDAL, headers=PNG)
+    assert traces == [*(4 * [TRACE]), ""]
+    assert [answer.headers["traceparent"] for answer in answers] == 5 * [TRACE]
+    assert "traceparent" not in without.headers
 
 
 @pytest.mark.parametrize(
@@ -233,4 +239,4 @@ async def test_nobody_is_sent_to_a_host_that_a_request_named(path: str) -> None:
 async def test_a_slash_too_many_is_said_to_be_one() -> None:
     async with gateway(sandal) as http:
         said = problem(await http.post("/predict/", content=SANDAL, headers=PNG), 404)["detail"]
-    assert said == "/predict/ does not exist; use /predict, without a slash at its end"
+    assert said == "/predict/ does not exist; use /predict, without a trailing slash"
