@@ -79,14 +79,14 @@ def publish_before_registering() -> None:
 def acknowledge_before_store() -> None:
     from gateway.jobs.collector import Collector
 
-    keep = Collector._keep
+    save = Collector._save
 
     def later(self: Collector, deliveries: Any) -> None:
-        storing = threading.Timer(6.0, keep, [self, deliveries])
+        storing = threading.Timer(6.0, save, [self, deliveries])
         storing.daemon = True
         storing.start()
 
-    Collector._keep = later  # type: ignore[method-assign]
+    Collector._save = later  # type: ignore[method-assign]
 
 
 def slow_model() -> None:
