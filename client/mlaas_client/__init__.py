@@ -1,6 +1,6 @@
-"""The typed client of an mlaas gateway, blocking and for asyncio."""
+"""A typed client of the mlaas gateway, blocking and for asyncio."""
 
-from mlaas_client.aio import AsyncClient
+from mlaas_client.clients import AsyncClient, Client
 from mlaas_client.errors import (
     AnswerMismatch,
     DeadlineExceeded,
@@ -16,7 +16,6 @@ from mlaas_client.errors import (
     Unreachable,
 )
 from mlaas_client.results import Item, Job, Model, Prediction
-from mlaas_client.sync import Client
 
 __all__ = [
     "AnswerMismatch",

@@ -1,7 +1,7 @@
-"""Proxies and certificate authorities, as environment variables name them.
+"""Proxies and certificate authorities from environment variables.
 
-httpx reads the same variables, but it evaluates all of them for every address, and its errors do not say
-which one is wrong. Here, only those that apply to the gateway count, and an error names the variable.
+httpx evaluates these variables even where they do not apply to the address, and its errors do not name the
+variable at fault.
 """
 
 import os
@@ -27,37 +27,40 @@ class _Proxy(NamedTuple):
 
 
 def options(url: httpx.URL) -> dict[str, Any]:
-    """The arguments of httpx's clients for a gateway at this address. Raises Misconfigured."""
+    """Keyword arguments of httpx's clients for this address. Raises Misconfigured."""
     return {"proxy": _checked_proxy(url), "verify": _trusted(url), "trust_env": False}
 
 
 def route(url: httpx.URL) -> str:
-    """The proxy in front of the gateway, for an error message; empty if there is none."""
+    """A note for error messages that names the proxy; empty if there is none."""
     proxy = _proxy(url)
     if proxy is None:
         return ""
-    through = urlsplit(proxy.address).netloc.rpartition("@")[2]  # without user and password
-    return f"through the proxy {through} that {proxy.variable} names; NO_PROXY={url.host} bypasses it"
+    host = urlsplit(proxy.address).netloc.rpartition("@")[2]  # without user and password
+    return f"through the proxy {host} that {proxy.variable} names; NO_PROXY={url.host} bypasses it"
 
 
 def _checked_proxy(url: httpx.URL) -> httpx.Proxy | None:
     proxy = _proxy(url)
     if proxy is None:
         return None
-    around = f"NO_PROXY={url.host} bypasses it"
+    bypass = f"NO_PROXY={url.host} bypasses it"
     try:
         checked = httpx.Proxy(proxy.address)
     except (ValueError, httpx.InvalidURL) as error:
-        what = "not the URL of a proxy, such as http://HOST:PORT or socks5://HOST:PORT"
-        raise Misconfigured(f"{proxy.variable} is {what}; {around}") from error
+        examples = "http://HOST:PORT or socks5://HOST:PORT"
+        raise Misconfigured(
+            f"{proxy.variable} is not the URL of a proxy, such as {examples}; {bypass}"
+        ) from error
     if checked.url.scheme.startswith("socks") and find_spec("socksio") is None:
-        another = "which needs another package: pip install socksio"
-        raise Misconfigured(f"{proxy.variable} names a SOCKS proxy, {another}; {around}")
+        raise Misconfigured(
+            f"{proxy.variable} names a SOCKS proxy, which needs socksio: pip install socksio; {bypass}"
+        )
     return checked
 
 
 def _proxy(url: httpx.URL) -> _Proxy | None:
-    proxies = getproxies()  # on macOS and Windows, those of the system's settings too
+    proxies = getproxies()  # includes the system settings of macOS and Windows
     for kind in (url.scheme, "all"):
         if address := proxies.get(kind):
             names = (f"{kind}_proxy", f"{kind}_proxy".upper())
@@ -69,7 +72,7 @@ def _proxy(url: httpx.URL) -> _Proxy | None:
 
 
 def _names(entry: str, url: httpx.URL) -> bool:
-    """Whether an entry of NO_PROXY names this address: *, a host or its domain, host:port, an IP network."""
+    """Whether a NO_PROXY entry matches: *, a host or its domain, host:port, or an IP network."""
     if entry == "*":
         return True
     try:
@@ -79,11 +82,11 @@ def _names(entry: str, url: httpx.URL) -> bool:
     else:
         return _is_in(url.host, network)
     try:
-        its = urlsplit(entry if "://" in entry else f"//{entry}")
-        name, port = (its.hostname or "").lstrip("*").strip("."), its.port
+        parts = urlsplit(entry if "://" in entry else f"//{entry}")
+        name, port = (parts.hostname or "").lstrip("*").strip("."), parts.port
     except ValueError:
         return False
-    if its.scheme not in ("", "all", url.scheme) or port not in (None, url.port or _PORTS[url.scheme]):
+    if parts.scheme not in ("", "all", url.scheme) or port not in (None, url.port or _PORTS[url.scheme]):
         return False
     return bool(name) and f".{url.host}".endswith(f".{name}")
 
@@ -97,7 +100,7 @@ def _is_in(host: str, network: Any) -> bool:
 
 def _trusted(url: httpx.URL) -> ssl.SSLContext:
     if url.scheme == "http":
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # required by httpx; nothing speaks TLS
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # httpx requires one; it is not used
     try:
         return httpx.create_ssl_context()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The bytes of a picture, whatever the caller passes. Pillow and NumPy are not needed to import this."""
+"""Turning paths, bytes, files, Pillow images and arrays into uploads. Imports neither Pillow nor NumPy."""
 
 import hashlib
 import io
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image | NDArray[Any]"
 
-_ORIENTATION = 0x0112  # in EXIF; 1 is upright
+_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 _TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM",
     5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90",
 }  # fmt: skip
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 _WITH_ALPHA = {"PA": "RGBA", "RGBa": "RGBA", "La": "LA"}
-_JPEG_PIXELS = 1 << 20  # beyond this, PNG takes seconds, and may exceed what a gateway accepts
+_JPEG_PIXELS = 1 << 20  # PNG of larger images takes seconds, and may exceed the gateway's limit
 _JPEG_EDGE = 65_500
-_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # of PNG, by the number of channels
+_COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # PNG's, by number of channels
 
 
 class Upload(NamedTuple):
@@ -43,8 +43,8 @@ def read(picture: Picture) -> Upload:
     try:
         return _read(picture)
     except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise PictureUnreadable(f"the picture cannot be read: {said}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise PictureUnreadable(f"the picture cannot be read: {reason}") from error
 
 
 def _read(picture: Any) -> Upload:
@@ -64,12 +64,12 @@ def _read(picture: Any) -> Upload:
 
 
 def _sendable(name: str) -> str:
-    """With a ? for each byte that is not UTF-8, which a form cannot carry."""
+    """Replaces bytes that are not UTF-8, which a form cannot carry."""
     return name.encode("utf-8", "replace").decode("utf-8")
 
 
 def _of_image(image: Any) -> bytes:
-    """A Pillow image as a file, upright."""
+    """A PNG or JPEG file of a Pillow image, turned upright."""
     try:
         image = _in_a_mode_of_png(_upright(image))
         buffer = io.BytesIO()
@@ -80,14 +80,14 @@ def _of_image(image: Any) -> bytes:
         return buffer.getvalue()
     except (OSError, ValueError):
         raise
-    except Exception as error:  # Pillow loads lazily, and raises many types for a damaged file
+    except Exception as error:  # Pillow loads lazily and raises various types for damaged files
         raise ValueError(f"Pillow cannot write it ({type(error).__name__}: {error})") from error
 
 
 def _upright(image: Any) -> Any:
     try:
         turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # as above; viewers ignore damaged EXIF data
+    except Exception:  # likewise; viewers ignore damaged EXIF data
         turn = None
     if turn is None:
         return image
@@ -114,7 +114,7 @@ def _is_for_jpeg(image: Any) -> bool:
 
 
 def _of_array(array: Any) -> bytes:
-    """A PNG file of height x width (x channels): grey, grey and alpha, RGB, or RGB and alpha."""
+    """A PNG file. Channels may be grey, grey and alpha, RGB, or RGB and alpha."""
     height, width, *depth = array.shape if len(array.shape) in (2, 3) else (0, 0)
     channels = depth[0] if depth else 1
     if channels not in _COLOUR_TYPES or not height * width:
@@ -139,10 +139,7 @@ _SHAPES = (
 
 
 def _scale(lowest: float, highest: float, *, is_float: bool) -> tuple[float, int]:
-    """A factor for the values, and the value of white after it.
-
-    Floats range from 0 to 1 or from 0 to 255; integers from 0 to 255 or, with 16 bits, to 65535.
-    """
+    """A factor for the values, and the value of white after scaling."""
     if is_float and lowest >= 0 and highest <= 1:
         return 255, 255
     if lowest >= 0 and highest <= 255:
@@ -154,7 +151,7 @@ def _scale(lowest: float, highest: float, *, is_float: bool) -> tuple[float, int
 
 
 def _png(pixels: bytes, width: int, height: int, bits: int, channels: int) -> bytes:
-    """A PNG file (RFC 2083): header, the rows each after the number of its filter, end."""
+    """A PNG file (RFC 2083) without row filters."""
     row = width * channels * bits // 8
     rows = b"".join(b"\0" + pixels[start : start + row] for start in range(0, len(pixels), row))
     header = struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[channels], 0, 0, 0)

@@ -1,4 +1,4 @@
-"""What comes back. Fields that a later server adds are in raw, and break nothing."""
+"""The results of calls. raw has the whole JSON, including fields that newer servers add."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -13,9 +13,10 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What is on one picture. probabilities sum to 1; timings are in milliseconds; input is a data URI.
+    """The prediction for a picture.
 
-    in_distribution is false, and ood_score above 1, if the picture is unlike those of the model's training.
+    probabilities sum to 1 over all labels; timings are in milliseconds; input is a data URI. in_distribution
+    is false, and ood_score is above 1, if the picture is unlike the training data.
     """
 
     label: str
@@ -36,7 +37,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model that is served. accuracy is a fraction of the test pictures; sha256 is that of the file."""
+    """A model. accuracy is the fraction of test pictures it gets right; sha256 is the file's digest."""
 
     name: str
     version: str
@@ -54,7 +55,7 @@ Outcome: TypeAlias = Prediction | MlaasError
 
 @dataclass(frozen=True)
 class Item:
-    """A finished picture of a job: what is on it, or the error that there is in its place."""
+    """A finished picture of a job: its prediction or its error."""
 
     index: int
     filename: str
@@ -63,9 +64,9 @@ class Item:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """status: accepted, running, done, canceled or expired. items: the finished ones. Times: RFC 3339.
+    """A job. status is accepted, running, done, canceled or expired; items are the finished pictures.
 
-    sha256s: those of the pictures, by index, if this client submitted them.
+    Times are in RFC 3339. sha256s has the digests of the pictures if this client submitted them.
     """
 
     id: str
@@ -81,43 +82,42 @@ class Job:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the job gets no more results."""
         return self.status not in ("accepted", "running")
 
 
 def read(kind: type[T], document: Document, **more: object) -> T:
-    """Raises TypeError if a field is missing that every server sends."""
+    """Raises TypeError if a required field is missing."""
     known = {name: document[name] for name in _names(kind) if name in document}  # type: ignore[arg-type]
     return kind(**{**known, **more, "raw": document})
 
 
 @cache
 def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(its.name for its in fields(kind))
+    return tuple(each.name for each in fields(kind))
 
 
 def item(entry: Document) -> Item:
-    """One of the results of a batch or a job."""
+    """An entry of the results of a batch or job."""
     problem = entry.get("problem")
     outcome = of_problem(problem, problem["status"]) if problem else read(Prediction, entry["prediction"])
     return Item(entry["index"], entry.get("filename", ""), outcome)
 
 
 def job(document: Document, request_id: str, sha256s: Sequence[str] = ()) -> Job:
-    """sha256s: of the pictures, by index; none if they are unknown."""
     items = [*map(item, document.get("results", ()))]
     if sha256s:
-        items = [replace(its, outcome=matched(its.outcome, sha256s[its.index])) for its in items]
+        items = [replace(each, outcome=checked(each.outcome, sha256s[each.index])) for each in items]
     return read(Job, document, items=items, request_id=request_id, sha256s=sha256s)
 
 
-def matched(outcome: Outcome, sha256: str) -> Outcome:
-    """The outcome, unless it is a prediction for another picture than the one with this digest."""
+def checked(outcome: Outcome, sha256: str) -> Outcome:
+    """The outcome, or AnswerMismatch if it is a prediction for a picture with another digest."""
     if isinstance(outcome, MlaasError) or outcome.sha256 in ("", sha256):
         return outcome
     error = AnswerMismatch(
         f"the answer is for another picture: {outcome.sha256} was classified, {sha256} was sent; "
-        "what is between here and the gateway mixes up answers"
+        "something between here and the gateway mixes up answers"
     )
     error.request_id = outcome.request_id
     return error

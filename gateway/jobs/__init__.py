@@ -1,1 +1,1 @@
-"""Jobs: pictures that are answered later, to whoever asks with the job's id, at any gateway."""
+"""Jobs: pictures classified in the background. Any gateway returns the results, given the job's id."""

@@ -1,4 +1,4 @@
-"""The thread that stores the workers' replies, and has the store sweep."""
+"""The collector: a thread that stores workers' replies to jobs and sweeps the store."""
 
 import logging
 import threading
@@ -6,8 +6,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-from gateway.jobs.job import Asked, Result, picture_of
-from gateway.jobs.rendering import answered
+from gateway.jobs.job import JobRequest, Result, now_ms, picture_of
+from gateway.jobs.rendering import encode_reply
 from gateway.jobs.store import Added, Store, StoreError
 from gateway.settings import JobSettings
 from messaging import codec
@@ -23,19 +23,20 @@ from messaging.contract import ContractError
 
 _log = logging.getLogger("mlaas.jobs")
 
-_MOST_AT_ONCE = 500
+_MOST_RECEIVED = 500
 _RETRY_S = 0.5
-_MOST_BYTES_KNOWN = 2_097_152  # 65,000 pictures of large jobs, or 4,000 jobs of one picture
-_NO_RESULTS = 1_000_000  # more than a job can have, so that the store returns none of them
+_CACHE_BYTES = 2_097_152  # the digests of 65,000 pictures in large jobs, or of 4,000 jobs of one picture
+_CACHE_ENTRY_BYTES = 500
+_SKIP_ALL = 1_000_000  # exceeds the results of any job, so that the store returns none
 
 MOST_SWEPT = 1_000
 
 
 class Collector:
-    """Acknowledges replies once the store has committed them. Survives the loss of broker and store.
+    """Stores replies, then acknowledges them. Outlasts failures of the broker and of the store.
 
-    Calls back from its own thread: on_stored gets the ids of the jobs that replies came for, what became of
-    the replies, and how many could not be the reply to their picture.
+    on_stored is called from the collector's thread with the ids of the jobs that got replies, the store's
+    counts, and the number of unusable replies.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Collector:
         on_stored: Callable[[Sequence[str], Added, int], None],
         instance_id: str = "",
     ) -> None:
-        """instance_id: keeps this gateway's share of the replies while it is away for a short time."""
+        """instance_id lets a gateway that restarts quickly keep its partitions of the topic."""
         self._broker = broker
         self._topic = topic
         self._store = store
@@ -57,16 +58,16 @@ class Collector:
         self._stopping = threading.Event()
         self._subscription: Subscription | None = None
         self._in_hand: Sequence[Delivery] = ()
-        self._known = KnownJobs(store)
-        self._sweeping = Sweeping(store, settings.sweep_interval_ms / 1000)
-        self._said = ""
+        self._requests = RequestCache(store)
+        self._sweeper = Sweeper(store, settings.sweep_interval_ms / 1000)
+        self._last_failure = ""
         self._thread = threading.Thread(target=self._run, name="job-collector", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Block until the group is left."""
+        """Leave the consumer group. Blocks until that is done."""
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
@@ -75,126 +76,114 @@ class Collector:
         while not self._stopping.is_set():
             try:
                 self._turn()
-                self._said = ""
+                self._last_failure = ""
             except (BrokerError, StoreError) as error:
                 self._wait_after(str(error))
             except Exception as error:
-                _log.exception("collecting results of jobs")
+                _log.exception("unexpected error while collecting job results")
                 self._wait_after(repr(error))
         self._leave()
 
     def _turn(self) -> None:
-        """Receive replies, store them, acknowledge them. Replies that the store did not take come first."""
-        self._sweeping.turn(time.monotonic(), _now_ms())
+        """Store and acknowledge replies, beginning with those that the store failed to take last time."""
+        self._sweeper.turn(time.monotonic(), now_ms())
         if self._subscription is None:
-            self._subscription = self._join()
+            # Gateways with another store need another group: each would drop results of the other's jobs.
+            group = f"{self._settings.group}.{self._store.identity()}"
+            self._subscription = self._broker.subscribe(self._topic, group, self._instance_id)
         if not self._in_hand:
-            self._in_hand = self._received(self._subscription)
+            self._in_hand = self._receive(self._subscription)
         if self._in_hand:
-            self._keep(self._in_hand)
+            self._save(self._in_hand)
             self._subscription.acknowledge(self._in_hand)
             self._in_hand = ()
 
-    def _join(self) -> Subscription:
-        """Gateways of another store must be in another group: each would drop results of the other's jobs."""
-        group = f"{self._settings.group}.{self._store.identity()}"
-        return self._broker.subscribe(self._topic, group, self._instance_id)
-
-    def _received(self, subscription: Subscription) -> Sequence[Delivery]:
-        """Start over after an error: to acknowledge later replies would pass over those read before it."""
+    def _receive(self, subscription: Subscription) -> Sequence[Delivery]:
+        """Resubscribes on failure: acknowledging later replies would skip those read before the failure."""
         try:
-            return subscription.receive(_MOST_AT_ONCE, 0.2)
+            return subscription.receive(_MOST_RECEIVED, 0.2)
         except BrokerUnavailable:  # nothing was read
             raise
         except Exception:
             self._leave()
             raise
 
-    def _keep(self, deliveries: Sequence[Delivery]) -> None:
-        """A reply that cannot be its picture's is dropped, for the true one may still come."""
-        now_ms = _now_ms()
+    def _save(self, deliveries: Sequence[Delivery]) -> None:
+        """Drops replies that do not match their picture; the right one may still arrive."""
+        at_ms = now_ms()
         results: list[Result] = []
         unusable: list[ContractError] = []
         for delivery in deliveries:
             picture = picture_of(codec.correlation_id(delivery.message))
-            asked = picture and self._known.asked(picture[0], now_ms)
-            if not picture or not asked:
+            request = picture and self._requests.get(picture[0], at_ms)
+            if not picture or not request:
                 continue
             try:
-                results.append(_result(picture, asked, delivery.message, now_ms))
+                results.append(_result(*picture, request, delivery.message, at_ms))
             except ContractError as error:
                 unusable.append(error)
         if unusable:
-            _log.warning("dropped %d replies that cannot be used, the first: %s", len(unusable), unusable[0])
-        added = self._store.add(results, now_ms)
-        unknown = len(deliveries) - len(results) - len(unusable)
-        self._on_stored(
-            sorted({result.job_id for result in results}),
-            added._replace(unknown=added.unknown + unknown),
-            len(unusable),
-        )
+            _log.warning("dropped %d unusable replies to jobs; the first: %s", len(unusable), unusable[0])
+        added = self._store.add(results, at_ms)
+        unknown = added.unknown + len(deliveries) - len(results) - len(unusable)
+        job_ids = sorted({result.job_id for result in results})
+        self._on_stored(job_ids, added._replace(unknown=unknown), len(unusable))
 
     def _leave(self) -> None:
-        """Replies in hand are delivered again, here or elsewhere."""
+        """The broker redelivers unacknowledged replies, here or to another gateway."""
         subscription, self._subscription, self._in_hand = self._subscription, None, ()
         try:
             if subscription is not None:
                 subscription.close()
-        except Exception:  # the thread goes on
-            _log.exception("leaving the group")
+        except Exception:
+            _log.exception("closing the subscription to job replies failed")
 
-    def _wait_after(self, what: str) -> None:
-        if what != self._said:
-            _log.warning("results of jobs cannot be collected, trying again: %s", what)
-        self._said = what
+    def _wait_after(self, failure: str) -> None:
+        if failure != self._last_failure:
+            _log.warning("cannot collect job results, retrying: %s", failure)
+        self._last_failure = failure
         self._stopping.wait(_RETRY_S)
 
 
-def _result(picture: tuple[str, int], asked: Asked, message: Message, now_ms: int) -> Result:
-    """Raises ContractError."""
-    job_id, index = picture
+def _result(job_id: str, index: int, request: JobRequest, message: Message, at_ms: int) -> Result:
+    """Raises ContractError if the reply cannot be decoded or belongs to another picture."""
     try:
-        reply = codec.decode_prediction(message, asked.sha256_of(index))
-        return Result(job_id, index, answered(reply, now_ms))
+        reply = codec.decode_prediction(message, request.sha256_of(index))
+        return Result(job_id, index, encode_reply(reply, at_ms))
     except ContractError:
         raise
-    except Exception as error:  # the thread goes on; trying again would fail again
-        _log.exception("a reply that cannot be read")
+    except Exception as error:  # decoding the same bytes again would fail again
+        _log.exception("decoding a reply failed")
         raise ContractError(repr(error)) from error
 
 
-class KnownJobs:
-    """What recent jobs asked, without the file names: it never changes, and is looked up for each reply."""
+class RequestCache:
+    """The requests of recent jobs, without file names. A request never changes, and every reply needs it."""
 
-    def __init__(self, store: Store, most_bytes: int = _MOST_BYTES_KNOWN) -> None:
+    def __init__(self, store: Store, most_bytes: int = _CACHE_BYTES) -> None:
         self._store = store
         self._most_bytes = most_bytes
-        self._asked: OrderedDict[str, Asked] = OrderedDict()
+        self._requests: OrderedDict[str, JobRequest] = OrderedDict()
         self._bytes = 0
 
-    def asked(self, job_id: str, now_ms: int) -> Asked | None:
+    def get(self, job_id: str, at_ms: int) -> JobRequest | None:
         """None if there is no such job. Raises StoreError."""
-        if job_id in self._asked:
-            self._asked.move_to_end(job_id)
-            return self._asked[job_id]
-        found = self._store.get(job_id, now_ms, after=_NO_RESULTS)
+        if job_id in self._requests:
+            self._requests.move_to_end(job_id)
+            return self._requests[job_id]
+        found = self._store.get(job_id, at_ms, after=_SKIP_ALL)
         if found is None:
             return None
-        self._asked[job_id] = asked = Asked(filenames=[], digests=found[0].asked.digests)
-        self._bytes += _size(asked)
-        while self._bytes > self._most_bytes and len(self._asked) > 1:
-            _, oldest = self._asked.popitem(last=False)
-            self._bytes -= _size(oldest)
-        return asked
+        self._requests[job_id] = request = JobRequest(filenames=[], digests=found[0].request.digests)
+        self._bytes += len(request.digests) + _CACHE_ENTRY_BYTES
+        while self._bytes > self._most_bytes and len(self._requests) > 1:
+            _, oldest = self._requests.popitem(last=False)
+            self._bytes -= len(oldest.digests) + _CACHE_ENTRY_BYTES
+        return request
 
 
-def _size(asked: Asked) -> int:
-    """In bytes, with its id and its entry."""
-    return len(asked.digests) + 500
-
-
-class Sweeping:
-    """Sweeps the store at intervals. After a sweep that fails, for it may be too slow, the next is halved."""
+class Sweeper:
+    """Sweeps the store at intervals. A failure, possibly a timeout, halves the next sweep."""
 
     def __init__(self, store: Store, interval_s: float) -> None:
         self._store = store
@@ -202,26 +191,17 @@ class Sweeping:
         self._swept_at_s = float("-inf")
         self._most = MOST_SWEPT
 
-    def turn(self, at_s: float, now_ms: int) -> None:
-        """Sweep if it is time to. at_s: of a monotonic clock."""
+    def turn(self, at_s: float, at_ms: int) -> None:
+        """Sweep if the interval has passed. at_s is monotonic time, at_ms epoch time."""
         if at_s - self._swept_at_s <= self._interval_s:
             return
         self._swept_at_s = at_s
-        failed = True
+        most = self._most
+        self._most = max(1, most // 2)  # unless the sweep succeeds
         try:
-            self._store.sweep(now_ms, self._most)
-            failed = False
+            self._store.sweep(at_ms, most)
+            self._most = min(2 * most, MOST_SWEPT)
         except StoreError as error:
-            _log.warning("sweeping %d jobs: %s", self._most, error)
+            _log.warning("sweeping %d jobs failed: %s", most, error)
         except Exception:
-            _log.exception("sweeping %d jobs", self._most)
-        self._most = next_most(self._most, failed=failed)
-
-
-def next_most(most: int, *, failed: bool) -> int:
-    """How many jobs to sweep after a sweep of so many."""
-    return max(1, most // 2) if failed else min(2 * most, MOST_SWEPT)
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
+            _log.exception("sweeping %d jobs failed", most)

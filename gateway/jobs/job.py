@@ -1,9 +1,10 @@
-"""What a job is, and what follows from its record. Pure.
+"""A job, the results of its pictures, and the ids that tie both to messages.
 
-Times are epoch milliseconds, for several gateways read them.
+All times are epoch milliseconds, because gateways on different machines compare them.
 """
 
 import re
+import time
 from enum import StrEnum
 
 import msgspec
@@ -14,7 +15,7 @@ _DIGEST_BYTES = 32
 
 
 class State(StrEnum):
-    """What the store records of a job. Whether an open job is done follows from its results."""
+    """A job's state in the store. An open job is done once it has all its results."""
 
     OPEN = "open"
     CANCELED = "canceled"
@@ -22,7 +23,7 @@ class State(StrEnum):
 
 
 class Status(StrEnum):
-    """What the client is told of a job."""
+    """A job's status as clients see it."""
 
     ACCEPTED = "accepted"
     RUNNING = "running"
@@ -31,10 +32,11 @@ class Status(StrEnum):
     EXPIRED = "expired"
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What the answers need of the request: file names in order, and top_k, 0 for all labels.
+class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The parts of a request that its results are checked against and rendered with.
 
-    digests joins the SHA-256 digests of the pictures, in order. Jobs of older gateways have none.
+    top_k is 0 for all labels. digests concatenates the pictures' SHA-256 digests in order; it is empty in
+    jobs created before digests were recorded.
     """
 
     filenames: list[str]
@@ -43,16 +45,17 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     digests: bytes = b""
 
     def sha256_of(self, index: int) -> str | None:
-        """The digest of one picture, in hexadecimal; None if it is not known."""
+        """The hexadecimal digest of one picture, or None if it is unknown."""
         start = index * _DIGEST_BYTES
         return self.digests[start : start + _DIGEST_BYTES].hex() or None
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job's record. size_bytes is the size of all its pictures.
+    """A job's record.
 
-    key is the Idempotency-Key, empty for none; fingerprint is equal for equal requests. A job is acknowledged
-    by publish_until_ms, or nobody was told of it; 0 once it is acknowledged.
+    key is the Idempotency-Key, empty if there is none; equal requests have equal fingerprints.
+    publish_until_ms is 0 once the job is accepted; a job not accepted by then is abandoned. size_bytes is the
+    total size of the pictures.
     """
 
     id: str
@@ -65,18 +68,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     publish_until_ms: int = 0
     total: int
     size_bytes: int
-    asked: Asked
+    request: JobRequest
     state: State = State.OPEN
     completed: int = 0
 
     @property
     def is_over(self) -> bool:
-        """Whether it takes no more results."""
+        """Whether the job takes no more results."""
         return self.state is not State.OPEN or self.completed >= self.total
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What one picture led to. The store does not look into the body."""
+    """The result of one picture. Stores treat the body as opaque."""
 
     job_id: str
     index: int
@@ -92,7 +95,7 @@ def status_of(job: Job) -> Status:
 
 
 def is_id(text: str) -> bool:
-    """Whether a job could have this id."""
+    """Whether the text has the form of a job id."""
     return _ID.fullmatch(text) is not None
 
 
@@ -101,6 +104,10 @@ def correlation_id(job_id: str, index: int) -> str:
 
 
 def picture_of(correlation_id: str) -> tuple[str, int] | None:
-    """The id of the job and the index of the picture; None if it belongs to no job."""
+    """The job id and picture index in a correlation id, or None if it is not that of a job's picture."""
     found = _CORRELATION_ID.fullmatch(correlation_id)
     return None if found is None else (found[1], int(found[2]))
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)

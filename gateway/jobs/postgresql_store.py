@@ -1,4 +1,4 @@
-"""Jobs in PostgreSQL, for gateways on several machines."""
+"""The job store in PostgreSQL, for gateways on several machines."""
 
 import logging
 import time
@@ -17,9 +17,9 @@ from gateway.jobs.store import StoreError, StoreUnavailable
 
 T = TypeVar("T")
 
-_CREATION_LOCK = 7_316_403_298  # an advisory lock is a number; any will do
+_CREATION_LOCK = 7_316_403_298  # any number identifies an advisory lock
 _CONNECTIONS = 4
-_LOOK_S = 0.1
+_POLL_S = 0.1
 
 
 class PostgresqlStore(SqlStore):
@@ -28,7 +28,7 @@ class PostgresqlStore(SqlStore):
 
 
 class _Connection(Connection):
-    """Waits until a given time, monotonic seconds, for a server that is slow or stands still."""
+    """Times out at `until`, in monotonic seconds, even if the server hangs."""
 
     until: float
 
@@ -37,19 +37,19 @@ class _Connection(Connection):
         cls, conninfo: str = "", *, timeout_s: float, failed: Callable[[Exception], None], **named: Any
     ) -> Self:
         try:
-            made = super().connect(conninfo, **named)
+            connection = super().connect(conninfo, **named)
         except psycopg.Error as error:
             failed(error)
             raise
-        made.until = time.monotonic() + timeout_s
-        return made
+        connection.until = time.monotonic() + timeout_s
+        return connection
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         try:
             return super().wait(gen, interval, max(0.001, self.until - time.monotonic()))
         except psycopg.OperationalError:
             if self.info.transaction_status is TransactionStatus.ACTIVE:
-                self.close()  # the answer may still come, before that to the next statement
+                self.close()  # a late answer would be taken for that of the next statement
             raise
 
 
@@ -57,7 +57,7 @@ class _Postgresql:
     def __init__(self, url: str, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._failure: Exception | None = None
-        # Callers raise what it would log.
+        # The pool logs connection failures that change() raises.
         logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
         self._pool = ConnectionPool(
             url,
@@ -66,7 +66,7 @@ class _Postgresql:
                 "timeout_s": timeout_s,
                 "failed": self._failed,
                 "autocommit": True,
-                "connect_timeout": max(2, int(timeout_s)),  # libpq takes 1 for 2
+                "connect_timeout": max(2, int(timeout_s)),  # libpq rounds 1 up to 2
                 "application_name": "mlaas",
                 "options": f"-c statement_timeout={timeout_s * 1000:.0f}",
             },
@@ -75,7 +75,7 @@ class _Postgresql:
             open=True,
             configure=self._create_tables,
             check=self._check,
-            reconnect_timeout=0,  # the next call tries again
+            reconnect_timeout=0,  # the next call reconnects
         )
 
     def change(self, work: Callable[[Session], T]) -> T:
@@ -101,11 +101,11 @@ class _Postgresql:
             self._pool.putconn(connection)
 
     def _borrow(self, until: float) -> _Connection:
-        """Fail at once if the server refuses connections; the pool alone would wait until the end."""
+        """Fails at once if the server refuses connections; the pool alone would wait for the timeout."""
         self._failure = None
         while True:
             try:
-                return self._pool.getconn(_LOOK_S)
+                return self._pool.getconn(_POLL_S)
             except PoolTimeout:
                 if self._failure is not None:
                     raise self._failure from None
@@ -118,12 +118,12 @@ class _Postgresql:
     def _create_tables(self, connection: _Connection) -> None:
         with connection.transaction():
             transaction = _Transaction(connection)
-            transaction.lock_creation()  # IF NOT EXISTS fails where two create at once
+            transaction.lock_creation()  # IF NOT EXISTS fails if two sessions create at once
             for statement in SCHEMA:
                 transaction.run(statement.format(blob="BYTEA"))
 
     def _check(self, connection: _Connection) -> None:
-        """Before each use: an idle connection may have broken."""
+        """Runs before each use, since an idle connection may have broken."""
         connection.until = time.monotonic() + self._timeout_s
         connection.execute("")
 

@@ -1,4 +1,4 @@
-"""A job and its results as HTTP carries them: JSON documents, and server-sent events."""
+"""Jobs and their results as JSON documents and server-sent events."""
 
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -20,7 +20,7 @@ from messaging.contract import ContractError, Reply, check_prediction
 _log = logging.getLogger("mlaas.jobs")
 
 EVENT_STREAM = "text/event-stream"
-# no-transform and X-Accel-Buffering have proxies pass on each event at once.
+# no-transform and X-Accel-Buffering stop proxies from buffering events.
 EVENT_HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
 DONE = "done"
 
@@ -34,23 +34,23 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     status: Annotated[
         Status,
         Meta(
-            description="accepted: nothing is finished yet. running: some pictures are. done: every picture "
-            "has a prediction or a problem. canceled: no results are added. expired: the deadline passed, "
+            description="accepted: no picture is finished yet. running: some are. done: every picture has a "
+            "prediction or a problem. canceled: no more results are added. expired: the deadline passed, "
             "and each picture without an answer has a problem."
         ),
     ]
     created_at: str
     expires_at: Annotated[str, Meta(description="When the results are deleted.")]
-    total: Annotated[int, Meta(description="How many pictures the job has.")]
-    completed: Annotated[int, Meta(description="How many are finished.")]
+    total: Annotated[int, Meta(description="The number of pictures.")]
+    completed: Annotated[int, Meta(description="The number of finished pictures.")]
 
 
 class JobDocument(JobSummary, frozen=True, kw_only=True):
-    """A job with its results so far."""
+    """A job with the results it has so far."""
 
     results: Annotated[
         list[BatchEntry],
-        Meta(description="The pictures that are finished, in the order in which they were sent."),
+        Meta(description="The finished pictures, in the order they were sent."),
     ]
 
     example: ClassVar[dict[str, Any]] = {
@@ -76,43 +76,43 @@ class JobDocument(JobSummary, frozen=True, kw_only=True):
     }
 
 
-class Answered(msgspec.Struct, frozen=True, tag="reply"):
-    """A worker's reply, and when it came (epoch)."""
+class StoredReply(msgspec.Struct, frozen=True, tag="reply"):
+    """A worker's reply and its time of arrival in epoch milliseconds."""
 
     at_ms: int
     reply: Reply
 
 
-class Refused(msgspec.Struct, frozen=True, tag="problem"):
-    """Why a picture was not sent to a worker."""
+class StoredProblem(msgspec.Struct, frozen=True, tag="problem"):
+    """Why a picture was refused instead of sent to a worker."""
 
     problem: Problem
 
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder(Answered | Refused).decode
+_decode = msgspec.json.Decoder(StoredReply | StoredProblem).decode
 
 
 class Event(NamedTuple):
-    """An entry of the results, and its number among the job's events, from 1 on."""
+    """A result, numbered from 1 within its job."""
 
     number: int
     entry: BatchEntry
 
 
-def answered(reply: Reply, at_ms: int) -> bytes:
-    """A result's body."""
-    return _encode(Answered(at_ms, reply))
+def encode_reply(reply: Reply, at_ms: int) -> bytes:
+    """The body of a Result. at_ms is epoch time."""
+    return _encode(StoredReply(at_ms, reply))
 
 
-def refused(error: GatewayError, request_id: str) -> bytes:
-    """A result's body."""
-    return _encode(Refused(problem.document(error, request_id)))
+def encode_refusal(error: GatewayError, request_id: str) -> bytes:
+    """The body of a Result."""
+    return _encode(StoredProblem(problem.document(error, request_id)))
 
 
 def document(job: Job, results: Sequence[Result]) -> JobDocument:
-    """results are all that the store has."""
-    entries = sorted((event.entry for event in events(job, results)), key=_index)
+    """Needs all results that the store has."""
+    entries = sorted((event.entry for event in events(job, results)), key=lambda entry: entry.index)
     return JobDocument(**msgspec.structs.asdict(summary(job, len(entries))), results=entries)
 
 
@@ -128,76 +128,69 @@ def summary(job: Job, completed: int) -> JobSummary:
 
 
 def events(job: Job, results: Sequence[Result], after: int = 0) -> list[Event]:
-    """One for each result; results are those after the first `after`.
+    """An event for each result; `results` skips the first `after` results of the job.
 
-    If they are all results of an expired job, each picture without one gets an event, too.
+    If the job has expired and after is 0, pictures without a result get an event, too.
     """
     entries = [_entry(job, result) for result in results]
     if job.state is State.EXPIRED and not after:
-        entries += [_expired(job, index) for index in unfinished(job, results)]
+        expired = JobExpired(f"no answer before the job's deadline, {_rfc3339(job.deadline_ms)}")
+        entries += [_failed(job, index, expired) for index in unfinished(job, results)]
     return [Event(number, entry) for number, entry in enumerate(entries, after + 1)]
 
 
 def unfinished(job: Job, results: Iterable[Result]) -> list[int]:
-    """The pictures without a result."""
+    """The indexes of pictures without a result."""
     return sorted(set(range(job.total)) - {result.index for result in results})
 
 
-async def stream(found: AsyncIterator[Event | JobSummary | None]) -> AsyncIterator[bytes]:
-    """Server-sent events (HTML Standard, 9.2). After an error the stream ends, and the client comes again."""
+async def stream(items: AsyncIterator[Event | JobSummary | None]) -> AsyncIterator[bytes]:
+    """Server-sent events (HTML Standard, 9.2). An error ends the stream, and the client reconnects."""
     yield f"retry: {_RETRY_MS}\n\n".encode()
     try:
-        async for each in found:
-            yield _encoded(each)
+        async for item in items:
+            yield _frame(item)
     except GatewayError as error:
-        _log.warning("event stream: %s: %s", error.title, error)
+        _log.warning("event stream ended: %s: %s", error.title, error)
 
 
-def _encoded(each: Event | JobSummary | None) -> bytes:
-    if each is None:
+def _frame(item: Event | JobSummary | None) -> bytes:
+    if item is None:
         return b": still waiting\n\n"
-    if isinstance(each, Event):
-        return _event(str(each.number), "result", each.entry)
-    return _event(DONE, "done", each)
+    if isinstance(item, Event):
+        return _event(str(item.number), "result", item.entry)
+    return _event(DONE, "done", item)
 
 
 def _event(number: str, kind: str, data: msgspec.Struct) -> bytes:
-    """The data is one line, for msgspec writes JSON without line breaks."""
+    """msgspec writes JSON without line breaks, as `data:` requires."""
     return f"id: {number}\nevent: {kind}\ndata: ".encode() + _encode(data) + b"\n\n"
 
 
 def _entry(job: Job, result: Result) -> BatchEntry:
-    """A stored reply that cannot be the picture's is a failure: older gateways stored what came."""
-    asked = job.asked
-    filename = asked.filenames[result.index]
+    """Checks the reply again, because older gateways stored replies unchecked."""
+    request = job.request
+    filename = request.filenames[result.index]
     try:
         stored = _decode(result.body)
-        if isinstance(stored, Refused):
+        if isinstance(stored, StoredProblem):
             return BatchEntry(index=result.index, filename=filename, problem=stored.problem)
-        check_prediction(stored.reply, asked.sha256_of(result.index))
+        check_prediction(stored.reply, request.sha256_of(result.index))
         total_ms = float(max(0, stored.at_ms - job.created_ms))
-        its = prediction(stored.reply, asked.request_id, total_ms, asked.top_k)
-        return BatchEntry(index=result.index, filename=filename, prediction=its)
+        found = prediction(stored.reply, request.request_id, total_ms, request.top_k)
+        return BatchEntry(index=result.index, filename=filename, prediction=found)
     except GatewayError as error:
         return _failed(job, result.index, error)
     except (ContractError, *NOT_JSON) as error:
         return _failed(job, result.index, WorkerFailed(str(error)))
 
 
-def _expired(job: Job, index: int) -> BatchEntry:
-    return _failed(job, index, JobExpired(f"not answered by {_rfc3339(job.deadline_ms)}, the job's deadline"))
-
-
 def _failed(job: Job, index: int, error: GatewayError) -> BatchEntry:
-    its = problem.document(error, job.asked.request_id)
-    return BatchEntry(index=index, filename=job.asked.filenames[index], problem=its)
-
-
-def _index(entry: BatchEntry) -> int:
-    return entry.index
+    request = job.request
+    found = problem.document(error, request.request_id)
+    return BatchEntry(index=index, filename=request.filenames[index], problem=found)
 
 
 def _rfc3339(epoch_ms: int) -> str:
-    return (
-        datetime.fromtimestamp(epoch_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    )
+    moment = datetime.fromtimestamp(epoch_ms / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -20,9 +20,10 @@ from gateway.asked import (
 )
 from gateway.errors import InvalidRequest
 from gateway.jobs import rendering
+from gateway.jobs.job import JobRequest
 from gateway.jobs.rendering import JobDocument
 from gateway.jobs.service import Jobs
-from gateway.jobs.submitting import Submission, digests, fingerprint, judge
+from gateway.jobs.submitting import Submission, digest_each, fingerprint, judge
 from gateway.middleware import Router, owner_of, request_id, while_connected
 
 _KEY = re.compile(r"[!-~]{1,255}")
@@ -34,22 +35,24 @@ _ID = JobDocument.example["id"]
 _ID_PARAMETER = openapi.path_parameter("id", _ID)
 _WAIT_PARAMETER = parameter(
     "wait",
-    "How long to wait for the job to be over: a number with s or ms. The answer comes as soon as it is.",
+    "How long to wait for the job to be over, in s or ms. The answer comes as soon as it is.",
     pattern="^[0-9]+(\\.[0-9]+)?(ms|s)$",
     example="20s",
 )
-_KEY_HEADER = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "The same request with the same key gets the same job again, from any gateway.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-}
-_LAST_EVENT_ID = {
-    "name": "Last-Event-ID",
-    "in": "header",
-    "description": "The id of the last event that was received: the stream resumes after it.",
-    "schema": {"type": "string", "pattern": "^([0-9]{0,6}|done)$"},
-}
+_KEY_HEADER = openapi.header_parameter(
+    "Idempotency-Key",
+    "Repeating a request with the same key returns the same job, from any gateway.",
+    type="string",
+    minLength=1,
+    maxLength=255,
+    pattern="^[!-~]+$",
+)
+_LAST_EVENT_ID = openapi.header_parameter(
+    "Last-Event-ID",
+    "The id of the last event received; the stream resumes after it.",
+    type="string",
+    pattern="^([0-9]{0,6}|done)$",
+)
 _SUBMIT: openapi.Tree = {
     "parameters": [*PARAMETERS, _KEY_HEADER, openapi.TIMEOUT],
     "requestBody": openapi.body(openapi.BINARIES, *ACCEPTED),
@@ -66,11 +69,11 @@ _EVENT: openapi.Tree = {
 }
 _ACCEPTED: openapi.Responses = {
     202: {
-        **openapi.answer(JobDocument, "Accepted: from now on the job outlives gateways and workers"),
+        **openapi.answer(JobDocument, "Accepted: the job now survives restarts of gateways and workers"),
         "headers": {
             "Location": {"description": "/jobs/{id}, after X-Forwarded-Prefix", "schema": {"type": "string"}},
             "Idempotent-Replayed": {
-                "description": "true if an earlier request with this Idempotency-Key made the job",
+                "description": "true if an earlier request with this Idempotency-Key created the job",
                 "schema": {"type": "string"},
             },
         },
@@ -91,15 +94,15 @@ _SUBMIT_ANSWERS = _ACCEPTED | openapi.problems(
     errors.Unavailable,
     errors.ReplyTimeout,
 )
-_NOT_THERE = (errors.UnknownJob, errors.JobExpired)
+_NO_JOB = (errors.UnknownJob, errors.JobExpired)
 _JOB: openapi.Responses = {200: openapi.answer(JobDocument)}
 _JOB_ANSWERS = _JOB | openapi.problems(
-    *_NOT_THERE, errors.InvalidRequest, errors.GatewayError, errors.Unavailable
+    *_NO_JOB, errors.InvalidRequest, errors.GatewayError, errors.Unavailable
 )
-_CANCEL_ANSWERS = _JOB | openapi.problems(*_NOT_THERE, errors.GatewayError, errors.Unavailable)
+_CANCEL_ANSWERS = _JOB | openapi.problems(*_NO_JOB, errors.GatewayError, errors.Unavailable)
 _EVENTS_ANSWERS: openapi.Responses = {
     200: {
-        "description": "Events. result: an entry of the results; done: the job without them, at the end",
+        "description": "Events. result: an entry of `results`; done: at the end, the job without its results",
         "content": {
             "text/event-stream": {
                 "schema": _EVENT,
@@ -110,14 +113,12 @@ _EVENTS_ANSWERS: openapi.Responses = {
             }
         },
     },
-    204: {"description": "Last-Event-ID is that of the last event"},
-    **{status: its for status, its in _JOB_ANSWERS.items() if status != 200},
+    204: {"description": "Last-Event-ID is the id of the last event"},
+    **{status: answer for status, answer in _JOB_ANSWERS.items() if status != 200},
 }
 
 
 class JobRoutes:
-    """Endpoints that hand requests to the jobs."""
-
     def __init__(self, jobs: Jobs) -> None:
         self._jobs = jobs
 
@@ -154,7 +155,7 @@ class JobRoutes:
             "GET",
             "/jobs/{id}/events",
             self.stream_events,
-            summary="Get results as they come",
+            summary="Get results as they arrive",
             response_class=StreamingResponse,
             responses=_EVENTS_ANSWERS,
             openapi_extra={"parameters": [_ID_PARAMETER, _LAST_EVENT_ID]},
@@ -164,29 +165,29 @@ class JobRoutes:
     async def submit(self, request: Request) -> Response:
         """Send one or many pictures in form fields `file`, or one as the body itself.
 
-        Ask for the results at `Location`. An accepted job outlives gateways and workers.
+        `Location` is where the results will be. An accepted job survives restarts of gateways and workers.
         """
         deadline = read_deadline(request, self._jobs.gateway.reply_timeout_ms)
         submission = await self._read(request)
         async with while_connected(request):
-            document, again = await self._jobs.submit(submission, deadline)
+            document, replayed = await self._jobs.submit(submission, deadline)
         headers = {"Location": f"{_prefix(request)}/jobs/{document.id}"}
-        if again:
+        if replayed:
             headers["Idempotent-Replayed"] = "true"
         return _respond(document, 202, headers)
 
     async def get(self, request: Request) -> Response:
-        """The job with the results so far; with `wait`, as soon as it is over."""
+        """The job with the results it has; with `wait`, as soon as it is over."""
         wait_s = read_wait(request, self._jobs.settings.max_wait_ms)
         async with while_connected(request):
             return _respond(await self._jobs.document(_id(request), owner_of(request.scope), wait_s))
 
     async def cancel(self, request: Request) -> Response:
-        """Results stay, and none are added. A job that is over stays as it is."""
+        """The job keeps its results and gets no more. Has no effect on a job that is over."""
         return _respond(await self._jobs.cancel(_id(request), owner_of(request.scope)))
 
     async def stream_events(self, request: Request) -> Response:
-        """Server-sent events: `result` for each picture, then `done`. `Last-Event-ID` resumes after one."""
+        """Server-sent events: `result` for each picture, then `done`. `Last-Event-ID` resumes the stream."""
         seen = read_last_event_id(request)
         job_id, owner = _id(request), owner_of(request.scope)
         await self._jobs.check(job_id, owner)
@@ -199,28 +200,32 @@ class JobRoutes:
         """Raises GatewayError."""
         settings, gateway = self._jobs.settings, self._jobs.gateway
         self._jobs.admit()
-        asked, key = read_query(request), read_key(request)
+        query, key = read_query(request), read_key(request)
         uploads = await read_any(request, min(settings.max_pictures, settings.max_unfinished_pictures))
         pictures = judge(
             uploads,
             max_bytes=gateway.max_upload_bytes,
             max_pixels=gateway.max_pixels,
-            most_together=min(settings.max_bytes, settings.max_unfinished_bytes),
+            max_total_bytes=min(settings.max_bytes, settings.max_unfinished_bytes),
         )
-        their_digests = await asyncio.to_thread(digests, uploads)
+        digests = await asyncio.to_thread(digest_each, uploads)
         return Submission(
             pictures=pictures,
-            digests=b"".join(their_digests),
-            asked=asked,
+            request=JobRequest(
+                filenames=[picture.filename for picture in pictures],
+                top_k=query.top_k,
+                request_id=request_id(request.scope),
+                digests=b"".join(digests),
+            ),
+            query=query,
             owner=owner_of(request.scope),
             key=key,
-            fingerprint=fingerprint(uploads, their_digests, asked) if key else "",
-            request_id=request_id(request.scope),
+            fingerprint=fingerprint(uploads, digests, query) if key else "",
         )
 
 
 def read_key(request: Request) -> str:
-    """The Idempotency-Key; empty if there is none. Raises InvalidRequest."""
+    """The Idempotency-Key, or an empty string. Raises InvalidRequest."""
     given = request.headers.get("idempotency-key")
     if given is None:
         return ""
@@ -230,19 +235,19 @@ def read_key(request: Request) -> str:
 
 
 def read_wait(request: Request, most_ms: int) -> float:
-    """How long to wait, in seconds, at most most_ms; 0 if the request does not say. Raises InvalidRequest."""
+    """The wait in seconds, capped at most_ms; 0 by default. Raises InvalidRequest."""
     check_names(request.query_params, ("wait",))
     given = request.query_params.get("wait")
     if given is None:
         return 0.0
     found = _WAIT.fullmatch(given)
     if found is None:
-        raise InvalidRequest(f"wait {given[:20]!r} is not a number with s or ms, such as 20s or 500ms")
+        raise InvalidRequest(f"wait {given[:20]!r} is not a duration such as 20s or 500ms")
     return min(float(found[1]) * {"s": 1.0, "ms": 0.001}[found[2]], most_ms / 1000)
 
 
 def read_last_event_id(request: Request) -> int | None:
-    """How many events the client has seen; None if all. Raises InvalidRequest."""
+    """The number of events that the client has seen; None if all. Raises InvalidRequest."""
     given = request.headers.get("last-event-id", "")
     if given == rendering.DONE:
         return None
@@ -256,15 +261,11 @@ def _id(request: Request) -> str:
 
 
 def _respond(document: JobDocument, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(
-        msgspec.json.encode(document),
-        status,
-        {"Cache-Control": "no-store", **(headers or {})},
-        "application/json",
-    )
+    headers = {"Cache-Control": "no-store", **(headers or {})}
+    return Response(msgspec.json.encode(document), status, headers, "application/json")
 
 
 def _prefix(request: Request) -> str:
-    """The path that a proxy took away before it handed on the request."""
+    """The path prefix that a proxy removed."""
     given = request.headers.get("x-forwarded-prefix", "").rstrip("/")
     return given if _PREFIX.fullmatch(given) else ""

@@ -1,4 +1,4 @@
-"""Jobs in the tables of an SQL database: what SQLite and PostgreSQL have in common."""
+"""The job store in SQL, common to SQLite and PostgreSQL."""
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -6,13 +6,13 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from gateway.jobs.job import Asked, Job, Result, State
+from gateway.jobs.job import Job, JobRequest, Result, State
 from gateway.jobs.store import Added, Creation, Limits, Progress
 
 T = TypeVar("T")
 
-# next_step_ms: when the sweep is to look at the job again. unfinished: 1 while the job counts against the
-# limits. place: of a result among those of its job, from 1 on.
+# next_step_ms: when the sweep next looks at the job. unfinished: 1 while the job counts towards the limits.
+# place: the position of a result within its job, from 1.
 SCHEMA = (
     """CREATE TABLE IF NOT EXISTS mlaas_jobs (
         id TEXT PRIMARY KEY, owner TEXT NOT NULL, idempotency_key TEXT, fingerprint TEXT NOT NULL,
@@ -27,8 +27,6 @@ SCHEMA = (
         PRIMARY KEY (job_id, picture), UNIQUE (job_id, place))""",
     "CREATE TABLE IF NOT EXISTS mlaas_job_store (identity TEXT NOT NULL)",
 )
-
-
 _JOB = (
     "id, owner, coalesce(idempotency_key, ''), fingerprint, created_ms, deadline_ms, expires_ms, "
     "publish_until_ms, total, size_bytes, asked, state, completed"
@@ -39,25 +37,25 @@ _ABANDONED = f"{_NOT_ACCEPTED} AND publish_until_ms < ?"
 
 
 class Session(Protocol):
-    """One transaction. A statement has a question mark for each parameter."""
+    """A transaction. Statements have a question mark for each parameter."""
 
     def rows(self, statement: str, *parameters: object) -> Sequence[Sequence[Any]]: ...
 
     def each(self, statement: str, parameters: Iterable[Sequence[object]]) -> None:
-        """Run the statement once for each set of parameters."""
+        """Execute the statement once per set of parameters."""
 
     def lock_jobs(self, job_ids: Sequence[str]) -> None:
-        """Keep others from changing these jobs until the transaction ends."""
+        """Lock these jobs until the transaction ends."""
 
     def lock_creation(self) -> None:
-        """Keep others from creating a job until the transaction ends."""
+        """Lock the creation of jobs until the transaction ends."""
 
 
 class Database(Protocol):
-    """Raises StoreError in place of its library's errors."""
+    """Raises StoreError in place of the database library's errors."""
 
     def change(self, work: Callable[[Session], T]) -> T:
-        """Do the work in one transaction, which it may have to do twice."""
+        """Run the work in one transaction. It may run twice."""
 
     def close(self) -> None: ...
 
@@ -93,16 +91,15 @@ class SqlStore:
         return self._database.change(work)
 
     def accept(self, job_id: str, now_ms: int) -> bool:
-        return bool(
-            self._database.change(
-                lambda session: session.rows(
-                    "UPDATE mlaas_jobs SET publish_until_ms = 0, next_step_ms = deadline_ms "
-                    "WHERE id = ? AND (publish_until_ms = 0 OR publish_until_ms >= ?) RETURNING id",
-                    job_id,
-                    now_ms,
-                )
+        accepted = self._database.change(
+            lambda session: session.rows(
+                "UPDATE mlaas_jobs SET publish_until_ms = 0, next_step_ms = deadline_ms "
+                "WHERE id = ? AND (publish_until_ms = 0 OR publish_until_ms >= ?) RETURNING id",
+                job_id,
+                now_ms,
             )
         )
+        return bool(accepted)
 
     def remove(self, job_id: str) -> bool:
         def work(session: Session) -> bool:
@@ -163,7 +160,7 @@ class SqlStore:
 
 
 class Standing(NamedTuple):
-    """How far a job has come."""
+    """The part of a job's record that decides whether it takes a result."""
 
     total: int
     completed: int
@@ -175,7 +172,7 @@ class Standing(NamedTuple):
 
 
 class Assigned(NamedTuple):
-    """The results to store with their places, the new counts of their jobs, and what became of all."""
+    """The new results with their places, the new count of each job, and what became of all results."""
 
     placed: list[tuple[Result, int]]
     completed: dict[str, int]
@@ -183,12 +180,9 @@ class Assigned(NamedTuple):
 
 
 def assign(
-    results: Iterable[Result],
-    jobs: Mapping[str, Standing],
-    stored: Set[tuple[str, int]],
-    now_ms: int,
+    results: Iterable[Result], jobs: Mapping[str, Standing], stored: Set[tuple[str, int]], now_ms: int
 ) -> Assigned:
-    """Which results are new, and their places. stored: the pictures that have a result. Pure."""
+    """Choose the results to store, and their places. stored has the pictures that have a result already."""
     placed: list[tuple[Result, int]] = []
     completed: dict[str, int] = {}
     seen = set(stored)
@@ -215,7 +209,7 @@ def _insert(session: Session, job: Job, results: Sequence[Result]) -> None:
             (
                 *(job.id, job.owner, job.key or None, job.fingerprint),
                 *(job.created_ms, job.deadline_ms, job.expires_ms, job.publish_until_ms),
-                *(job.total, job.size_bytes, msgspec.json.encode(job.asked).decode(), job.state.value),
+                *(job.total, job.size_bytes, msgspec.json.encode(job.request).decode(), job.state.value),
                 *(len(results), unfinished, job.publish_until_ms or job.deadline_ms),
             )
         ],
@@ -232,7 +226,7 @@ def _insert_results(session: Session, placed: Sequence[tuple[Result, int]]) -> N
 
 
 def _with_key(session: Session, job: Job, now_ms: int) -> Job | None:
-    """The owner's job with the same key. A job whose time is over loses it first."""
+    """The owner's job with the same key, after expired and abandoned jobs have released it."""
     session.each(
         "UPDATE mlaas_jobs SET idempotency_key = NULL WHERE owner = ? AND idempotency_key = ? "
         f"AND (expires_ms <= ? OR ({_ABANDONED}))",
@@ -280,29 +274,29 @@ def _add(session: Session, results: Sequence[Result], now_ms: int) -> Added:
 
 
 def _sweep(session: Session, now_ms: int, most: int) -> int:
-    """Each job that is due takes one step: it expires, loses its results, or is forgotten."""
+    """Advance each job that is due: it expires, loses its results, or is deleted."""
     due = session.rows(
         "SELECT id, publish_until_ms, expires_ms, created_ms FROM mlaas_jobs "
         "WHERE next_step_ms < ? ORDER BY next_step_ms, id LIMIT ?",
         now_ms,
         most,
     )
-    over, empty, forgotten, abandoned = [], [], [], []
+    expiring, emptied, outdated, abandoned = [], [], [], []
     for job_id, publish_until_ms, expires_ms, created_ms in due:
         if publish_until_ms:
             abandoned.append(job_id)
         elif 2 * expires_ms - created_ms < now_ms:
-            forgotten.append(job_id)
+            outdated.append(job_id)
         elif expires_ms < now_ms:
-            empty.append((2 * expires_ms - created_ms, job_id))
+            emptied.append((2 * expires_ms - created_ms, job_id))
         else:
-            over.append(job_id)
+            expiring.append(job_id)
     _delete(session, abandoned, _NOT_ACCEPTED)
-    _delete(session, forgotten, _ACCEPTED)
-    _empty(session, empty)
-    _expire(session, over)
+    _delete(session, outdated, _ACCEPTED)
+    _empty(session, emptied)
+    _expire(session, expiring)
     session.each(
-        "UPDATE mlaas_jobs SET next_step_ms = expires_ms WHERE id = ?", [(job_id,) for job_id in over]
+        "UPDATE mlaas_jobs SET next_step_ms = expires_ms WHERE id = ?", [(job_id,) for job_id in expiring]
     )
     return len(due)
 
@@ -316,7 +310,7 @@ def _expire(session: Session, job_ids: Sequence[str]) -> None:
 
 
 def _empty(session: Session, jobs: Sequence[tuple[int, str]]) -> None:
-    """Delete the results. The record stays, to tell an expired job from an unknown one."""
+    """Delete the results but keep the record, which tells an expired job from an unknown one."""
     session.each("DELETE FROM mlaas_job_results WHERE job_id = ?", [(job_id,) for _, job_id in jobs])
     session.each(
         "UPDATE mlaas_jobs SET next_step_ms = ?, idempotency_key = NULL, unfinished = 0 WHERE id = ?", jobs
@@ -324,7 +318,7 @@ def _empty(session: Session, jobs: Sequence[tuple[int, str]]) -> None:
 
 
 def _delete(session: Session, job_ids: Sequence[str], condition: str) -> None:
-    """Delete those jobs that meet the condition now, whatever was read before."""
+    """Delete the jobs that still meet the condition, which may have changed since they were read."""
     for statement in (
         f"DELETE FROM mlaas_jobs WHERE id = ? AND {condition}",
         "DELETE FROM mlaas_job_results WHERE job_id = ? "
@@ -336,8 +330,9 @@ def _delete(session: Session, job_ids: Sequence[str], condition: str) -> None:
 def _find(session: Session, condition: str, *parameters: object) -> Job | None:
     for row in session.rows(f"SELECT {_JOB} FROM mlaas_jobs WHERE {condition}", *parameters):
         fields = dict(zip(Job.__struct_fields__, row, strict=True))
-        asked = msgspec.json.decode(fields.pop("asked"), type=Asked)
-        return Job(**{**fields, "asked": asked, "state": State(fields["state"])})
+        fields["request"] = msgspec.json.decode(fields["request"], type=JobRequest)
+        fields["state"] = State(fields["state"])
+        return Job(**fields)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Jobs in a file, for gateways on one machine. Locks fail on a network's file system."""
+"""The job store in a SQLite file, for gateways on one machine: its locks fail on network file systems."""
 
 import os
 import sqlite3
@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from gateway.jobs.sql_store import SCHEMA, Session, SqlStore
 from gateway.jobs.store import StoreError, StoreUnavailable
 
-BETWEEN_TRIES_S = 0.01
+_RETRY_S = 0.01
 
 T = TypeVar("T")
 
@@ -23,7 +23,7 @@ class SqliteStore(SqlStore):
 
 
 class _Sqlite:
-    """One connection, used by one thread at a time, since SQLite has one writer anyway."""
+    """One connection, used by one thread at a time, since SQLite allows one writer."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         self._path = path
@@ -33,7 +33,7 @@ class _Sqlite:
 
     def change(self, work: Callable[[Session], T]) -> T:
         if not self._lock.acquire(timeout=self._timeout_s):
-            raise StoreUnavailable(f"{self._path}: busy for {self._timeout_s:g} s")
+            raise StoreUnavailable(f"{self._path}: locked for {self._timeout_s:g} s")
         try:
             return self._change(work)
         except sqlite3.OperationalError as error:
@@ -55,9 +55,9 @@ class _Sqlite:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
-            found = work(_Transaction(connection))
+            outcome = work(_Transaction(connection))
             connection.execute("COMMIT")
-            return found
+            return outcome
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -70,7 +70,7 @@ class _Sqlite:
         )
         try:
             self._write_ahead(connection)
-            # A commit outlives the process; a loss of power may undo the last ones.
+            # Commits survive a crash of the process; a power failure may undo the last ones.
             connection.execute("PRAGMA synchronous = NORMAL")
             for statement in SCHEMA:
                 connection.execute(statement.format(blob="BLOB"))
@@ -80,14 +80,14 @@ class _Sqlite:
         return connection
 
     def _make_private(self) -> None:
-        """Only the owner may read the file. SQLite creates -wal and -shm with the mode of the file itself."""
+        """Make the file readable by its owner only. SQLite creates -wal and -shm with the same mode."""
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         for suffix in ("", "-wal", "-shm"):
-            with suppress(FileNotFoundError, PermissionError):  # or another user's
+            with suppress(FileNotFoundError, PermissionError):  # or owned by another user
                 os.chmod(f"{self._path}{suffix}", 0o600)
 
     def _write_ahead(self, connection: sqlite3.Connection) -> None:
-        """Change the mode of the file. While another opens it, SQLite says at once that it is busy."""
+        """Switch to write-ahead logging. SQLite fails at once while another process opens the file."""
         until = time.monotonic() + self._timeout_s
         while True:
             try:
@@ -96,7 +96,7 @@ class _Sqlite:
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
                     raise
-                time.sleep(BETWEEN_TRIES_S)
+                time.sleep(_RETRY_S)
 
 
 class _Transaction:
@@ -110,7 +110,7 @@ class _Transaction:
         self._connection.executemany(statement, parameters)
 
     def lock_jobs(self, job_ids: Sequence[str]) -> None:
-        """An immediate transaction has the database to itself from its start."""
+        """BEGIN IMMEDIATE has locked the database already."""
 
     def lock_creation(self) -> None:
         """As lock_jobs."""

@@ -1,8 +1,4 @@
-"""Where jobs and their results are kept: what a store promises, and how the event loop calls it.
-
-StoreError
-└── StoreUnavailable    it does not answer, or not in time: try again later
-"""
+"""The interface of job stores, and the threads that call them for the event loop."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -20,15 +16,15 @@ _THREADS = 4
 
 
 class StoreError(Exception):
-    """The store could not do what was asked. The only exception that leaves a store."""
+    """The store failed. Stores raise no other exception."""
 
 
 class StoreUnavailable(StoreError):
-    """It does not answer, or not in time."""
+    """The store cannot be reached or did not answer in time. Try again later."""
 
 
 class Limits(NamedTuple):
-    """Of all unfinished jobs in the store."""
+    """Bounds on all unfinished jobs in the store together."""
 
     max_pictures: int
     max_bytes: int
@@ -41,7 +37,7 @@ class Creation(Enum):
 
 
 class Added(NamedTuple):
-    """How many results were stored, had been stored before, or belong to no job that takes them."""
+    """Counts of results: newly stored, already stored, and rejected because no open job takes them."""
 
     stored: int
     duplicates: int
@@ -54,72 +50,72 @@ class Progress(NamedTuple):
 
 
 class Store(Protocol):
-    """Blocks, and may be used from several threads. Every call ends in bounded time, or raises StoreError.
+    """Thread-safe and blocking. Every call finishes in bounded time or raises StoreError.
 
-    A call takes effect wholly or not at all, and may safely be repeated. now_ms is epoch milliseconds. A job
-    whose deadline has passed at now_ms has expired for good.
+    Calls are atomic and may be repeated. now_ms is the current time in epoch milliseconds; an open job whose
+    deadline has passed at now_ms expires for good.
     """
 
     def identity(self) -> str:
-        """The same for everyone who shares the store, and different from any other store's."""
+        """An id shared by all users of this store and by no other store."""
 
     def create(
         self, job: Job, results: Sequence[Result], limits: Limits, now_ms: int
     ) -> tuple[Creation, Job | None]:
-        """Keep a new job and the results that it has already.
+        """Store a new job and its first results.
 
-        KEY_TAKEN returns the job of the same owner with the same key instead. A job past expires_ms gives its
-        key away, and so does one past publish_until_ms that was never accepted. FULL: over the limits.
+        KEY_TAKEN comes with the owner's existing job of that key. A job releases its key at expires_ms, or at
+        publish_until_ms if it was never accepted. FULL means the limits would be exceeded.
         """
 
     def accept(self, job_id: str, now_ms: int) -> bool:
-        """Mark the job as about to be acknowledged. False if it is past publish_until_ms, or gone."""
+        """Mark the job as accepted. Returns False if it is gone or past publish_until_ms."""
 
     def remove(self, job_id: str) -> bool:
-        """Forget the job unless it is accepted. Whether it is gone."""
+        """Delete the job unless it is accepted. Returns whether it is gone."""
 
     def get(self, job_id: str, now_ms: int, after: int = 0) -> tuple[Job, Sequence[Result]] | None:
-        """The job, and its results in the order in which they were stored, without the first `after`."""
+        """The job and its results in the order they were stored, skipping the first `after`."""
 
     def progress(self, job_ids: Sequence[str]) -> Mapping[str, Progress]:
-        """The progress of those jobs that exist."""
+        """The progress of each of these jobs that exists."""
 
     def add(self, results: Sequence[Result], now_ms: int) -> Added:
-        """Store results. The first result of a picture counts; a job that is over takes none."""
+        """Store results. The first result of a picture wins; a job that is over takes none."""
 
     def cancel(self, job_id: str, now_ms: int) -> None:
-        """Let an open job take no more results."""
+        """Stop an open job from taking results."""
 
     def sweep(self, now_ms: int, most: int) -> int:
-        """Take the next step with at most so many jobs that are due, and return how many there were.
+        """Advance up to `most` jobs that are due by one step, and return how many there were.
 
-        Jobs expire, lose their results at expires_ms, and are forgotten after as long again, or if they were
-        never accepted.
+        A job expires at its deadline, loses its results at expires_ms, and is deleted after the same period
+        again. A job that was never accepted is deleted at publish_until_ms.
         """
 
     def close(self) -> None:
         """Disconnect."""
 
 
-class Calls:
-    """A store's methods for the event loop: they run in threads, and end in bounded time."""
+class StoreThreads:
+    """Runs blocking store calls for the event loop."""
 
     def __init__(self, timeout_s: float) -> None:
-        """timeout_s: for one call, including the wait for a thread."""
+        """timeout_s bounds each call, including its wait for a free thread."""
         self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="job-store")
 
     async def __call__(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Raises Unavailable; the call may have taken effect all the same."""
+        """Raises Unavailable on failure or timeout. The call may have taken effect nevertheless."""
         call = self._threads.submit(function, *arguments, **named)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await asyncio.wrap_future(call)
         except StoreError as error:
-            raise Unavailable(f"the job store: {error}") from error
+            raise Unavailable(f"the job store failed: {error}") from error
         except TimeoutError as error:
             raise Unavailable(f"the job store did not answer within {self._timeout_s:g} s") from error
 
     def close(self) -> None:
-        """Drop the calls that have not begun; the others end in their own time."""
+        """Drop queued calls without waiting for those that are running."""
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,1 +1,1 @@
-"""The Open Inference Protocol, version 2, over HTTP: what the clients of KServe and Triton speak."""
+"""The Open Inference Protocol (KServe V2) over HTTP, as KServe and Triton clients speak it."""

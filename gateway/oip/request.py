@@ -1,4 +1,4 @@
-"""An inference request: JSON, and behind it the tensor's bytes where the client sends them as they are."""
+"""Parsing an inference request: JSON, optionally followed by the tensor as binary data."""
 
 from typing import Any, NamedTuple
 
@@ -14,12 +14,12 @@ OUTPUTS = ("probabilities", "label", "class")
 
 Parameters = dict[str, str | int | float | bool | None]
 
-# Of everything but the data. Decoded, a long text of small things takes many times its room.
+# For everything but the data: decoded, JSON of many small values takes many times its size.
 _MOST_BYTES = 10_000
 _PARAMETERS_END = 10**15
-# In JSON: the digits that a float needs, its sign, its exponent, a comma and a blank.
+# A float in JSON: digits, sign, exponent, a comma and a space.
 _NUMBER_BYTES = 26
-_LONG_TEXT = 10_000
+_LONG_STRING = 10_000
 _MOST_QUOTES = 20_000
 _BACKSLASH = ord("\\")
 
@@ -44,27 +44,27 @@ class _Body(msgspec.Struct, frozen=True, kw_only=True):
     parameters: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class Wanted(NamedTuple):
-    """An output. With classes above 0, so many of the most probable as value:index:label."""
+class RequestedOutput(NamedTuple):
+    """classes: how many of the most probable to return as value:index:label; 0 for the plain tensor."""
 
     name: str
     is_binary: bool
     classes: int = 0
 
 
-class Asked(NamedTuple):
-    """pictures are files, or 784 grey values each. timeout_s is None if the request does not say."""
+class InferenceRequest(NamedTuple):
+    """pictures has files if are_files is true, else 784 grey values each. timeout_s is None if not given."""
 
     id: str | None
     pictures: list[bytes]
     are_files: bool
     mode: Mode
-    outputs: list[Wanted]
+    outputs: list[RequestedOutput]
     timeout_s: float | None
 
 
 class Limits(NamedTuple):
-    """Of pictures in one request, and of bytes in one picture file."""
+    """pictures bounds those of one request, file_bytes the size of each picture file."""
 
     pictures: int
     file_bytes: int
@@ -73,31 +73,31 @@ class Limits(NamedTuple):
 _decode = msgspec.json.Decoder(_Body).decode
 
 
-def read(content: bytes | bytearray, header_length: str | None, limits: Limits) -> Asked:
-    """header_length is that of the JSON, as the request's header has it. Raises Rejected.
+def read(content: bytes | bytearray, header_length: str | None, limits: Limits) -> InferenceRequest:
+    """Parse a request body. header_length is the value of Inference-Header-Content-Length.
 
-    Beside content and the pictures it takes some megabytes at a time, and never holds the interpreter's lock
-    for long.
+    Needs only a few megabytes besides the body and the pictures, and never holds the GIL for long. Raises
+    InvalidRequest, NotAPicture, TooLarge.
     """
-    length = _length(header_length, len(content))
-    text, long_texts = _take_out_long_texts(content, length, limits)
+    length = _json_length(header_length, len(content))
+    text, long_strings = _extract_long_strings(content, length, limits)
     try:
         body = _decode(text)
     except msgspec.ValidationError as error:
-        hint = f"; strings over {_LONG_TEXT} bytes are accepted only as data" if long_texts else ""
+        hint = f"; strings over {_LONG_STRING} bytes are accepted only as data" if long_strings else ""
         raise InvalidRequest(f"invalid inference request: {error}{hint}") from error
     except NOT_JSON as error:
         hint = "" if header_length else "; if binary data follows, set Inference-Header-Content-Length"
         raise InvalidRequest(f"the inference request is not JSON: {error}{hint}") from error
-    (its_input,) = body.inputs
-    if its_input.name != INPUT:
-        raise InvalidRequest(f"unknown input {its_input.name[:50]!r}; the only input is {INPUT!r}")
-    parameters = _part(body.parameters, "parameters", Parameters | None) or {}
-    outputs = _part(body.outputs, "outputs", list[_Output] | None) or []
-    are_files = its_input.datatype == "BYTES"
-    return Asked(
+    (image,) = body.inputs
+    if image.name != INPUT:
+        raise InvalidRequest(f"unknown input {image.name[:50]!r}; the only input is {INPUT!r}")
+    parameters = _decode_field(body.parameters, "parameters", Parameters | None) or {}
+    outputs = _decode_field(body.outputs, "outputs", list[_Output] | None) or []
+    are_files = image.datatype == "BYTES"
+    return InferenceRequest(
         id=body.id,
-        pictures=_pictures(its_input, memoryview(content)[length:], long_texts, limits),
+        pictures=_pictures(image, memoryview(content)[length:], long_strings, limits),
         are_files=are_files,
         mode=_mode(parameters, are_files=are_files),
         outputs=_outputs(outputs, _flag(parameters, "binary_data_output")),
@@ -105,97 +105,96 @@ def read(content: bytes | bytearray, header_length: str | None, limits: Limits) 
     )
 
 
-def _take_out_long_texts(
+def _extract_long_strings(
     content: bytes | bytearray, end: int, limits: Limits
 ) -> tuple[memoryview | bytearray, list[memoryview]]:
-    """In JSON that is large, put a number in place of each long string: its place among them, from 0.
+    """In large JSON, replace each long string by its number in the returned list.
 
-    They are read one by one then, and the rest is small. Raises TooLarge if it is not.
+    They are decoded one at a time, and the remaining JSON is small. Raises TooLarge if it is not.
     """
-    view, texts = memoryview(content), list[memoryview]()
+    view, strings = memoryview(content), list[memoryview]()
     most = limits.pictures * PIXELS * _NUMBER_BYTES + 4 * _MOST_BYTES
     if end <= most:
-        return view[:end], texts
-    rest, taken, after, opened = bytearray(), 0, 0, -1
+        return view[:end], strings
+    rest, copied, start, opened = bytearray(), 0, 0, -1
     for _ in range(_MOST_QUOTES):
-        quote = content.find(b'"', after, end)
-        if quote < 0 or (opened < 0 and len(rest) + quote - taken > most):
+        quote = content.find(b'"', start, end)
+        if quote < 0 or (opened < 0 and len(rest) + quote - copied > most):
             break
         if opened < 0:
             opened = quote
         elif quote - opened > 2 * limits.file_bytes:
-            raise TooLarge(f"a string is over {2 * limits.file_bytes} bytes, twice what a picture may have")
-        elif content[quote - 1] != _BACKSLASH or not _ends_with_escape(content[after:quote]):
-            if quote - opened > _LONG_TEXT:
-                rest += view[taken:opened]
-                rest += b"%d" % len(texts)
-                texts.append(view[opened : quote + 1])
-                taken = quote + 1
+            raise TooLarge(f"a string is over {2 * limits.file_bytes} bytes, twice the limit of a picture")
+        elif content[quote - 1] != _BACKSLASH or not _ends_with_escape(content[start:quote]):
+            if quote - opened > _LONG_STRING:
+                rest += view[copied:opened]
+                rest += b"%d" % len(strings)
+                strings.append(view[opened : quote + 1])
+                copied = quote + 1
             opened = -1
-        after = quote + 1
-    if len(rest) + end - taken > most:
+        start = quote + 1
+    if len(rest) + end - copied > most:
         raise TooLarge(f"the JSON has over {most} bytes besides picture files; send numbers as binary data")
-    return rest + view[taken:end], texts
+    return rest + view[copied:end], strings
 
 
 def _ends_with_escape(text: bytes | bytearray) -> bool:
     return (len(text) - len(text.rstrip(b"\\"))) % 2 == 1
 
 
-def _part(raw: msgspec.Raw, name: str, kind: Any) -> Any:
-    part = bytes(raw)
-    if len(part) > _MOST_BYTES:
-        raise InvalidRequest(f"{name} has {len(part)} bytes; at most {_MOST_BYTES} are accepted")
+def _decode_field(raw: msgspec.Raw, name: str, kind: Any) -> Any:
+    text = bytes(raw)
+    if len(text) > _MOST_BYTES:
+        raise InvalidRequest(f"{name} has {len(text)} bytes; at most {_MOST_BYTES} are accepted")
     try:
-        return msgspec.json.decode(part, type=kind)
+        return msgspec.json.decode(text, type=kind)
     except NOT_JSON as error:
         raise InvalidRequest(f"invalid {name}: {error}") from error
 
 
-def _length(given: str | None, most: int) -> int:
+def _json_length(given: str | None, most: int) -> int:
     if given is None:
         return most
     if not (given.isascii() and given.isdigit() and len(given) <= 15 and int(given) <= most):
         raise InvalidRequest(
-            f"Inference-Header-Content-Length {given[:20]!r} is not a length within the body"
+            f"Inference-Header-Content-Length {given[:20]!r} is not a number of bytes within the body"
         )
     return int(given)
 
 
 def _pictures(
-    its_input: _Input, binary: memoryview, long_texts: list[memoryview], limits: Limits
+    image: _Input, binary: memoryview, long_strings: list[memoryview], limits: Limits
 ) -> list[bytes]:
-    parameters = _part(its_input.parameters, "the input's parameters", Parameters | None) or {}
-    shape = _part(its_input.shape, "shape", list[int])
-    count_of(its_input.datatype, shape, limits.pictures)
+    parameters = _decode_field(image.parameters, "the input's parameters", Parameters | None) or {}
+    shape = _decode_field(image.shape, "shape", list[int])
+    count_of(image.datatype, shape, limits.pictures)
     _refuse_shared_memory(parameters)
-    data, size = bytes(its_input.data).removeprefix(b"null"), parameters.get("binary_data_size")
+    data, size = bytes(image.data).removeprefix(b"null"), parameters.get("binary_data_size")
     if bool(data) == (size is not None):
-        raise InvalidRequest(f"the input {INPUT!r} must have either data or binary_data_size")
+        raise InvalidRequest(f"give the input {INPUT!r} either data or binary_data_size")
     if size is None and binary:
         raise InvalidRequest(f"{len(binary)} bytes follow the JSON, but no input has binary_data_size")
     if size is None:
-        return from_json(its_input.datatype, shape, data, long_texts, limits.file_bytes)
+        return from_json(image.datatype, shape, data, long_strings, limits.file_bytes)
     if size != len(binary):
         raise InvalidRequest(f"binary_data_size is {size!r}, but {len(binary)} bytes follow the JSON")
-    return from_binary(its_input.datatype, shape, binary)
+    return from_binary(image.datatype, shape, binary)
 
 
 def _refuse_shared_memory(parameters: Parameters) -> None:
     if "shared_memory_region" in parameters:
-        raise InvalidRequest("shared memory is not supported; send data in the request")
+        raise InvalidRequest("shared memory is not supported; send the data in the request")
 
 
-def _outputs(given: list[_Output], are_binary: bool) -> list[Wanted]:
-    if not given:
-        return [Wanted(name, are_binary) for name in OUTPUTS]
-    names = [one.name for one in given]
-    if len(set(names)) < len(names):
+def _outputs(outputs: list[_Output], are_binary: bool) -> list[RequestedOutput]:
+    if not outputs:
+        return [RequestedOutput(name, are_binary) for name in OUTPUTS]
+    if len({output.name for output in outputs}) < len(outputs):
         raise InvalidRequest("an output is requested twice")
-    return [_wanted(one, are_binary) for one in given]
+    return [_output(output, are_binary) for output in outputs]
 
 
-def _wanted(output: _Output, are_binary: bool) -> Wanted:
+def _output(output: _Output, are_binary: bool) -> RequestedOutput:
     if output.name not in OUTPUTS:
         raise InvalidRequest(f"unknown output {output.name[:50]!r}; known: {', '.join(OUTPUTS)}")
     parameters = output.parameters or {}
@@ -203,11 +202,11 @@ def _wanted(output: _Output, are_binary: bool) -> Wanted:
     classes = _positive(parameters, "classification")
     if classes and output.name != "probabilities":
         raise InvalidRequest("classification applies only to the output 'probabilities'")
-    return Wanted(output.name, _flag(parameters, "binary_data", are_binary), classes)
+    return RequestedOutput(output.name, _flag(parameters, "binary_data", are_binary), classes)
 
 
 def _mode(parameters: Parameters, *, are_files: bool) -> Mode:
-    """Pixels are what the model sees."""
+    """Grey values are the model's input as it is, so they allow no other mode than raw28."""
     accepted: tuple[Mode, ...] = MODES if are_files else ("raw28",)
     given = parameters.get("mode", "")
     try:
@@ -217,16 +216,16 @@ def _mode(parameters: Parameters, *, are_files: bool) -> Mode:
 
 
 def _timeout_s(parameters: Parameters) -> float | None:
-    """In the request it is in microseconds, as Triton has it."""
+    """The parameter is in microseconds, as in Triton."""
     return _positive(parameters, "timeout") / 1e6 or None
 
 
 def _positive(parameters: Parameters, name: str) -> int:
-    """0 if it is not there."""
+    """0 by default."""
     value = parameters.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < _PARAMETERS_END:
         raise InvalidRequest(
-            f"the parameter {name} is {str(value)[:20]!r}, not a whole number above 0 of at most 15 digits"
+            f"the parameter {name} is {str(value)[:20]!r}; it must be a positive integer of at most 15 digits"
         )
     return value
 
@@ -234,5 +233,5 @@ def _positive(parameters: Parameters, name: str) -> int:
 def _flag(parameters: Parameters, name: str, default: bool = False) -> bool:
     value = parameters.get(name, default)
     if not isinstance(value, bool):
-        raise InvalidRequest(f"the parameter {name} is {str(value)[:20]!r}, neither true nor false")
+        raise InvalidRequest(f"the parameter {name} is {str(value)[:20]!r}; it must be true or false")
     return value

@@ -1,4 +1,4 @@
-"""From replies to output tensors."""
+"""The response: workers' replies as output tensors."""
 
 import struct
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from gateway.errors import Unavailable
-from gateway.oip.request import Asked, Wanted
+from gateway.oip.request import InferenceRequest, RequestedOutput
 from messaging.contract import Reply
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -22,7 +22,7 @@ class _Tensor(NamedTuple):
 
 
 class OutputTensor(msgspec.Struct, frozen=True, kw_only=True):
-    """data is flat, row by row. Binary data follows the JSON instead; binary_data_size is its length."""
+    """data is in row-major order. Binary data of binary_data_size bytes follows the JSON instead."""
 
     name: str
     shape: list[int]
@@ -32,7 +32,7 @@ class OutputTensor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InferenceResponse(msgspec.Struct, frozen=True, kw_only=True):
-    """id is the request's. model_version is absent if several versions answered: one is replacing another."""
+    """id is that of the request. model_version is absent if several versions answered during an update."""
 
     model_name: str
     model_version: str | UnsetType = UNSET
@@ -50,13 +50,13 @@ class InferenceResponse(msgspec.Struct, frozen=True, kw_only=True):
     }
 
 
-def respond(asked: Asked, replies: Sequence[Reply]) -> Response:
-    """Row i is picture i's. Raises Unavailable."""
+def respond(request: InferenceRequest, replies: Sequence[Reply]) -> Response:
+    """Row i of each output is for picture i. Raises Unavailable if the replies differ in their labels."""
     outputs, binary = [], []
-    for wanted in asked.outputs:
-        tensor = _tensor(wanted, replies)
-        described = OutputTensor(name=wanted.name, shape=tensor.shape, datatype=tensor.datatype)
-        if wanted.is_binary:
+    for output in request.outputs:
+        tensor = _tensor(output, replies)
+        described = OutputTensor(name=output.name, shape=tensor.shape, datatype=tensor.datatype)
+        if output.is_binary:
             binary.append(_as_binary(tensor))
             size = {"binary_data_size": len(binary[-1])}
             outputs.append(msgspec.structs.replace(described, parameters=size))
@@ -67,7 +67,7 @@ def respond(asked: Asked, replies: Sequence[Reply]) -> Response:
         InferenceResponse(
             model_name=replies[0].model,
             model_version=versions.pop() if len(versions) == 1 else UNSET,
-            id=UNSET if asked.id is None else asked.id,
+            id=UNSET if request.id is None else request.id,
             outputs=outputs,
         )
     )
@@ -77,24 +77,26 @@ def respond(asked: Asked, replies: Sequence[Reply]) -> Response:
     return Response(b"".join([head, *binary]), 200, headers, "application/octet-stream")
 
 
-def _tensor(wanted: Wanted, replies: Sequence[Reply]) -> _Tensor:
+def _tensor(output: RequestedOutput, replies: Sequence[Reply]) -> _Tensor:
     labels = list(replies[0].probabilities)
     if any(list(reply.probabilities) != labels for reply in replies):
-        raise Unavailable("the model is being replaced by one with other labels")
+        raise Unavailable("a version of the model with other labels is being rolled out")
     rows = [list(reply.probabilities.values()) for reply in replies]
-    if wanted.classes:
-        count = min(wanted.classes, len(labels))
-        return _Tensor("BYTES", [len(rows), count], [one for row in rows for one in _top(row, labels, count)])
-    if wanted.name == "probabilities":
+    if output.classes:
+        count = min(output.classes, len(labels))
+        return _Tensor(
+            "BYTES", [len(rows), count], [text for row in rows for text in _top(row, labels, count)]
+        )
+    if output.name == "probabilities":
         return _Tensor("FP32", [len(rows), len(labels)], [value for row in rows for value in row])
     best = [row.index(max(row)) for row in rows]
-    if wanted.name == "label":
+    if output.name == "label":
         return _Tensor("BYTES", [len(rows)], [labels[index] for index in best])
     return _Tensor("INT64", [len(rows)], best)
 
 
 def _top(row: list[float], labels: list[str], count: int) -> list[str]:
-    """As Triton's classification extension writes it."""
+    """In the format of Triton's classification extension."""
     best = sorted(range(len(row)), key=lambda index: -row[index])[:count]
     return [f"{row[index]:.6f}:{index}:{labels[index]}" for index in best]
 

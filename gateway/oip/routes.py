@@ -1,9 +1,9 @@
-"""The protocol's routes: what the server and its models are, and POST /v2/models/{name}/infer."""
+"""The routes below /v2: health, metadata and inference."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import msgspec
@@ -17,7 +17,7 @@ from gateway.asked import FORM_OVERHEAD_BYTES, Deadline, check, read_deadline
 from gateway.errors import GatewayError, Unavailable, UnknownModel
 from gateway.middleware import Router, while_connected
 from gateway.models import known_models
-from gateway.oip.request import INPUT, Asked, Limits, read
+from gateway.oip.request import INPUT, InferenceRequest, Limits, read
 from gateway.oip.response import HEADER_LENGTH, InferenceResponse, respond
 from gateway.oip.tensors import SIDE
 from gateway.predict import CallBudget
@@ -28,7 +28,7 @@ from gateway.settings import GatewaySettings
 from messaging.contract import Reply, ServedModel
 from messaging.picture_header import PictureHeader
 
-# Parsing more than this takes long enough to hold up other requests.
+# Parsing a longer body would noticeably delay other requests.
 _LONG_BYTES = 100_000
 _EXTENSIONS = ("binary_tensor_data", "classification")
 _PLATFORMS = {"onnx": "onnx_onnxv1", "keras": "keras_keras"}
@@ -38,13 +38,13 @@ _BLACK = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK
 
 
 class Error(msgspec.Struct, frozen=True):
-    """What is wrong, and what is accepted."""
+    """What is wrong with the request, and what is accepted."""
 
     error: str
 
 
 class Server(msgspec.Struct, frozen=True):
-    """The server, and the protocol's extensions that it supports."""
+    """The server, and the protocol extensions it supports."""
 
     name: str
     version: str
@@ -54,28 +54,28 @@ class Server(msgspec.Struct, frozen=True):
 
 
 class Live(msgspec.Struct, frozen=True):
-    """error says why not."""
+    """error is the reason why not."""
 
     live: bool
     error: str | UnsetType = UNSET
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """error says why not."""
+    """error is the reason why not."""
 
     ready: bool
     error: str | UnsetType = UNSET
 
 
 class ModelReady(msgspec.Struct, frozen=True):
-    """Whether pictures sent now would be answered by this model."""
+    """Whether this model would answer pictures sent now."""
 
     name: str
     ready: bool
 
 
 class MetadataTensor(msgspec.Struct, frozen=True, kw_only=True):
-    """-1 in a shape stands for the number of pictures. An input's parameters say what its values mean."""
+    """-1 in a shape stands for the number of pictures. parameters explain the values of an input."""
 
     name: str
     datatype: str
@@ -84,7 +84,7 @@ class MetadataTensor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """parameters: the labels in the order of the classes, the model file's SHA-256, its accuracy."""
+    """parameters has the labels in class order, the model file's SHA-256 digest, and the accuracy."""
 
     name: str
     versions: list[str]
@@ -149,7 +149,7 @@ _REQUEST_BODY = {
 _NAME = openapi.path_parameter("name", "fashion-mnist")
 _VERSION = openapi.path_parameter("version", "1.4.0")
 _LENGTH = openapi.header_parameter(
-    HEADER_LENGTH, "With binary data: how many bytes of the body are JSON.", type="integer"
+    HEADER_LENGTH, "The size of the JSON in bytes, if binary data follows it.", type="integer"
 )
 _OF_MODELS = (
     errors.UnknownModel,
@@ -168,13 +168,12 @@ _OF_PICTURES = (
 
 
 def respond_error(status: int, detail: str, headers: Mapping[str, str]) -> Response:
-    """As the protocol has it: 400 for whatever is wrong with a request."""
-    body = msgspec.json.encode(Error(detail))
-    return Response(body, 400 if status == 422 else status, headers, "application/json")
+    """In the protocol's form, which has no 422."""
+    return Response(msgspec.json.encode(Error(detail)), _status(status), headers, "application/json")
 
 
 def problems(*kinds: type[GatewayError]) -> openapi.Responses:
-    """Of a route, by status, in the protocol's form."""
+    """The OpenAPI responses for these errors, in the protocol's form."""
     return openapi.by_status(kinds, "application/json", openapi.reference(Error), _example, _status)
 
 
@@ -194,10 +193,8 @@ ERRORS = ErrorForm("/v2/", respond_error, problems)
 
 
 class InferenceRoutes:
-    """The protocol's endpoints."""
-
     def __init__(self, requester: Requester, settings: GatewaySettings, version: str) -> None:
-        """version: the service's."""
+        """version is that of the service."""
         self._requester = requester
         self._settings = settings
         self._version = version
@@ -257,14 +254,14 @@ class InferenceRoutes:
         return router
 
     async def server(self) -> Response:
-        """Name, version and the protocol's extensions that it supports."""
+        """Name, version and supported protocol extensions."""
         return _json(Server("mlaas", self._version, _EXTENSIONS))
 
     async def live(self) -> Response:
         """503 only if a restart would help."""
         if self._requester.alive:
             return _json(Live(True))
-        return _unavailable(Live(False, "the thread that reads replies has ended"))
+        return _unavailable(Live(False, "the thread that reads replies has stopped; restart the gateway"))
 
     async def ready(self) -> Response:
         """200 while pictures sent now would be answered."""
@@ -272,45 +269,45 @@ class InferenceRoutes:
         return _json(Ready(True)) if reason is None else _unavailable(Ready(False, reason))
 
     async def model(self, request: Request) -> Response:
-        """Inputs, outputs, labels. An input's `parameters` say what its values mean."""
+        """Inputs, outputs, labels. The `parameters` of an input explain its values."""
         return _json(_describe(await self._find(request)))
 
     async def model_ready(self, request: Request) -> Response:
-        """200 while pictures sent now would be answered by this model."""
-        its = await self._find(request)
+        """200 while this model would answer pictures sent now."""
+        model = await self._find(request)
         reason = self._requester.why_not_ready()
         if reason is not None:
             raise Unavailable(reason)
-        return _json(ModelReady(its.name, True))
+        return _json(ModelReady(model.name, True))
 
     async def infer(self, request: Request) -> Response:
-        """One input, `image`, with all pictures; one row for each in every output.
+        """The input `image` has all pictures; every output has one row for each.
 
-        `BYTES`: PNG, JPEG or WebP files, in base64 in JSON, as they are in binary data. `UINT8` (0 to 255)
-        and `FP32` (0 to 1): 28 x 28 grey values, bright clothing on black. Supported parameters: `mode` (of
-        files, as for `/predict`), `timeout` (microseconds) and `binary_data_output`; of an output,
-        `binary_data` and `classification`. If one picture cannot be answered, none is: the error says which.
+        `BYTES`: PNG, JPEG or WebP files, in base64 in JSON, raw in binary data. `UINT8` (0 to 255) and `FP32`
+        (0 to 1): 28 x 28 grey values, bright clothing on black. Parameters: `mode` (for files, as in
+        `/predict`), `timeout` (microseconds) and `binary_data_output`; of an output, `binary_data` and
+        `classification`. If one picture fails, the whole request fails, and the error names the picture.
         """
         settings = self._settings
         deadline = read_deadline(request, settings.reply_timeout_ms)
         self._requester.admit(0, 0.0, deadline.timeout_s)
-        asked = await _read(request, Limits(settings.max_batch_files, settings.max_upload_bytes))
-        if asked.timeout_s is not None:
-            deadline = replace(deadline, timeout_s=min(deadline.timeout_s, asked.timeout_s))
+        wanted = await _read(request, Limits(settings.max_batch_files, settings.max_upload_bytes))
+        if wanted.timeout_s is not None:
+            deadline = replace(deadline, timeout_s=min(deadline.timeout_s, wanted.timeout_s))
         async with while_connected(request):
-            replies = await _Inference(self._requester, settings, request, asked, deadline).replies()
+            replies = await _Inference(self._requester, settings, request, wanted, deadline).replies()
         version = request.path_params.get("version", "")
         for reply in replies:
             if version not in ("", reply.version):
                 raise UnknownModel(no_such_model(reply.model, version, [f"{reply.model} {reply.version}"]))
-        return respond(asked, replies)
+        return respond(wanted, replies)
 
     async def _find(self, request: Request) -> ServedModel:
         known = await known_models(self._requester, self._settings)
         return known.named(request.path_params["name"], request.path_params.get("version", ""))
 
 
-async def _read(request: Request, limits: Limits) -> Asked:
+async def _read(request: Request, limits: Limits) -> InferenceRequest:
     content = bytearray()
     async with aclosing(request.stream()) as parts:
         async for part in parts:
@@ -321,67 +318,62 @@ async def _read(request: Request, limits: Limits) -> Asked:
     return read(content, header_length, limits)
 
 
+@dataclass
 class _Inference:
-    """The pictures of one call, asked for at once; the first error ends all of them."""
+    """Requests all pictures of a call at once. The first error cancels the rest."""
 
-    def __init__(
-        self,
-        requester: Requester,
-        settings: GatewaySettings,
-        request: Request,
-        asked: Asked,
-        deadline: Deadline,
-    ) -> None:
-        self._requester = requester
-        self._settings = settings
-        self._model = str(request.path_params["name"])
-        self._asked = asked
-        self._deadline = deadline
-        self._budget = CallBudget(requester, deadline)
+    requester: Requester
+    settings: GatewaySettings
+    http: Request
+    request: InferenceRequest
+    deadline: Deadline
+
+    def __post_init__(self) -> None:
+        self.budget = CallBudget(self.requester, self.deadline)
 
     async def replies(self) -> Sequence[Reply]:
-        """Raises GatewayError with the index of the picture."""
-        failed: list[GatewayError] = []
+        """Raises GatewayError with the index of its picture."""
+        failed: list[BaseException] = []
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(self._reply(index, picture))
-                    for index, picture in enumerate(self._asked.pictures)
+                    for index, picture in enumerate(self.request.pictures)
                 ]
-        except* GatewayError as errors:
-            failed = [error for error in errors.exceptions if isinstance(error, GatewayError)]
+        except* GatewayError as raised:
+            failed = [*raised.exceptions]
         if failed:
-            raise min(failed, key=lambda error: error.index or 0)
+            raise min(failed, key=lambda error: getattr(error, "index", None) or 0)
         return [task.result() for task in tasks]
 
     async def _reply(self, index: int, picture: bytes) -> Reply:
         try:
             return await self._ask(picture)
         except UnknownModel:
-            raise  # is not about the picture
+            raise  # concerns the whole request
         except GatewayError as error:
             error.index = index
             raise
 
     async def _ask(self, picture: bytes) -> Reply:
         content, header = self._as_file(picture)
-        cost_ms = header.cost_ms(self._asked.mode)
-        async with self._budget.share(len(content), cost_ms):
-            reply = await self._requester.request(
+        cost_ms = header.cost_ms(self.request.mode)
+        async with self.budget.share(len(content), cost_ms):
+            reply = await self.requester.request(
                 content,
                 cost_ms=cost_ms,
                 content_type=header.media_type,
-                model=self._model,
-                mode=self._asked.mode,
-                timeout_s=self._deadline.left_s(),
+                model=str(self.http.path_params["name"]),
+                mode=self.request.mode,
+                timeout_s=self.deadline.left_s(),
             )
         if reply.error is not None:
             raise_failure(reply.error)
         return reply
 
     def _as_file(self, picture: bytes) -> tuple[bytes, PictureHeader]:
-        content = picture if self._asked.are_files else grey_png(picture, SIDE)
-        limits = self._settings
+        content = picture if self.request.are_files else grey_png(picture, SIDE)
+        limits = self.settings
         return content, check(content, "", max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
 
 

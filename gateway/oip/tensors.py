@@ -1,4 +1,4 @@
-"""The request's tensor as pictures: files as they came, or 784 grey values each."""
+"""Decoding the input tensor into pictures: files, or 784 grey values each."""
 
 import array
 import binascii
@@ -21,23 +21,22 @@ SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
     "FP32": ((SIDE, SIDE), (SIDE, SIDE, 1), (SIDE * SIDE,)),
     "BYTES": ((), (1,)),
 }
-"""What follows the number of pictures."""
+"""The accepted shapes of each datatype, without the leading number of pictures."""
 
 PIXELS = SIDE * SIDE
 _NESTED = re.compile(rb"\s*\[\s*\[")
-_VALUES = {"UINT8": "whole numbers from 0 to 255", "FP32": "numbers from 0 to 1", "BYTES": "base64 strings"}
+_VALUES = {"UINT8": "integers from 0 to 255", "FP32": "numbers from 0 to 1", "BYTES": "base64 strings"}
 _ELEMENTS: dict[str, Any] = {
     "UINT8": Annotated[int, msgspec.Meta(ge=0, le=255)],
     "FP32": Annotated[float, msgspec.Meta(ge=0, le=1)],
     "BYTES": int | str,
 }
-# base64's other alphabet, of URLs.
-_ALPHABET = bytes.maketrans(b"-_", b"+/")
-_BLANKS = b" \t\r\n"
+_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_WHITESPACE = b" \t\r\n"
 
 
 def count_of(datatype: str, shape: Sequence[int], most: int) -> int:
-    """How many pictures. Raises Rejected."""
+    """The number of pictures. Raises InvalidRequest, or TooLarge if it exceeds `most`."""
     if datatype not in SHAPES:
         raise InvalidRequest(f"datatype {datatype[:20]!r} is not accepted; accepted: {', '.join(SHAPES)}")
     if not shape or shape[0] < 1 or tuple(shape[1:]) not in SHAPES[datatype]:
@@ -49,44 +48,45 @@ def count_of(datatype: str, shape: Sequence[int], most: int) -> int:
 
 
 def from_json(
-    datatype: str, shape: Sequence[int], data: bytes, long_texts: Sequence[memoryview], most_bytes: int
+    datatype: str, shape: Sequence[int], data: bytes, long_strings: Sequence[memoryview], most_bytes: int
 ) -> list[bytes]:
-    """data: a JSON array, nested as the shape says or flat. Raises Rejected.
+    """Decode a JSON array, flat or nested according to the shape.
 
-    A number in data of BYTES stands for one of long_texts, which are JSON. A file has at most most_bytes.
+    In BYTES, a number stands for one of long_strings, each a JSON string. Raises InvalidRequest, NotAPicture,
+    or TooLarge if a file exceeds most_bytes.
     """
-    # Counted before it is decoded: a short text can become very many objects.
+    # Elements are counted before decoding, because short JSON can decode into very many objects.
     if datatype == "BYTES":
         _check_count(shape, shape[0], max(shape[0], data.count(b'"') // 2))
         values = _flat(datatype, shape, data)
         _check_count(shape, shape[0], len(values))
-        return [_file(*numbered, most_bytes) for numbered in enumerate(_texts(values, long_texts))]
+        return [_file(*numbered, most_bytes) for numbered in enumerate(_texts(values, long_strings))]
     _check_count(shape, shape[0] * PIXELS, data.count(b",") + 1)
     flat = _flat(datatype, shape, data)
     return _split(bytes(flat) if datatype == "UINT8" else _grey(flat))
 
 
 def from_binary(datatype: str, shape: Sequence[int], data: memoryview) -> list[bytes]:
-    """data: little-endian, row by row, without padding; of BYTES each length comes first. Raises Rejected."""
+    """Decode little-endian values; in BYTES, each file follows its length. Raises InvalidRequest."""
     if datatype == "BYTES":
         return _files(shape[0], data)
     expected = shape[0] * PIXELS * (4 if datatype == "FP32" else 1)
     if len(data) != expected:
-        raise InvalidRequest(f"{datatype} of shape {list(shape)} has {expected} bytes, not {len(data)}")
+        raise InvalidRequest(f"{datatype} of shape {list(shape)} must have {expected} bytes, not {len(data)}")
     return _split(bytes(data) if datatype == "UINT8" else _grey(_floats(data)))
 
 
 def _check_count(shape: Sequence[int], expected: int, found: int) -> None:
     if found != expected:
-        raise InvalidRequest(f"data of shape {list(shape)} has {expected} elements, not {found}")
+        raise InvalidRequest(f"data of shape {list(shape)} must have {expected} elements, not {found}")
 
 
-def _texts(values: Sequence[int | str], long_texts: Sequence[memoryview]) -> list[str | memoryview]:
+def _texts(values: Sequence[int | str], long_strings: Sequence[memoryview]) -> list[str | memoryview]:
     numbers = [value for value in values if isinstance(value, int)]
-    # Each at most once: what is sent once is not to be decoded many times.
-    if numbers != sorted({*numbers} & {*range(len(long_texts))}):
-        raise InvalidRequest(f"data of BYTES has {_VALUES['BYTES']}, not numbers")
-    return [long_texts[value] if isinstance(value, int) else value for value in values]
+    # Each at most once, so that a string sent once is not decoded many times.
+    if numbers != sorted({*numbers} & {*range(len(long_strings))}):
+        raise InvalidRequest(f"data of BYTES must be {_VALUES['BYTES']}, not numbers")
+    return [long_strings[value] if isinstance(value, int) else value for value in values]
 
 
 def _flat(datatype: str, shape: Sequence[int], data: bytes) -> list[Any]:
@@ -94,7 +94,7 @@ def _flat(datatype: str, shape: Sequence[int], data: bytes) -> list[Any]:
     try:
         values = _decoder(datatype, len(shape) if is_nested else 1).decode(data)
     except NOT_JSON as error:
-        raise InvalidRequest(f"data of {datatype} has {_VALUES[datatype]}: {error}") from error
+        raise InvalidRequest(f"data of {datatype} must be {_VALUES[datatype]}: {error}") from error
     for size in shape[1:] if is_nested else ():
         if any(len(row) != size for row in values):
             raise InvalidRequest(f"data is not nested according to its shape {list(shape)}")
@@ -115,8 +115,8 @@ def _floats(data: memoryview) -> Sequence[float]:
     values.frombytes(data)
     if sys.byteorder == "big":
         values.byteswap()
-    if not all(0 <= value <= 1 for value in values):  # not a number is neither
-        raise InvalidRequest(f"data of FP32 has {_VALUES['FP32']}; divide grey values by 255")
+    if not all(0 <= value <= 1 for value in values):  # NaN fails both comparisons
+        raise InvalidRequest(f"data of FP32 must be {_VALUES['FP32']}; divide grey values by 255")
     return values
 
 
@@ -129,18 +129,18 @@ def _split(pixels: bytes) -> list[bytes]:
 
 
 def _file(index: int, text: str | memoryview, most_bytes: int) -> bytes:
-    """Blanks are skipped: many encoders break lines. So is what a data URI begins with."""
+    """Accepts whitespace, because many encoders break lines, and data URIs."""
     if len(text) > 2 * most_bytes:
-        said = f"the picture has {len(text)} characters of base64; at most {most_bytes} bytes are accepted"
-        raise _at(index, TooLarge(said))
+        detail = f"the picture has {len(text)} characters of base64; at most {most_bytes} bytes are accepted"
+        raise _at(index, TooLarge(detail))
     try:
         plain = text if isinstance(text, str) else msgspec.json.decode(text, type=str)
         encoded = plain.encode("ascii")
         if encoded[:5].lower() == b"data:":
             encoded = encoded.partition(b";base64,")[2]
-        return binascii.a2b_base64(encoded.translate(_ALPHABET, _BLANKS), strict_mode=True)
+        return binascii.a2b_base64(encoded.translate(_FROM_URL_SAFE, _WHITESPACE), strict_mode=True)
     except (*NOT_JSON, ValueError) as error:
-        raise _at(index, NotAPicture(f"data of BYTES is a picture file in base64: {error}")) from error
+        raise _at(index, NotAPicture(f"data of BYTES must be a picture file in base64: {error}")) from error
 
 
 def _files(count: int, data: memoryview) -> list[bytes]:
@@ -150,11 +150,11 @@ def _files(count: int, data: memoryview) -> list[bytes]:
         end = start + 4
         size = struct.unpack_from("<I", data, start)[0] if end <= len(data) else len(data)
         if end + size > len(data):
-            raise _at(len(files), InvalidRequest("its length is more than what is left of the binary data"))
+            raise _at(len(files), InvalidRequest("its length exceeds the rest of the binary data"))
         files.append(bytes(data[end : end + size]))
         start = end + size
     if start != len(data) or len(files) != count:
-        raise InvalidRequest(f"the binary data does not have {count} elements, each after its length")
+        raise InvalidRequest(f"the binary data must have {count} elements, each preceded by its length")
     return files
 
 

@@ -15,7 +15,7 @@ from deploy.kafka.local_kafka import LocalKafka
 from gateway.jobs.service import connect
 from tests.e2e.services import PATIENCE_S, Service, descendants, is_ready, service, until
 from tests.e2e.test_over_apache_kafka import LISTENING, environment
-from tests.faults.pictures import Picture, Pictures
+from tests.faults.stage import Picture, Pictures
 from tests.stores.conftest import require
 from tests.stores.servers import LocalPostgresql
 

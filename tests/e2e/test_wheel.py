@@ -105,7 +105,7 @@ def test_the_client_alone_imports_without_the_service(wheels: dict[str, Path], t
     said = subprocess.check_output(
         command, env={**os.environ, "PYTHONPATH": libraries}, text=True, timeout=60
     )
-    assert said == "<class 'mlaas_client.sync.Client'> mlaas_client\n"
+    assert said == "<class 'mlaas_client.clients.Client'> mlaas_client\n"
 
 
 @pytest.fixture(scope="module")

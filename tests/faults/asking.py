@@ -1,26 +1,112 @@
-"""An open-loop client: a request leaves when it is due, whatever became of those before."""
+"""An open-loop client, which sends each request when it is due, and the verdict on what it received."""
 
 import asyncio
 import itertools
 import json
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Self
 
 import httptools
 
-from tests.faults.ledger import NO_ANSWER, NO_CONNECTION, Entry
-from tests.faults.pictures import Picture
+from tests.faults.fleet import Address
+from tests.faults.stage import Picture
 
-Address = tuple[str, int]
 Choose = Callable[[], Address | None]
 
+NO_CONNECTION = 0
+NO_ANSWER = -1
 
-class Answered(asyncio.Protocol):
-    """One keep-alive connection, one request at a time; among the open ones until it is lost."""
 
-    def __init__(self, open_ones: set["Answered"]) -> None:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One request. due, when it should be sent, and ended are in monotonic seconds.
+
+    status is HTTP's, NO_CONNECTION or NO_ANSWER. right: a 200 with the picture's digest and label.
+    """
+
+    due: float
+    ended: float
+    timeout_s: float
+    status: int
+    right: bool
+    answers: int = 1
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.due
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """lost: without a final status. double: answered twice. latest_s: after the deadline."""
+
+    requests: int
+    lost: int
+    wrong: int
+    double: int
+    latest_s: float
+    statuses: dict[int, int]
+    p50_s: float
+    p99_s: float
+    longest_s: float
+
+    def share(self, status: int) -> float:
+        return self.statuses.get(status, 0) / max(1, self.requests)
+
+    def errors(self) -> int:
+        """5xx and failed connections."""
+        return sum(count for status, count in self.statuses.items() if status >= 500 or status <= 0)
+
+    def numbers(self) -> dict[str, object]:
+        return {
+            "requests": self.requests,
+            "lost": self.lost,
+            "wrong": self.wrong,
+            "double": self.double,
+            "answers": by_status(self.statuses),
+            "p50_ms": round(self.p50_s * 1000, 1),
+            "p99_ms": round(self.p99_s * 1000, 1),
+            "longest_ms": round(self.longest_s * 1000, 1),
+        }
+
+
+def judge(entries: Iterable[Entry]) -> Verdict:
+    entries = list(entries)
+    good = sorted(entry.seconds for entry in entries if entry.status == 200)
+    return Verdict(
+        requests=len(entries),
+        lost=sum(entry.status == NO_ANSWER for entry in entries),
+        wrong=sum(entry.status == 200 and not entry.right for entry in entries),
+        double=sum(entry.answers > 1 for entry in entries),
+        latest_s=max((entry.seconds - entry.timeout_s for entry in entries), default=0.0),
+        statuses=dict(Counter(entry.status for entry in entries)),
+        p50_s=percentile(good, 0.5),
+        p99_s=percentile(good, 0.99),
+        longest_s=good[-1] if good else 0.0,
+    )
+
+
+def by_status(statuses: dict[int, int]) -> dict[str, int]:
+    return {str(status): count for status, count in sorted(statuses.items())}
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """0 without values."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
+
+
+def longest_gap(times: Iterable[float]) -> float:
+    return max((after - before for before, after in itertools.pairwise(sorted(times))), default=0.0)
+
+
+class _Connection(asyncio.Protocol):
+    """A keep-alive connection with one request at a time. It is in `open_ones` until it is lost."""
+
+    def __init__(self, open_ones: set["_Connection"]) -> None:
         self._open_ones = open_ones
         self.waiting: asyncio.Future[tuple[int, bytes]] | None = None
         self.surplus = 0
@@ -63,31 +149,30 @@ class Answered(asyncio.Protocol):
 
 
 class Client:
-    """Keeps idle connections for the next request."""
+    """Sends pictures, keeps idle connections for the next request, and records an Entry for each request."""
 
     def __init__(self, timeout_s: float, path: str = "/predict") -> None:
         self._timeout_s = timeout_s
         self._path = path
-        self._idle: dict[Address, list[Answered]] = defaultdict(list)
-        self._open: set[Answered] = set()
+        self._idle: dict[Address, list[_Connection]] = defaultdict(list)
+        self._open: set[_Connection] = set()
         self.entries: list[Entry] = []
         self.answered_at: list[float] = []
 
     async def drive(
         self, choose: Choose, pictures: Iterable[Picture], rate: float, *, stop: Callable[[], bool] = bool
     ) -> None:
-        """Sends the pictures at so many a second, waits for the last answer, and closes all connections."""
+        """Send `rate` pictures a second, wait for the last answer, and close all connections."""
         started = time.monotonic()
-        async with self, asyncio.TaskGroup() as asking:
+        async with self, asyncio.TaskGroup() as requests:
             for number, picture in enumerate(pictures):
                 due = started + number / rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 if stop():
                     return
-                asking.create_task(self.ask(choose, picture, due))
+                requests.create_task(self.ask(choose, picture, due))
 
     async def ask(self, choose: Choose, picture: Picture, due: float | None = None) -> Entry:
-        """One request; its entry goes into the ledger."""
         due = time.monotonic() if due is None else due
         status, body, answers = await self._ask(choose(), picture)
         right = status == 200 and _is_right(body, picture)
@@ -101,11 +186,11 @@ class Client:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Closes its connections: they belong to the loop that they were made in."""
+        """Close the connections, which belong to this event loop."""
         self._idle.clear()
         for connection in self._open.copy():
             connection.transport.abort()
-        await asyncio.sleep(0)  # a transport is closed in the loop's next turn
+        await asyncio.sleep(0)  # transports close in the next iteration of the loop
 
     async def _ask(self, address: Address | None, picture: Picture) -> tuple[int, bytes, int]:
         if address is None:
@@ -124,17 +209,16 @@ class Client:
             self._idle[address].append(connection)
         return status, body, 1 + connection.surplus
 
-    async def _connection(self, address: Address) -> Answered:
+    async def _connection(self, address: Address) -> _Connection:
         while self._idle[address]:
             if (connection := self._idle[address].pop()).usable:
                 return connection
         loop = asyncio.get_running_loop()
-        _, made = await loop.create_connection(lambda: Answered(self._open), *address)
-        return made
+        _, connection = await loop.create_connection(lambda: _Connection(self._open), *address)
+        return connection
 
 
 def request(address: Address, path: str, picture: bytes, timeout_s: float) -> bytes:
-    """As it goes over the wire."""
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Type: image/png\r\n"
         f"X-Request-Timeout-Ms: {timeout_s * 1000:.0f}\r\nContent-Length: {len(picture)}\r\n\r\n"
@@ -148,6 +232,5 @@ def _is_right(body: bytes, picture: Picture) -> bool:
 
 
 def in_turn(addresses: Iterable[Address]) -> Choose:
-    """One after the other."""
     turn = itertools.cycle(list(addresses))
     return lambda: next(turn)

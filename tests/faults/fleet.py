@@ -1,12 +1,12 @@
-"""Gateways and workers over a real Apache Kafka, to be killed and started again."""
+"""Gateways and workers over a real Apache Kafka, and what their processes use."""
 
-import json
 import os
 import re
 import tempfile
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from signal import SIGCONT, Signals
 from typing import Self
 from urllib.request import urlopen
@@ -16,15 +16,16 @@ from confluent_kafka.admin import AdminClient, NewPartitions, OffsetSpec
 
 from deploy.kafka.ports import free_port
 from tests.e2e.services import Service, descendants, is_ready, until
-from tests.faults.asking import Address
 
 HOST = "127.0.0.1"
 
+Address = tuple[str, int]
+
 
 class Fleet:
-    """Processes by name. Topics and group are its own. A name keeps its ports over restarts.
+    """Processes by name, with topics and a consumer group of their own. A name keeps its port.
 
-    defect: one of tests.faults.planted's, in every process; settings are environment variables.
+    defect is planted in every process, see planted.py. settings are environment variables.
     """
 
     def __init__(self, bootstrap_servers: str, query: str = "", defect: str = "", **settings: str) -> None:
@@ -54,61 +55,61 @@ class Fleet:
         self.create_topics()
 
     def create_topics(self) -> None:
-        """Those that are missing. One that was deleted just now may be there for a moment."""
+        """Create the missing topics."""
         creating = Service("topics", "create", **self.environment)
         if creating.wait():
             raise RuntimeError(creating.output)
 
     def delete_topics(self, *names: str) -> None:
-        """Returns when the broker has none of them."""
+        """Returns once the broker has deleted them."""
         topics = [self.topics[name] for name in names]
         for deleted in self._admin.delete_topics(topics).values():
             deleted.result(20)
         until(lambda: not set(topics) & self._admin.list_topics(timeout=20).topics.keys(), "deleting topics")
 
     def add_partitions(self, count: int, *names: str) -> None:
-        """Up to so many."""
+        """Increase the topics to this number of partitions."""
         for added in self._admin.create_partitions(
             [NewPartitions(self.topics[name], count) for name in names]
         ).values():
             added.result(20)
 
     def ends(self, name: str) -> dict[int, int]:
-        """Of each partition of the topic, the offset that its next message gets; without those just added."""
+        """The end offset of each partition of the topic, except those just added."""
         topic = self.topics[name]
         partitions = self._admin.list_topics(topic, timeout=20).topics[topic].partitions
         latest = {TopicPartition(topic, number): OffsetSpec.latest() for number in partitions}
         found = self._admin.list_offsets(latest, request_timeout=20)
-        return {place.partition: its.result().offset for place, its in found.items() if not its.exception(20)}
+        return {at.partition: end.result().offset for at, end in found.items() if not end.exception(20)}
 
     def ended(self) -> list[str]:
-        """Which processes have ended."""
+        """The names of processes that have ended."""
         return [name for name, service in self._processes.items() if service.process.poll() is not None]
 
     def gateway(self, name: str, **settings: str) -> Address:
-        """Starts it; wait_until_ready() says when it is."""
+        """Start a gateway; see wait_until_ready()."""
         port = self._port(name)
         self._start(name, ["gateway"], settings | {"MLAAS_GATEWAY__PORT": str(port)})
         return HOST, port
 
     def worker(self, name: str, model: str = "", **settings: str) -> None:
-        """model: leisurely-model, slow-model or fragile-model, see tests.faults.planted."""
+        """model is slow-model, leisurely-model, fragile-model or simulated-model, see planted.py."""
         settings = settings | {"MLAAS_WORKER__METRICS_PORT": str(self._port(name))}
         self._start(name, ["worker"], settings, model)
 
     def workers(self, count: int, model: str = "", **settings: str) -> list[str]:
-        """worker-1 and so on."""
+        """Start worker-1 and so on."""
         names = [f"worker-{number}" for number in range(1, count + 1)]
         for name in names:
             self.worker(name, model, **settings)
         return names
 
     def again(self, name: str) -> None:
-        """Start what was killed or stopped as it was started before."""
+        """Start a process that has ended, as before."""
         self._start(*self._started[name])
 
     def wait_until_ready(self, *names: str, patience_s: float = 90.0) -> None:
-        """Gateways by name; all of them if none is named. Raises AssertionError where one has ended."""
+        """Wait for these gateways, or all. Raises AssertionError if one has ended."""
         for name in names or [name for name in self._processes if name.startswith("gateway")]:
             until(lambda name=name: self._is_ready(name), f"{name} ready", patience_s)  # type: ignore[misc]
 
@@ -125,22 +126,22 @@ class Fleet:
         self._processes[name].process.send_signal(what)
 
     def signal_all(self, name: str, what: Signals) -> None:
-        """The process and its children."""
+        """Send a signal to the process and its children."""
         for pid in self.pids(name):
             os.kill(pid, what)
 
     def kill(self, name: str) -> None:
-        """SIGKILL, and its end."""
+        """SIGKILL the process and wait for its end."""
         service = self._processes[name]
         service.process.kill()
         service.wait()
 
     def stop(self, name: str) -> int:
-        """SIGTERM, and its end."""
+        """SIGTERM the process and wait for its end."""
         return self._processes[name].stop()
 
     def wait(self, name: str) -> int:
-        """Until it has ended by itself."""
+        """Wait until the process ends by itself. Returns its exit code."""
         return self._processes[name].wait()
 
     def pids(self, name: str) -> dict[int, str]:
@@ -149,13 +150,13 @@ class Fleet:
         return {pid: name, **descendants(pid)}
 
     def metric(self, name: str, metric: str) -> float:
-        """The sum of its samples whose name and labels match the pattern; 0 where there are none."""
+        """The sum of the samples whose name and labels match the pattern."""
         with urlopen(f"{self.url(name)}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(metric, line))
 
     def ready(self, names: list[str]) -> list[Address]:
-        """The addresses of those that say that they are, now."""
+        """The addresses of those gateways that are ready now."""
         return [(HOST, self._port(name)) for name in names if is_ready(self.url(name))]
 
     def __enter__(self) -> Self:
@@ -194,6 +195,27 @@ class Fleet:
             return self._ports[name]
 
 
-def problem_kind(body: bytes) -> str:
-    """Of a problem document."""
-    return str(json.loads(body).get("type", "")).rpartition(":")[2]
+def memory_mib(pids: Iterable[int]) -> float:
+    """Resident memory of the processes that still exist."""
+    return sum(map(_resident_mib, pids))
+
+
+def threads(pids: Iterable[int]) -> int:
+    return sum(_entries(pid, "task") for pid in pids)
+
+
+def descriptors(pids: Iterable[int]) -> int:
+    return sum(_entries(pid, "fd") for pid in pids)
+
+
+def _entries(pid: int, folder: str) -> int:
+    return len(list(Path(f"/proc/{pid}/{folder}").glob("*")))
+
+
+def _resident_mib(pid: int) -> float:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return int(found[1]) / 1024 if found else 0.0

@@ -1,18 +1,23 @@
-"""What a scenario found, and whether that is what was asked of it."""
+"""The outcome of a scenario: its checks, and the file that outcomes are written to."""
 
 import operator
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from tests.faults.ledger import Verdict
+from bench.report import ROOT, machine, versions
+from tests.faults.asking import Verdict
+
+RESULTS = ROOT / "bench" / "results" / "faults.json"
 
 Comparison = Literal["<=", ">=", "=="]
 _COMPARE = {"<=": operator.le, ">=": operator.ge, "==": operator.eq}
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One number, and its limit. unit: "s" for what a busy machine makes longer, else empty."""
+    """A value and its limit. unit is "s" for durations, which grow on a busy machine."""
 
     name: str
     value: float
@@ -30,21 +35,31 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """A scenario's result as it is written down."""
-
     name: str
     passed: bool
     checks: list[Check]
     numbers: dict[str, object]
     seconds: float = 0.0
 
+    def __str__(self) -> str:
+        mark = "pass" if self.passed else "FAIL"
+        return f"{mark}  {self.name:18} {self.seconds:6.0f} s  " + "; ".join(map(str, self.checks))
 
-def outcome(name: str, checks: list[Check], numbers: dict[str, object]) -> Outcome:
-    return Outcome(name, all(check.passed for check in checks), checks, numbers)
+
+class Report(msgspec.Struct, frozen=True):
+    machine: dict[str, str | int | float]
+    versions: dict[str, str]
+    command: str
+    date: str
+    scenarios: list[Outcome]
+
+
+def outcome(checks: list[Check], numbers: dict[str, object]) -> Outcome:
+    """play() adds the name and the duration."""
+    return Outcome("", all(check.passed for check in checks), checks, numbers)
 
 
 def none(name: str, value: float) -> Check:
-    """There must be none of it."""
     return Check(name, value, "==", 0)
 
 
@@ -60,10 +75,24 @@ def least(name: str, value: float, limit: float) -> Check:
     return Check(name, round(value, 5), ">=", limit)
 
 
-def one_right_answer_each(judged: Verdict) -> list[Check]:
+def one_right_answer_each(judged: Verdict, share_of_200: float = 0.0) -> list[Check]:
+    """share_of_200: at least this share must be answered 200, if it is given."""
     return [
         none("lost", judged.lost),
         none("wrong", judged.wrong),
         none("double", judged.double),
         within_s("latest after its deadline", judged.latest_s, 1.0),
+        *([least("answered 200, share", judged.share(200), share_of_200)] if share_of_200 else []),
     ]
+
+
+def write(outcomes: list[Outcome], command: str, path: Path = RESULTS) -> None:
+    """Replace the outcomes of these scenarios and keep those of the others."""
+    before = msgspec.json.decode(path.read_bytes(), type=Report).scenarios if path.exists() else []
+    played = {each.name for each in outcomes}
+    kept = [each for each in before if each.name not in played]
+    scenarios = sorted([*kept, *outcomes], key=lambda each: each.name)
+    date = datetime.now(UTC).date().isoformat()
+    report = Report(machine(), versions(), command, date, scenarios)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")

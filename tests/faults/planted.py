@@ -1,9 +1,10 @@
-"""mlaas with a defect: `python -m tests.faults.planted DEFECT gateway|worker …`.
+"""mlaas with planted defects or another model: `python -m tests.faults.planted DEFECT[+DEFECT] worker …`.
 
-For showing that the scenarios notice. Nothing on disk changes; the classes of this process do.
+The self-test shows that scenarios notice the defects, which patch classes of this process only.
 """
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 
 def acknowledge_before_reply() -> None:
-    """And soon: a kill before the next automatic commit would hide it."""
+    """Commits often, since a kill before the next automatic commit would hide the defect."""
     from messaging import kafka_config
 
     kafka_config.CONSUMER["auto.commit.interval.ms"] = 50
@@ -79,38 +80,43 @@ def publish_before_registering() -> None:
 def acknowledge_before_store() -> None:
     from gateway.jobs.collector import Collector
 
-    keep = Collector._keep
+    save = Collector._save
 
     def later(self: Collector, deliveries: Any) -> None:
-        storing = threading.Timer(6.0, keep, [self, deliveries])
+        storing = threading.Timer(6.0, save, [self, deliveries])
         storing.daemon = True
         storing.start()
 
-    Collector._keep = later  # type: ignore[method-assign]
+    Collector._save = later  # type: ignore[method-assign]
 
 
 def slow_model() -> None:
-    """Not a defect: a model that takes its time, so that kills meet work that is under way."""
-    _model_process("tests.faults.slow_model")
+    """Not a defect. Batches take long, so that kills interrupt work."""
+    _paced_model(batch_s=1.2, picture_s=0.0)
 
 
 def leisurely_model() -> None:
-    """Not a defect: a model of which a gateway and a client on the same cores can ask too much."""
-    _model_process("tests.faults.leisurely_model")
+    """Not a defect. One gateway and client can overload it and have processor time left."""
+    _paced_model(batch_s=0.0, picture_s=0.003)
+
+
+def _paced_model(batch_s: float, picture_s: float) -> None:
+    os.environ |= {"PACED_BATCH_S": str(batch_s), "PACED_PICTURE_S": str(picture_s)}
+    _model_process("tests.faults.paced_model")
 
 
 def fragile_model() -> None:
-    """Not a defect: a model that two kinds of pictures crash and hang."""
+    """Not a defect. Two kinds of pictures crash or hang it."""
     _model_process("tests.fragile_model")
 
 
 def simulated_model() -> None:
-    """Not a defect: a model that takes time and no processor, for many workers on few cores."""
+    """Not a defect. It takes time but no processor, for many workers on few cores."""
     _model_process("bench.simulated_model")
 
 
 def _model_process(module: str) -> None:
-    """The consumer starts it as `python -m MODULE …`."""
+    """Have the consumer start `python -m MODULE …`."""
     from worker.model_process import ModelProcess
 
     assert ModelProcess.__init__.__kwdefaults__

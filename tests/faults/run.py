@@ -1,4 +1,4 @@
-"""Break the running system and see what becomes of the requests: `python -m tests.faults.run`."""
+"""Break the running system and check every answer: `python -m tests.faults.run`."""
 
 import argparse
 import gc
@@ -12,50 +12,36 @@ import msgspec
 
 from deploy.kafka.jars import missing_tools
 from deploy.kafka.local_kafka import LocalKafka
-from tests.faults import report
-from tests.faults.outcome import Outcome
-from tests.faults.pictures import Pictures
-from tests.faults.scenarios import (
-    brokers,
-    expensive,
-    gateways,
-    hostile,
-    jobs,
-    load,
-    models,
-    poison,
-    soak,
-    topics,
-    workers,
-)
-from tests.faults.stage import Stage
+from tests.faults.outcome import Outcome, write
+from tests.faults.scenarios import brokers, gateways, hostile, jobs, load, models, workers
+from tests.faults.stage import Pictures, Stage
 
 SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
     "worker-kill": workers.worker_kill,
     "cross-talk": gateways.cross_talk,
     "broker-kill": brokers.broker_kill,
     "broker-outage": brokers.broker_outage,
-    "more-partitions": topics.more_partitions,
-    "topics-again": topics.topics_again,
+    "more-partitions": brokers.more_partitions,
+    "topics-again": brokers.topics_again,
     "gateway-rolling": gateways.gateway_rolling,
     "deadline": gateways.deadline,
-    "poison-kill": poison.poison_kill,
-    "hang": poison.hang,
+    "poison-kill": models.poison_kill,
+    "hang": models.hang,
     "overload": load.overload,
     "scaling": workers.scaling,
     "zombie": workers.zombie,
     "hang-up": load.hang_up,
     "jobs": jobs.jobs,
     "hostile": hostile.hostile,
-    "expensive": expensive.expensive_pictures,
+    "expensive": hostile.expensive_pictures,
     "corrupted-models": models.corrupted_models,
-    "soak": soak.soak,
+    "soak": load.soak,
 }
 
 
 @contextmanager
 def no_collections() -> Iterator[None]:
-    """The longer the client's ledger, the longer would looking through it for garbage hold up the client."""
+    """Collecting garbage in the clients' long lists of entries would delay the clients."""
     gc.collect()
     gc.disable()
     try:
@@ -65,11 +51,11 @@ def no_collections() -> Iterator[None]:
 
 
 def play(name: str, stage: Stage) -> Outcome:
-    """Raises AssertionError where the system does not even become ready."""
+    """Raises AssertionError if the system does not become ready."""
     began = time.monotonic()
     with no_collections():
         found = SCENARIOS[name](stage)
-    return msgspec.structs.replace(found, seconds=round(time.monotonic() - began, 1))
+    return msgspec.structs.replace(found, name=name, seconds=round(time.monotonic() - began, 1))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -85,17 +71,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if problem := missing_tools():
         sys.exit(problem)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # which ends what was started, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # runs the context managers' exits
     outcomes = []
     with LocalKafka() as kafka:
         stage = Stage(kafka.bootstrap_servers, Pictures(), chosen.quick)
         for name in chosen.only:
             outcomes.append(play(name, stage))
-            print(report.line(outcomes[-1]), flush=True)
+            print(outcomes[-1], flush=True)
             if not outcomes[-1].passed:
                 print(f"      {outcomes[-1].numbers}", flush=True)
             if not chosen.quick:
-                report.write(outcomes, "make faults")
+                write(outcomes, "make faults")
     sys.exit(0 if all(each.passed for each in outcomes) else 1)
 
 

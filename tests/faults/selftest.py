@@ -1,13 +1,11 @@
-"""Do the scenarios notice defects? Each is planted in the running processes; its scenario must fail."""
+"""Plant each defect in the running processes; its scenario must fail."""
 
 import sys
 
 from deploy.kafka.jars import missing_tools
 from deploy.kafka.local_kafka import LocalKafka
-from tests.faults import report
-from tests.faults.pictures import Pictures
 from tests.faults.run import play
-from tests.faults.stage import Stage
+from tests.faults.stage import Pictures, Stage
 
 CAUGHT_BY = {
     "acknowledge-before-reply": "worker-kill",
@@ -25,11 +23,10 @@ def main() -> None:
     unexpected = []
     with LocalKafka() as kafka:
         pictures = Pictures()
-        for defect, name in [("", each) for each in dict.fromkeys(CAUGHT_BY.values())] + list(
-            CAUGHT_BY.items()
-        ):
+        without = [("", name) for name in dict.fromkeys(CAUGHT_BY.values())]
+        for defect, name in [*without, *CAUGHT_BY.items()]:
             found = play(name, Stage(kafka.bootstrap_servers, pictures, quick=True, defect=defect))
-            print(f"{defect or 'no defect':28}{report.line(found)}", flush=True)
+            print(f"{defect or 'no defect':28}{found}", flush=True)
             if found.passed == bool(defect):
                 unexpected.append(f"{name} with {defect or 'no defect'}")
     sys.exit(f"Not as it should be: {', '.join(unexpected)}" if unexpected else 0)

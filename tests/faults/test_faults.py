@@ -1,14 +1,13 @@
-"""The short forms of the fault scenarios: what becomes of requests when parts are killed."""
+"""The short forms of the fault scenarios."""
 
 import json
 
 import pytest
 
-from tests.faults.pictures import Pictures
 from tests.faults.run import play
-from tests.faults.stage import Stage
+from tests.faults.stage import Pictures, Stage
 
-# Of the others the short form alone takes a minute: make faults.
+# The short forms of the others take a minute each; see make faults.
 SHORT = (
     "worker-kill",
     "more-partitions",
@@ -33,7 +32,7 @@ def stage(apache_kafka):
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", SHORT)
 def test_nothing_is_lost(stage, name):
-    """Seconds are the bench's: they say something of a quiet machine alone."""
+    """Durations are checked by make faults, since they need a quiet machine."""
     found = play(name, stage)
     failed = [str(check) for check in found.checks if not check.passed and check.unit != "s"]
     assert not failed, f"{failed}: {json.dumps(found.numbers)}"

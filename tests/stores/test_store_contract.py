@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.jobs.job import Asked, Job, Result, State, Status, status_of
+from gateway.jobs.job import Job, JobRequest, Result, State, Status, status_of
 from gateway.jobs.service import connect
 from gateway.jobs.store import Added, Creation, Limits, Store, StoreUnavailable
 from tests.stores.conftest import TIMEOUT_S, Bench
@@ -40,7 +40,7 @@ def new_job(total: int = 3, **changes: object) -> Job:
         publish_until_ms=created_ms + 30_000,
         total=total,
         size_bytes=100 * total,
-        asked=Asked(filenames=[f"ü{number}.png" for number in range(total)], top_k=2, request_id="r"),
+        request=JobRequest(filenames=[f"ü{number}.png" for number in range(total)], top_k=2, request_id="r"),
     )
     return msgspec.structs.replace(job, **changes)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.jobs.collector import Collector, KnownJobs
-from gateway.jobs.job import Asked, Job, correlation_id
+from gateway.jobs.collector import Collector, RequestCache
+from gateway.jobs.job import Job, JobRequest, correlation_id
 from gateway.jobs.service import connect
 from gateway.jobs.store import Added, Limits, Store, StoreUnavailable
 from messaging import codec
@@ -44,7 +44,7 @@ def job_in(store: Store, total: int = 3) -> Job:
         expires_ms=now_ms + 60_000,
         total=total,
         size_bytes=0,
-        asked=Asked(filenames=total * [""], digests=total * bytes.fromhex(sha256_of(PICTURE))),
+        request=JobRequest(filenames=total * [""], digests=total * bytes.fromhex(sha256_of(PICTURE))),
     )
     store.create(job, [], Limits(100, 100), now_ms)
     return job
@@ -128,7 +128,9 @@ def test_a_reply_that_cannot_be_the_pictures_is_dropped_and_the_true_one_is_stor
     assert unacknowledged(broker, store) == 0
 
 
-def test_what_jobs_asked_is_read_once_and_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jobs_request_is_read_once_and_the_cache_is_bounded(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     jobs = [job_in(store, 10) for _ in range(3)]
     read: list[str] = []
     get = store.get
@@ -138,12 +140,12 @@ def test_what_jobs_asked_is_read_once_and_bounded(store: Store, monkeypatch: pyt
         return get(job_id, now_ms, after)
 
     monkeypatch.setattr(store, "get", count)
-    known = KnownJobs(store, most_bytes=2_000)  # room for two
+    cache = RequestCache(store, most_bytes=2_000)  # room for two
     for job in (jobs[0], jobs[1], jobs[0], jobs[2], jobs[0], jobs[1]):
-        asked = known.asked(job.id, job.created_ms)
-        assert asked is not None
-        assert asked.sha256_of(9) == sha256_of(PICTURE)
-    assert known.asked(32 * "0", 0) is None
+        request = cache.get(job.id, job.created_ms)
+        assert request is not None
+        assert request.sha256_of(9) == sha256_of(PICTURE)
+    assert cache.get(32 * "0", 0) is None
     assert read == [jobs[0].id, jobs[1].id, jobs[2].id, jobs[1].id, 32 * "0"]
 
 
@@ -175,7 +177,7 @@ def test_while_the_store_is_away_nothing_is_acknowledged_and_afterwards_all_is_t
             for index in range(3):
                 publish(broker, job, index)
             end = time.monotonic() + 20
-            while "results of jobs cannot be collected" not in caplog.text:
+            while "cannot collect job results" not in caplog.text:
                 assert time.monotonic() < end
                 time.sleep(0.01)
         until_completed(store, job, 3)

@@ -6,12 +6,22 @@ from starlette.requests import Request
 
 from gateway.asked import Query, Upload
 from gateway.errors import InvalidRequest, NotAPicture, TooLarge
-from gateway.jobs.job import Asked, Job, Result, State, Status, correlation_id, is_id, picture_of, status_of
-from gateway.jobs.rendering import document, events, refused, unfinished
+from gateway.jobs.job import (
+    Job,
+    JobRequest,
+    Result,
+    State,
+    Status,
+    correlation_id,
+    is_id,
+    picture_of,
+    status_of,
+)
+from gateway.jobs.rendering import document, encode_refusal, events, unfinished
 from gateway.jobs.routes import read_last_event_id, read_wait
 from gateway.jobs.sql_store import Standing, assign
 from gateway.jobs.store import Added
-from gateway.jobs.submitting import digests, fingerprint, judge
+from gateway.jobs.submitting import digest_each, fingerprint, judge
 from messaging.contract import sha256_of
 from tests.unit.gateways import SANDAL
 
@@ -28,13 +38,13 @@ def job(**changes: object) -> Job:
         expires_ms=2_000,
         total=3,
         size_bytes=0,
-        asked=Asked(filenames=["a", "b", "c"], request_id="r"),
+        request=JobRequest(filenames=["a", "b", "c"], request_id="r"),
     )
     return msgspec.structs.replace(fresh, **changes)
 
 
 def refusal(index: int) -> Result:
-    return Result(ID, index, refused(NotAPicture("empty"), "r"))
+    return Result(ID, index, encode_refusal(NotAPicture("empty"), "r"))
 
 
 @pytest.mark.parametrize(
@@ -139,34 +149,34 @@ def test_the_last_event_id_says_how_many_were_seen() -> None:
 def test_pictures_are_judged_one_by_one_and_together() -> None:
     uploads = [Upload(SANDAL, "image/png", "a" * 300), Upload(b"", "image/png", "b")]
     limits = {"max_bytes": 10_000, "max_pixels": 10_000}
-    good, bad = judge(uploads, most_together=len(SANDAL), **limits)
+    good, bad = judge(uploads, max_total_bytes=len(SANDAL), **limits)
     assert (good.media_type, good.filename, good.refusal) == ("image/png", "a" * 255, None)
     assert isinstance(bad.refusal, NotAPicture)
     with pytest.raises(TooLarge, match="a job may have"):
-        judge(uploads, most_together=len(SANDAL) - 1, **limits)
+        judge(uploads, max_total_bytes=len(SANDAL) - 1, **limits)
 
 
 @pytest.mark.parametrize(("count", "index"), [(1, None), (2, 0)])
 def test_a_job_of_which_every_picture_is_refused_is_refused(count: int, index: int | None) -> None:
     uploads = [Upload(b"", "", "a"), Upload(SANDAL, "text/html", "b")][:count]
     with pytest.raises(NotAPicture) as refused:
-        judge(uploads, max_bytes=10_000, max_pixels=10_000, most_together=10_000)
+        judge(uploads, max_bytes=10_000, max_pixels=10_000, max_total_bytes=10_000)
     assert refused.value.index == index
 
 
 def test_a_picture_of_a_job_is_known_by_its_digest() -> None:
-    known = Asked(
-        filenames=["a", "b"], digests=b"".join(digests([Upload(SANDAL, "", ""), Upload(b"", "", "")]))
+    known = JobRequest(
+        filenames=["a", "b"], digests=b"".join(digest_each([Upload(SANDAL, "", ""), Upload(b"", "", "")]))
     )
     assert [known.sha256_of(index) for index in range(3)] == [sha256_of(SANDAL), sha256_of(b""), None]
-    assert Asked(filenames=["a"]).sha256_of(0) is None
+    assert JobRequest(filenames=["a"]).sha256_of(0) is None
 
 
 def test_a_fingerprint_changes_with_all_that_is_asked() -> None:
     upload = Upload(SANDAL, "image/png", "a.png")
 
     def its(uploads: list[Upload], asked: Query) -> str:
-        return fingerprint(uploads, digests(uploads), asked)
+        return fingerprint(uploads, digest_each(uploads), asked)
 
     first = its([upload], Query())
     assert its([Upload(*upload)], Query()) == first

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from gateway.jobs.collector import MOST_SWEPT, Sweeping, next_most
+from gateway.jobs.collector import MOST_SWEPT, Sweeper
 from gateway.jobs.store import Store, StoreError, StoreUnavailable
 
 NOW_MS = 1_000_000
@@ -15,22 +15,22 @@ class Sweeps:
     """A store that is too slow to sweep more than so many jobs."""
 
     def __init__(self, at_most: int, error: Callable[[str], Exception] = StoreUnavailable) -> None:
-        self._at_most = at_most
+        self.at_most = at_most
         self._error = error
         self.asked: list[int] = []
 
     def sweep(self, now_ms: int, most: int) -> int:
         assert now_ms == NOW_MS
         self.asked.append(most)
-        if most > self._at_most:
+        if most > self.at_most:
             raise self._error("timeout")
         return most
 
 
 def turned(sweeps: Sweeps, *at_s: float) -> list[int]:
-    sweeping = Sweeping(cast(Store, sweeps), 10)
+    sweeper = Sweeper(cast(Store, sweeps), 10)
     for each in at_s:
-        sweeping.turn(each, NOW_MS)
+        sweeper.turn(each, NOW_MS)
     return sweeps.asked
 
 
@@ -46,8 +46,15 @@ def test_a_sweep_that_fails_waits_for_the_interval_too_and_is_of_half_as_many_jo
     assert "sweeping 1000 jobs" in caplog.text
 
 
-def test_there_is_always_one_job_to_sweep_and_never_more_than_the_most() -> None:
-    assert next_most(1, failed=True) == 1
-    assert next_most(3, failed=True) == 1
-    assert next_most(1, failed=False) == 2
-    assert next_most(501, failed=False) == MOST_SWEPT
+def test_a_sweep_is_of_one_job_at_least_and_doubles_up_to_the_most() -> None:
+    failing = Sweeps(0)
+    assert turned(failing, *range(0, 220, 20)) == [1_000, 500, 250, 125, 62, 31, 15, 7, 3, 1, 1]
+
+    recovering = Sweeps(300)
+    sweeper = Sweeper(cast(Store, recovering), 10)
+    for each in (0, 20, 40):
+        sweeper.turn(each, NOW_MS)
+    recovering.at_most = MOST_SWEPT
+    for each in (60, 80, 100):
+        sweeper.turn(each, NOW_MS)
+    assert recovering.asked == [1_000, 500, 250, 500, 1_000, 1_000]

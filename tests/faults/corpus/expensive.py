@@ -1,4 +1,4 @@
-"""Pictures of few bytes that take long to decode: `python -m tests.faults.corpus.expensive` measures them."""
+"""Small files that take long to decode. `python -m tests.faults.corpus.expensive` measures their cost."""
 
 import io
 import struct
@@ -11,11 +11,12 @@ from PIL import Image
 
 from messaging import picture_header
 from model.preprocessing import prepare
+from tests.faults.corpus.files import END, SIGNATURE, png_chunk
 
 SIDE = 5_000
-"""25 megapixels, as many as are accepted."""
+"""25 megapixels, the most that are accepted."""
 
-# 16 x 16 pixels of one colour, as libwebp writes them: no pixel takes a bit, so the size can be any.
+# 16 x 16 pixels of one colour by libwebp. No pixel takes any bits, so any size fits these bytes.
 _WEBP = bytes.fromhex("524946461a000000574542505650384c0e0000002f0fc00310a847918b52c0000000")
 _WEBP_SIZE_AT, _WEBP_SIZE_BITS = 21, 28
 _SCAN, _END = b"\xff\xda", b"\xff\xd9"
@@ -31,18 +32,17 @@ def webp(side: int = SIDE) -> bytes:
 
 
 def png(side: int = SIDE, colours: int = _RGBA, padding: int = 0) -> bytes:
-    """A PNG of one colour; padding: so many bytes more, in a chunk that decoders skip."""
+    """A PNG of one colour. padding is the size of a chunk that decoders skip."""
     deflate = zlib.compressobj(9)
     row = b"\0" + bytes(range(1, 1 + _CHANNELS[colours])) * side
     pixels = b"".join(deflate.compress(row) for _ in range(side)) + deflate.flush()
     header = struct.pack(">IIBBBBB", side, side, 8, colours, 0, 0, 0)
-    skipped = _chunk(b"skIp", bytes(padding)) if padding else b""
-    chunks = _chunk(b"IHDR", header) + skipped + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks
+    skipped = png_chunk(b"skIp", bytes(padding)) if padding else b""
+    return SIGNATURE + png_chunk(b"IHDR", header) + skipped + png_chunk(b"IDAT", pixels) + END
 
 
 def jpeg(scans: int, side: int = 2_720) -> bytes:
-    """A progressive JPEG of one colour, whose last refinement of the luminance comes again and again."""
+    """A progressive JPEG of one colour that repeats its last refinement of the luminance."""
     file = io.BytesIO()
     Image.new("RGB", (side, side), (200, 30, 40)).save(file, "JPEG", progressive=True)
     whole = file.getvalue()
@@ -50,12 +50,8 @@ def jpeg(scans: int, side: int = 2_720) -> bytes:
     return whole[:end] + whole[last:end] * (scans - whole.count(_SCAN)) + _END
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def main() -> None:
-    """Declared cost beside measured processor time, of the files that are named, or of those made here."""
+    """Print the declared cost and the measured processor time of the named files, or of those made here."""
     files = {name: Path(name).read_bytes() for name in sys.argv[1:]} or {
         "WebP, lossless, alpha": webp(),
         "PNG, RGBA": png(),

@@ -1,24 +1,26 @@
-"""Gateways that share a reply partition, that are restarted, and that nobody answers."""
+"""Gateways that share a reply partition, that restart in turn, and whose workers are silent."""
 
 import itertools
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+
+from confluent_kafka import OFFSET_END, Consumer, Producer, TopicPartition
 
 from tests.e2e.services import predict, until
-from tests.faults.asking import Address, Client, in_turn
-from tests.faults.fleet import Fleet
-from tests.faults.ledger import judge
+from tests.faults.asking import Client, in_turn, judge
+from tests.faults.fleet import Address, Fleet
 from tests.faults.outcome import Outcome, least, none, one_right_answer_each, outcome, within_s
-from tests.faults.republishing import republishing
 from tests.faults.stage import TIMEOUT_S, Stage, under_load
 
 POLL_S = 0.25
+COPY = "copy"
 
 
 def cross_talk(stage: Stage) -> Outcome:
-    """Three gateways, two of them on one partition of the replies; each request is delivered three times."""
+    """Three gateways, two of them on one reply partition; each request is delivered three times."""
     requests, rate = stage.size(30_000, 1_000), stage.size(120, 60)
     client = Client(TIMEOUT_S)
     with stage.fleet() as fleet:
@@ -30,31 +32,66 @@ def cross_talk(stage: Stage) -> Outcome:
         names = fleet.workers(2)
         fleet.wait_until_ready()
         with republishing(stage.kafka, fleet.topics["requests"], copies=2) as republished:
-            load = client.drive(in_turn(gateways), map(stage.pictures, range(requests)), rate)
-            under_load(load)
+            under_load(client.drive(in_turn(gateways), map(stage.pictures, range(requests)), rate))
         worked = {name: fleet.metric(name, "mlaas_worker_requests_total") for name in names}
         dropped = sum(
             fleet.metric(f"gateway-{number}", "mlaas_(duplicate|late)_replies_total") for number in (1, 2, 3)
         )
-    judged = judge(client.entries)
+    judged, copies = judge(client.entries), sum(republished)
     return outcome(
-        "cross-talk",
         [
-            *one_right_answer_each(judged),
-            least("answered 200, share", judged.share(200), 0.999),
-            least("delivered, times each", republished.count / requests + 1, 2.99),
+            *one_right_answer_each(judged, 0.999),
+            least("delivered, times each", copies / requests + 1, 2.99),
         ],
         judged.numbers()
-        | {"republished": republished.count, "second_replies_dropped": dropped, "handled_by_worker": worked},
+        | {"republished": copies, "second_replies_dropped": dropped, "handled_by_worker": worked},
     )
 
 
+@contextmanager
+def republishing(bootstrap_servers: str, topic: str, copies: int) -> Iterator[list[int]]:
+    """Duplicate each message of the topic until the block ends, as a broker may after a fault.
+
+    Yields a list that gets the number of copies of each message.
+    """
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap_servers, "group.id": "nobody", "enable.auto.commit": False}
+    )
+    producer = Producer({"bootstrap.servers": bootstrap_servers})
+    partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    consumer.assign([TopicPartition(topic, partition, OFFSET_END) for partition in partitions])
+    for partition in partitions:
+        consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)
+    republished: list[int] = []
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.is_set():
+            for message in consumer.consume(100, timeout=0.05):
+                headers = message.headers() or []
+                if message.error() is None and message.value() and COPY not in dict(headers):
+                    for _ in range(copies):
+                        producer.produce(topic, message.value(), headers=[*headers, (COPY, b"1")])
+                    republished.append(copies)
+            producer.poll(0)
+
+    repeating = threading.Thread(target=repeat, daemon=True)
+    repeating.start()
+    try:
+        yield republished
+    finally:
+        over.set()
+        repeating.join()
+        producer.flush(10)
+        consumer.close()
+
+
 def gateway_rolling(stage: Stage) -> Outcome:
-    """One of three gateways is told to end and started again every ten seconds."""
+    """Stop one of three gateways and start it again, every ten seconds in turn."""
     rate, rounds = stage.size(100, 40), stage.size(12, 2)
     client = Client(TIMEOUT_S)
     names = ["gateway-1", "gateway-2", "gateway-3"]
-    # On a busy machine the balancer may ask seldom, and must have asked before the end.
+    # On a busy machine the balancer may poll late, but must have polled before the gateway stops.
     noticed = {"MLAAS_GATEWAY__DRAIN_DELAY_MS": "8000"} if stage.quick else {}
     with stage.fleet(**noticed) as fleet:
         for name in names:
@@ -77,55 +114,42 @@ def gateway_rolling(stage: Stage) -> Outcome:
         under_load(load, restart_in_turn, balancer.poll)
     judged = judge(client.entries)
     return outcome(
-        "gateway-rolling",
-        [
-            *one_right_answer_each(judged),
-            none("connection errors and 5xx", judged.errors()),
-            least("answered 200, share", judged.share(200), 1.0),
-        ],
+        [*one_right_answer_each(judged, 1.0), none("connection errors and 5xx", judged.errors())],
         judged.numbers() | {"restarts": rounds, "requests_per_s": rate},
     )
 
 
 class Balancer:
-    """In turn over those that were ready when last asked: /health/ready, four times a second."""
+    """Round-robin over the gateways that were ready when last polled, four times a second."""
 
     def __init__(self, fleet: Fleet, names: list[str]) -> None:
         self._fleet, self._names = fleet, names
-        self._turn = self._in_turn(fleet.ready(names))
+        self._turn = itertools.cycle(fleet.ready(names))
 
     def __call__(self) -> Address | None:
         return next(self._turn, None)
 
     def poll(self, over: threading.Event) -> None:
         while not over.wait(POLL_S):
-            self._turn = self._in_turn(self._fleet.ready(self._names))
-
-    def _in_turn(self, addresses: list[Address]) -> Iterator[Address]:
-        return itertools.cycle(addresses)
+            self._turn = itertools.cycle(self._fleet.ready(self._names))
 
 
 def deadline(stage: Stage) -> Outcome:
-    """The workers stand still; each caller says how long it waits."""
+    """Pause the workers; each caller sets its own timeout."""
     timeouts_s = (0.5, 1.0, 1.5, 2.0)
     clients = [Client(timeout_s) for timeout_s in timeouts_s]
     each, good = stage.size(200, 25), stage.pictures(0).content
-    with stage.fleet() as fleet:
-        gateway = fleet.gateway("gateway")
-        fleet.worker("worker")
-        fleet.wait_until_ready()
-        fleet.signal_all("worker", signal.SIGSTOP)
+    with stage.running() as (fleet, gateway):
+        fleet.signal_all("worker-1", signal.SIGSTOP)
         for turn, client in enumerate(clients):
             numbers = range(turn * each, (turn + 1) * each)
             under_load(client.drive(in_turn([gateway]), map(stage.pictures, numbers), rate=each))
-            if turn == 1:  # before the gateway refuses because nobody is heard any more
-                fleet.signal_all("worker", signal.SIGCONT)
+            if turn == 1:  # before the gateway refuses because no worker answers
+                fleet.signal_all("worker-1", signal.SIGCONT)
                 until(lambda: predict(fleet.url("gateway"), good).status_code == 200, "the workers' going on")
-                fleet.signal_all("worker", signal.SIGSTOP)
-    entries = [entry for client in clients for entry in client.entries]
-    judged = judge(entries)
+                fleet.signal_all("worker-1", signal.SIGSTOP)
+    judged = judge(entry for client in clients for entry in client.entries)
     return outcome(
-        "deadline",
         [
             none("without an answer", judged.lost),
             least("answered 504, share", judged.share(504), 1.0),

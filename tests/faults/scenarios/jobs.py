@@ -1,4 +1,4 @@
-"""Jobs, while gateways and workers are killed."""
+"""Jobs while gateways and workers are killed."""
 
 import asyncio
 import random
@@ -14,17 +14,16 @@ import httpx
 
 from tests.faults.fleet import Fleet
 from tests.faults.outcome import Outcome, least, none, outcome, within_s
-from tests.faults.pictures import Picture
-from tests.faults.stage import Stage, under_load
+from tests.faults.stage import Picture, Stage, under_load
 
 PICTURES_EACH = 10
 PATIENCE_S = 120.0
 GATEWAYS = ["gateway-1", "gateway-2"]
-NOT_TAKEN = (429, 500, 502, 503, 504)
+RETRIABLE = (429, 500, 502, 503, 504)
 
 
 def jobs(stage: Stage) -> Outcome:
-    """kill -9 a gateway and a worker every ten seconds; who has no 202 asks again with the same key."""
+    """kill -9 a gateway and a worker every ten seconds; clients repeat submissions with the same key."""
     count, rate, pause_s = stage.size(1_000, 24), stage.size(10, 3), stage.size(10, 8)
     pictures = [
         [stage.pictures(job * PICTURES_EACH + number) for number in range(PICTURES_EACH)]
@@ -38,7 +37,7 @@ def jobs(stage: Stage) -> Outcome:
         client = JobClient(fleet)
         kills = 0
 
-        def kill_one_of_each_again_and_again(over: threading.Event) -> None:
+        def kill_one_of_each_repeatedly(over: threading.Event) -> None:
             nonlocal kills
             chance, turn = random.Random(1), cycle(GATEWAYS)
             while not over.wait(pause_s):
@@ -47,14 +46,13 @@ def jobs(stage: Stage) -> Outcome:
                     fleet.again(name)
                 kills += 1
 
-        under_load(client.drive(pictures, rate), kill_one_of_each_again_and_again)
+        under_load(client.drive(pictures, rate), kill_one_of_each_repeatedly)
         fleet.wait_until_ready()
         asyncio.run(client.collect())
         in_store = accepted_in(fleet.job_store)
     found = Counter(verdict for each in client.jobs for verdict in each.verdicts())
     longest_s = max(each.seconds for each in client.jobs)
     return outcome(
-        "jobs",
         [
             none("lost", found["lost"]),
             none("wrong", found["wrong"]),
@@ -75,7 +73,7 @@ def jobs(stage: Stage) -> Outcome:
 
 
 class SubmittedJob:
-    """One job, what came of it, and how long that took."""
+    """A job, its results, and how long it took."""
 
     def __init__(self, number: int, pictures: list[Picture]) -> None:
         self.key = f"job-{number}"
@@ -86,7 +84,7 @@ class SubmittedJob:
         self.entries: list[dict[str, object]] = []
 
     def verdicts(self) -> Iterator[str]:
-        """Of each picture: right, wrong, lost, or double."""
+        """right, wrong, lost or double for each picture."""
         by_index: dict[object, list[object]] = {index: [] for index in range(len(self.pictures))}
         for entry in self.entries:
             by_index.setdefault(entry["index"], []).append(entry.get("prediction"))
@@ -102,7 +100,7 @@ class SubmittedJob:
 
 
 class JobClient:
-    """Goes to the other gateway when one does not answer."""
+    """Alternates between the gateways until one answers."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._turn = cycle([fleet.url(name) for name in GATEWAYS])
@@ -110,16 +108,16 @@ class JobClient:
         self.asked_again = 0
 
     async def drive(self, pictures: list[list[Picture]], rate: float) -> None:
-        """Submits so many jobs a second, and waits until each is over, or patience at its end."""
+        """Submit `rate` jobs a second and wait until each is over, for at most PATIENCE_S."""
         started = time.monotonic()
         async with self._http() as http, asyncio.TaskGroup() as asking:
-            for number, its_own in enumerate(pictures):
+            for number, each in enumerate(pictures):
                 await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
-                self.jobs.append(SubmittedJob(number, its_own))
+                self.jobs.append(SubmittedJob(number, each))
                 asking.create_task(self._see_through(http, self.jobs[-1]))
 
     async def collect(self) -> None:
-        """Every result that the store has."""
+        """Fetch all results that are stored."""
         async with self._http() as http:
             for job in self.jobs:
                 job.entries = (await self._ask(http, "GET", job.path)).json()["results"]
@@ -135,11 +133,11 @@ class JobClient:
             job.seconds = time.monotonic() - job.began
 
     async def _ask(self, http: httpx.AsyncClient, method: str, path: str, **more: object) -> httpx.Response:
-        """From whichever gateway answers."""
+        """Repeat the request until a gateway answers it."""
         while True:
             try:
                 response = await http.request(method, next(self._turn) + path, **more)  # type: ignore[arg-type]
-                if response.status_code not in NOT_TAKEN:
+                if response.status_code not in RETRIABLE:
                     return response.raise_for_status()
             except httpx.TransportError:
                 pass
@@ -151,6 +149,6 @@ class JobClient:
 
 
 def accepted_in(path: str) -> int:
-    """How many acknowledged jobs the store has."""
+    """The number of accepted jobs in the store."""
     with closing(sqlite3.connect(path)) as store:
         return int(store.execute("SELECT count(*) FROM mlaas_jobs WHERE publish_until_ms = 0").fetchone()[0])

@@ -1,28 +1,128 @@
-"""Model files that are damaged: never ready, nothing consumed, and the reason said."""
+"""Pictures that kill or hang the model process, and model files that are damaged."""
 
 import re
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import onnx
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from model import manifest as manifests
 from tests.e2e.services import ROOT
+from tests.faults.asking import Client, Verdict, in_turn, judge, longest_gap
 from tests.faults.fleet import Fleet
-from tests.faults.outcome import Check, Outcome, least, none, outcome
-from tests.faults.stage import Stage
+from tests.faults.outcome import Check, Outcome, least, most, none, outcome, within_s
+from tests.faults.stage import TIMEOUT_S, Picture, Stage, under_load
+from tests.fragile_model import HANG, KILL
 
 NAME = "fashion-mnist"
+PATIENCE_S = 5.0
 
 Damage = Callable[[Path], None]
 
 
+def poison_kill(stage: Stage) -> Outcome:
+    """One of a thousand pictures kills the model process (SIGSEGV)."""
+    client, pictures = Client(TIMEOUT_S), _with_one(stage, KILL)
+    with stage.running(1, "fragile-model") as (fleet, gateway):
+        under_load(client.drive(in_turn([gateway]), pictures, rate=50))
+        starts = fleet.metric("worker-1", "mlaas_worker_model_starts")
+        buried = _buried(stage, fleet, pictures)
+    judged = judge(client.entries)
+    return outcome(
+        [
+            *_one_error(judged, len(pictures), (200,)),
+            *buried,
+            most("model processes", starts, 2),
+            within_s("longest pause", longest_gap(client.answered_at), 3.0),
+        ],
+        judged.numbers(),
+    )
+
+
+def hang(stage: Stage) -> Outcome:
+    """A prediction that never ends on the only worker; the gateway refuses requests meanwhile."""
+    limit_s = stage.size(10, 3)
+    client, pictures = Client(TIMEOUT_S), _with_one(stage, HANG)
+    seen: dict[int, float] = {}
+    timeout = {"MLAAS_WORKER__MODEL_TIMEOUT_MS": str(limit_s * 1000)}
+    with stage.running(1, "fragile-model", **timeout) as (fleet, gateway):
+
+        def watch_model_processes(over: threading.Event) -> None:
+            while not over.wait(0.1):
+                for pid, command in fleet.pids("worker-1").items():
+                    if "tests.fragile_model" in command:
+                        seen.setdefault(pid, time.monotonic())
+
+        under_load(client.drive(in_turn([gateway]), pictures, rate=50), watch_model_processes)
+        buried = _buried(stage, fleet, pictures)
+    judged = judge(client.entries)
+    hung_at = next(entry.due for entry in client.entries if entry.status == 500)
+    replaced_s = min((at - hung_at for at in seen.values() if at > hung_at), default=TIMEOUT_S)
+    return outcome(
+        [
+            *_one_error(judged, len(pictures), (200, 503)),
+            *buried,
+            within_s("model process replaced after", replaced_s, limit_s + 3),
+        ],
+        judged.numbers() | {"limit_s": limit_s},
+    )
+
+
+def _with_one(stage: Stage, mark: bytes) -> list[Picture]:
+    count = stage.size(1_000, 200)
+    return [stage.pictures(number, mark if number == count // 2 else b"") for number in range(count)]
+
+
+def _one_error(judged: Verdict, count: int, others: tuple[int, ...]) -> list[Check]:
+    return [
+        none("lost", judged.lost),
+        none("wrong", judged.wrong),
+        least(
+            f"answered {' or '.join(map(str, others))}",
+            sum(judged.statuses.get(status, 0) for status in others),
+            count - 1,
+        ),
+        least("answered 500", judged.statuses.get(500, 0), 1),
+    ]
+
+
+def _buried(stage: Stage, fleet: Fleet, pictures: list[Picture]) -> list[Check]:
+    letters = dead_letters(stage.kafka, fleet.topics["dead_letters"])
+    culprit = pictures[len(pictures) // 2]
+    found = [letter for letter in letters if letter.value() == culprit.content]
+    named = [each for each in found if dict(each.headers() or []).get("kafka_dlt-exception-message")]
+    return [
+        Check("dead letters", len(letters), "==", 1),
+        Check("of them the picture, with its reason", len(named), "==", 1),
+    ]
+
+
+def dead_letters(bootstrap_servers: str, topic: str) -> list[Message]:
+    """All messages that are in the topic within some seconds."""
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap_servers, "group.id": "nobody", "enable.auto.commit": False}
+    )
+    try:
+        partitions = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in partitions])
+        found: list[Message] = []
+        end = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end:
+            found += [each for each in consumer.consume(100, timeout=0.5) if each.error() is None]
+        return found
+    finally:
+        consumer.close()
+
+
 def corrupted_models(stage: Stage) -> Outcome:
-    """Eight of them, each in a folder of its own."""
+    """A worker with a damaged model is never ready, consumes nothing, and names the cause."""
     cases = list(DAMAGES.items())[: stage.size(len(DAMAGES), 3)]
     ready, silent, consumed = 0, [], 0
     said = {}
@@ -42,7 +142,6 @@ def corrupted_models(stage: Stage) -> Outcome:
                 silent.append(name)
             consumed += _members(stage.kafka, fleet)
     return outcome(
-        "corrupted-models",
         [
             least("damaged files", len(cases), stage.size(8, 3)),
             none("became ready", ready),
@@ -54,9 +153,9 @@ def corrupted_models(stage: Stage) -> Outcome:
 
 
 def _members(bootstrap_servers: str, fleet: Fleet) -> int:
-    """How many the workers' group has, or had."""
-    client = AdminClient({"bootstrap.servers": bootstrap_servers})
-    groups = client.list_consumer_groups(request_timeout=10).result().valid
+    """The number of groups of this name: one if a worker has joined."""
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    groups = admin.list_consumer_groups(request_timeout=10).result().valid
     return sum(group.group_id == fleet.group for group in groups)
 
 

@@ -1,12 +1,11 @@
-"""Workers that are killed, stopped, added and taken away."""
+"""Workers that are killed, paused, added and removed."""
 
 import random
 import signal
 import threading
 import time
 
-from tests.faults.asking import Client, in_turn
-from tests.faults.ledger import judge, longest_gap
+from tests.faults.asking import Client, in_turn, judge, longest_gap
 from tests.faults.outcome import Outcome, least, one_right_answer_each, outcome, within_s
 from tests.faults.stage import TIMEOUT_S, Stage, under_load
 
@@ -14,33 +13,28 @@ SESSION_TIMEOUT_S = 6.0  # librdkafka's setting in messaging/kafka_config.py
 
 
 def worker_kill(stage: Stage) -> Outcome:
-    """kill -9 a random one of three workers every five seconds, once the one before works again."""
+    """kill -9 a random one of three workers every five seconds, once the last one killed works again."""
     requests, rate = stage.size(10_000, 360), stage.size(50, 12)
     client = Client(TIMEOUT_S)
-    with stage.fleet() as fleet:
-        gateway = fleet.gateway("gateway")
-        names = fleet.workers(3, "slow-model" if stage.quick else "")
-        fleet.wait_until_ready()
+    with stage.running(3, "slow-model" if stage.quick else "") as (fleet, gateway):
         kills = 0
 
-        def kill_one_again_and_again(over: threading.Event) -> None:
+        def kill_one_repeatedly(over: threading.Event) -> None:
             nonlocal kills
             chance = random.Random(1)
             while not over.wait(5):
-                name = chance.choice(names)
+                name = chance.choice(["worker-1", "worker-2", "worker-3"])
                 fleet.kill(name)
                 fleet.again(name)
                 kills += 1
                 fleet.wait_for(name, "assigned partitions")
 
         load = client.drive(in_turn([gateway]), map(stage.pictures, range(requests)), rate)
-        under_load(load, kill_one_again_and_again)
+        under_load(load, kill_one_repeatedly)
     judged = judge(client.entries)
     return outcome(
-        "worker-kill",
         [
-            *one_right_answer_each(judged),
-            least("answered 200, share", judged.share(200), 0.999),
+            *one_right_answer_each(judged, 0.999),
             within_s("longest wait", judged.longest_s, SESSION_TIMEOUT_S + 5),
         ],
         judged.numbers() | {"kills": kills, "requests_per_s": rate},
@@ -51,10 +45,7 @@ def zombie(stage: Stage) -> Outcome:
     """SIGSTOP one of two workers for longer than max.poll.interval.ms, then SIGCONT."""
     stopped_s = 25.0
     client = Client(TIMEOUT_S)
-    with stage.fleet(query="?max.poll.interval.ms=10000") as fleet:
-        gateway = fleet.gateway("gateway")
-        fleet.workers(2)
-        fleet.wait_until_ready()
+    with stage.running(2, query="?max.poll.interval.ms=10000") as (fleet, gateway):
 
         def stop_and_continue(over: threading.Event) -> None:
             over.wait(5)
@@ -70,10 +61,8 @@ def zombie(stage: Stage) -> Outcome:
         back = fleet.metric("worker-1", r"mlaas_worker_requests_total\{outcome=\"answered\"\}")
     judged = judge(client.entries)
     return outcome(
-        "zombie",
         [
-            *one_right_answer_each(judged),
-            least("answered 200, share", judged.share(200), 0.999),
+            *one_right_answer_each(judged, 0.999),
             within_s("longest wait", judged.longest_s, SESSION_TIMEOUT_S + 5),
             least("answered by it, before and after", back, 1),
         ],
@@ -82,14 +71,11 @@ def zombie(stage: Stage) -> Outcome:
 
 
 def scaling(stage: Stage) -> Outcome:
-    """From one worker to six and back, again and again."""
+    """Scale from one worker to six and back, repeatedly."""
     cycles, rate = stage.size(10, 1), 30
     client = Client(TIMEOUT_S)
     most_workers = stage.size(6, 3)
-    with stage.fleet() as fleet:
-        gateway = fleet.gateway("gateway")
-        fleet.worker("worker-1")
-        fleet.wait_until_ready()
+    with stage.running() as (fleet, gateway):
         done = threading.Event()
 
         def up_and_down(over: threading.Event) -> None:
@@ -107,10 +93,8 @@ def scaling(stage: Stage) -> Outcome:
         under_load(load, up_and_down)
     judged = judge(client.entries)
     return outcome(
-        "scaling",
         [
-            *one_right_answer_each(judged),
-            least("answered 200, share", judged.share(200), 1.0),
+            *one_right_answer_each(judged, 1.0),
             within_s("longest pause", longest_gap(client.answered_at), 3.0),
             within_s("longest wait", judged.longest_s, 3.0),
         ],

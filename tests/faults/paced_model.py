@@ -1,5 +1,6 @@
-"""The real model process, but that each picture takes its time. See tests.faults.planted."""
+"""The real model process, slowed down by PACED_BATCH_S and PACED_PICTURE_S. See tests.faults.planted."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -8,13 +9,12 @@ from model.classifier import Classifier
 from worker import model_main
 from worker.pipe import Pictures, Predicted
 
-PICTURE_S = 0.003
-
 real_predict = model_main.predict
 
 
 def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: int) -> Predicted:
-    time.sleep(PICTURE_S * len(pictures))
+    pause_s = float(os.environ["PACED_BATCH_S"]) + float(os.environ["PACED_PICTURE_S"]) * len(pictures)
+    time.sleep(pause_s)
     return real_predict(models, pictures, max_pixels)
 
 
