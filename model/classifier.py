@@ -8,13 +8,17 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from model import manifest as manifests
-from model.manifest import Manifest, ModelError
+from model.manifest import Manifest, ModelError, verify
 from model.ood import Detector, Scores, load_detector
-from model.preprocessing import Mode, Prepared, prepare
+from model.preprocessing import Mode, PictureError, Prepared, prepare
 from model.product import Pictures
 from model.runtimes import KerasRuntime, OnnxRuntime, Probabilities, Runtime
 
 WARM_UP_BATCHES = (1, 2, 8, 32)
+
+GOLDEN_PIXELS = 25_000_000
+GOLDEN_TOLERANCE = 0.02
+"""Between processors and runtimes, probabilities of 8-bit networks differ by about so much."""
 
 UNLIKE_CLOTHING = "this does not look like the clothing that the model knows"
 
@@ -29,8 +33,11 @@ class Predictions(NamedTuple):
 class Classifier:
     """A loaded model."""
 
-    def __init__(self, manifest: Manifest, runtime: Runtime, detector: Detector) -> None:
+    def __init__(
+        self, manifest: Manifest, runtime: Runtime, detector: Detector, folder: Path = Path()
+    ) -> None:
         self.manifest = manifest
+        self.folder = folder
         self._runtime = runtime
         self._detector = detector
 
@@ -46,25 +53,27 @@ class Classifier:
 
 
 def load(weights_dir: Path, name: str, runtime: str, threads: int) -> Classifier:
-    """The model of this name, checked and warmed up. runtime is auto, onnx or keras. Raises ModelError."""
-    manifest = manifests.read(weights_dir, name)
-    has_export = manifest.has_current_export() and (weights_dir / manifest.onnx_file).exists()
-    chosen = choose(runtime, has_export=has_export)
-    detector = load_detector(weights_dir, manifest)
-    classifier = Classifier(manifest, _open(weights_dir, manifest, chosen, threads), detector)
+    """The latest version of a model, checked and warmed up. Raises ModelError."""
+    folder = manifests.folder(weights_dir, name)
+    manifest = manifests.read(folder)
+    opened = _open(folder, manifest, choose(runtime, manifest, folder), threads)
+    classifier = Classifier(manifest, opened, load_detector(folder, manifest), folder)
     warm_up(classifier)
+    check_golden(classifier)
     return classifier
 
 
-def choose(runtime: str, *, has_export: bool) -> Literal["onnx", "keras"]:
-    """The runtime to use: auto takes the export where there is one of this very model. Raises ModelError."""
-    if runtime == "keras" or (runtime == "auto" and not has_export):
-        return "keras"
-    if runtime not in ("auto", "onnx"):
+def choose(runtime: str, manifest: Manifest, folder: Path) -> Literal["onnx", "keras"]:
+    """The runtime to use: auto takes the ONNX file, unless it is missing or stale. Raises ModelError."""
+    if runtime not in ("auto", "onnx", "keras"):
         raise ModelError(f"There is no runtime {runtime!r}. Choose auto, onnx or keras.")
-    if not has_export:
-        raise ModelError("The model has no ONNX export made from its .keras file. Run: mlaas train")
-    return "onnx"
+    export = manifest.current_export
+    has_export = export is not None and (folder / export.file).exists()
+    if runtime == "onnx" and not has_export:
+        raise ModelError(f"{folder} has no ONNX file of these weights. Choose the runtime auto or keras.")
+    if runtime == "keras" and manifest.keras is None:
+        raise ModelError(f"{folder} has no .keras file. Choose the runtime auto or onnx.")
+    return "onnx" if runtime == "onnx" or (runtime == "auto" and has_export) else "keras"
 
 
 def warm_up(classifier: Classifier) -> None:
@@ -73,18 +82,37 @@ def warm_up(classifier: Classifier) -> None:
     Raises ModelError if what comes out is not a probability for each label.
     """
     manifest = classifier.manifest
-    file = manifest.onnx_file if classifier.runtime == "onnx" else manifest.keras_file
+    network = manifest.onnx if classifier.runtime == "onnx" else manifest.keras
+    file = classifier.folder / network.file if network else classifier.folder
     for count in WARM_UP_BATCHES:
-        rows = classifier.predict(np.zeros((count, *manifest.input_shape), np.uint8)).probabilities
+        rows = classifier.predict(np.zeros((count, *manifest.input.shape), np.uint8)).probabilities
         if rows.shape[1] != len(manifest.labels):
             raise ModelError(f"{file} gives {rows.shape[1]} numbers for {len(manifest.labels)} labels")
         if not np.allclose(rows.sum(axis=1), 1, atol=1e-3):
             raise ModelError(f"{file} does not give probabilities: its weights are damaged")
 
 
-def _open(weights_dir: Path, manifest: Manifest, runtime: Literal["onnx", "keras"], threads: int) -> Runtime:
+def check_golden(classifier: Classifier) -> None:
+    """Classifies the golden pictures. Raises ModelError if an answer is not the expected one."""
+    for golden in classifier.manifest.golden:
+        path = classifier.folder / golden.file
+        try:
+            answer = predict_picture(
+                verify(path, golden.sha256), classifier, mode="auto", max_pixels=GOLDEN_PIXELS
+            )
+        except PictureError as error:
+            raise ModelError(f"{path}: {error}") from error
+        label, probability = next(iter(answer.probabilities.items()))
+        if label != golden.label or abs(probability - golden.probability) > GOLDEN_TOLERANCE:
+            expected = f"{golden.label} {golden.probability:.3f}"
+            raise ModelError(
+                f"{path} is classified as {label} {probability:.3f}, and should be as {expected}"
+            )
+
+
+def _open(folder: Path, manifest: Manifest, runtime: Literal["onnx", "keras"], threads: int) -> Runtime:
     try:
-        return _implementation(runtime)(weights_dir, manifest, threads)
+        return _implementation(runtime)(folder, manifest, threads)
     except ImportError as error:
         raise ModelError(f"The runtime {runtime} is not installed: {error}") from error
 

@@ -1,97 +1,161 @@
-"""The manifest of a model, weights/<name>.json: what is known of it, and the digests of its files."""
+"""A model folder, weights/<name>/<version>/: what is served, and the manifest that describes it.
+
+The manifest is a YAML file that a person can read and write. It names the other files of the folder with
+their digests. No file is opened before its digest has been checked.
+"""
 
 import hashlib
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
-
-from model.settings import TrainSettings
+import yaml
 
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+GoldenName = Annotated[str, msgspec.Meta(pattern=r"^golden/[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+FILE = "model.yaml"
+MAX_BYTES = 1024 * 1024
 
 
 class ModelError(Exception):
     """The model cannot be served; the message says which file is wrong, and why."""
 
 
-class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How good the probabilities of count pictures are.
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The array that the network takes. N, the number of pictures, is any; NHW has no axis for channels."""
 
-    accuracy: the share of pictures whose most probable class is right; per_class: of the pictures of each
-    class. ece: expected calibration error over 15 bins of equal width; classwise_ece: the same for the
-    probability of each class, averaged. nll: mean negative log likelihood, in nats. brier: mean squared
-    error, summed over the classes.
-    """
+    height: Count
+    width: Count
+    channels: Literal[1, 3]
+    dtype: Literal["uint8", "float32"]
+    layout: Literal["NHW", "NHWC", "NCHW"]
 
-    accuracy: float
-    per_class: dict[str, float]
-    count: int
-    ece: float
-    classwise_ece: float
-    nll: float
-    brier: float
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one picture."""
+        sizes = {"H": self.height, "W": self.width, "C": self.channels}
+        return tuple(sizes[axis] for axis in self.layout[1:])
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A model.
+class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a picture file becomes the input; garment: see model.preprocessing."""
 
-    input_shape: of one picture, uint8. onnx_from_sha256: digest of the .keras file that was exported.
-    ood_file: the detector of model.ood. metrics: over the test pictures. temperature: what the logits are
-    divided by. epochs: of all members together; best_epochs: of each member, counting from 1. Digests are
-    SHA-256; those of the data are of the decompressed arrays.
+    kind: Literal["garment"]
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A file of the folder."""
+
+    file: FileName
+    sha256: Digest
+
+
+class Export(File, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """An ONNX file. exported_from: the digest of the .keras file that it was made from, if there is one."""
+
+    exported_from: Digest | None = None
+
+
+class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A picture, and what the model answers to it."""
+
+    file: GoldenName
+    sha256: Digest
+    label: str
+    probability: Share
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """All that serving needs to know of a model.
+
+    accuracy: the share of test pictures that it classifies correctly. keras and onnx: the network; one of
+    them is enough. detector: of out-of-distribution pictures, see model.ood.
     """
 
     name: FileName
-    version: str
-    labels: tuple[str, ...]
-    input_shape: tuple[int, ...]
-    keras_file: FileName
-    keras_sha256: Digest
-    onnx_file: FileName
-    onnx_sha256: Digest
-    onnx_from_sha256: Digest
-    ood_file: FileName
-    ood_sha256: Digest
-    metrics: Metrics
-    temperature: float
-    held_out_accuracy: float
-    parameters: int
-    multiply_adds: int
-    epochs: int
-    best_epochs: tuple[int, ...]
-    wall_seconds: float
-    backend: str = "tensorflow"
-    settings: TrainSettings
-    data_sha256: dict[str, str]
-    software: dict[str, str]
+    version: FileName
+    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    input: Input
+    preprocessing: Preprocessing
+    output: Literal["probabilities"]
+    detector: File
+    keras: File | None = None
+    onnx: Export | None = None
+    accuracy: Share | None = None
+    golden: tuple[Golden, ...] = ()
 
-    def has_current_export(self) -> bool:
-        """Whether the .onnx file was made from this .keras file."""
-        return self.onnx_from_sha256 == self.keras_sha256
+    @property
+    def current_export(self) -> Export | None:
+        """The ONNX file, unless there are other weights in the .keras file."""
+        is_stale = self.onnx and self.keras and self.onnx.exported_from != self.keras.sha256
+        return None if is_stale else self.onnx
 
+    @property
+    def weights_sha256(self) -> str:
+        """The digest of the .keras file, or of the ONNX file if there is no other."""
+        file = self.keras or self.onnx
+        return file.sha256 if file else ""
 
-def path(weights_dir: Path, name: str) -> Path:
-    """Where the manifest of the model of this name is."""
-    return weights_dir / f"{name}.json"
+    def files(self) -> Iterator[File | Golden]:
+        """Every file that the manifest names."""
+        yield from (file for file in (self.keras, self.onnx, self.detector) if file is not None)
+        yield from self.golden
 
 
-def read(weights_dir: Path, name: str) -> Manifest:
-    """The manifest of the model of this name. Raises ModelError."""
-    place = path(weights_dir, name)
+def versions(weights_dir: Path, name: str) -> list[str]:
+    """The versions of a model, oldest first: numbers in them count as numbers, so 1.10 follows 1.9."""
+    return sorted((path.parent.name for path in (weights_dir / name).glob(f"*/{FILE}")), key=_numerically)
+
+
+def _numerically(version: str) -> list[tuple[int, str]]:
+    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", version)]
+
+
+def folder(weights_dir: Path, name: str, version: str = "") -> Path:
+    """The folder of a model: of the latest version, if none is given. Raises ModelError if there is none."""
+    known = versions(weights_dir, name)
+    if version in known:
+        return weights_dir / name / version
+    if version or not known:
+        there = f"; there are {', '.join(known)}" if known else ""
+        raise ModelError(
+            f"{weights_dir / name} has no {version + '/' if version else '<version>/'}{FILE}{there}"
+        )
+    return weights_dir / name / known[-1]
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of a model folder. Raises ModelError."""
+    path = folder / FILE
     try:
-        return msgspec.json.decode(place.read_bytes(), type=Manifest)
+        content = path.read_bytes()
+        if len(content) > MAX_BYTES:
+            raise ModelError(f"{path} is larger than {MAX_BYTES} bytes")
+        manifest = msgspec.convert(yaml.safe_load(content), Manifest)
     except OSError as error:
-        raise ModelError(f"{place} cannot be read ({error.strerror}). Run: mlaas train") from error
-    except msgspec.DecodeError as error:
-        raise ModelError(f"{place} is not a model's manifest: {error}") from error
+        raise ModelError(f"{path} cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, msgspec.ValidationError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{path} is not the manifest of a model: {reason}") from error
+    if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
+        where = f"{manifest.name}/{manifest.version}"
+        raise ModelError(f"{path} describes {where}: name its folders so, or change name and version in it")
+    if manifest.keras is None and manifest.onnx is None:
+        raise ModelError(f"{path} names neither a keras nor an onnx file")
+    return manifest
 
 
-def write(weights_dir: Path, manifest: Manifest) -> None:
-    """Writes weights/<name>.json in one step."""
-    encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
-    replace(path(weights_dir, manifest.name), encoded + b"\n")
+def write(folder: Path, manifest: Manifest) -> None:
+    """Writes the manifest in one step."""
+    tree = msgspec.to_builtins(manifest)
+    text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    replace(folder / FILE, text.encode())
 
 
 def verify(path: Path, digest: str) -> bytes:
@@ -104,9 +168,7 @@ def verify(path: Path, digest: str) -> bytes:
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror})") from error
     if sha256(content) != digest:
-        raise ModelError(
-            f"{path} is not the file that was trained: its SHA-256 is not the manifest's {digest}"
-        )
+        raise ModelError(f"{path} is not the file that its manifest names: its SHA-256 is not {digest}")
     return content
 
 

@@ -78,11 +78,11 @@ class Detector(NamedTuple):
         return self
 
 
-def load_detector(weights_dir: Path, manifest: Manifest) -> Detector:
+def load_detector(folder: Path, manifest: Manifest) -> Detector:
     """The detector that belongs to the model. Raises ModelError."""
-    path = weights_dir / manifest.ood_file
-    content = verify(path, manifest.ood_sha256)
+    path = folder / manifest.detector.file
+    content = verify(path, manifest.detector.sha256)
     try:
         return Detector.from_bytes(content)
     except ValueError as error:
-        raise ModelError(f"{path} is {error}. Run: mlaas train") from error
+        raise ModelError(f"{path} is {error}") from error

@@ -43,10 +43,12 @@ class OnnxRuntime:
         self._session = _onnx_session(content, threads, file)
 
     @classmethod
-    def of_model(cls, weights_dir: Path, manifest: Manifest, threads: int) -> Self:
+    def of_model(cls, folder: Path, manifest: Manifest, threads: int) -> Self:
         """The model's file, if its digest matches. Raises ModelError."""
-        content = verify(weights_dir / manifest.onnx_file, manifest.onnx_sha256)
-        return cls(content, threads, manifest.onnx_file)
+        if manifest.onnx is None:
+            raise ModelError(f"{folder} has no ONNX file")
+        path = folder / manifest.onnx.file
+        return cls(verify(path, manifest.onnx.sha256), threads, str(path))
 
     def run(self, pictures: Pictures) -> tuple[Probabilities, Features]:
         probabilities, features = self._session.run(("probabilities", "features"), {"pixels": pictures})
@@ -58,10 +60,12 @@ class KerasRuntime:
 
     name = "keras"
 
-    def __init__(self, weights_dir: Path, manifest: Manifest, threads: int) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
         """Raises ModelError."""
-        path = weights_dir / manifest.keras_file
-        verify(path, manifest.keras_sha256)
+        if manifest.keras is None:
+            raise ModelError(f"{folder} has no .keras file")
+        path = folder / manifest.keras.file
+        verify(path, manifest.keras.sha256)
         _limit_tensorflow(threads)
         self._forward = _as_graph(_keras_model(path), manifest)
 
@@ -106,6 +110,6 @@ def _as_graph(network: "keras.Model", manifest: Manifest) -> Any:
     import keras
     import tensorflow as tf
 
-    signature = tf.TensorSpec([None, *manifest.input_shape], tf.uint8)
+    signature = tf.TensorSpec([None, *manifest.input.shape], tf.uint8)
     both = keras.Model(network.input, [network.output, network.get_layer("features").output])
     return tf.function(lambda pictures: both(pictures, training=False), input_signature=[signature])

@@ -7,32 +7,46 @@ import msgspec
 import onnx
 
 from model import manifest as manifests
+from model.manifest import Export, Manifest
 
 WEIGHTS = Path(__file__).parents[1] / "weights"
 NAME = "fashion-mnist"
+SHIPPED = manifests.folder(WEIGHTS, NAME)
 
 
-def copy_shipped(weights_dir: Path) -> None:
-    for kind in ("keras", "onnx", "npz", "json"):
-        shutil.copy(WEIGHTS / f"{NAME}.{kind}", weights_dir)
+def copy_shipped(weights_dir: Path) -> Path:
+    """Returns the folder that the shipped model is copied to."""
+    return Path(shutil.copytree(SHIPPED, weights_dir / NAME / SHIPPED.name))
+
+
+def in_weights(weights_dir: Path, name: str = NAME) -> Path:
+    """The folder of the shipped model in another weights_dir."""
+    return manifests.folder(weights_dir, name)
+
+
+def change(folder: Path, **changes: object) -> Manifest:
+    """Writes the manifest anew."""
+    changed = msgspec.structs.replace(manifests.read(folder), **changes)
+    manifests.write(folder, changed)
+    return changed
 
 
 def add_mirrored(weights_dir: Path, name: str) -> None:
     """The shipped network with its probabilities in reverse order: what is a sandal, it takes for a coat."""
-    shipped = manifests.read(WEIGHTS, NAME)
-    exported = mirrored(onnx.load(WEIGHTS / shipped.onnx_file)).SerializeToString()
-    (weights_dir / f"{name}.onnx").write_bytes(exported)
-    for kind in ("keras", "npz"):
-        shutil.copy(WEIGHTS / f"{NAME}.{kind}", weights_dir / f"{name}.{kind}")
+    folder = weights_dir / name / "2.0.0"
+    folder.mkdir(parents=True)
+    shipped = manifests.read(SHIPPED)
+    exported = mirrored(onnx.load(SHIPPED / "model.onnx")).SerializeToString()
+    (folder / "model.onnx").write_bytes(exported)
+    shutil.copy(SHIPPED / "detector.npz", folder)
     its_own = {
         "name": name,
         "version": "2.0.0",
-        "keras_file": f"{name}.keras",
-        "onnx_file": f"{name}.onnx",
-        "onnx_sha256": manifests.sha256(exported),
-        "ood_file": f"{name}.npz",
+        "keras": None,
+        "onnx": Export(file="model.onnx", sha256=manifests.sha256(exported)),
+        "golden": (),
     }
-    manifests.write(weights_dir, msgspec.structs.replace(shipped, **its_own))
+    manifests.write(folder, msgspec.structs.replace(shipped, **its_own))
 
 
 def mirrored(network: onnx.ModelProto) -> onnx.ModelProto:

@@ -183,14 +183,15 @@ def _only(pictures: Pictures) -> Picture:
 
 def _describe(name: str, model: Classifier) -> LoadedModel:
     manifest = model.manifest
+    network = manifest.onnx if model.runtime == "onnx" else manifest.keras
     return LoadedModel(
         name,
         manifest.version,
         model.runtime,
         list(manifest.labels),
-        input=_INPUT.format(shape=" x ".join(map(str, manifest.input_shape))),
-        sha256=manifest.onnx_sha256 if model.runtime == "onnx" else manifest.keras_sha256,
-        accuracy=manifest.metrics.accuracy,
+        input=_INPUT.format(shape=" x ".join(map(str, manifest.input.shape))),
+        sha256=network.sha256 if network else "",
+        accuracy=manifest.accuracy,
     )
 
 

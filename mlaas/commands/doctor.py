@@ -138,10 +138,9 @@ def _at_models(settings: "ModelSettings") -> dict[str, Any]:
     folder, found = Path(settings.weights_dir), []
     try:
         for name in settings.names:
-            its = manifest.read(folder, name)
-            manifest.verify(folder / its.keras_file, its.keras_sha256)
-            manifest.verify(folder / its.onnx_file, its.onnx_sha256)
-            manifest.verify(folder / its.ood_file, its.ood_sha256)
+            its_folder = manifest.folder(folder, name)
+            for file in (its := manifest.read(its_folder)).files():
+                manifest.verify(its_folder / file.file, file.sha256)
             found.append(f"{its.name} {its.version}")
     except ModelError as error:
         return {"model_error": str(error)}

@@ -45,8 +45,7 @@ def train(chosen: Chosen) -> None:
                 click.echo(f"the teacher {its.train.name} is not in {weights_dir}: it is trained first")
             with reported(1, TrainingError):
                 manifest = run(its.train, weights_dir, click.echo, progress_bar=sys.stdout.isatty())
-            accuracy = f"{manifest.metrics.accuracy:.2%}"
-            click.echo(f"{manifest.name} {manifest.version}: {accuracy} on the test pictures")
+            click.echo(f"{manifest.name} {manifest.version}: {manifest.accuracy:.2%} on the test pictures")
             _report(its, load_model(its.model, manifest.name))
 
 
@@ -59,7 +58,7 @@ def with_teacher(settings: "Settings") -> "list[Settings]":
 
     own, teacher = settings.train, settings.train.teacher.name
     file = DEFAULTS.with_name(f"{teacher}.yaml")
-    missing = teacher and not manifest.path(Path(settings.model.weights_dir), teacher).exists()
+    missing = teacher and not manifest.versions(Path(settings.model.weights_dir), teacher)
     if not (missing and file.exists()):
         return [settings]
     before = replace(
@@ -130,10 +129,11 @@ def _test_pictures(settings: "Settings", classifier: "Classifier", robust: bool,
 
     from model.training import dataset, ood_sets
     from model.training.evaluate import evaluate, in_batches, robustness
+    from model.training.figures import read_record
 
     data = dataset.load(Path(settings.train.data_dir))
     probabilities, _ = in_batches(classifier.predict, data.test_images)
-    found = evaluate(classifier, probabilities, data.test_labels)
+    found = evaluate(classifier, read_record(classifier.folder), probabilities, data.test_labels)
     if robust:
         found = replace(found, robustness=robustness(classifier, data.test_images, data.test_labels))
     if ood:
@@ -162,8 +162,10 @@ def _photos(settings: "Settings", classifier: "Classifier", folder: Path, write:
 def _write_card(settings: "Settings", name: str) -> None:
     from model import manifest
     from model.training import card
+    from model.training.figures import read_record
 
-    path = card.write(manifest.read(Path(settings.model.weights_dir), name), *_folders(settings))
+    folder = manifest.folder(Path(settings.model.weights_dir), name)
+    path = card.write(manifest.read(folder), read_record(folder), *_folders(settings))
     _say(f"{path} is written")
 
 

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from model.manifest import Manifest, ModelError, replace
-from model.training.figures import Evaluation, Flagged, PhotoFigures, Seed, read
+from model.training.figures import Evaluation, Flagged, PhotoFigures, Record, Seed, read
 
 TEMPLATE = Path(__file__).with_name("card.md")
 NOT_SETTINGS = ("name", "version", "data_dir", "checkpoint_dir", "reports_dir", "network")
@@ -21,21 +21,23 @@ CONFUSED_PAIRS = 6
 Rows = Iterable[Sequence[object]]
 
 
-def write(manifest: Manifest, reports_dir: Path, docs_dir: Path) -> Path:
+def write(manifest: Manifest, record: Record, reports_dir: Path, docs_dir: Path) -> Path:
     """Writes the card and returns its path. Raises ModelError if there is no report on these weights."""
     path = docs_dir / f"model-card-{manifest.name}.md"
     docs_dir.mkdir(parents=True, exist_ok=True)
-    replace(path, render(manifest, reports_dir, docs_dir).encode())
+    replace(path, render(manifest, record, reports_dir, docs_dir).encode())
     return path
 
 
-def render(manifest: Manifest, reports_dir: Path, docs_dir: Path) -> str:
+def render(manifest: Manifest, record: Record, reports_dir: Path, docs_dir: Path) -> str:
     """The card for docs_dir. Raises ModelError.
 
     A section of the template is left out if one of its values is None, and a plot if its file does not exist.
     """
     folder = reports_dir / manifest.name
-    values = figures(manifest, folder) | {"folder": Path(os.path.relpath(folder, docs_dir)).as_posix()}
+    values = figures(manifest, record, folder) | {
+        "folder": Path(os.path.relpath(folder, docs_dir)).as_posix()
+    }
 
     def complete(section: str) -> bool:
         names = (re.split(r"\W", name)[0] for _, name, _, _ in Formatter().parse(section) if name)
@@ -49,37 +51,38 @@ def render(manifest: Manifest, reports_dir: Path, docs_dir: Path) -> str:
     return "\n\n".join(shown) + "\n"
 
 
-def figures(manifest: Manifest, folder: Path) -> dict[str, Any]:
+def figures(manifest: Manifest, record: Record, folder: Path) -> dict[str, Any]:
     """The values of the template by name. Raises ModelError.
 
     Photos that were measured with other weights are left out.
     """
     metrics = read(folder / "metrics.json", Evaluation)
-    if metrics is None or metrics.keras_sha256 != manifest.keras_sha256:
+    if metrics is None or metrics.keras_sha256 != manifest.weights_sha256:
         raise ModelError(
             f"{folder} has no figures for these weights. Run: mlaas evaluate --model {manifest.name} --report"
         )
     photos = read(folder / "photos.json", PhotoFigures)
-    if photos is not None and photos.keras_sha256 != manifest.keras_sha256:
+    if photos is not None and photos.keras_sha256 != manifest.weights_sha256:
         photos = None
     seeds = read(folder / "seeds.json", tuple[Seed, ...])
-    settings, labels, robustness = manifest.settings, manifest.labels, metrics.robustness
+    settings, labels, robustness = record.settings, manifest.labels, metrics.robustness
     tree = {name: value for name, value in msgspec.to_builtins(settings).items() if name not in NOT_SETTINGS}
     return {
         "manifest": manifest,
+        "record": record,
         "settings": settings,
         "metrics": metrics,
         "robustness": robustness,
         "photos": photos,
         "classes": len(labels),
         "labels": ", ".join(labels),
-        "digest_rows": rows((name, f"`{digest}`") for name, digest in manifest.data_sha256.items()),
+        "digest_rows": rows((name, f"`{digest}`") for name, digest in record.data_sha256.items()),
         "channels": ", ".join(map(str, settings.network.widths)),
         "mirrored": "yes" if settings.network.mirrored else "no",
-        "shape": " x ".join(map(str, manifest.input_shape)),
-        "minutes": manifest.wall_seconds / 60,
-        "software": ", ".join(f"{name} {version}" for name, version in manifest.software.items()),
-        "best_epochs": " and ".join(map(str, manifest.best_epochs)),
+        "shape": " x ".join(map(str, manifest.input.shape)),
+        "minutes": record.wall_seconds / 60,
+        "software": ", ".join(f"{name} {version}" for name, version in record.software.items()),
+        "best_epochs": " and ".join(map(str, record.best_epochs)),
         "setting_rows": rows(by_dotted_name(tree)),
         "standard_error": standard_error(metrics.accuracy, metrics.count),
         "class_rows": rows(of_classes(metrics, labels)),

@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.classifier import Classifier
-from model.manifest import Metrics
 from model.ood import Scores
 from model.product import Pictures
 from model.runtimes import Probabilities
 from model.training.corruptions import CORRUPTIONS, corrupt
 from model.training.dataset import Labels
-from model.training.figures import Calibration, Evaluation, Robustness
+from model.training.figures import Calibration, Evaluation, Metrics, Record, Robustness
 
 BATCH = 256
 BINS = 15
@@ -42,22 +41,24 @@ def in_batches(run: Callable[[Pictures], tuple[Floats, Floats]], pictures: Pictu
     return first, second
 
 
-def evaluate(classifier: Classifier, probabilities: Probabilities, labels: Labels) -> Evaluation:
+def evaluate(
+    classifier: Classifier, record: Record, probabilities: Probabilities, labels: Labels
+) -> Evaluation:
     """The figures of the classifier, which gave these probabilities for pictures with these labels."""
     manifest = classifier.manifest
-    before = with_temperature(probabilities, 1 / manifest.temperature)
+    before = with_temperature(probabilities, 1 / record.temperature)
     return Evaluation(
         model=manifest.name,
         version=manifest.version,
-        keras_sha256=manifest.keras_sha256,
+        keras_sha256=manifest.weights_sha256,
         runtime=classifier.runtime,
         top2_accuracy=top_accuracy(probabilities, labels, 2),
-        temperature=manifest.temperature,
+        temperature=record.temperature,
         before_temperature=msgspec.convert(
             measure(before, labels, manifest.labels), Calibration, from_attributes=True
         ),
-        macs=manifest.multiply_adds,
-        parameters=manifest.parameters,
+        macs=record.multiply_adds,
+        parameters=record.parameters,
         confusion=confusion(probabilities, labels),
         **msgspec.structs.asdict(measure(probabilities, labels, manifest.labels)),
     )

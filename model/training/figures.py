@@ -6,12 +6,56 @@ from typing import TypeVar
 import msgspec
 
 from model.manifest import ModelError
+from model.settings import TrainSettings
 
 Figures = TypeVar("Figures")
 
+RECORD_FILE = "training.json"
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How good the probabilities of count pictures are.
+
+    accuracy: the share of pictures whose most probable class is right; per_class: of the pictures of each
+    class. ece: expected calibration error over 15 bins of equal width; classwise_ece: the same for the
+    probability of each class, averaged. nll: mean negative log likelihood, in nats. brier: mean squared
+    error, summed over the classes.
+    """
+
+    accuracy: float
+    per_class: dict[str, float]
+    count: int
+    ece: float
+    classwise_ece: float
+    nll: float
+    brier: float
+
+
+class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a model came about: training.json, beside its manifest.
+
+    keras_sha256: which weights it describes. metrics: over the test pictures. temperature: what divides the
+    logits. epochs: of all members together; best_epochs: of each member, counting from 1. data_sha256: of
+    the decompressed arrays.
+    """
+
+    keras_sha256: str
+    metrics: Metrics
+    temperature: float
+    held_out_accuracy: float
+    parameters: int
+    multiply_adds: int
+    epochs: int
+    best_epochs: tuple[int, ...]
+    wall_seconds: float
+    backend: str = "tensorflow"
+    settings: TrainSettings
+    data_sha256: dict[str, str]
+    software: dict[str, str]
+
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the probabilities can be trusted; manifest.Metrics explains each."""
+    """How far the probabilities can be trusted; Metrics explains each."""
 
     ece: float
     classwise_ece: float
@@ -132,6 +176,14 @@ class Seed(msgspec.Struct, frozen=True, kw_only=True):
     accuracy: float
     held_out_accuracy: float
     seconds: float
+
+
+def read_record(folder: Path) -> Record:
+    """How the model in this folder was trained. Raises ModelError if that is not recorded."""
+    record = read(folder / RECORD_FILE, Record)
+    if record is None:
+        raise ModelError(f"{folder} has no {RECORD_FILE}: how the model was trained is not recorded")
+    return record
 
 
 def read(path: Path, kind: type[Figures]) -> Figures | None:

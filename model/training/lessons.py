@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import manifest as manifests
-from model.manifest import sha256, verify
+from model.manifest import ModelError, sha256, verify
 from model.product import Pictures
 from model.runtimes import Probabilities
 from model.settings import SkippingSettings, TrainSettings
 from model.training.augmentation import augment
 from model.training.dataset import LABELS, Split
 from model.training.evaluate import Losses
+from model.training.figures import read_record
 from model.training.network import FusedBatchNormalization, Targets, precision, serving, targets
 
 Teacher = Callable[[Pictures], Probabilities]
@@ -63,11 +64,14 @@ def teacher(settings: TrainSettings, weights_dir: Path) -> Teacher | None:
     """
     if not settings.teacher.name:
         return None
-    manifest = manifests.read(weights_dir, settings.teacher.name)
-    path = weights_dir / manifest.keras_file
-    verify(path, manifest.keras_sha256)
+    its_folder = manifests.folder(weights_dir, settings.teacher.name)
+    manifest, record = manifests.read(its_folder), read_record(its_folder)
+    if manifest.keras is None:
+        raise ModelError(f"{its_folder} has no .keras file, so it cannot teach")
+    path = its_folder / manifest.keras.file
+    verify(path, manifest.keras.sha256)
     with precision(settings.precision):
-        network = serving(manifest.settings.network, len(manifest.labels), FusedBatchNormalization)
+        network = serving(record.settings.network, len(manifest.labels), FusedBatchNormalization)
     network.set_weights(keras.saving.load_model(path, compile=False).get_weights())
     weights = b"".join(array.tobytes() for array in network.get_weights())
     folder = Path(settings.checkpoint_dir, f"teacher-{sha256(weights)[:8]}")

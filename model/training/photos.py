@@ -106,7 +106,7 @@ def figures(classifier: Classifier, kinds: Sequence[str], found: Answers) -> Pho
     return PhotoFigures(
         model=manifest.name,
         version=manifest.version,
-        keras_sha256=manifest.keras_sha256,
+        keras_sha256=manifest.weights_sha256,
         accuracy=right / total,
         right=right,
         total=total,

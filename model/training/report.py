@@ -37,10 +37,10 @@ def write(classifier: Classifier, data: Dataset, reports_dir: Path, docs_dir: Pa
     Raises ModelError.
     """
     manifest, images, labels = classifier.manifest, data.test_images, data.test_labels
-    folder = reports_dir / manifest.name
+    folder, record = reports_dir / manifest.name, figures.read_record(classifier.folder)
     probabilities = in_batches(classifier.predict, images)[0]
     found = replace(
-        evaluate(classifier, probabilities, labels),
+        evaluate(classifier, record, probabilities, labels),
         robustness=robustness(classifier, images, labels),
         ood=ood_sets.measure(classifier, images),
     )
@@ -58,7 +58,7 @@ def write(classifier: Classifier, data: Dataset, reports_dir: Path, docs_dir: Pa
         manifests.replace(folder / "learning-curves.png", learning_curves(history.history))
     else:
         say(f"{folder / 'history.json'}, which training writes, is missing: no learning curves are drawn")
-    say(f"{folder} and {card.write(manifest, reports_dir, docs_dir)} are written")
+    say(f"{folder} and {card.write(manifest, record, reports_dir, docs_dir)} are written")
     return found
 
 
@@ -69,7 +69,8 @@ def write_photos(
     path = reports_dir / classifier.manifest.name / "photos.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     manifests.replace(path, figures.encode(found))
-    say(f"{path} and {card.write(classifier.manifest, reports_dir, docs_dir)} are written")
+    its_card = card.write(classifier.manifest, figures.read_record(classifier.folder), reports_dir, docs_dir)
+    say(f"{path} and {its_card} are written")
 
 
 def by_confidence(probabilities: Probabilities, labels: Labels) -> Bins:

@@ -1,7 +1,9 @@
 """From data to a model that can be served: `mlaas train`."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import keras
@@ -10,9 +12,10 @@ import onnx
 import tensorflow as tf
 from msgspec.structs import replace
 from numpy.typing import NDArray
+from PIL import Image
 
 from model import manifest as manifests
-from model.manifest import Manifest, Metrics, sha256
+from model.manifest import Export, File, Golden, Input, Manifest, Preprocessing, sha256
 from model.ood import Detector
 from model.product import Pictures
 from model.runtimes import Features, OnnxRuntime
@@ -21,7 +24,7 @@ from model.training import dataset, figures, ood_fit
 from model.training.dataset import DIGESTS, LABELS, Dataset, Split
 from model.training.evaluate import fit_temperature, in_batches, measure
 from model.training.export import quantized, to_onnx
-from model.training.figures import Epoch, History, Seed
+from model.training.figures import Epoch, History, Metrics, Record, Seed
 from model.training.learning import Checkpoints, Progress, Report, learn, logits_of, untrained
 from model.training.lessons import Teacher, teacher, varied
 from model.training.network import multiply_adds, to_serve
@@ -82,7 +85,8 @@ def train(
         for seed in range(settings.seed, settings.seed + settings.runs)
     ]
     best = max(runs, key=lambda run: run.held_out_accuracy)
-    manifest = ship(best, fit_detector(best.exported, parts, settings), weights_dir)
+    folder = weights_dir / settings.name / settings.version
+    manifest = ship(best, fit_detector(best.exported, parts, settings), parts, folder)
     keep_records(best, runs, Path(settings.reports_dir, settings.name))
     return manifest
 
@@ -166,27 +170,15 @@ def fit_detector(exported: bytes, parts: Split, settings: TrainSettings) -> Dete
     return ood_fit.fit(features, pictures, labels, parts.held_out_images)
 
 
-def ship(run: Run, detector: Detector, weights_dir: Path) -> Manifest:
-    """Writes the .keras, .onnx and .npz files, then the manifest with their digests."""
+def ship(run: Run, detector: Detector, parts: Split, folder: Path) -> Manifest:
+    """Writes the model folder: its files, the record of the training, and last the manifest."""
     settings, network = run.settings, run.network
-    weights_dir.mkdir(parents=True, exist_ok=True)
-    keras_file, onnx_file, ood_file = (f"{settings.name}{kind}" for kind in (".keras", ".onnx", ".npz"))
-    network.save(weights_dir / keras_file)
-    keras_sha256, detecting = sha256((weights_dir / keras_file).read_bytes()), detector.to_bytes()
-    manifests.replace(weights_dir / onnx_file, run.exported)
-    manifests.replace(weights_dir / ood_file, detecting)
-    manifest = Manifest(
-        name=settings.name,
-        version=settings.version,
-        labels=LABELS,
-        input_shape=network.input_shape[1:],
-        keras_file=keras_file,
+    (folder / "golden").mkdir(parents=True, exist_ok=True)
+    network.save(folder / "model.keras")
+    keras_sha256, detecting = sha256((folder / "model.keras").read_bytes()), detector.to_bytes()
+    height, width = network.input_shape[1:]
+    record = Record(
         keras_sha256=keras_sha256,
-        onnx_file=onnx_file,
-        onnx_sha256=sha256(run.exported),
-        onnx_from_sha256=keras_sha256,
-        ood_file=ood_file,
-        ood_sha256=sha256(detecting),
         metrics=run.metrics,
         temperature=run.temperature,
         held_out_accuracy=run.held_out_accuracy,
@@ -205,8 +197,40 @@ def ship(run: Run, detector: Detector, weights_dir: Path) -> Manifest:
             "onnx": onnx.__version__,
         },
     )
-    manifests.write(weights_dir, manifest)
+    manifest = Manifest(
+        name=settings.name,
+        version=settings.version,
+        labels=LABELS,
+        input=Input(height=height, width=width, channels=1, dtype="uint8", layout="NHW"),
+        preprocessing=Preprocessing(kind="garment"),
+        output="probabilities",
+        keras=File(file="model.keras", sha256=keras_sha256),
+        onnx=Export(file="model.onnx", sha256=sha256(run.exported), exported_from=keras_sha256),
+        detector=File(file="detector.npz", sha256=sha256(detecting)),
+        golden=tuple(golden(run.exported, parts, folder)),
+        accuracy=run.metrics.accuracy,
+    )
+    manifests.replace(folder / "model.onnx", run.exported)
+    manifests.replace(folder / "detector.npz", detecting)
+    manifests.replace(folder / figures.RECORD_FILE, figures.encode(record))
+    manifests.write(folder, manifest)
     return manifest
+
+
+def golden(exported: bytes, parts: Split, folder: Path) -> Iterator[Golden]:
+    """Writes a picture of each label: of the held-out ones, the first that is classified correctly."""
+    probabilities, _ = in_batches(OnnxRuntime(exported, 0, "the export").run, parts.held_out_images)
+    answers = probabilities.argmax(axis=1)
+    for index, label in enumerate(LABELS):
+        right = np.flatnonzero((answers == index) & (parts.held_out_labels == index))
+        if not right.size:
+            continue
+        name = f"golden/{re.sub(r'[^a-z]+', '-', label.lower())}.png"
+        file = BytesIO()
+        Image.fromarray(parts.held_out_images[right[0]]).save(file, "PNG", optimize=True)
+        manifests.replace(folder / name, file.getvalue())
+        probability = round(float(probabilities[right[0], index]), 4)
+        yield Golden(file=name, sha256=sha256(file.getvalue()), label=label, probability=probability)
 
 
 def keep_records(shipped: Run, runs: Sequence[Run], folder: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from deploy.kafka.ports import free_port
+from tests import second_model
 from tests.e2e.services import ROOT, Service, descendants, is_ready, mlaas, until, up
 
 
@@ -59,9 +60,8 @@ def test_doctor_names_what_is_not_mlaas() -> None:
 
 
 def test_doctor_names_weights_that_are_damaged_and_settings_that_cannot_be(url: str, tmp_path: Path) -> None:
-    for file in (ROOT / "weights").iterdir():
-        shutil.copy(file, tmp_path / file.name)
-    with (tmp_path / "fashion-mnist.onnx").open("ab") as file:
+    shutil.copytree(ROOT / "weights", tmp_path, dirs_exist_ok=True)
+    with (second_model.in_weights(tmp_path) / "model.onnx").open("ab") as file:
         file.write(b"!")
     said = mlaas("--set", f"model.weights_dir={tmp_path}", "doctor", "--url", url, "--json")
     assert said.returncode == 1

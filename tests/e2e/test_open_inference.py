@@ -58,7 +58,7 @@ def test_triton_finds_the_server_and_its_models_ready(client: triton.InferenceSe
     assert client.is_server_ready()
     assert client.get_server_metadata()["extensions"] == ["binary_tensor_data", "classification"]
     for name in NAMES:
-        version = manifests.read(ROOT / "weights", name).version
+        version = manifests.read(manifests.folder(ROOT / "weights", name)).version
         assert client.is_model_ready(name)
         assert client.is_model_ready(name, version)
         assert client.get_model_metadata(name, version)["versions"] == [version]
@@ -81,7 +81,10 @@ def test_pixels_from_triton_get_the_models_own_probabilities(
     assert np.array_equal(answer.as_numpy("class"), expected.argmax(axis=1))
     assert (answer.as_numpy("class") == SLICE["labels"][:256]).mean() > 0.85
     assert answer.get_response()["id"] == "its-own"
-    assert answer.get_response()["model_version"] == manifests.read(ROOT / "weights", NAMES[0]).version
+    assert (
+        answer.get_response()["model_version"]
+        == manifests.read(manifests.folder(ROOT / "weights", NAMES[0])).version
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -100,7 +103,7 @@ def test_triton_gets_the_outputs_that_it_asks_for_in_the_form_that_it_wants(
         triton.InferRequestedOutput("label", binary_data=False),
         triton.InferRequestedOutput("probabilities", class_count=2),
     ]
-    version = manifests.read(ROOT / "weights", "fashion-mnist").version
+    version = manifests.read(manifests.folder(ROOT / "weights", "fashion-mnist")).version
     answer = client.infer(
         "fashion-mnist",
         [tensor(files(ROOT / "samples" / "sandal.png"), "BYTES")],
@@ -158,9 +161,10 @@ def test_the_models_are_listed_as_their_manifests_have_them(url: str) -> None:
         assert [model["name"] for model in listed.json()["models"]] == list(NAMES)
         assert [model["default"] for model in listed.json()["models"]] == [True, False]
         for name in NAMES:
-            one, manifest = http.get(f"/models/{name}"), manifests.read(ROOT / "weights", name)
-            assert one.json()["sha256"] == manifest.onnx_sha256
-            assert one.json()["accuracy"] == manifest.metrics.accuracy
+            one = http.get(f"/models/{name}")
+            manifest = manifests.read(manifests.folder(ROOT / "weights", name))
+            assert one.json()["sha256"] == manifest.onnx.sha256
+            assert one.json()["accuracy"] == manifest.accuracy
             assert one.json()["labels"] == list(manifest.labels)
             head = http.head(f"/models/{name}")
             assert (head.content, head.headers["content-length"]) == (b"", str(len(one.content)))

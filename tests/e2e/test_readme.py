@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gateway import errors
+from model import manifest as manifests
 from tests.e2e.services import ROOT, SAMPLES, Service, label_of, up
 
 README = (ROOT / "README.md").read_text()
@@ -131,8 +132,8 @@ def test_config_show_prints_the_settings(running: tuple[Service, str]) -> None:
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "fashion-mnist-large"])
 def test_the_accuracy_is_the_shipped_models(name: str) -> None:
-    manifest = json.loads((ROOT / "weights" / f"{name}.json").read_bytes())
-    accuracy = f"{manifest['metrics']['accuracy']:.2%}".replace("%", " %")
+    manifest = manifests.read(manifests.folder(ROOT / "weights", name))
+    accuracy = f"{manifest.accuracy:.2%}".replace("%", " %")
     assert re.search(rf"`{name}`[^`]*? {accuracy}", README)
 
 

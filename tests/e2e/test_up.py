@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import struct
@@ -225,11 +226,10 @@ def test_a_taken_port_is_said_in_one_line() -> None:
 
 
 def test_weights_that_do_not_match_their_digest_are_said_and_nothing_stays(tmp_path) -> None:
-    for file in (ROOT / "weights").iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    with (tmp_path / "fashion-mnist.onnx").open("ab") as file:
+    shutil.copytree(ROOT / "weights", tmp_path, dirs_exist_ok=True)
+    with (second_model.in_weights(tmp_path) / "model.onnx").open("ab") as file:
         file.write(b"!")
     with service("up", "--port", "0", MLAAS_MODEL__WEIGHTS_DIR=str(tmp_path)) as running_:
         assert running_.wait() == 1
-    assert "fashion-mnist.onnx" in running_.output
+    assert "model.onnx is not the file that its manifest names" in running_.output
     assert "Traceback" not in running_.output

@@ -32,7 +32,9 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         shutil.copy(ROOT / name, checkout)
     for name in ("client", "tests", *(PACKAGES - {"mlaas_client"})):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (checkout / "weights" / "fashion-mnist-teacher-1.keras").write_bytes(b"teaches, and is not shipped")
+    teacher = checkout / "weights" / "fashion-mnist-teacher" / "1.0.0"
+    teacher.mkdir(parents=True)
+    (teacher / "model.keras").write_bytes(b"teaches, and is not shipped")
     built = {}
     for source in (".", "./client"):
         build = ["-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", "wheels", source]

@@ -7,27 +7,34 @@ import numpy as np
 
 from mlaas import settings
 from model.classifier import Predictions
-from model.manifest import Manifest, Metrics
+from model.manifest import Export, File, Input, Manifest, Preprocessing
 from model.settings import recipe
+from model.training import figures
 from model.training.dataset import DIGESTS, LABELS, Dataset
+from model.training.figures import Metrics, Record
 
 METRICS = Metrics(accuracy=0.5, per_class={}, count=1, ece=0.1, classwise_ece=0.1, nll=1.0, brier=0.5)
 
 
 def manifest(**changes) -> Manifest:
-    """Of the settings in configs/config.yaml, which no test looks at."""
     complete = Manifest(
         name="tiny",
         version="7.1",
         labels=LABELS,
-        input_shape=(28, 28),
-        keras_file="tiny.keras",
+        input=Input(height=28, width=28, channels=1, dtype="uint8", layout="NHW"),
+        preprocessing=Preprocessing(kind="garment"),
+        output="probabilities",
+        detector=File(file="detector.npz", sha256="c" * 64),
+        keras=File(file="model.keras", sha256="a" * 64),
+        onnx=Export(file="model.onnx", sha256="b" * 64, exported_from="a" * 64),
+    )
+    return msgspec.structs.replace(complete, **changes)
+
+
+def record(**changes) -> Record:
+    """Of the settings in configs/config.yaml, which no test looks at."""
+    complete = Record(
         keras_sha256="a" * 64,
-        onnx_file="tiny.onnx",
-        onnx_sha256="b" * 64,
-        onnx_from_sha256="a" * 64,
-        ood_file="tiny.npz",
-        ood_sha256="c" * 64,
         metrics=METRICS,
         temperature=1.6,
         held_out_accuracy=0.8123,
@@ -44,6 +51,11 @@ def manifest(**changes) -> Manifest:
     return msgspec.structs.replace(complete, **changes)
 
 
+def write_record(folder: Path) -> Path:
+    (folder / figures.RECORD_FILE).write_bytes(figures.encode(record()))
+    return folder
+
+
 def pictures() -> Dataset:
     """The committed test pictures, as both parts."""
     with np.load(Path(__file__).parents[1] / "data" / "fashion-mnist-test-500.npz") as arrays:
@@ -56,8 +68,9 @@ class NearestMean:
 
     runtime = "none"
 
-    def __init__(self, data: Dataset, **changes):
+    def __init__(self, data: Dataset, folder: Path = Path(), **changes):
         self.manifest = manifest(**changes)
+        self.folder = folder
         means = [data.train_images[data.train_labels == label].mean(axis=0) for label in range(10)]
         self._means = np.stack(means).reshape(10, -1)
 

@@ -17,8 +17,9 @@ from model.training.figures import (
     Right,
     Robustness,
     Seed,
+    read_record,
 )
-from tests.unit.measured_model import manifest
+from tests.unit.measured_model import manifest, record
 
 CONFUSION = tuple(
     tuple(40 if i == j else 10 if (i, j) == (6, 0) else 0 for j in range(10)) for i in range(10)
@@ -79,7 +80,7 @@ def write(tmp_path):
             (folder / f"{name}.json").write_bytes(msgspec.json.encode(content))
         for name in plots:
             (folder / name).touch()
-        return card.write(manifest(), tmp_path / "reports", tmp_path / "docs").read_text()
+        return card.write(manifest(), record(), tmp_path / "reports", tmp_path / "docs").read_text()
 
     return run
 
@@ -119,8 +120,8 @@ def test_every_figure_of_the_report_is_in_the_card(write):
         assert row in text, row
 
 
-def test_the_recipe_and_the_digests_come_from_the_manifest(write):
-    text, its = write(), manifest()
+def test_the_recipe_and_the_digests_come_from_the_record(write):
+    text, its = write(), record()
     assert f"| learning_rate | {its.settings.learning_rate} |" in text
     assert f"| augmentation.shift_pixels | {its.settings.augmentation.shift_pixels} |" in text
     for digest in its.data_sha256.values():
@@ -157,7 +158,7 @@ def test_figures_of_other_weights_are_refused(write):
 
 def test_a_model_that_was_never_evaluated_has_no_card(tmp_path):
     with pytest.raises(ModelError, match="no figures for these weights"):
-        card.write(manifest(), tmp_path / "reports", tmp_path / "docs")
+        card.write(manifest(), record(), tmp_path / "reports", tmp_path / "docs")
 
 
 def test_photos_measured_with_other_weights_are_left_out(write):
@@ -174,9 +175,11 @@ def test_a_damaged_file_is_named(write, tmp_path):
         write(seeds=[{"seed": "one"}])
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "weights").glob("*.json")))
+@pytest.mark.parametrize(
+    "name", sorted(path.parents[1].name for path in (ROOT / "weights").glob("fashion*/*/training.json"))
+)
 def test_the_card_of_a_shipped_model_is_in_step_with_its_reports(name):
     path = ROOT / "docs" / f"model-card-{name}.md"
-    its = manifests.read(ROOT / "weights", name)
-    expected = card.render(its, ROOT / "reports", ROOT / "docs")
+    folder = manifests.folder(ROOT / "weights", name)
+    expected = card.render(manifests.read(folder), read_record(folder), ROOT / "reports", ROOT / "docs")
     assert path.read_text() == expected, f"Run: mlaas evaluate --model {name} --card"

@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 
 import keras
@@ -8,9 +7,9 @@ import pytest
 
 from model import manifest as manifests
 from model.classifier import load
-from model.manifest import ModelError
+from model.manifest import Export, File, ModelError
+from tests import second_model
 
-WEIGHTS = Path("weights")
 NAME = "fashion-mnist"
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.
@@ -20,9 +19,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 @pytest.fixture
 def weights(tmp_path):
     """A copy of the shipped model that a test may damage."""
-    for kind in ("keras", "onnx", "npz", "json"):
-        shutil.copy(WEIGHTS / f"{NAME}.{kind}", tmp_path)
+    second_model.copy_shipped(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def folder(weights):
+    return manifests.folder(weights, NAME)
 
 
 def flip_a_bit(path):
@@ -43,38 +46,38 @@ def pickle(path):
     path.write_bytes(b"\x80\x04cos\nsystem\n(S'touch owned'\ntR.")
 
 
+NOT_NAMED = "is not the file that its manifest names"
+
+
 @pytest.mark.parametrize("damage", [flip_a_bit, empty, cut, pickle, Path.unlink])
 @pytest.mark.parametrize("runtime", ["onnx", "keras"])
-def test_damaged_weights_are_refused_before_they_are_opened(weights, runtime, damage, monkeypatch):
+def test_damaged_weights_are_refused_before_they_are_opened(weights, folder, runtime, damage, monkeypatch):
     monkeypatch.setattr(keras.saving, "load_model", None)
     monkeypatch.setattr("onnxruntime.InferenceSession", None)
-    damage(weights / f"{NAME}.{runtime}")
-    with pytest.raises(
-        ModelError, match=r"is not the file that was trained|cannot be read|has no ONNX export"
-    ):
+    damage(folder / f"model.{runtime}")
+    with pytest.raises(ModelError, match=f"{NOT_NAMED}|cannot be read|has no ONNX file"):
         load(weights, NAME, runtime, 1)
 
 
-def test_an_h5_file_under_another_name_is_refused(weights):
-    network = keras.saving.load_model(WEIGHTS / f"{NAME}.keras", compile=False)
-    network.save_weights(weights / "other.weights.h5")
-    (weights / "other.weights.h5").replace(weights / f"{NAME}.keras")
-    with pytest.raises(ModelError, match="is not the file that was trained"):
+def test_an_h5_file_under_another_name_is_refused(weights, folder):
+    network = keras.saving.load_model(folder / "model.keras", compile=False)
+    network.save_weights(folder / "other.weights.h5")
+    (folder / "other.weights.h5").replace(folder / "model.keras")
+    with pytest.raises(ModelError, match=NOT_NAMED):
         load(weights, NAME, "keras", 1)
 
 
-def test_a_damaged_export_is_refused_and_not_replaced_by_keras(weights):
-    flip_a_bit(weights / f"{NAME}.onnx")
-    with pytest.raises(ModelError, match="is not the file that was trained"):
+def test_a_damaged_export_is_refused_and_not_replaced_by_keras(weights, folder):
+    flip_a_bit(folder / "model.onnx")
+    with pytest.raises(ModelError, match=NOT_NAMED):
         load(weights, NAME, "auto", 1)
 
 
-def with_other_weights(weights, change):
+def with_other_weights(folder, change):
     """The model with a .keras file that change() has made from the network, and a manifest that fits."""
-    path = weights / f"{NAME}.keras"
+    path = folder / "model.keras"
     change(keras.saving.load_model(path, compile=False)).save(path)
-    digest = manifests.sha256(path.read_bytes())
-    manifests.write(weights, msgspec.structs.replace(manifests.read(weights, NAME), keras_sha256=digest))
+    second_model.change(folder, keras=File(file=path.name, sha256=manifests.sha256(path.read_bytes())))
 
 
 def not_a_number(network):
@@ -94,30 +97,56 @@ def one_class_less(network):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (not_a_number, r"fashion-mnist\.keras does not give probabilities"),
-        (with_code_in_it, r"Keras cannot open .*fashion-mnist\.keras"),
-        (one_class_less, r"fashion-mnist\.keras gives 9 numbers for 10 labels"),
+        (not_a_number, r"model\.keras does not give probabilities"),
+        (with_code_in_it, r"Keras cannot open .*model\.keras"),
+        (one_class_less, r"model\.keras gives 9 numbers for 10 labels"),
     ],
 )
-def test_a_model_that_cannot_be_served_is_refused_by_name(weights, change, complaint):
-    with_other_weights(weights, change)
+def test_a_model_that_cannot_be_served_is_refused_by_name(weights, folder, change, complaint):
+    with_other_weights(folder, change)
     with pytest.raises(ModelError, match=complaint):
         load(weights, NAME, "keras", 1)
 
 
-def test_a_damaged_detector_is_refused(weights):
-    flip_a_bit(weights / f"{NAME}.npz")
-    with pytest.raises(ModelError, match=r"fashion-mnist\.npz is not the file that was trained"):
+def test_a_damaged_detector_is_refused(weights, folder):
+    flip_a_bit(folder / "detector.npz")
+    with pytest.raises(ModelError, match=rf"detector\.npz {NOT_NAMED}"):
         load(weights, NAME, "onnx", 1)
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "keras"])
-def test_a_file_that_is_no_model_is_refused_although_its_digest_is_right(weights, runtime):
+def test_a_file_that_is_no_model_is_refused_although_its_digest_is_right(weights, folder, runtime):
     content = b"not a model"
-    (weights / f"{NAME}.{runtime}").write_bytes(content)
-    digest = {f"{runtime}_sha256": manifests.sha256(content)}
-    manifest = msgspec.structs.replace(manifests.read(weights, NAME), **digest)
-    fitting = msgspec.structs.replace(manifest, onnx_from_sha256=manifest.keras_sha256)
-    manifests.write(weights, fitting)
+    (folder / f"model.{runtime}").write_bytes(content)
+    digest = manifests.sha256(content)
+    if runtime == "onnx":
+        keras_sha256 = manifests.read(folder).keras.sha256
+        changed = {"onnx": Export(file="model.onnx", sha256=digest, exported_from=keras_sha256)}
+    else:
+        changed = {"keras": File(file="model.keras", sha256=digest)}
+    second_model.change(folder, **changed)
     with pytest.raises(ModelError, match="cannot open"):
         load(weights, NAME, runtime, 1)
+
+
+def test_a_damaged_golden_picture_is_refused(weights, folder):
+    flip_a_bit(folder / "golden" / "bag.png")
+    with pytest.raises(ModelError, match=rf"bag\.png {NOT_NAMED}"):
+        load(weights, NAME, "auto", 1)
+
+
+def test_a_golden_picture_that_is_classified_otherwise_is_named(weights, folder):
+    its = manifests.read(folder)
+    wrong = [msgspec.structs.replace(golden, label="Bag") for golden in its.golden]
+    second_model.change(folder, golden=tuple(wrong))
+    with pytest.raises(ModelError, match=r"t-shirt-top\.png is classified as T-shirt/top 0\.99\d, .* as Bag"):
+        load(weights, NAME, "auto", 1)
+
+
+def test_a_golden_picture_that_is_less_probable_than_it_was_is_named(weights, folder):
+    its = manifests.read(folder)
+    second_model.change(
+        folder, golden=tuple(msgspec.structs.replace(golden, probability=0.9) for golden in its.golden)
+    )
+    with pytest.raises(ModelError, match=r"and should be as T-shirt/top 0\.900"):
+        load(weights, NAME, "auto", 1)

@@ -26,7 +26,7 @@ from model.training.evaluate import (
     with_temperature,
 )
 from model.training.figures import OodFigures
-from tests.unit.measured_model import NearestMean, manifest
+from tests.unit.measured_model import NearestMean, manifest, record, write_record
 from tests.unit.measured_model import pictures as committed
 from tests.unit.recipes import softmax
 
@@ -64,7 +64,7 @@ def pictures(*classes):
 def answered(classifier, images, labels):
     """The figures of the classifier's own answers."""
     probabilities, _ = in_batches(classifier.predict, images)
-    return evaluate(classifier, probabilities, np.array(labels, np.uint8))
+    return evaluate(classifier, record(), probabilities, np.array(labels, np.uint8))
 
 
 def test_accuracy_is_the_share_of_right_answers():
@@ -92,8 +92,8 @@ def test_many_pictures_are_predicted_a_batch_at_a_time_in_order():
 def test_the_figures_before_the_temperature_are_those_of_the_plain_softmax():
     random = np.random.default_rng(0)
     logits, labels = random.normal(0, 3, (200, 3)), random.integers(0, 3, 200).astype(np.uint8)
-    classifier = SimpleNamespace(manifest=manifest(labels=("a", "b", "c"), temperature=2.5), runtime="none")
-    found = evaluate(classifier, softmax(logits / 2.5).astype(np.float32), labels)
+    classifier = SimpleNamespace(manifest=manifest(labels=("a", "b", "c")), runtime="none")
+    found = evaluate(classifier, record(temperature=2.5), softmax(logits / 2.5).astype(np.float32), labels)
     plain = measure(softmax(logits).astype(np.float32), labels, ("a", "b", "c"))
     for name, value in msgspec.structs.asdict(found.before_temperature).items():
         assert value == pytest.approx(getattr(plain, name), abs=1e-5), name
@@ -163,14 +163,14 @@ def test_a_probability_of_zero_stays_finite():
 
 
 @pytest.fixture
-def tiny(monkeypatch):
+def tiny(monkeypatch, tmp_path):
     """The command measures this model, on the committed pictures."""
     data = committed()
     asked = []
 
     def load(weights_dir, name, runtime, threads):
         asked.append(name)
-        return NearestMean(data, name=name)
+        return NearestMean(data, write_record(tmp_path), name=name)
 
     monkeypatch.setattr(classifiers, "load", load)
     monkeypatch.setattr(dataset, "load", lambda _: data)

@@ -108,7 +108,7 @@ def test_exporting_prints_and_logs_nothing(network, capfd, caplog):
 EXPORT_THE_SHIPPED_NETWORK = """
 import sys, pathlib, keras
 from model.training.export import to_onnx
-network = keras.saving.load_model("weights/fashion-mnist.keras", compile=False)
+network = keras.saving.load_model("weights/fashion-mnist/1.4.0/model.keras", compile=False)
 pathlib.Path(sys.argv[1]).write_bytes(to_onnx(network))
 print(keras.backend.backend())
 """
@@ -126,7 +126,7 @@ def test_a_network_that_was_trained_on_jax_is_exported_alike(tmp_path):
         timeout=300,
     )
     assert said.stdout.strip() == "jax"
-    network = keras.saving.load_model("weights/fashion-mnist.keras", compile=False)
+    network = keras.saving.load_model("weights/fashion-mnist/1.4.0/model.keras", compile=False)
     answers = run(path.read_bytes(), noise(5))[0]
     assert np.abs(answers - network.predict(noise(5), verbose=0)).max() < 1e-5
 

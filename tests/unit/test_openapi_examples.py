@@ -12,6 +12,7 @@ from gateway.answer import Prediction
 from gateway.errors import GatewayError
 from gateway.models import EXAMPLE
 from gateway.openapi import DETAILS
+from model import manifest as manifests
 from tests.unit.gateways import PNG, SANDAL, gateway, sandal
 
 pytestmark = pytest.mark.anyio
@@ -25,21 +26,21 @@ async def document() -> Any:
 
 
 async def test_the_model_of_the_example_is_the_one_that_is_shipped() -> None:
-    shipped = json.loads((ROOT / "weights" / "fashion-mnist.json").read_text())
+    shipped = manifests.read(manifests.folder(ROOT / "weights", "fashion-mnist"))
     found = await document()
     schemas = found["components"]["schemas"]
     described = found["paths"]["/models/{name}"]["get"]["responses"]["200"]["content"]["application/json"]
     assert described["example"] == {
         **EXAMPLE,
-        "name": shipped["name"],
-        "version": shipped["version"],
-        "labels": shipped["labels"],
-        "sha256": shipped["onnx_sha256"],
-        "accuracy": shipped["metrics"]["accuracy"],
+        "name": shipped.name,
+        "version": shipped.version,
+        "labels": list(shipped.labels),
+        "sha256": shipped.onnx.sha256,
+        "accuracy": shipped.accuracy,
     }
-    assert schemas["InferenceResponse"]["example"]["model_version"] == shipped["version"]
+    assert schemas["InferenceResponse"]["example"]["model_version"] == shipped.version
     parameters = found["paths"]["/v2/models/{name}/versions/{version}"]["get"]["parameters"]
-    assert {"version": shipped["version"]}.items() <= {
+    assert {"version": shipped.version}.items() <= {
         its["name"]: its.get("example") for its in parameters
     }.items()
 

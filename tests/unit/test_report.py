@@ -17,7 +17,7 @@ from model.training import dataset, ood_sets, report
 from model.training import evaluate as evaluation
 from model.training.evaluate import evaluate, in_batches, in_bins
 from model.training.figures import Epoch, Evaluation, OodFigures, PhotoFigures
-from tests.unit.measured_model import NearestMean, pictures
+from tests.unit.measured_model import NearestMean, pictures, record, write_record
 from tests.unit.test_photos import sorted_photos
 
 FOG = {"fog": OodFigures(auroc=0.875, false_positive_rate=0.25, count=8)}
@@ -35,8 +35,8 @@ def data():
 
 
 @pytest.fixture(scope="module")
-def classifier(data):
-    return NearestMean(data)
+def classifier(data, tmp_path_factory):
+    return NearestMean(data, write_record(tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_the_figures_are_in_a_file_as_they_were_measured(write, classifier, data
     found, folder, _ = write()
     assert msgspec.json.decode((folder / "metrics.json").read_bytes(), type=Evaluation) == found
     probabilities, _ = in_batches(classifier.predict, data.test_images)
-    plain = evaluate(classifier, probabilities, data.test_labels)
+    plain = evaluate(classifier, record(), probabilities, data.test_labels)
     assert msgspec.structs.replace(found, robustness=None, ood=None) == plain
     assert found.ood == FOG
     assert len(found.robustness.corruptions) == 15
@@ -164,6 +164,7 @@ def test_the_card_alone_is_written_from_the_report(run, tmp_path, classifier, mo
     written = card.read_text()
     card.write_text("edited")
     monkeypatch.setattr(classifiers, "load", None)
-    monkeypatch.setattr(manifests, "read", lambda *_: classifier.manifest)
+    monkeypatch.setattr(manifests, "folder", lambda *_: classifier.folder)
+    monkeypatch.setattr(manifests, "read", lambda _: classifier.manifest)
     run("--model", "tiny", "--card")
     assert card.read_text() == written

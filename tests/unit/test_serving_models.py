@@ -34,7 +34,7 @@ def test_a_ping_is_answered_with_all_models_the_first_is_the_default(
         running.send("1", b"", content_type=PING)
         reply = running.replies(1)["1"]
     assert (reply.model, reply.error, reply.probabilities) == ("fashion-mnist", None, {})
-    manifest = manifests.read(second_model.WEIGHTS, "fashion-mnist")
+    manifest = manifests.read(second_model.SHIPPED)
     assert reply.version == manifest.version
     small, mirrored = reply.models
     assert small == ServedModel(
@@ -44,8 +44,8 @@ def test_a_ping_is_answered_with_all_models_the_first_is_the_default(
         runtime="onnx",
         labels=list(manifest.labels),
         input=small.input,
-        sha256=hashlib.sha256((second_model.WEIGHTS / "fashion-mnist.onnx").read_bytes()).hexdigest(),
-        accuracy=manifest.metrics.accuracy,
+        sha256=hashlib.sha256((second_model.SHIPPED / "model.onnx").read_bytes()).hexdigest(),
+        accuracy=manifest.accuracy,
     )
     assert small.input.startswith("28 x 28 grey")
     assert (mirrored.name, mirrored.default, mirrored.sha256 == small.sha256) == ("mirrored", False, False)

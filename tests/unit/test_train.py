@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from model import manifest as manifests
 from model.classifier import load
 from model.manifest import ModelError, verify
 from model.runtimes import OnnxRuntime
 from model.settings import NetworkSettings, TeacherSettings, TrainSettings
 from model.training import dataset, learning, ood_fit
 from model.training.dataset import Dataset
-from model.training.figures import Epoch
+from model.training.figures import Epoch, read_record
 from model.training.learning import Checkpoints, Progress, TrainingError, fingerprint
 from model.training.lessons import Lessons
 from model.training.train import alone, train
@@ -96,9 +97,12 @@ def quiet(settings, weights_dir):
 
 def test_training_writes_a_model_that_can_be_served(settings, weights_dir):
     manifest, lines = quiet(settings, weights_dir)
-    assert load(weights_dir, "tiny", "auto", 1).manifest == manifest
-    assert (manifest.labels, manifest.metrics.count, manifest.epochs) == (dataset.LABELS, 100, 2)
-    assert verify(weights_dir / manifest.keras_file, manifest.onnx_from_sha256)
+    served = load(weights_dir, "tiny", "auto", 1)
+    assert served.manifest == manifest
+    record = read_record(served.folder)
+    assert (manifest.labels, record.metrics.count, record.epochs) == (dataset.LABELS, 100, 2)
+    assert verify(served.folder / manifest.keras.file, manifest.onnx.exported_from)
+    assert record.keras_sha256 == manifest.keras.sha256
     assert sum("held-out" in line and "min left" in line for line in lines) == 2
 
 
@@ -119,10 +123,12 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
 
 
 def test_a_finished_training_is_not_run_again(settings, weights_dir, monkeypatch):
-    first, _ = quiet(settings, weights_dir)
+    folder = weights_dir / "tiny" / "0"
+    quiet(settings, weights_dir)
+    first = read_record(folder)
     interrupt_after(monkeypatch, 0)
-    again, _ = quiet(settings, weights_dir)
-    assert again.metrics == first.metrics
+    quiet(settings, weights_dir)
+    assert read_record(folder).metrics == first.metrics
 
 
 def test_of_several_runs_the_best_on_held_out_pictures_is_shipped(settings, weights_dir):
@@ -130,8 +136,8 @@ def test_of_several_runs_the_best_on_held_out_pictures_is_shipped(settings, weig
     results = json.loads(Path(settings.reports_dir, "tiny", "seeds.json").read_text())
     best = max(results, key=lambda result: result["held_out_accuracy"])
     assert [result["seed"] for result in results] == [1, 2]
-    assert manifest.settings.seed == best["seed"]
-    assert manifest.metrics.accuracy == best["accuracy"]
+    assert read_record(manifests.folder(weights_dir, "tiny")).settings.seed == best["seed"]
+    assert manifest.accuracy == best["accuracy"]
 
 
 def test_the_history_has_every_epoch(settings, weights_dir):
@@ -147,7 +153,7 @@ def test_members_learn_in_turn_and_answer_together(settings, weights_dir):
     three = NetworkSettings(kind="resnet", widths=(4, 8), members=3, mirrored=True)
     manifest, _ = quiet(replace(settings, network=three), weights_dir)
     images = np.random.default_rng(1).integers(0, 256, (2, 28, 28), np.uint8)
-    _, features = OnnxRuntime.of_model(weights_dir, manifest, 1).run(images)
+    _, features = OnnxRuntime.of_model(manifests.folder(weights_dir, "tiny"), manifest, 1).run(images)
     assert features.shape == (2, 3 * 8)
     assert not np.allclose(features[:, :8], features[:, 8:16])
     for runtime in ("onnx", "keras"):
@@ -155,8 +161,9 @@ def test_members_learn_in_turn_and_answer_together(settings, weights_dir):
             load(weights_dir, "tiny", runtime, 1).predict(its) for its in (images, images[:, :, ::-1])
         )
         np.testing.assert_allclose(answers.probabilities, mirrored.probabilities, atol=1e-6)
-    assert manifest.settings.network == three
-    assert (manifest.epochs, len(manifest.best_epochs)) == (2 + 2 + 2, 3)
+    record = read_record(manifests.folder(weights_dir, "tiny"))
+    assert record.settings.network == three
+    assert (record.epochs, len(record.best_epochs)) == (2 + 2 + 2, 3)
 
 
 def test_a_teacher_is_asked_once_for_every_edition(settings, weights_dir, monkeypatch):
@@ -167,13 +174,13 @@ def test_a_teacher_is_asked_once_for_every_edition(settings, weights_dir, monkey
         teacher=replace(settings.teacher, name="tiny"),
         augmentation=replace(AUGMENTATION, editions=1, plain_epochs=0),
     )
-    manifest, _ = quiet(taught, weights_dir)
-    assert manifest.settings.teacher.name == "tiny"
+    quiet(taught, weights_dir)
+    assert read_record(manifests.folder(weights_dir, "student")).settings.teacher.name == "tiny"
     assert len(list(Path(settings.checkpoint_dir).glob("teacher-*/*.npy"))) == 1
 
 
 def test_a_teacher_that_is_not_there_is_named(settings, weights_dir):
-    with pytest.raises(ModelError, match=r"other\.json cannot be read"):
+    with pytest.raises(ModelError, match=r"other has no .*model\.yaml"):
         quiet(replace(settings, teacher=replace(settings.teacher, name="other")), weights_dir)
 
 

@@ -27,7 +27,9 @@ def test_a_teacher_that_is_missing_is_trained_first(tmp_path: Path) -> None:
 
 
 def test_one_that_is_there_is_not(tmp_path: Path) -> None:
-    (tmp_path / "fashion-mnist-teacher.json").touch()
+    folder = tmp_path / "fashion-mnist-teacher" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "model.yaml").touch()
     student = settings(tmp_path, "fashion-mnist-teacher")
     assert with_teacher(student) == [student]
 

@@ -418,7 +418,7 @@ def test_without_sound_weights_of_every_model_it_never_joins_the_group(tmp_path:
     broken = msgspec.structs.replace(SETTINGS.model, names=names, weights_dir=str(tmp_path))
     broker = MemoryBroker()
     model = isolated(broken)
-    with pytest.raises(ModelUnavailable, match=rf"{missing}\.json"):
+    with pytest.raises(ModelUnavailable, match=rf"/{missing} has no .*model\.yaml"):
         Consumer(broker, SETTINGS.topics, SETTINGS.worker, model, broken.max_pixels).run()
     waiting = MemoryBroker.subscribe(broker, SETTINGS.topics.requests, SETTINGS.worker.group)
     assert waiting.receive(1, 0) == []

@@ -165,50 +165,62 @@ def _flip_a_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-def _fit_manifest(folder: Path, **changes: object) -> None:
-    manifests.write(folder, msgspec.structs.replace(manifests.read(folder, NAME), **changes))
+def _in(weights_dir: Path) -> Path:
+    return manifests.folder(weights_dir, NAME)
 
 
-def _with_other_onnx(folder: Path, content: bytes) -> None:
-    (folder / f"{NAME}.onnx").write_bytes(content)
-    _fit_manifest(folder, onnx_sha256=manifests.sha256(content))
+def _fit_manifest(weights_dir: Path, **changes: object) -> None:
+    folder = _in(weights_dir)
+    manifests.write(folder, msgspec.structs.replace(manifests.read(folder), **changes))
 
 
-def _not_a_number(folder: Path) -> None:
-    graph = onnx.load(folder / f"{NAME}.onnx")
+def _with_other_onnx(weights_dir: Path, content: bytes) -> None:
+    (_in(weights_dir) / "model.onnx").write_bytes(content)
+    export = manifests.read(_in(weights_dir)).onnx
+    assert export is not None
+    _fit_manifest(weights_dir, onnx=msgspec.structs.replace(export, sha256=manifests.sha256(content)))
+
+
+def _not_a_number(weights_dir: Path) -> None:
+    graph = onnx.load(_in(weights_dir) / "model.onnx")
     for tensor in graph.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT and tensor.raw_data:
             tensor.raw_data = b"\x00\x00\xc0\x7f" * (len(tensor.raw_data) // 4)
-    _with_other_onnx(folder, graph.SerializeToString())
+    _with_other_onnx(weights_dir, graph.SerializeToString())
+
+
+def _cut_in_half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100_000])
 
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "one bit of the ONNX file": (
-        lambda folder: _flip_a_bit(folder / f"{NAME}.onnx"),
-        r"fashion-mnist\.onnx is not the file that was trained",
+        lambda folder: _flip_a_bit(_in(folder) / "model.onnx"),
+        r"model\.onnx is not the file that its manifest names",
     ),
-    "weights that are not a number": (_not_a_number, r"fashion-mnist\.onnx does not give probabilities"),
-    "no manifest": (lambda folder: (folder / f"{NAME}.json").unlink(), r"fashion-mnist\.json"),
-    "a manifest that is no JSON": (
-        lambda folder: (folder / f"{NAME}.json").write_text("{"),
-        r"fashion-mnist\.json",
+    "weights that are not a number": (_not_a_number, r"model\.onnx does not give probabilities"),
+    "no manifest": (
+        lambda folder: (_in(folder) / "model.yaml").unlink(),
+        r"has no .*model\.yaml",
+    ),
+    "a manifest that is no YAML": (
+        lambda folder: (_in(folder) / "model.yaml").write_text("{"),
+        r"model\.yaml is not the manifest of a model",
     ),
     "nine labels": (
-        lambda folder: _fit_manifest(folder, labels=manifests.read(folder, NAME).labels[:9]),
-        r"gives 10 numbers for 9 labels|labels",
+        lambda folder: _fit_manifest(folder, labels=manifests.read(_in(folder)).labels[:9]),
+        r"gives 10 numbers for 9 labels",
     ),
     "one bit of the detector": (
-        lambda folder: _flip_a_bit(folder / f"{NAME}.npz"),
-        r"fashion-mnist\.npz is not the file that was trained",
+        lambda folder: _flip_a_bit(_in(folder) / "detector.npz"),
+        r"detector\.npz is not the file that its manifest names",
     ),
     "an ONNX file of garbage, its digest right": (
         lambda folder: _with_other_onnx(folder, b"not a model" * 100),
-        r"cannot open .*fashion-mnist\.onnx",
+        r"cannot open .*model\.onnx",
     ),
     "a file cut in half": (
-        lambda folder: (folder / f"{NAME}.onnx").write_bytes(
-            (folder / f"{NAME}.onnx").read_bytes()[:100_000]
-        ),
-        r"fashion-mnist\.onnx is not the file that was trained",
+        lambda folder: _cut_in_half(_in(folder) / "model.onnx"),
+        r"model\.onnx is not the file that its manifest names",
     ),
 }
