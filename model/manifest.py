@@ -43,10 +43,39 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return tuple(sizes[axis] for axis in self.layout[1:])
 
 
-class Preprocessing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a picture file becomes the input; garment: see model.preprocessing."""
+class GarmentPreprocessing(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="garment"
+):
+    """A picture of clothing becomes one like those of Fashion-MNIST; see model.preprocessing."""
 
-    kind: Literal["garment"]
+
+class ImagePreprocessing(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    omit_defaults=True,
+    tag_field="kind",
+    tag="image",
+):
+    """A picture is resized and its values are scaled; see model.image.
+
+    resize: stretch changes the proportions; fit adds a border of this value; crop takes crop_fraction of the
+    middle. invert: 255 minus each value, before scaling. scale: what values from 0 to 255 become. mean
+    and std: subtracted from the scaled values, and dividing them; one number for each channel.
+    """
+
+    resize: Literal["stretch", "fit", "crop"]
+    crop_fraction: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    border: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
+    interpolation: Literal["nearest", "area", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    invert: bool = False
+    scale: Literal["0..255", "0..1", "-1..1"]
+    mean: tuple[float, ...] = ()
+    std: tuple[Annotated[float, msgspec.Meta(gt=0)], ...] = ()
+
+
+Preprocessing = GarmentPreprocessing | ImagePreprocessing
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -146,9 +175,27 @@ def read(folder: Path) -> Manifest:
     if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
         where = f"{manifest.name}/{manifest.version}"
         raise ModelError(f"{path} describes {where}: name its folders so, or change name and version in it")
-    if manifest.keras is None and manifest.onnx is None:
-        raise ModelError(f"{path} names neither a keras nor an onnx file")
+    if contradiction := _contradiction(manifest):
+        raise ModelError(f"{path} {contradiction}")
     return manifest
+
+
+def _contradiction(manifest: Manifest) -> str:
+    """What does not fit together, or nothing."""
+    if manifest.keras is None and manifest.onnx is None:
+        return "names neither a keras nor an onnx file"
+    its, into = manifest.preprocessing, manifest.input
+    if len(set(manifest.labels)) < len(manifest.labels):
+        return "has the same label twice"
+    if into.layout == "NHW" and into.channels != 1:
+        return f"has the layout NHW, which leaves no place for {into.channels} channels"
+    if isinstance(its, ImagePreprocessing):
+        if into.dtype == "uint8" and (its.scale != "0..255" or its.mean or its.std):
+            return "scales the values of an input of type uint8: only 0..255 without mean and std is possible"
+        for name, values in (("mean", its.mean), ("std", its.std)):
+            if values and len(values) != into.channels:
+                return f"has {len(values)} numbers in {name} for {into.channels} channels"
+    return ""
 
 
 def write(folder: Path, manifest: Manifest) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model import manifest as manifests
-from model.manifest import Export, File, Golden, Input, Manifest, Preprocessing, sha256
+from model.manifest import Export, File, GarmentPreprocessing, Golden, Input, Manifest, sha256
 from model.ood import Detector
 from model.product import Pictures
 from model.runtimes import Features, OnnxRuntime
@@ -202,7 +202,7 @@ def ship(run: Run, detector: Detector, parts: Split, folder: Path) -> Manifest:
         version=settings.version,
         labels=LABELS,
         input=Input(height=height, width=width, channels=1, dtype="uint8", layout="NHW"),
-        preprocessing=Preprocessing(kind="garment"),
+        preprocessing=GarmentPreprocessing(),
         output="probabilities",
         keras=File(file="model.keras", sha256=keras_sha256),
         onnx=Export(file="model.onnx", sha256=sha256(run.exported), exported_from=keras_sha256),

@@ -104,6 +104,17 @@ def test_a_manifest_of_unreasonable_size_is_refused(folder):
         (lambda tree: tree["input"].update(height=0), r">= 1.*\$.input.height"),
         (lambda tree: tree.update(version="1.5.0"), r"describes fashion-mnist/1\.5\.0"),
         (lambda tree: [tree.pop(key) for key in ("keras", "onnx")], "neither a keras nor an onnx file"),
+        (lambda tree: tree["labels"].append("Bag"), "the same label twice"),
+        (lambda tree: tree["input"].update(channels=3), "no place for 3 channels"),
+        (lambda tree: tree["preprocessing"].update(kind="image", scale="0..1", resize="fit"), "type uint8"),
+        (lambda tree: tree["preprocessing"].update(kind="python"), r"python.*\$.preprocessing"),
+        (
+            lambda tree: (
+                tree["input"].update(dtype="float32"),
+                tree["preprocessing"].update(kind="image", scale="0..1", resize="fit", mean=[0.5, 0.5]),
+            ),
+            "2 numbers in mean for 1 channels",
+        ),
     ],
 )
 def test_a_mistake_in_a_manifest_is_named(folder, change, complaint):

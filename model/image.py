@@ -1,0 +1,100 @@
+"""From a picture file to the array that an image classifier takes, as its manifest declares.
+
+The picture is turned upright by its EXIF orientation, put on white where it is transparent, and converted to
+the input's channels: grey by the weights of ITU-R 601, or RGB. Then it is resized, and its values are scaled.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from model.decoding import PictureError, open_upright
+from model.manifest import ImagePreprocessing, Input
+
+__all__ = ["ImageInput", "as_input", "prepare_image"]
+
+# Larger pictures are made smaller while they are decoded, which takes less time and memory. At least four
+# times the size of the input is left, so that the declared resampling still decides.
+WORKING_EDGE = 1024
+TIMES_INPUT = 4
+
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "area": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+SCALES = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (2 / 255, -1.0)}
+"""Factor and offset of a value from 0 to 255."""
+
+
+class ImageInput(NamedTuple):
+    """A picture, ready for the network."""
+
+    values: NDArray[Any]
+    """In the shape and type of the input."""
+    shown: NDArray[np.uint8]
+    """What the network sees, before its values are scaled: (h, w) or (h, w, 3)."""
+    warnings: tuple[str, ...]
+    """Why the prediction may be wrong, in a few words each."""
+
+
+def prepare_image(
+    picture: bytes, declared: ImagePreprocessing, into: Input, *, max_pixels: int
+) -> ImageInput:
+    """The picture in a PNG, JPEG or WebP file. Raises PictureError."""
+    edge = max(WORKING_EDGE, TIMES_INPUT * max(into.width, into.height))
+    try:
+        upright = open_upright(picture, max_pixels=max_pixels, longest_edge=edge)
+        shown = resized(upright.image.convert("L" if into.channels == 1 else "RGB"), declared, into)
+    except PictureError:
+        raise
+    except Exception as error:
+        raise PictureError("The picture is damaged or incomplete.") from error
+    warnings = ("picture cut off",) if upright.cut_off else ()
+    if max(upright.image.size) * 2 < max(into.width, into.height):
+        warnings = ("picture very small", *warnings)
+    return ImageInput(as_input(shown, declared, into), shown, warnings)
+
+
+def resized(image: Image.Image, declared: ImagePreprocessing, into: Input) -> NDArray[np.uint8]:
+    """The image in L or RGB, in the size of the input."""
+    size, resampling = (into.width, into.height), RESAMPLING[declared.interpolation]
+    match declared.resize:
+        case "stretch":
+            image = image.resize(size, resampling)
+        case "fit":
+            color = declared.border if into.channels == 1 else 3 * (declared.border,)
+            image = ImageOps.pad(image, size, resampling, color)
+        case "crop":
+            image = image.resize(size, resampling, box=middle(image.size, size, declared.crop_fraction))
+    values = np.asarray(image)
+    return 255 - values if declared.invert else values
+
+
+def middle(
+    size: tuple[int, int], wanted: tuple[int, int], fraction: float
+) -> tuple[float, float, float, float]:
+    """The largest box in the middle that has the wanted proportions, its edges multiplied by fraction."""
+    scale = fraction * min(size[0] / wanted[0], size[1] / wanted[1])
+    width, height = wanted[0] * scale, wanted[1] * scale
+    left, top = (size[0] - width) / 2, (size[1] - height) / 2
+    return left, top, left + width, top + height
+
+
+def as_input(shown: NDArray[np.uint8], declared: ImagePreprocessing, into: Input) -> NDArray[Any]:
+    """Pixels of the input's size, (h, w) or (h, w, 3), in its shape and type, scaled as declared."""
+    values: NDArray[Any] = shown
+    if into.dtype == "float32":
+        factor, offset = SCALES[declared.scale]
+        values = shown.astype(np.float32) * np.float32(factor) + np.float32(offset)
+        if declared.mean:
+            values = values - np.asarray(declared.mean, np.float32)
+        if declared.std:
+            values = values / np.asarray(declared.std, np.float32)
+    if into.channels == 3 and into.layout == "NCHW":
+        return np.ascontiguousarray(values.transpose(2, 0, 1))
+    return values.reshape(into.shape)
