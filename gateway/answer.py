@@ -17,7 +17,7 @@ from gateway.errors import (
     UnknownModel,
     WorkerFailed,
 )
-from messaging.contract import ErrorCode, Failure, Reply
+from messaging.contract import PNG_SIGNATURE, ErrorCode, Failure, Reply
 
 _ERRORS: dict[ErrorCode, type[GatewayError]] = {
     ErrorCode.INVALID_PICTURE: NotAPicture,
@@ -26,7 +26,7 @@ _ERRORS: dict[ErrorCode, type[GatewayError]] = {
     ErrorCode.OVERLOADED: TooManyInFlight,
 }
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MOST_LABELS = 10
 _GREY_8_BIT = (8, 0, 0, 0, 0)
 _INPUT_WIDTH = 28
 
@@ -60,7 +60,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     confidence: Annotated[float, Meta(description="Its probability.")]
     probabilities: Annotated[
         dict[str, float],
-        Meta(description="Every label, or the top_k most probable; all labels together sum to 1."),
+        Meta(description="The top_k most probable labels: ten, unless the query asks for more or less."),
     ]
     in_distribution: Annotated[
         bool | None,
@@ -117,14 +117,15 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def prediction(reply: Reply, request_id: str, total_ms: float, top_k: int = 0) -> Prediction:
-    """With the top_k most probable labels; with all of them for 0. Raises GatewayError."""
+    """With the top_k most probable labels; for 0, with ten. Raises GatewayError."""
     if reply.error is not None:
         raise_failure(reply.error)
     probabilities = reply.probabilities
     label = max(probabilities, key=probabilities.__getitem__)
     confidence = probabilities[label]
-    if top_k:
-        probabilities = dict(heapq.nlargest(top_k, probabilities.items(), key=lambda item: item[1]))
+    most = top_k or _MOST_LABELS
+    if len(probabilities) > most or top_k:
+        probabilities = dict(heapq.nlargest(most, probabilities.items(), key=lambda item: item[1]))
     return Prediction(
         label=label,
         confidence=confidence,
@@ -175,8 +176,9 @@ def raise_failure(failure: Failure) -> NoReturn:
 
 
 def data_uri(pixels: bytes, width: int = _INPUT_WIDTH) -> str:
-    """A picture that an <img> shows. pixels: grey, one byte each, row by row."""
-    return "data:image/png;base64," + base64.b64encode(grey_png(pixels, width)).decode()
+    """A picture that an <img> shows. pixels: grey, one byte each, row by row; or a PNG file."""
+    file = pixels if pixels.startswith(PNG_SIGNATURE) else grey_png(pixels, width)
+    return "data:image/png;base64," + base64.b64encode(file).decode()
 
 
 def grey_png(pixels: bytes, width: int) -> bytes:
@@ -185,7 +187,7 @@ def grey_png(pixels: bytes, width: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, len(starts), *_GREY_8_BIT)
     rows = b"".join(b"\0" + pixels[start : start + width] for start in starts)
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    return _PNG_SIGNATURE + b"".join(
+    return PNG_SIGNATURE + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
     )

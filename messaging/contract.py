@@ -87,7 +87,9 @@ class Failure(msgspec.Struct, frozen=True):
 
 # Clocks of two machines may differ by years, but not by more than this.
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
-Pixels = Annotated[bytes, msgspec.Meta(min_length=28 * 28, max_length=28 * 28)]
+Shown = Annotated[bytes, msgspec.Meta(max_length=1_048_576)]
+GREY_28 = 28 * 28
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Warnings = Annotated[list[Annotated[str, msgspec.Meta(max_length=1_000)]], msgspec.Meta(max_length=32)]
@@ -110,7 +112,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model that a worker serves.
 
     default: whether it answers requests that name no model. runtime: onnx or keras. input: what the network
-    sees, in words. sha256: of the weights file. accuracy: on the test pictures, from 0 to 1.
+    sees, in words. size: height, width and channels of a prepared picture. sha256: of the weights file.
+    accuracy: on the test pictures, from 0 to 1.
     """
 
     name: str
@@ -119,6 +122,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = ""
     labels: list[str] = []
     input: str = ""
+    size: tuple[int, int, int] = (28, 28, 1)
     sha256: str = ""
     accuracy: float | None = None
 
@@ -128,8 +132,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     sha256: of the request's body, which proves what a prediction is about; errors may leave it empty.
     probabilities: by label. ood_score: above 1 if the picture is unlike the training data. mode: used, or
-    chosen by auto. input: the 28 x 28 grey values that the model saw, row by row, in base64. models: all that
-    the worker serves, in answer to a ping; older workers leave it empty.
+    chosen by auto. input: what the model saw, in base64: 28 x 28 grey values, row by row, or a PNG file.
+    models: all that the worker serves, in answer to a ping; older workers leave it empty.
     """
 
     sha256: Annotated[str, msgspec.Meta(max_length=64)]
@@ -140,10 +144,14 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ood_score: float | None = None
     mode: Name = ""
     warnings: Warnings = []
-    input: Pixels | None = None
+    input: Shown | None = None
     timings: Timings | None = None
     models: list[ServedModel] = []
     error: Failure | None = None
+
+    def __post_init__(self) -> None:
+        if self.input is not None and len(self.input) != GREY_28 and not self.input.startswith(PNG_SIGNATURE):
+            raise ValueError("input is neither 28 x 28 grey values nor a PNG file")
 
 
 def sha256_of(picture: bytes) -> str:

@@ -8,11 +8,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from model import manifest as manifests
-from model.manifest import Manifest, ModelError, verify
+from model.image import as_input, prepare_image
+from model.manifest import ImagePreprocessing, Manifest, ModelError, verify
 from model.ood import Detector, Scores, load_detector
 from model.preprocessing import Mode, PictureError, Prepared, prepare
 from model.product import Pictures
-from model.runtimes import KerasRuntime, OnnxRuntime, Probabilities, Runtime
+from model.runtimes import KerasRuntime, OnnxRuntime, Output, Probabilities, Runtime
 
 WARM_UP_BATCHES = (1, 2, 8, 32)
 
@@ -27,14 +28,15 @@ class Predictions(NamedTuple):
     """One row for each picture."""
 
     probabilities: Probabilities
-    ood_scores: Scores
+    ood_scores: Scores | None
+    """None without a detector."""
 
 
 class Classifier:
     """A loaded model."""
 
     def __init__(
-        self, manifest: Manifest, runtime: Runtime, detector: Detector, folder: Path = Path()
+        self, manifest: Manifest, runtime: Runtime, detector: Detector | None, folder: Path = Path()
     ) -> None:
         self.manifest = manifest
         self.folder = folder
@@ -47,9 +49,14 @@ class Classifier:
         return self._runtime.name
 
     def predict(self, pictures: Pictures) -> Predictions:
-        """Probabilities over manifest.labels, and how unlike clothing each picture is."""
-        probabilities, features = self._runtime.run(pictures)
-        return Predictions(probabilities, self._detector.score(features))
+        """Probabilities over manifest.labels, and how unlike the training pictures each picture is.
+
+        pictures: as prepared, uint8 (n, h, w) or (n, h, w, 3).
+        """
+        its = self.manifest
+        output, features = self._runtime.run(as_input(pictures, its.preprocessing, its.input))
+        scores = None if self._detector is None or features is None else self._detector.score(features)
+        return Predictions(as_probabilities(output, its.output), scores)
 
 
 def load(weights_dir: Path, name: str, runtime: str, threads: int) -> Classifier:
@@ -61,6 +68,15 @@ def load(weights_dir: Path, name: str, runtime: str, threads: int) -> Classifier
     warm_up(classifier)
     check_golden(classifier)
     return classifier
+
+
+def as_probabilities(output: Output, kind: str) -> Probabilities:
+    """What a network gives, as the probability of each label: (n, labels)."""
+    rows = output.reshape(len(output), -1).astype(np.float32, copy=False)
+    if kind == "logits":
+        powers = np.exp(rows - rows.max(axis=1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    return np.concatenate((1 - rows, rows), axis=1) if kind == "sigmoid" else rows
 
 
 def choose(runtime: str, manifest: Manifest, folder: Path) -> Literal["onnx", "keras"]:
@@ -85,11 +101,19 @@ def warm_up(classifier: Classifier) -> None:
     network = manifest.onnx if classifier.runtime == "onnx" else manifest.keras
     file = classifier.folder / network.file if network else classifier.folder
     for count in WARM_UP_BATCHES:
-        rows = classifier.predict(np.zeros((count, *manifest.input.shape), np.uint8)).probabilities
+        try:
+            rows = classifier.predict(np.zeros((count, *manifest.input.pixels), np.uint8)).probabilities
+        except Exception as error:
+            shape = " x ".join(map(str, manifest.input.shape))
+            reason = str(error).splitlines()[0]
+            raise ModelError(
+                f"{file} cannot run on an input of {shape} {manifest.input.dtype}: {reason}"
+            ) from error
         if rows.shape[1] != len(manifest.labels):
             raise ModelError(f"{file} gives {rows.shape[1]} numbers for {len(manifest.labels)} labels")
-        if not np.allclose(rows.sum(axis=1), 1, atol=1e-3):
-            raise ModelError(f"{file} does not give probabilities: its weights are damaged")
+        sound = bool(((rows >= -1e-3) & (rows <= 1 + 1e-3)).all())  # False for what is not a number
+        if not sound or (manifest.output != "sigmoids" and not np.allclose(rows.sum(axis=1), 1, atol=1e-3)):
+            raise ModelError(f"{file} does not give {manifest.output}, or its weights are damaged")
 
 
 def check_golden(classifier: Classifier) -> None:
@@ -130,28 +154,36 @@ class Answer(NamedTuple):
     """probabilities has every label, the most probable first. mode is the one that auto chose."""
 
     probabilities: dict[str, float]
-    in_distribution: bool
-    ood_score: float
+    in_distribution: bool | None
+    ood_score: float | None
     mode: str
     warnings: list[str]
 
 
+def prepare_for(manifest: Manifest, picture: bytes, *, mode: Mode, max_pixels: int) -> Prepared:
+    """The picture in a file, as the manifest declares. mode: of clothing. Raises PictureError."""
+    if isinstance(manifest.preprocessing, ImagePreprocessing):
+        return prepare_image(picture, manifest.preprocessing, manifest.input, max_pixels=max_pixels)
+    return prepare(picture, mode=mode, max_pixels=max_pixels)
+
+
 def predict_picture(picture: bytes, classifier: Classifier, *, mode: Mode, max_pixels: int) -> Answer:
     """One picture, without a broker: `mlaas predict --local`. Raises PictureError."""
-    prepared = prepare(picture, mode=mode, max_pixels=max_pixels)
+    prepared = prepare_for(classifier.manifest, picture, mode=mode, max_pixels=max_pixels)
     predictions = classifier.predict(prepared.pixels[None])
-    row, score = predictions.probabilities[0].tolist(), float(predictions.ood_scores[0])
+    row, scores = predictions.probabilities[0].tolist(), predictions.ood_scores
+    score = None if scores is None else float(scores[0])
     ranked = sorted(zip(row, classifier.manifest.labels, strict=True), reverse=True)
     probabilities = {label: probability for probability, label in ranked}
     warnings = warnings_of(prepared, score)
     return Answer(probabilities, is_in_distribution(score), score, prepared.mode, warnings)
 
 
-def is_in_distribution(ood_score: float) -> bool:
-    """Whether the picture is of what the model was trained on, by its score; see model.ood."""
-    return ood_score <= 1
+def is_in_distribution(ood_score: float | None) -> bool | None:
+    """Whether the picture is like what the model was trained on; None if there is no score. See model.ood."""
+    return None if ood_score is None else ood_score <= 1
 
 
-def warnings_of(prepared: Prepared, ood_score: float) -> list[str]:
+def warnings_of(prepared: Prepared, ood_score: float | None) -> list[str]:
     """Why the answer may be wrong, fit to be shown to whoever sent the picture."""
-    return [*prepared.warnings, *([] if is_in_distribution(ood_score) else [UNLIKE_CLOTHING])]
+    return [*prepared.warnings, *([UNLIKE_CLOTHING] if is_in_distribution(ood_score) is False else [])]

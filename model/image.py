@@ -1,19 +1,21 @@
-"""From a picture file to the array that an image classifier takes, as its manifest declares.
+"""Pictures for image classifiers, prepared as their manifests declare.
 
 The picture is turned upright by its EXIF orientation, put on white where it is transparent, and converted to
 the input's channels: grey by the weights of ITU-R 601, or RGB. Then it is resized, and its values are scaled.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from model.decoding import PictureError, open_upright
-from model.manifest import ImagePreprocessing, Input
+from model.manifest import ImagePreprocessing, Input, Preprocessing
+from model.preprocessing import Prepared
+from model.product import Pictures
 
-__all__ = ["ImageInput", "as_input", "prepare_image"]
+MODE = "image"
 
 # Larger pictures are made smaller while they are decoded, which takes less time and memory. At least four
 # times the size of the input is left, so that the declared resampling still decides.
@@ -31,36 +33,21 @@ SCALES = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (2 / 255, -1.0)
 """Factor and offset of a value from 0 to 255."""
 
 
-class ImageInput(NamedTuple):
-    """A picture, ready for the network."""
-
-    values: NDArray[Any]
-    """In the shape and type of the input."""
-    shown: NDArray[np.uint8]
-    """What the network sees, before its values are scaled: (h, w) or (h, w, 3)."""
-    warnings: tuple[str, ...]
-    """Why the prediction may be wrong, in a few words each."""
-
-
-def prepare_image(
-    picture: bytes, declared: ImagePreprocessing, into: Input, *, max_pixels: int
-) -> ImageInput:
-    """The picture in a PNG, JPEG or WebP file. Raises PictureError."""
+def prepare_image(picture: bytes, declared: ImagePreprocessing, into: Input, *, max_pixels: int) -> Prepared:
+    """The picture in a file, in the size and with the channels of the input. Raises PictureError."""
     edge = max(WORKING_EDGE, TIMES_INPUT * max(into.width, into.height))
     try:
         upright = open_upright(picture, max_pixels=max_pixels, longest_edge=edge)
-        shown = resized(upright.image.convert("L" if into.channels == 1 else "RGB"), declared, into)
+        pixels = resized(upright.image.convert("L" if into.channels == 1 else "RGB"), declared, into)
     except PictureError:
         raise
     except Exception as error:
         raise PictureError("The picture is damaged or incomplete.") from error
-    warnings = ("picture cut off",) if upright.cut_off else ()
-    if max(upright.image.size) * 2 < max(into.width, into.height):
-        warnings = ("picture very small", *warnings)
-    return ImageInput(as_input(shown, declared, into), shown, warnings)
+    small = ("picture very small",) if max(upright.image.size) * 2 < max(into.width, into.height) else ()
+    return Prepared(pixels, MODE, (*small, *(("picture cut off",) if upright.cut_off else ())))
 
 
-def resized(image: Image.Image, declared: ImagePreprocessing, into: Input) -> NDArray[np.uint8]:
+def resized(image: Image.Image, declared: ImagePreprocessing, into: Input) -> Pictures:
     """The image in L or RGB, in the size of the input."""
     size, resampling = (into.width, into.height), RESAMPLING[declared.interpolation]
     match declared.resize:
@@ -85,16 +72,16 @@ def middle(
     return left, top, left + width, top + height
 
 
-def as_input(shown: NDArray[np.uint8], declared: ImagePreprocessing, into: Input) -> NDArray[Any]:
-    """Pixels of the input's size, (h, w) or (h, w, 3), in its shape and type, scaled as declared."""
-    values: NDArray[Any] = shown
+def as_input(pixels: Pictures, declared: Preprocessing, into: Input) -> NDArray[Any]:
+    """The batch that the network takes: pixels (n, h, w) or (n, h, w, 3), scaled, their axes in order."""
+    values: NDArray[Any] = pixels
     if into.dtype == "float32":
         factor, offset = SCALES[declared.scale]
-        values = shown.astype(np.float32) * np.float32(factor) + np.float32(offset)
-        if declared.mean:
+        values = pixels.astype(np.float32) * np.float32(factor) + np.float32(offset)
+        if isinstance(declared, ImagePreprocessing) and declared.mean:
             values = values - np.asarray(declared.mean, np.float32)
-        if declared.std:
+        if isinstance(declared, ImagePreprocessing) and declared.std:
             values = values / np.asarray(declared.std, np.float32)
     if into.channels == 3 and into.layout == "NCHW":
-        return np.ascontiguousarray(values.transpose(2, 0, 1))
-    return values.reshape(into.shape)
+        return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+    return values.reshape(len(pixels), *into.shape)

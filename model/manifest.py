@@ -18,6 +18,7 @@ GoldenName = Annotated[str, msgspec.Meta(pattern=r"^golden/[A-Za-z0-9][A-Za-z0-9
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Scale = Literal["0..255", "0..1", "-1..1"]
 
 FILE = "model.yaml"
 MAX_BYTES = 1024 * 1024
@@ -37,6 +38,11 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     layout: Literal["NHW", "NHWC", "NCHW"]
 
     @property
+    def pixels(self) -> tuple[int, ...]:
+        """The shape of a prepared picture: (h, w) or (h, w, 3)."""
+        return (self.height, self.width) if self.channels == 1 else (self.height, self.width, self.channels)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Of one picture."""
         sizes = {"H": self.height, "W": self.width, "C": self.channels}
@@ -44,9 +50,17 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class GarmentPreprocessing(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, tag_field="kind", tag="garment"
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    kw_only=True,
+    omit_defaults=True,
+    tag_field="kind",
+    tag="garment",
 ):
     """A picture of clothing becomes one like those of Fashion-MNIST; see model.preprocessing."""
+
+    scale: Scale = "0..255"
 
 
 class ImagePreprocessing(
@@ -70,7 +84,7 @@ class ImagePreprocessing(
     border: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
     interpolation: Literal["nearest", "area", "bilinear", "bicubic", "lanczos"] = "bilinear"
     invert: bool = False
-    scale: Literal["0..255", "0..1", "-1..1"]
+    scale: Scale
     mean: tuple[float, ...] = ()
     std: tuple[Annotated[float, msgspec.Meta(gt=0)], ...] = ()
 
@@ -103,8 +117,10 @@ class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """All that serving needs to know of a model.
 
-    accuracy: the share of test pictures that it classifies correctly. keras and onnx: the network; one of
-    them is enough. detector: of out-of-distribution pictures, see model.ood.
+    output: probabilities, which sum to 1; logits, of which they are the softmax; sigmoid, the probability of
+    the second of two labels; or sigmoids, independent probabilities. keras and onnx: the network; one of them
+    is enough. detector: of out-of-distribution pictures, see model.ood. accuracy: the share of test pictures
+    that it classifies correctly.
     """
 
     name: FileName
@@ -112,10 +128,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     input: Input
     preprocessing: Preprocessing
-    output: Literal["probabilities"]
-    detector: File
+    output: Literal["probabilities", "logits", "sigmoid", "sigmoids"]
     keras: File | None = None
     onnx: Export | None = None
+    detector: File | None = None
     accuracy: Share | None = None
     golden: tuple[Golden, ...] = ()
 
@@ -189,9 +205,15 @@ def _contradiction(manifest: Manifest) -> str:
         return "has the same label twice"
     if into.layout == "NHW" and into.channels != 1:
         return f"has the layout NHW, which leaves no place for {into.channels} channels"
+    if manifest.output == "sigmoid" and len(manifest.labels) != 2:
+        return f"has {len(manifest.labels)} labels for the output sigmoid, which needs 2"
+    if into.dtype == "uint8" and its.scale != "0..255":
+        return f"has the scale {its.scale} for an input of type uint8, which needs 0..255"
+    if isinstance(its, GarmentPreprocessing) and (into.height, into.width, into.channels) != (28, 28, 1):
+        return "has the preprocessing garment, whose pictures are 28 x 28 x 1, and another input"
     if isinstance(its, ImagePreprocessing):
-        if into.dtype == "uint8" and (its.scale != "0..255" or its.mean or its.std):
-            return "scales the values of an input of type uint8: only 0..255 without mean and std is possible"
+        if into.dtype == "uint8" and (its.mean or its.std):
+            return "has mean or std for an input of type uint8"
         for name, values in (("mean", its.mean), ("std", its.std)):
             if values and len(values) != into.channels:
                 return f"has {len(values)} numbers in {name} for {into.channels} channels"

@@ -78,8 +78,10 @@ class Detector(NamedTuple):
         return self
 
 
-def load_detector(folder: Path, manifest: Manifest) -> Detector:
-    """The detector that belongs to the model. Raises ModelError."""
+def load_detector(folder: Path, manifest: Manifest) -> Detector | None:
+    """The detector that belongs to the model, if it has one. Raises ModelError."""
+    if manifest.detector is None:
+        return None
     path = folder / manifest.detector.file
     content = verify(path, manifest.detector.sha256)
     try:

@@ -43,9 +43,9 @@ class Prepared(NamedTuple):
     """What the network sees of a picture."""
 
     pixels: Pictures
-    """uint8 (28, 28)."""
+    """uint8 (h, w) or (h, w, 3): (28, 28) for clothing."""
     mode: str
-    """Which one was used: raw28, product or photo."""
+    """How it was prepared: raw28, product or photo, or image."""
     warnings: tuple[str, ...]
     """Why the prediction may be wrong, in a few words each."""
 

@@ -11,14 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.manifest import Manifest, ModelError, verify
-from model.product import Pictures
 
 if TYPE_CHECKING:
     import keras
     import onnxruntime
 
 Probabilities = NDArray[np.float32]
-"""(n, classes): each row is a distribution over the labels."""
+"""(n, classes): each row has the probability of every label."""
+
+Output = NDArray[np.float32]
+"""(n, numbers): what the network's last layer gives for each picture; its manifest says what that is."""
+
+OUTPUT, FEATURES = "probabilities", "features"
+"""Outputs of an ONNX file; without them its first one counts. FEATURES is also a layer of a Keras network."""
 
 Features = NDArray[np.float32]
 """(n, d): what the network computes for each picture before its last layer."""
@@ -29,8 +34,8 @@ class Runtime(Protocol):
 
     name: str
 
-    def run(self, pictures: Pictures) -> tuple[Probabilities, Features]:
-        """One row of both for each picture."""
+    def run(self, batch: NDArray[Any]) -> tuple[Output, Features | None]:
+        """One row of both for each picture. Without features, there is nothing for a detector."""
 
 
 class OnnxRuntime:
@@ -41,6 +46,11 @@ class OnnxRuntime:
     def __init__(self, content: bytes, threads: int, file: str) -> None:
         """file: what errors call it. Raises ModelError."""
         self._session = _onnx_session(content, threads, file)
+        self._input, *more = (each.name for each in self._session.get_inputs())
+        if more:
+            raise ModelError(f"{file} has {1 + len(more)} inputs; a model with one can be served")
+        names = [each.name for each in self._session.get_outputs()]
+        self._outputs = [OUTPUT if OUTPUT in names else names[0], *({FEATURES} & set(names))]
 
     @classmethod
     def of_model(cls, folder: Path, manifest: Manifest, threads: int) -> Self:
@@ -50,9 +60,9 @@ class OnnxRuntime:
         path = folder / manifest.onnx.file
         return cls(verify(path, manifest.onnx.sha256), threads, str(path))
 
-    def run(self, pictures: Pictures) -> tuple[Probabilities, Features]:
-        probabilities, features = self._session.run(("probabilities", "features"), {"pixels": pictures})
-        return probabilities, features
+    def run(self, batch: NDArray[Any]) -> tuple[Output, Features | None]:
+        output, *features = self._session.run(self._outputs, {self._input: batch})
+        return output, features[0] if features else None
 
 
 class KerasRuntime:
@@ -69,9 +79,9 @@ class KerasRuntime:
         _limit_tensorflow(threads)
         self._forward = _as_graph(_keras_model(path), manifest)
 
-    def run(self, pictures: Pictures) -> tuple[Probabilities, Features]:
-        probabilities, features = self._forward(pictures)
-        return probabilities.numpy(), features.numpy()
+    def run(self, batch: NDArray[Any]) -> tuple[Output, Features | None]:
+        output, *features = self._forward(batch)
+        return output.numpy(), features[0].numpy() if features else None
 
 
 def _onnx_session(content: bytes, threads: int, name: str) -> "onnxruntime.InferenceSession":
@@ -110,6 +120,7 @@ def _as_graph(network: "keras.Model", manifest: Manifest) -> Any:
     import keras
     import tensorflow as tf
 
-    signature = tf.TensorSpec([None, *manifest.input.shape], tf.uint8)
-    both = keras.Model(network.input, [network.output, network.get_layer("features").output])
-    return tf.function(lambda pictures: both(pictures, training=False), input_signature=[signature])
+    signature = tf.TensorSpec([None, *manifest.input.shape], manifest.input.dtype)
+    outputs = [network.output, *(layer.output for layer in network.layers if layer.name == FEATURES)]
+    both = keras.Model(network.input, outputs)
+    return tf.function(lambda batch: both(batch, training=False), input_signature=[signature])

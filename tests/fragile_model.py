@@ -45,9 +45,9 @@ def begun(until):
     return until.with_name(f"{until.name} begun")
 
 
-def prepare(content, **options):
+def prepare_for(manifest, content, **options):
     harm(content)
-    return real_prepare(content, **options)
+    return real_prepare_for(manifest, content, **options)
 
 
 def predict(models, pictures, max_pixels):
@@ -62,9 +62,9 @@ def spoiled(picture, outcome):
 
 
 real_predict = model_main.predict
-real_prepare = model_main.prepare
+real_prepare_for = model_main.prepare_for
 
 if __name__ == "__main__":
-    model_main.prepare = prepare
+    model_main.prepare_for = prepare_for
     model_main.predict = predict
     model_main.main(sys.argv[1:])

@@ -255,6 +255,9 @@ def _model_for(request: Request, refusal: str, loaded: Loaded) -> LoadedModel:
         known = ", ".join(model.name for model in loaded.models)
         detail = f"no model {request.model[:100]!r} here; known: {known}"
         raise ContractError(detail, ErrorCode.UNKNOWN_MODEL)
+    if not model.is_garment and request.mode != "auto":
+        detail = f"mode is for models of clothing; {model.name} prepares every picture alike"
+        raise ContractError(detail, ErrorCode.INVALID_REQUEST)
     if refusal:
         raise ContractError(refusal, ErrorCode.INVALID_PICTURE)
     return model
@@ -270,6 +273,7 @@ def reply_to_ping(loaded: Loaded) -> Reply:
             runtime=model.runtime,
             labels=model.labels,
             input=model.input,
+            size=model.size,
             sha256=model.sha256,
             accuracy=model.accuracy,
         )
@@ -295,7 +299,7 @@ def reply_to(
         version=model.version,
         probabilities=dict(zip(model.labels, rounded, strict=True)),
         in_distribution=outcome.in_distribution,
-        ood_score=round(outcome.ood_score, _PROBABILITY_DIGITS),
+        ood_score=None if outcome.ood_score is None else round(outcome.ood_score, _PROBABILITY_DIGITS),
         mode=outcome.mode,
         warnings=outcome.warnings,
         input=outcome.input,
@@ -312,7 +316,7 @@ def reply_to(
 def checked(outcome: Outcome) -> Outcome:
     """The outcome, or an error instead of numbers that gateways reject: they would drop the reply."""
     sound = all(0 <= round(each, _PROBABILITY_DIGITS) <= 1 for each in outcome.probabilities)
-    if sound and math.isfinite(outcome.ood_score):
+    if sound and (outcome.ood_score is None or math.isfinite(outcome.ood_score)):
         return outcome
     detail = (
         f"the model's output is not probabilities: {outcome.probabilities[:3]}, score {outcome.ood_score}"

@@ -7,18 +7,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from PIL import Image
 
 from messaging.contract import ErrorCode
-from model.classifier import Classifier, is_in_distribution, load, warnings_of
-from model.manifest import ModelError
-from model.preprocessing import PictureError, Prepared, prepare
+from model.classifier import Classifier, is_in_distribution, load, prepare_for, warnings_of
+from model.manifest import GarmentPreprocessing, Manifest, ModelError, folder, read
+from model.preprocessing import PictureError, Prepared
 from model.product import SIDE
+from model.product import Pictures as Pixels
 from model.settings import ModelSettings
 from worker import pipe
 from worker.pipe import (
@@ -36,8 +39,6 @@ from worker.pipe import (
     send_answer,
 )
 
-_INPUT = "{shape} grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it"
-
 # Small pictures go first when processors are scarce.
 _DECODER_NICENESS = 10
 # A decoder's memory: without a picture, thread stacks included; and 1.5 times the 16 bytes per pixel that
@@ -51,13 +52,14 @@ def main(arguments: list[str]) -> None:
     # Ctrl-C reaches every process of the terminal; this one ends when its consumer closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection, settings = Connection(int(descriptor)), msgspec.json.decode(given, type=ModelSettings)
-    if role == Role.DECODER:
-        limit_resources(settings.max_pixels)
-        send_answer(connection, Loaded([]))
-        serve(connection, lambda pictures: decode(_only(pictures), settings.max_pixels))
-        return
     weights_dir = Path(settings.weights_dir)
     try:
+        if role == Role.DECODER:
+            manifests = {name: read(folder(weights_dir, name)) for name in settings.names}
+            limit_resources(settings.max_pixels)
+            send_answer(connection, Loaded([]))
+            serve(connection, lambda pictures: decode(manifests, _only(pictures), settings.max_pixels))
+            return
         models = {
             name: load(weights_dir, name, settings.runtime, settings.threads) for name in settings.names
         }
@@ -102,7 +104,7 @@ def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: in
     with _limited_time(pictures):
         for row, picture in enumerate(pictures):
             try:
-                one = _ready(row, picture, max_pixels)
+                one = _ready(row, picture, models[picture.model].manifest, max_pixels)
             except PictureError as error:
                 outcomes[row] = Outcome(error=ErrorCode.INVALID_PICTURE, detail=str(error))
             else:
@@ -112,11 +114,11 @@ def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: in
     return Predicted([outcomes[row] for row in range(len(pictures))])
 
 
-def decode(picture: Picture, max_pixels: int) -> Decoded:
+def decode(manifests: Mapping[str, Manifest], picture: Picture, max_pixels: int) -> Decoded:
     """Prepare the picture for `predict` in another process."""
     try:
         with _limited_time([picture]):
-            one = _ready(0, picture, max_pixels)
+            one = _ready(0, picture, manifests[picture.model], max_pixels)
     except PictureError as error:
         if isinstance(error.__cause__, MemoryError):
             return Decoded(detail="Decoding the picture takes more memory than its size allows.")
@@ -144,14 +146,14 @@ def _limited_time(pictures: Sequence[Picture | pipe.Prepared]) -> Iterator[None]
         signal.setitimer(signal.ITIMER_PROF, 0.0)
 
 
-def _ready(row: int, picture: Picture | pipe.Prepared, max_pixels: int) -> _Ready:
+def _ready(row: int, picture: Picture | pipe.Prepared, manifest: Manifest, max_pixels: int) -> _Ready:
     """Raises PictureError."""
     if isinstance(picture, pipe.Prepared):
-        pixels = np.frombuffer(picture.pixels, np.uint8).reshape(SIDE, SIDE)
+        pixels = np.frombuffer(picture.pixels, np.uint8).reshape(manifest.input.pixels)
         prepared = Prepared(pixels, picture.used_mode, picture.warnings)
         return _Ready(row, prepared, picture.with_input, picture.decode_ms)
     started = time.perf_counter()
-    prepared = prepare(picture.content, mode=picture.mode, max_pixels=max_pixels)
+    prepared = prepare_for(manifest, picture.content, mode=picture.mode, max_pixels=max_pixels)
     return _Ready(row, prepared, picture.with_input, (time.perf_counter() - started) * 1000)
 
 
@@ -159,7 +161,8 @@ def _infer(classifier: Classifier, ready: Sequence[_Ready]) -> dict[int, Outcome
     started = time.perf_counter()
     predictions = classifier.predict(np.stack([one.prepared.pixels for one in ready]))
     infer_ms = (time.perf_counter() - started) * 1000
-    probabilities, scores = predictions.probabilities.tolist(), predictions.ood_scores.tolist()
+    probabilities = predictions.probabilities.tolist()
+    scores = [None] * len(ready) if predictions.ood_scores is None else predictions.ood_scores.tolist()
     return {
         one.row: Outcome(
             probabilities=row,
@@ -167,12 +170,21 @@ def _infer(classifier: Classifier, ready: Sequence[_Ready]) -> dict[int, Outcome
             ood_score=score,
             mode=one.prepared.mode,
             warnings=warnings_of(one.prepared, score),
-            input=one.prepared.pixels.tobytes() if one.with_input else None,
+            input=_shown(one.prepared.pixels) if one.with_input else None,
             decode_ms=one.decode_ms,
             infer_ms=infer_ms,
         )
         for one, row, score in zip(ready, probabilities, scores, strict=True)
     }
+
+
+def _shown(pixels: Pixels) -> bytes:
+    """As Reply.input carries it."""
+    if pixels.shape == (SIDE, SIDE):
+        return pixels.tobytes()
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def _only(pictures: Pictures) -> Picture:
@@ -189,10 +201,20 @@ def _describe(name: str, model: Classifier) -> LoadedModel:
         manifest.version,
         model.runtime,
         list(manifest.labels),
-        input=_INPUT.format(shape=" x ".join(map(str, manifest.input.shape))),
+        input=_in_words(manifest),
+        size=(manifest.input.height, manifest.input.width, manifest.input.channels),
+        is_garment=isinstance(manifest.preprocessing, GarmentPreprocessing),
         sha256=network.sha256 if network else "",
         accuracy=manifest.accuracy,
     )
+
+
+def _in_words(manifest: Manifest) -> str:
+    its, into = manifest.preprocessing, manifest.input
+    size = f"{into.height} x {into.width} {'grey' if into.channels == 1 else 'RGB'}"
+    if isinstance(its, GarmentPreprocessing):
+        return f"{size}, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it"
+    return f"{size}; a PNG, JPEG or WebP picture is made into it ({its.resize})"
 
 
 if __name__ == "__main__":

@@ -26,15 +26,17 @@ class Role(StrEnum):
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
-    """The fields are those of messaging.contract.ServedModel."""
+    """The fields are those of messaging.contract.ServedModel. is_garment: whether it takes a mode."""
 
     name: str
     version: str
     runtime: str
     labels: list[str]
     input: str = ""
+    size: tuple[int, int, int] = (28, 28, 1)
     sha256: str = ""
     accuracy: float | None = None
+    is_garment: bool = True
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
@@ -72,7 +74,7 @@ class Picture(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A picture as a decoder has prepared it for the model; see model.preprocessing.Prepared.
 
-    pixels: 28 x 28 grey values, row by row.
+    pixels: uint8, row by row, in the height, width and channels of the model's input.
     """
 
     pixels: bytes
@@ -86,12 +88,12 @@ class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """One picture's probabilities, in the order of the model's labels, or an error code with its detail.
 
-    infer_ms: the model's time for all its pictures in the batch. input: 28 x 28 grey values, if asked for.
+    infer_ms: the model's time for all its pictures in the batch. input: see Reply; only if asked for.
     """
 
     probabilities: list[float] = []
-    in_distribution: bool = True
-    ood_score: float = 0.0
+    in_distribution: bool | None = None
+    ood_score: float | None = None
     mode: str = ""
     warnings: list[str] = []
     input: bytes | None = None

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from gateway import errors, openapi
 from gateway.answer import grey_png, raise_failure
 from gateway.asked import FORM_OVERHEAD_BYTES, Deadline, check, read_deadline
-from gateway.errors import GatewayError, Unavailable, UnknownModel
+from gateway.errors import GatewayError, InvalidRequest, Unavailable, UnknownModel
 from gateway.middleware import Router, while_connected
 from gateway.models import known_models
 from gateway.oip.request import INPUT, InferenceRequest, Limits, read
@@ -292,6 +292,8 @@ class InferenceRoutes:
         deadline = read_deadline(request, settings.reply_timeout_ms)
         self._requester.admit(0, 0.0, deadline.timeout_s)
         wanted = await _read(request, Limits(settings.max_batch_files, settings.max_upload_bytes))
+        if not wanted.are_files:
+            self._check_size(request.path_params["name"])
         if wanted.timeout_s is not None:
             deadline = replace(deadline, timeout_s=min(deadline.timeout_s, wanted.timeout_s))
         async with while_connected(request):
@@ -301,6 +303,13 @@ class InferenceRoutes:
             if version not in ("", reply.version):
                 raise UnknownModel(no_such_model(reply.model, version, [f"{reply.model} {reply.version}"]))
         return respond(wanted, replies)
+
+    def _check_size(self, name: str) -> None:
+        """Raises InvalidRequest if the model takes other pictures than 28 x 28 grey values."""
+        for model in self._requester.catalogue.models:
+            if model.name == name and model.size != (SIDE, SIDE, 1):
+                size = " x ".join(map(str, model.size))
+                raise InvalidRequest(f"{name} prepares pictures of {size}: send files, as BYTES")
 
     async def _find(self, request: Request) -> ServedModel:
         known = await known_models(self._requester, self._settings)
@@ -378,17 +387,17 @@ class _Inference:
 
 
 def _describe(model: ServedModel) -> ModelMetadata:
-    values = {
-        "content": model.input,
-        "UINT8": "0 to 255; shape [n,28,28], [n,28,28,1] or [n,784]",
-        "FP32": "0 to 1; shape [n,28,28], [n,28,28,1] or [n,784]",
-        "BYTES": "PNG, JPEG or WebP files, base64 in JSON; shape [n] or [n,1]",
-    }
+    values = {"content": model.input, "BYTES": "PNG, JPEG or WebP files, base64 in JSON; shape [n] or [n,1]"}
+    image = MetadataTensor(name=INPUT, datatype="BYTES", shape=[-1], parameters=values)
+    if model.size == (SIDE, SIDE, 1):
+        image = MetadataTensor(name=INPUT, datatype="UINT8", shape=[-1, SIDE, SIDE], parameters=values)
+        values["UINT8"] = "0 to 255; shape [n,28,28], [n,28,28,1] or [n,784]"
+        values["FP32"] = "0 to 1; shape [n,28,28], [n,28,28,1] or [n,784]"
     return ModelMetadata(
         name=model.name,
         versions=[model.version],
         platform=_PLATFORMS.get(model.runtime, model.runtime),
-        inputs=[MetadataTensor(name=INPUT, datatype="UINT8", shape=[-1, SIDE, SIDE], parameters=values)],
+        inputs=[image],
         outputs=[
             MetadataTensor(name="probabilities", datatype="FP32", shape=[-1, len(model.labels)]),
             MetadataTensor(name="label", datatype="BYTES", shape=[-1]),

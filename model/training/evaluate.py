@@ -34,11 +34,17 @@ class Bins(NamedTuple):
     hits: NDArray[np.float64]
 
 
-def in_batches(run: Callable[[Pictures], tuple[Floats, Floats]], pictures: Pictures) -> tuple[Floats, Floats]:
-    """What a runtime, or a classifier's predict, gives for any number of pictures, in bounded memory."""
+def in_batches(
+    run: Callable[[Pictures], tuple[Floats, Floats | None]], pictures: Pictures
+) -> tuple[Floats, Floats]:
+    """What a runtime, or a classifier's predict, gives for any number of pictures, in bounded memory.
+
+    The second array is empty if there are no features, or no scores.
+    """
     parts = [run(pictures[at : at + BATCH]) for at in range(0, len(pictures), BATCH)]
-    first, second = map(np.concatenate, zip(*parts, strict=True))
-    return first, second
+    nothing = np.empty(0, np.float32)
+    first = np.concatenate([one for one, _ in parts])
+    return first, np.concatenate([nothing if other is None else other for _, other in parts])
 
 
 def evaluate(

@@ -1,6 +1,7 @@
 """From picture files to the arrays of image classifiers, compared with arrays worked out here."""
 
 from io import BytesIO
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,8 +24,17 @@ def file(pixels, kind="PNG", **options):
     return out.getvalue()
 
 
+class Found(NamedTuple):
+    values: np.ndarray
+    shown: np.ndarray
+    warnings: tuple[str, ...]
+
+
 def prepared(picture, into=RGB, max_pixels=10**6, **declared):
-    return prepare_image(picture, msgspec.structs.replace(PLAIN, **declared), into, max_pixels=max_pixels)
+    declared = msgspec.structs.replace(PLAIN, **declared)
+    found = prepare_image(picture, declared, into, max_pixels=max_pixels)
+    (values,) = as_input(found.pixels[None], declared, into)
+    return Found(values, found.pixels, found.warnings)
 
 
 @pytest.fixture
@@ -174,7 +184,10 @@ def test_a_picture_of_too_many_pixels_is_refused():
         prepared(file(np.zeros((50, 50))), max_pixels=2_499)
 
 
-def test_pixels_that_come_as_numbers_are_scaled_alike(noise):
-    into = msgspec.structs.replace(RGB, dtype="float32")
-    declared = msgspec.structs.replace(PLAIN, scale="-1..1")
-    assert (as_input(noise, declared, into) == prepared(file(noise), into, scale="-1..1").values).all()
+def test_a_batch_is_scaled_at_once(noise):
+    into = msgspec.structs.replace(RGB, dtype="float32", layout="NCHW")
+    declared = msgspec.structs.replace(PLAIN, scale="-1..1", mean=(0.1, 0.2, 0.3))
+    batch = as_input(np.stack([noise, 255 - noise]), declared, into)
+    assert batch.shape == (2, *into.shape)
+    for one, pixels in zip(batch, (noise, 255 - noise), strict=True):
+        assert (one == as_input(pixels[None], declared, into)[0]).all()

@@ -10,6 +10,7 @@ import pytest
 from messaging.contract import ErrorCode
 from model.classifier import UNLIKE_CLOTHING, Predictions
 from model.preprocessing import PictureError, prepare
+from tests.unit.measured_model import manifest
 from worker import model_main
 from worker.model_main import decode, predict
 from worker.pipe import Outcome, Picture
@@ -17,10 +18,14 @@ from worker.pipe import Outcome, Picture
 SAMPLES = [path.read_bytes() for path in sorted(Path("samples").glob("*.png"))]
 
 
+MANIFESTS = {"a": manifest(), "b": manifest()}
+
+
 class Echo:
     """Its only probability is the mean of the picture's pixels, plus what it is given."""
 
     def __init__(self, plus: float = 0.0, ood_score: float = 0.0) -> None:
+        self.manifest = manifest()
         self.batches: list[int] = []
         self._plus = plus
         self._ood_score = ood_score
@@ -79,7 +84,7 @@ def test_what_the_model_saw_comes_back_to_those_who_want_it() -> None:
 def test_what_a_decoder_prepares_is_predicted_as_if_it_had_been_prepared_here() -> None:
     models = {"a": Echo(), "b": Echo(plus=1000)}
     pictures = [picture(sample, "b" if i % 2 else "a", with_input=True) for i, sample in enumerate(SAMPLES)]
-    prepared = [decode(each, 1000).prepared for each in pictures]
+    prepared = [decode(MANIFESTS, each, 1000).prepared for each in pictures]
     assert all(prepared)
     here = predict(models, [*pictures], 1000).outcomes
     there = predict(models, [each for each in prepared if each], 1000).outcomes
@@ -91,7 +96,7 @@ def without_times(outcome: Outcome) -> Outcome:
 
 
 def test_a_decoder_says_why_a_picture_cannot_be_used() -> None:
-    decoded = decode(picture(b"broken"), 1000)
+    decoded = decode(MANIFESTS, picture(b"broken"), 1000)
     assert decoded.prepared is None
     assert decoded.detail == "This is not a PNG, JPEG or WebP picture."
 
@@ -102,5 +107,5 @@ def test_a_picture_for_which_the_memory_is_not_enough_is_said_to_be_so(
     def prepare(*_: object, **__: object) -> None:
         raise PictureError("damaged") from MemoryError()
 
-    monkeypatch.setattr(model_main, "prepare", prepare)
-    assert "more memory" in decode(picture(SAMPLES[0]), 1000).detail
+    monkeypatch.setattr(model_main, "prepare_for", prepare)
+    assert "more memory" in decode(MANIFESTS, picture(SAMPLES[0]), 1000).detail

@@ -106,7 +106,7 @@ def test_a_manifest_of_unreasonable_size_is_refused(folder):
         (lambda tree: [tree.pop(key) for key in ("keras", "onnx")], "neither a keras nor an onnx file"),
         (lambda tree: tree["labels"].append("Bag"), "the same label twice"),
         (lambda tree: tree["input"].update(channels=3), "no place for 3 channels"),
-        (lambda tree: tree["preprocessing"].update(kind="image", scale="0..1", resize="fit"), "type uint8"),
+        (lambda tree: tree["preprocessing"].update(kind="image", scale="0..1", resize="fit"), "needs 0..255"),
         (lambda tree: tree["preprocessing"].update(kind="python"), r"python.*\$.preprocessing"),
         (
             lambda tree: (

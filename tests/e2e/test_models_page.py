@@ -1,0 +1,97 @@
+"""docs/models.md, line by line: a model that is written by hand, classified with, and served."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from PIL import Image
+
+from model import manifest as manifests
+from model.manifest import Input
+from tests.e2e.services import PATIENCE_S, ROOT, up
+from tests.image_models import brightest
+
+PAGE = (ROOT / "docs" / "models.md").read_text()
+SHELL = re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)
+(MANIFEST,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the page has its reader make, beside the shipped model."""
+    place = tmp_path_factory.mktemp("models")
+    shutil.copytree(ROOT / "weights" / "fashion-mnist", place / "weights" / "fashion-mnist")
+    into = Input(height=96, width=96, channels=3, dtype="float32", layout="NCHW")
+    (place / "flowers.onnx").write_bytes(brightest(into))
+    Image.new("RGB", (300, 200), (30, 240, 20)).save(place / "rose.png")
+    done = subprocess.run(["bash", "-ec", SHELL[0]], cwd=place, capture_output=True, text=True, check=True)
+    text = MANIFEST.replace("THE-DIGEST-THAT-SHA256SUM-PRINTED", done.stdout.split()[0])
+    (place / "weights" / "flowers" / "1.0.0" / "model.yaml").write_text(text)
+    return place
+
+
+def settings(folder: Path) -> dict[str, str]:
+    return {"MLAAS_MODEL__WEIGHTS_DIR": str(folder / "weights")}
+
+
+def test_the_model_classifies_without_a_broker(folder: Path) -> None:
+    line = SHELL[1].splitlines()[0].replace("mlaas", str(ROOT / ".venv" / "bin" / "mlaas"), 1)
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=folder, env=os.environ | settings(folder), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "rose" in done.stdout
+
+
+def test_the_model_is_served_beside_the_shipped_one(folder: Path) -> None:
+    (names,) = re.findall(r"--set 'model\.names=([^']*)'", SHELL[1])
+    with (
+        up(MLAAS_MODEL__NAMES=names, **settings(folder)) as (_, url),
+        httpx.Client(base_url=url, timeout=PATIENCE_S) as http,
+    ):
+        described = http.get("/models/flowers").json()
+        assert described["size"] == [96, 96, 3]
+        assert described["input"].startswith("96 x 96 RGB")
+        picture = (folder / "rose.png").read_bytes()
+        answer = http.post("/predict", params={"model": "flowers", "explain": "input"}, content=picture)
+        found = answer.json()
+        assert (found["label"], found["version"], found["mode"]) == ("rose", "1.0.0", "image")
+        assert (found["in_distribution"], found["ood_score"]) == (None, None)
+        assert found["input"].startswith("data:image/png;base64,iVBOR")
+        refused = http.post("/predict", params={"model": "flowers", "mode": "photo"}, content=picture)
+        assert (refused.status_code, "mode is for models of clothing" in refused.json()["detail"]) == (
+            422,
+            True,
+        )
+        values = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28], "data": [0] * 784}
+        refused = http.post("/v2/models/flowers/infer", json={"inputs": [values]})
+        assert refused.status_code == 400
+        assert "flowers prepares pictures of 96 x 96 x 3: send files, as BYTES" in refused.text
+        assert http.get("/v2/models/flowers").json()["inputs"][0]["datatype"] == "BYTES"
+
+
+def test_the_line_for_imagenet_models_is_a_valid_preprocessing(folder: Path) -> None:
+    (line,) = re.findall(r"PyTorch: `(\{.*?\})`", PAGE, re.S)
+    source = folder / "weights" / "flowers" / "1.0.0"
+    its = yaml.safe_load((source / "model.yaml").read_text())
+    its["preprocessing"] = yaml.safe_load(line)
+    changed = folder / "other" / "flowers" / "1.0.0"
+    changed.mkdir(parents=True)
+    (changed / "model.yaml").write_text(yaml.safe_dump(its))
+    assert manifests.read(changed).preprocessing.scale == "0..1"
+
+
+def test_every_field_of_the_manifest_is_on_the_page() -> None:
+    fields = {
+        *manifests.Manifest.__struct_fields__,
+        *manifests.Input.__struct_fields__,
+        *manifests.ImagePreprocessing.__struct_fields__,
+        *manifests.Export.__struct_fields__,
+        *manifests.Golden.__struct_fields__,
+    }
+    assert not {field for field in fields if f"`{field}`" not in PAGE}
