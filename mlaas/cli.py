@@ -15,6 +15,7 @@ from mlaas.commands import (
     doctor,
     jobs,
     keys,
+    models,
     pass_chosen,
     predict,
     serve,
@@ -131,7 +132,7 @@ def completion(context: click.Context, shell: str) -> None:
     click.echo(its(context.find_root().command, {}, "mlaas", "_MLAAS_COMPLETE").source())
 
 
-for group in (serve, predict, jobs, train, broker, dlq, keys, doctor, bench):
+for group in (serve, predict, jobs, models, train, broker, dlq, keys, doctor, bench):
     for part in group.COMMANDS:
         command.add_command(part)
 

@@ -59,9 +59,9 @@ class Classifier:
         return Predictions(as_probabilities(output, its.output), scores)
 
 
-def load(weights_dir: Path, name: str, runtime: str, threads: int) -> Classifier:
-    """The latest version of a model, checked and warmed up. Raises ModelError."""
-    folder = manifests.folder(weights_dir, name)
+def load(weights_dir: Path, name: str, runtime: str, threads: int, version: str = "") -> Classifier:
+    """A version of a model, or its latest, checked and warmed up. Raises ModelError."""
+    folder = manifests.folder(weights_dir, name, version)
     manifest = manifests.read(folder)
     opened = _open(folder, manifest, choose(runtime, manifest, folder), threads)
     classifier = Classifier(manifest, opened, load_detector(folder, manifest), folder)

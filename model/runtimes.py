@@ -39,16 +39,20 @@ class Runtime(Protocol):
 
 
 class OnnxRuntime:
-    """The .onnx export of a model."""
+    """An ONNX file. input_shape has a name for an axis of any size; input_type is such as tensor(float)."""
 
     name = "onnx"
 
     def __init__(self, content: bytes, threads: int, file: str) -> None:
         """file: what errors call it. Raises ModelError."""
         self._session = _onnx_session(content, threads, file)
-        self._input, *more = (each.name for each in self._session.get_inputs())
+        its, *more = self._session.get_inputs()
         if more:
             raise ModelError(f"{file} has {1 + len(more)} inputs; a model with one can be served")
+        self._input, self.input_shape, self.input_type = its.name, tuple(its.shape), str(its.type)
+        self._one_at_a_time = self.input_shape[:1] == (1,)
+        if isinstance(self.input_shape[0], int) and not self._one_at_a_time:
+            raise ModelError(f"{file} takes exactly {self.input_shape[0]} pictures; export it for any number")
         names = [each.name for each in self._session.get_outputs()]
         self._outputs = [OUTPUT if OUTPUT in names else names[0], *({FEATURES} & set(names))]
 
@@ -61,7 +65,11 @@ class OnnxRuntime:
         return cls(verify(path, manifest.onnx.sha256), threads, str(path))
 
     def run(self, batch: NDArray[Any]) -> tuple[Output, Features | None]:
-        output, *features = self._session.run(self._outputs, {self._input: batch})
+        if self._one_at_a_time and len(batch) > 1:
+            rows = [self._session.run(self._outputs, {self._input: each[None]}) for each in batch]
+            output, *features = (np.concatenate(each) for each in zip(*rows, strict=True))
+        else:
+            output, *features = self._session.run(self._outputs, {self._input: batch})
         return output, features[0] if features else None
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlaas.commands import FILES, JSON, MODE, MODEL, URL, aligned, harmless, is_json
+from mlaas.commands import FILES, JSON, MODE, MODEL, URL
 from mlaas.commands.predict import answer, gateway, named, show
 from mlaas.errors import UserError
 
@@ -76,29 +76,4 @@ def _print(job: "Job", as_json: bool) -> None:
         show([answer(item.filename, item.outcome) for item in job.items], as_json)
 
 
-@click.command()
-@URL
-@JSON
-def models(url: str | None, as_json: bool) -> None:
-    """List the models that are served."""
-    with gateway(url) as client:
-        served = client.models()
-    if is_json(as_json):
-        for model in served:
-            click.echo(json.dumps(model.raw))
-        return
-    rows = [
-        (
-            harmless(model.name),
-            harmless(model.version),
-            "yes" if model.default else "",
-            harmless(model.runtime),
-            "" if model.accuracy is None else f"{model.accuracy:8.2%}",
-        )
-        for model in served
-    ]
-    for line in aligned([("NAME", "VERSION", "DEFAULT", "RUNTIME", "ACCURACY"), *rows]):
-        click.echo(line)
-
-
-COMMANDS = (jobs, models)
+COMMANDS = (jobs,)

@@ -24,9 +24,12 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from model.adding import Original
+from model.manifest import ModelError
 from model.product import Pictures
 
 CALIBRATION_PICTURES, AT_ONCE = 2000, 50
+SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
 QUANTIZED = ["Conv", "Relu", "MaxPool", "Add"]
 
 
@@ -46,13 +49,46 @@ def to_onnx(network: keras.Model) -> bytes:
         return exported.read_bytes()
 
 
+def original(path: Path) -> Original:
+    """A .keras or .h5 file with its export to ONNX. Raises ModelError.
+
+    Keras loads it in safe mode, which runs no code that the file contains.
+    """
+    try:
+        network = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:
+        raise ModelError(f"Keras cannot open {path}: {str(error).splitlines()[0]}") from error
+    if len(network.inputs) != 1 or len(network.outputs) != 1:
+        raise ModelError(
+            f"{path} has {len(network.inputs)} inputs and {len(network.outputs)} outputs, not one"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        exported, saved = Path(folder, "network.onnx"), Path(folder, "network.keras")
+        try:
+            _to_file(network, exported)
+        except Exception as error:
+            raise ModelError(f"{path} cannot be exported to ONNX: {str(error).splitlines()[0]}") from error
+        network.save(saved)
+        return Original(
+            content=path.read_bytes() if path.suffix == ".keras" else saved.read_bytes(),
+            exported=exported.read_bytes(),
+            scales_itself=any(isinstance(layer, SCALING) for layer in network._flatten_layers()),
+            run=lambda batch: np.asarray(network(batch, training=False)),
+        )
+
+
 def _export(network: keras.Model, path: Path) -> None:
     outputs = {"probabilities": network.output, "features": network.get_layer("features").output}
-    both = keras.Model(network.input, outputs)
-    both(np.zeros((1, *network.input_shape[1:]), np.uint8))  # Keras exports only what has been called
+    _to_file(keras.Model(network.input, outputs), path)
+
+
+def _to_file(network: keras.Model, path: Path) -> None:
+    network(
+        np.zeros((1, *network.input_shape[1:]), network.inputs[0].dtype)
+    )  # only what was called is exported
     logging.getLogger("tf2onnx").setLevel(logging.WARNING)  # it reports every step
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # Keras looks for np.object
-        both.export(path, format="onnx", verbose=False)
+        network.export(path, format="onnx", verbose=False)
 
 
 def quantized(exported: bytes, pictures: Pictures) -> bytes:

@@ -1,0 +1,205 @@
+"""models: list what is served; add, show, check and remove model folders."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from mlaas.commands import JSON, URL, Chosen, aligned, harmless, is_json, pass_chosen
+from mlaas.commands.predict import gateway
+from mlaas.errors import UserError, reported
+
+if TYPE_CHECKING:
+    from model.manifest import Manifest
+
+NAME = click.argument("name")
+
+
+@click.group(invoke_without_command=True)
+@URL
+@JSON
+@click.pass_context
+def models(context: click.Context, url: str | None, as_json: bool) -> None:
+    """List the models being served, or manage the model folders in model.weights_dir."""
+    if context.invoked_subcommand is not None:
+        return
+    with gateway(url) as client:
+        served = client.models()
+    if is_json(as_json):
+        for model in served:
+            click.echo(json.dumps(model.raw))
+        return
+    rows = [
+        (
+            harmless(model.name),
+            harmless(model.version),
+            "yes" if model.default else "",
+            harmless(model.runtime),
+            "" if model.accuracy is None else f"{model.accuracy:8.2%}",
+        )
+        for model in served
+    ]
+    for line in aligned([("NAME", "VERSION", "DEFAULT", "RUNTIME", "ACCURACY"), *rows]):
+        click.echo(line)
+
+
+def _golden(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> list[tuple[Path, str]]:
+    pairs = [each.rpartition("=") for each in given]
+    if not all(path and label for path, _, label in pairs):
+        raise click.BadParameter("write it as PICTURE=LABEL")
+    return [(Path(path), label) for path, _, label in pairs]
+
+
+def _labels(_: click.Context, __: click.Parameter, given: str | None) -> list[str] | None:
+    if given is None:
+        return None
+    names = Path(given).read_text().splitlines() if Path(given).is_file() else given.split(",")
+    return [name.strip() for name in names if name.strip()]
+
+
+def _numbers(_: click.Context, __: click.Parameter, given: str | None) -> list[float]:
+    try:
+        return [float(each) for each in given.split(",")] if given else []
+    except ValueError as error:
+        raise click.BadParameter("write numbers with commas between them: 0.485,0.456,0.406") from error
+
+
+def _choice(option: str, *values: str, default: str | None = None, help: str) -> Any:
+    kind = click.Choice(values)
+    return click.option(option, type=kind, default=default, show_default=default is not None, help=help)
+
+
+@models.command()
+@NAME
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--labels", callback=_labels, help="Names separated by commas, or a file with one on each line."
+)
+@click.option("--version", help="The version.  [default: the one after the latest, or 1.0.0]")
+@_choice("--resize", "stretch", "fit", "crop", default="crop", help="How a picture gets the input's size.")
+@click.option("--crop-fraction", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
+@_choice(
+    "--interpolation",
+    *("nearest", "area", "bilinear", "bicubic", "lanczos"),
+    default="bilinear",
+    help="How pixels are resampled.",
+)
+@_choice("--scale", "0..255", "0..1", "-1..1", help="What pixel values from 0 to 255 become.")
+@click.option("--mean", callback=_numbers, help="Subtracted after scaling: one number for each channel.")
+@click.option("--std", callback=_numbers, help="Divides the result: one number for each channel.")
+@click.option("--invert", is_flag=True, help="Take 255 minus each pixel value.")
+@_choice(
+    "--output",
+    *("probabilities", "logits", "sigmoid", "sigmoids"),
+    help="What the network gives.  [default: judged by random pictures]",
+)
+@click.option(
+    "--golden",
+    multiple=True,
+    callback=_golden,
+    metavar="PICTURE=LABEL",
+    help="A picture that must be classified as this label; repeatable.",
+)
+@pass_chosen
+def add(chosen: Chosen, name: str, file: Path, **given: Any) -> None:
+    """Make a model folder from a .onnx, .keras or .h5 file, and check that the model works.
+
+    A Keras file is exported to ONNX, which needs the packages for training.
+    """
+    from model import adding
+    from model.manifest import ModelError
+
+    settings = chosen.load().model
+    with reported(os.EX_DATAERR, ModelError):
+        if file.suffix == ".onnx":
+            original, exported = None, file.read_bytes()
+        elif file.suffix in (".keras", ".h5"):
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+            from model.training.export import original as read_original
+
+            original = read_original(file)
+            exported = original.exported
+        else:
+            raise UserError(f"{file} is not a .onnx, .keras or .h5 file")
+        wanted = adding.Wanted(name=name, **given)
+        folder = adding.add(exported, original, wanted, Path(settings.weights_dir), click.echo)
+    names = ", ".join(dict.fromkeys([*settings.names, name]))
+    click.echo(f"\n{folder} is ready. To serve it, and to ask it:\n")
+    click.echo(f"  mlaas --set 'model.names=[{names}]' up")
+    click.echo(f"  curl -F file=@PICTURE 'localhost:8000/predict?model={name}'")
+
+
+@models.command("list")
+@JSON
+@pass_chosen
+def list_folders(chosen: Chosen, as_json: bool) -> None:
+    """List the model folders, each with its versions."""
+    from model import manifest
+
+    weights_dir = Path(chosen.load().model.weights_dir)
+    versions = {
+        path.name: manifest.versions(weights_dir, path.name) for path in sorted(weights_dir.iterdir())
+    }
+    found = {name: its for name, its in versions.items() if its}
+    if is_json(as_json):
+        click.echo(json.dumps(found))
+        return
+    for line in aligned([("NAME", "VERSIONS"), *((name, ", ".join(its)) for name, its in found.items())]):
+        click.echo(line)
+
+
+VERSION = click.option("--version", default="", help="The version.  [default: the latest]")
+
+
+@models.command()
+@NAME
+@VERSION
+@pass_chosen
+def show(chosen: Chosen, name: str, version: str) -> None:
+    """Print the manifest of a model."""
+    folder, _ = _read(chosen, name, version)
+    click.echo((folder / "model.yaml").read_text(), nl=False)
+
+
+@models.command()
+@NAME
+@VERSION
+@pass_chosen
+def check(chosen: Chosen, name: str, version: str) -> None:
+    """Load a model as a worker would, and classify its golden pictures."""
+    from model.classifier import load
+    from model.manifest import ModelError
+
+    folder, its = _read(chosen, name, version)
+    settings = chosen.load().model
+    with reported(os.EX_DATAERR, ModelError):
+        loaded = load(folder.parents[1], name, settings.runtime, settings.threads, its.version)
+    click.echo(f"{name} {its.version} can be served: {loaded.runtime}, {len(its.golden)} golden pictures")
+
+
+@models.command()
+@NAME
+@click.option("--version", required=True, help="The version.")
+@pass_chosen
+def remove(chosen: Chosen, name: str, version: str) -> None:
+    """Delete the folder of a version. A worker that serves it continues until it is restarted."""
+    folder, _ = _read(chosen, name, version)
+    shutil.rmtree(folder)
+    if not any(folder.parent.iterdir()):
+        folder.parent.rmdir()
+    click.echo(f"{folder} is deleted")
+
+
+def _read(chosen: Chosen, name: str, version: str) -> "tuple[Path, Manifest]":
+    from model import manifest
+    from model.manifest import ModelError
+
+    with reported(os.EX_DATAERR, ModelError):
+        folder = manifest.folder(Path(chosen.load().model.weights_dir), name, version)
+        return folder, manifest.read(folder)
+
+
+COMMANDS = (models,)

@@ -1,0 +1,289 @@
+"""`mlaas models`: model folders are made from files, checked, listed and removed."""
+
+import json
+import os
+import pickle
+import re
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from keras import layers
+from onnx import TensorProto, helper
+from PIL import Image
+
+from mlaas.cli import command
+from model import manifest as manifests
+from model.classifier import load, predict_picture
+from model.manifest import Input
+from tests import second_model
+from tests.image_models import COLOURS, brightest
+
+# TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+RGB_96 = Input(height=96, width=96, channels=3, dtype="float32", layout="NCHW")
+LABELS = ",".join(COLOURS)
+
+
+def png(colour: Any, folder: Path) -> Path:
+    path = folder / f"{abs(hash(colour))}.png"
+    Image.new("RGB", (40, 30), colour).save(path)
+    return path
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def models(weights: Path) -> Any:
+    def run(*arguments: str | Path) -> Result:
+        given = ["--set", f"model.weights_dir={weights}", "models", *map(str, arguments)]
+        return CliRunner().invoke(command, given)
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "colours.onnx"
+    path.write_bytes(brightest(RGB_96))
+    return path
+
+
+def top(weights: Path, name: str, picture: bytes, runtime: str = "auto") -> tuple[str, float]:
+    found = predict_picture(picture, load(weights, name, runtime, 1), mode="auto", max_pixels=10**6)
+    return next(iter(found.probabilities.items()))
+
+
+def test_an_onnx_file_becomes_a_model_that_can_be_served(models: Any, weights: Path, file: Path) -> None:
+    red = png((250, 10, 10), weights.parent)
+    done = models("add", "colours", file, "--labels", LABELS, "--golden", f"{red}=red")
+    assert done.exit_code == 0, done.output
+    assert "input: 96 x 96 RGB, float32, NCHW" in done.stdout
+    assert "output: 3 logits, judged by random pictures" in done.stdout
+    assert "values: 0..1 (assumed; --scale changes it)" in done.stdout
+    assert re.search(r"speed on one thread: [\d.]+ ms for one picture", done.stdout)
+    assert "curl -F file=@PICTURE 'localhost:8000/predict?model=colours'" in done.stdout
+    folder = weights / "colours" / "1.0.0"
+    assert sorted(path.name for path in folder.iterdir()) == ["golden", "model.onnx", "model.yaml"]
+    assert os.listdir(weights) == ["colours"]
+    its = manifests.read(folder)
+    assert [golden.label for golden in its.golden] == ["red"]
+    assert its.preprocessing.resize == "crop"
+    assert top(weights, "colours", red.read_bytes())[0] == "red"
+
+
+def test_the_next_version_follows_the_latest(models: Any, weights: Path, file: Path) -> None:
+    for version in ([], ["--version", "1.9"], []):
+        assert models("add", "colours", file, "--labels", LABELS, *version).exit_code == 0
+    assert manifests.versions(weights, "colours") == ["1.0.0", "1.9", "1.10"]
+    again = models("add", "colours", file, "--labels", LABELS, "--version", "1.9")
+    assert again.exit_code == os.EX_DATAERR
+    assert again.stderr.endswith("1.9 exists; choose another --version\n")
+
+
+def keras_file(folder: Path, *given: Any) -> Path:
+    keras.utils.set_random_seed(3)
+    path = folder / "network.keras"
+    keras.Sequential(given).save(path)
+    return path
+
+
+@pytest.mark.timeout(300)
+def test_a_keras_classifier_of_8_x_8_grey_is_exported_and_compared(models: Any, weights: Path) -> None:
+    path = keras_file(
+        weights.parent,
+        layers.Input((8, 8, 1)),
+        layers.Conv2D(4, 3, activation="relu"),
+        layers.Flatten(),
+        layers.Dense(10, "softmax"),
+    )
+    labels = weights.parent / "labels.txt"
+    labels.write_text("\n".join("0123456789") + "\n")
+    done = models("add", "digits", path, "--labels", labels, "--resize", "fit")
+    assert done.exit_code == 0, done.output
+    assert "input: 8 x 8 grey, float32, NHWC" in done.stdout
+    assert "output: 10 probabilities" in done.stdout
+    assert re.search(r"the export differs from Keras by at most \d\.\de-\d+", done.stdout)
+    picture = BytesIO()
+    Image.new("L", (8, 8), 200).save(picture, "PNG")
+    onnx_says = top(weights, "digits", picture.getvalue(), "onnx")
+    keras_says = top(weights, "digits", picture.getvalue(), "keras")
+    assert onnx_says[0] == keras_says[0]
+    assert onnx_says[1] == pytest.approx(keras_says[1], abs=1e-4)
+
+
+@pytest.mark.timeout(300)
+def test_a_single_sigmoid_has_two_labels_and_a_rescaling_layer_is_noticed(models: Any, weights: Path) -> None:
+    path = keras_file(
+        weights.parent,
+        layers.Input((32, 32, 3)),
+        layers.Rescaling(1 / 255),
+        layers.Conv2D(4, 3, strides=2, activation="relu"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(1, "sigmoid"),
+    )
+    done = models("add", "animals", path, "--labels", "cat,dog")
+    assert done.exit_code == 0, done.output
+    assert "output: 1 sigmoid" in done.stdout
+    assert "values: 0..255 (the network scales them itself)" in done.stdout
+    assert manifests.read(weights / "animals" / "1.0.0").output == "sigmoid"
+
+
+def test_an_onnx_file_for_exactly_one_picture_serves_batches(models: Any, weights: Path, file: Path) -> None:
+    network = onnx.load(file)
+    network.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(network, file)
+    assert models("add", "colours", file, "--labels", LABELS).exit_code == 0
+    classifier = load(weights, "colours", "onnx", 1)
+    pictures = np.zeros((3, 96, 96, 3), np.uint8)
+    for channel in range(3):
+        pictures[channel, ..., channel] = 255
+    assert classifier.predict(pictures).probabilities.argmax(axis=1).tolist() == [0, 1, 2]
+
+
+def of_shape(file: Path, *shape: Any, kind: int = TensorProto.FLOAT) -> None:
+    """The file of a network that gives the mean of all its inputs' numbers."""
+    nodes = [helper.make_node("ReduceMean", ["picture"], ["answer"], axes=[1], keepdims=0)]
+    graph = helper.make_graph(
+        nodes,
+        "any",
+        [helper.make_tensor_value_info("picture", kind, shape)],
+        [helper.make_tensor_value_info("answer", kind, None)],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    file.write_bytes(made.SerializeToString())
+
+
+def two_inputs(file: Path) -> None:
+    network = onnx.load(file)
+    network.graph.input.append(helper.make_tensor_value_info("other", TensorProto.FLOAT, [1]))
+    onnx.save(network, file)
+
+
+def not_a_number(file: Path) -> None:
+    network = onnx.load(file)
+    network.graph.initializer[1].CopyFrom(
+        onnx.numpy_helper.from_array(np.full((3, 3), np.nan, np.float32), "weights")
+    )
+    onnx.save(network, file)
+
+
+def custom_operator(file: Path) -> None:
+    network = onnx.load(file)
+    network.graph.node[1].domain = "example.com"
+    network.opset_import.append(helper.make_opsetid("example.com", 1))
+    file.write_bytes(network.SerializeToString())
+
+
+def external_data(file: Path) -> None:
+    network = onnx.load(file)
+    weights = network.graph.initializer[1]
+    weights.ClearField("raw_data")
+    weights.data_location = TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="../../etc/passwd")
+    file.write_bytes(network.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (two_inputs, "has 2 inputs; a model with one can be served"),
+        (not_a_number, "something other than finite numbers"),
+        (custom_operator, "ONNX Runtime cannot open the model file"),
+        (external_data, "ONNX Runtime cannot open the model file"),
+        (lambda file: file.write_bytes(pickle.dumps({"a": 1})), "ONNX Runtime cannot open the model file"),
+        (lambda file: file.write_bytes(b""), "ONNX Runtime cannot open the model file"),
+        (lambda file: of_shape(file, "n", 3, "h", "w"), "its height and width must be fixed"),
+        (lambda file: of_shape(file, "n", 5, 8, 8), "not that of pictures in grey or RGB"),
+        (lambda file: of_shape(file, "n", 4), "not that of pictures in grey or RGB"),
+        (lambda file: of_shape(file, 7, 3, 8, 8), "takes exactly 7 pictures"),
+        (
+            lambda file: of_shape(file, "n", 3, 8, 8, kind=TensorProto.DOUBLE),
+            "float32 and uint8 can be served",
+        ),
+    ],
+)
+def test_what_cannot_be_served_is_refused_in_one_line_and_leaves_nothing(
+    models: Any, weights: Path, file: Path, damage: Any, complaint: str
+) -> None:
+    damage(file)
+    done = models("add", "colours", file, "--labels", LABELS)
+    assert done.exit_code == os.EX_DATAERR, done.output
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert os.listdir(weights) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ([], "the model has 3 classes: name them with --labels"),
+        (["--labels", "a,b"], "--labels has 2 names; the model has 3 classes"),
+        (["--labels", "a,b,b"], "has the same label twice"),
+        (["--labels", LABELS, "--mean", "1,2"], "2 numbers in mean for 3 channels"),
+        (["--labels", LABELS, "--output", "probabilities"], "model.onnx does not give probabilities"),
+        (["--labels", LABELS, "--golden", "PICTURE=blue"], "is classified as red"),
+        (["--labels", LABELS, "--golden", "PICTURE=pink"], "the model has no label 'pink'"),
+        (["--labels", LABELS, "--golden", "nowhere.png=red"], "nowhere.png"),
+        (["--labels", LABELS, "--version", "../1"], "`../1`"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_refused_and_leaves_nothing(
+    models: Any, weights: Path, file: Path, options: list[str], complaint: str
+) -> None:
+    picture = str(png((250, 10, 10), weights.parent))
+    done = models("add", "colours", file, *(option.replace("PICTURE", picture) for option in options))
+    assert done.exit_code == os.EX_DATAERR, done.output
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert os.listdir(weights) == []
+
+
+@pytest.mark.timeout(300)
+def test_a_keras_file_with_code_in_it_is_refused(models: Any, weights: Path) -> None:
+    path = keras_file(
+        weights.parent, layers.Input((8, 8, 1)), layers.Lambda(lambda x: x * 2), layers.Flatten()
+    )
+    done = models("add", "code", path, "--labels", "a,b")
+    assert done.exit_code == os.EX_DATAERR
+    assert f"Keras cannot open {path}" in done.stderr
+    assert os.listdir(weights) == []
+
+
+def test_a_file_of_another_kind_is_refused(models: Any, weights: Path) -> None:
+    path = weights.parent / "network.pt"
+    path.touch()
+    done = models("add", "torch", path, "--labels", "a,b")
+    assert done.exit_code != 0
+    assert "is not a .onnx, .keras or .h5 file" in done.stderr
+
+
+def test_folders_are_listed_shown_checked_and_removed(models: Any, weights: Path, file: Path) -> None:
+    second_model.copy_shipped(weights)
+    assert models("add", "colours", file, "--labels", LABELS).exit_code == 0
+    assert models("add", "colours", file, "--labels", LABELS).exit_code == 0
+    listed = json.loads(models("list", "--json").stdout)
+    assert listed["colours"] == ["1.0.0", "1.0.1"]
+    assert set(listed) == {"colours", "fashion-mnist"}
+    assert models("show", "colours").stdout.startswith("name: colours\nversion: 1.0.1\n")
+    assert "colours 1.0.0 can be served: onnx" in models("check", "colours", "--version", "1.0.0").stdout
+    assert "10 golden pictures" in models("check", "fashion-mnist").stdout
+    for version in ("1.0.0", "1.0.1"):
+        assert models("remove", "colours", "--version", version).exit_code == 0
+    gone = models("show", "colours")
+    assert (gone.exit_code, "has no <version>/model.yaml" in gone.stderr) == (os.EX_DATAERR, True)
+    (second_model.in_weights(weights) / "model.onnx").write_bytes(b"")
+    damaged = models("check", "fashion-mnist")
+    assert damaged.exit_code == os.EX_DATAERR
+    assert "model.onnx is not the file that its manifest names" in damaged.stderr
