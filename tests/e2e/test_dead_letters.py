@@ -226,7 +226,7 @@ def test_a_missing_topic_is_said_with_the_command_that_makes_it(shell: Shell) ->
     said = replace(shell, environment=missing).dlq("ls")
     assert said.returncode == os.EX_UNAVAILABLE
     assert "nowhere" in (line := one_line(said))
-    assert "`mlaas topics create` makes it" in line
+    assert "`mlaas topics create` creates it" in line
 
 
 def test_the_embedded_broker_is_reached_while_its_process_runs() -> None:
