@@ -8,8 +8,9 @@ import sys
 import time
 from multiprocessing.connection import Connection
 
+from messaging.contract import ServedModel
 from worker.model_main import serve
-from worker.pipe import Decoded, Loaded, LoadedModel, Outcome, Pictures, Predicted, Role, send_answer
+from worker.pipe import Decoded, Loaded, Outcome, Pictures, Predicted, Role, send_answer
 
 _LABELS = [f"label {number}" for number in range(10)]
 
@@ -22,7 +23,8 @@ def main(arguments: list[str]) -> None:
         serve(connection, lambda _: Decoded(detail="There is no decoder here."))
         return
     batch_s = float(os.environ["SIMULATED_BATCH_MS"]) / 1000
-    send_answer(connection, Loaded([LoadedModel("simulated", "1", "none", _LABELS)]))
+    model = ServedModel(name="simulated", version="1", default=True, runtime="none", labels=_LABELS)
+    send_answer(connection, Loaded([model]))
     answer = Outcome(probabilities=[0.1] * len(_LABELS), mode="raw28")
 
     def predict(pictures: Pictures) -> Predicted:

@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from messaging.contract import ErrorCode
+from messaging.contract import ErrorCode, ServedModel
 from model.classifier import Classifier, is_in_distribution, load, warnings_of
 from model.manifest import ModelError
 from model.preprocessing import PictureError, Prepared, prepare
@@ -25,7 +24,6 @@ from worker.pipe import (
     Answer,
     Decoded,
     Loaded,
-    LoadedModel,
     LoadFailed,
     Outcome,
     Picture,
@@ -64,7 +62,9 @@ def main(arguments: list[str]) -> None:
     except ModelError as error:
         send_answer(connection, LoadFailed(str(error)))
         return
-    send_answer(connection, Loaded([_describe(name, model) for name, model in models.items()]))
+    default = settings.names[0]
+    served = [_served(name, model, default=name == default) for name, model in models.items()]
+    send_answer(connection, Loaded(served))
     serve(connection, lambda pictures: predict(models, pictures, settings.max_pixels))
 
 
@@ -86,29 +86,18 @@ def serve(connection: Connection, answer: Callable[[Pictures], Answer]) -> None:
         return
 
 
-class _Ready(NamedTuple):
-    """A picture prepared for the model. row: its place in the batch."""
-
-    row: int
-    prepared: Prepared
-    with_input: bool
-    decode_ms: float
-
-
 def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: int) -> Predicted:
     """Outcomes in the order of the pictures. A picture that cannot be read fails alone."""
     outcomes: dict[int, Outcome] = {}
-    ready: dict[str, list[_Ready]] = {}
+    rows: dict[str, dict[int, pipe.Prepared]] = {}
     with _limited_time(pictures):
         for row, picture in enumerate(pictures):
             try:
-                one = _ready(row, picture, max_pixels)
+                rows.setdefault(picture.model, {})[row] = _prepared(picture, max_pixels)
             except PictureError as error:
                 outcomes[row] = Outcome(error=ErrorCode.INVALID_PICTURE, detail=str(error))
-            else:
-                ready.setdefault(picture.model, []).append(one)
-    for name, of_model in ready.items():
-        outcomes |= _infer(models[name], of_model)
+    for name, of_model in rows.items():
+        outcomes |= zip(of_model, _infer(models[name], list(of_model.values())), strict=True)
     return Predicted([outcomes[row] for row in range(len(pictures))])
 
 
@@ -116,21 +105,11 @@ def decode(picture: Picture, max_pixels: int) -> Decoded:
     """Prepare the picture for `predict` in another process."""
     try:
         with _limited_time([picture]):
-            one = _ready(0, picture, max_pixels)
+            return Decoded(_prepared(picture, max_pixels))
     except PictureError as error:
         if isinstance(error.__cause__, MemoryError):
             return Decoded(detail="Decoding the picture takes more memory than its size allows.")
         return Decoded(detail=str(error))
-    return Decoded(
-        pipe.Prepared(
-            pixels=one.prepared.pixels.tobytes(),
-            used_mode=one.prepared.mode,
-            warnings=one.prepared.warnings,
-            decode_ms=one.decode_ms,
-            model=picture.model,
-            with_input=picture.with_input,
-        )
-    )
 
 
 @contextmanager
@@ -144,35 +123,41 @@ def _limited_time(pictures: Sequence[Picture | pipe.Prepared]) -> Iterator[None]
         signal.setitimer(signal.ITIMER_PROF, 0.0)
 
 
-def _ready(row: int, picture: Picture | pipe.Prepared, max_pixels: int) -> _Ready:
+def _prepared(picture: Picture | pipe.Prepared, max_pixels: int) -> pipe.Prepared:
     """Raises PictureError."""
     if isinstance(picture, pipe.Prepared):
-        pixels = np.frombuffer(picture.pixels, np.uint8).reshape(SIDE, SIDE)
-        prepared = Prepared(pixels, picture.used_mode, picture.warnings)
-        return _Ready(row, prepared, picture.with_input, picture.decode_ms)
+        return picture
     started = time.perf_counter()
     prepared = prepare(picture.content, mode=picture.mode, max_pixels=max_pixels)
-    return _Ready(row, prepared, picture.with_input, (time.perf_counter() - started) * 1000)
+    return pipe.Prepared(
+        pixels=prepared.pixels.tobytes(),
+        used_mode=prepared.mode,
+        warnings=prepared.warnings,
+        decode_ms=(time.perf_counter() - started) * 1000,
+        model=picture.model,
+        with_input=picture.with_input,
+    )
 
 
-def _infer(classifier: Classifier, ready: Sequence[_Ready]) -> dict[int, Outcome]:
+def _infer(classifier: Classifier, pictures: Sequence[pipe.Prepared]) -> list[Outcome]:
+    pixels = np.frombuffer(b"".join(each.pixels for each in pictures), np.uint8).reshape(-1, SIDE, SIDE)
     started = time.perf_counter()
-    predictions = classifier.predict(np.stack([one.prepared.pixels for one in ready]))
+    predictions = classifier.predict(pixels)
     infer_ms = (time.perf_counter() - started) * 1000
     probabilities, scores = predictions.probabilities.tolist(), predictions.ood_scores.tolist()
-    return {
-        one.row: Outcome(
+    return [
+        Outcome(
             probabilities=row,
             in_distribution=is_in_distribution(score),
             ood_score=score,
-            mode=one.prepared.mode,
-            warnings=warnings_of(one.prepared, score),
-            input=one.prepared.pixels.tobytes() if one.with_input else None,
-            decode_ms=one.decode_ms,
+            mode=each.used_mode,
+            warnings=warnings_of(Prepared(its_pixels, each.used_mode, each.warnings), score),
+            input=each.pixels if each.with_input else None,
+            decode_ms=each.decode_ms,
             infer_ms=infer_ms,
         )
-        for one, row, score in zip(ready, probabilities, scores, strict=True)
-    }
+        for each, its_pixels, row, score in zip(pictures, pixels, probabilities, scores, strict=True)
+    ]
 
 
 def _only(pictures: Pictures) -> Picture:
@@ -181,13 +166,14 @@ def _only(pictures: Pictures) -> Picture:
     return picture
 
 
-def _describe(name: str, model: Classifier) -> LoadedModel:
+def _served(name: str, model: Classifier, *, default: bool) -> ServedModel:
     manifest = model.manifest
-    return LoadedModel(
-        name,
-        manifest.version,
-        model.runtime,
-        list(manifest.labels),
+    return ServedModel(
+        name=name,
+        version=manifest.version,
+        default=default,
+        runtime=model.runtime,
+        labels=list(manifest.labels),
         input=_INPUT.format(shape=" x ".join(map(str, manifest.input_shape))),
         sha256=manifest.onnx_sha256 if model.runtime == "onnx" else manifest.keras_sha256,
         accuracy=manifest.metrics.accuracy,

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
-from messaging.contract import ErrorCode, Mode
+from messaging.contract import ErrorCode, Mode, ServedModel
 
 
 class Role(StrEnum):
@@ -25,28 +25,16 @@ class Role(StrEnum):
     """Prepares one picture at a time, and has neither models nor their runtime."""
 
 
-class LoadedModel(msgspec.Struct, frozen=True):
-    """The fields are those of messaging.contract.ServedModel."""
-
-    name: str
-    version: str
-    runtime: str
-    labels: list[str]
-    input: str = ""
-    sha256: str = ""
-    accuracy: float | None = None
-
-
 class Loaded(msgspec.Struct, frozen=True, tag=True):
     """The process is ready. The first model is the default; a decoder has none."""
 
-    models: list[LoadedModel]
+    models: list[ServedModel]
 
     @property
-    def default(self) -> LoadedModel:
+    def default(self) -> ServedModel:
         return self.models[0]
 
-    def named(self, name: str) -> LoadedModel | None:
+    def named(self, name: str) -> ServedModel | None:
         """The default model for an empty name; None if no model has this name."""
         return next((model for model in self.models if name in ("", model.name)), None)
 
