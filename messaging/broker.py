@@ -155,7 +155,7 @@ class Broker(Protocol):
         """Open an inbox that receives every message sent to its address from now on. Raises BrokerError."""
 
     def listen(self, topic: str) -> Inbox:
-        """Open an inbox that, as every other, receives what is sent to feed(topic). Raises BrokerError."""
+        """Open an inbox that receives every message sent to feed(topic) from now on. Raises BrokerError."""
 
     def records(self, topic: str) -> Records:
         """Look at what the topic stores. Raises TopicMissing."""

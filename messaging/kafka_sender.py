@@ -112,7 +112,7 @@ class Sender:
             sending.published.set_exception(translate(error, f"publish to {sending.topic}"))
 
     def _queue_again(self, sending: _Sending, error: KafkaError) -> bool:
-        """Resend what a retired producer gave back, and once what is for an unknown partition. False: no."""
+        """Whether it is sent again: if a retired producer gave it back; once, if the partition is unknown."""
         is_new = error.code() == KafkaError._UNKNOWN_PARTITION and not sending.unknown
         if not is_new and error.code() != KafkaError._PURGE_QUEUE:
             return False

@@ -36,7 +36,7 @@ class Size(IntEnum):
 
 
 class HeaderError(ValueError):
-    """The file cannot be decoded, or only at a cost out of proportion to its size. For the sender to read."""
+    """The file cannot be decoded, or at too high a cost for its size. The message is for the sender."""
 
 
 class PictureHeader(NamedTuple):
@@ -185,7 +185,7 @@ def _jpeg_of(
         pixel += scans * _JPEG_SCAN_PIXEL
         byte = max(byte, _JPEG_SCAN_BYTE)
     pixel += _JPEG_SHOWN_PIXEL / times**2
-    if picture.rfind(_JPEG_END, max(first_scan, size - _JPEG_END_BYTES)) < 0:  # cut off, who knows where
+    if picture.rfind(_JPEG_END, max(first_scan, size - _JPEG_END_BYTES)) < 0:  # an unknown part is missing
         pixel, byte = pixel * _JPEG_CUT_TIMES + _JPEG_CUT_PIXEL, byte * _JPEG_CUT_TIMES
     return PictureHeader(JPEG, width, height, scans, width * height * pixel + size * byte)
 

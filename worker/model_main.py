@@ -19,7 +19,6 @@ from model.manifest import ModelError
 from model.preprocessing import PictureError, Prepared, prepare
 from model.product import SIDE
 from model.settings import ModelSettings
-from worker import pipe
 from worker.pipe import (
     Answer,
     Decoded,
@@ -29,6 +28,7 @@ from worker.pipe import (
     Picture,
     Pictures,
     Predicted,
+    PreparedPicture,
     Role,
     receive_pictures,
     send_answer,
@@ -89,7 +89,7 @@ def serve(connection: Connection, answer: Callable[[Pictures], Answer]) -> None:
 def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: int) -> Predicted:
     """Outcomes in the order of the pictures. A picture that cannot be read fails alone."""
     outcomes: dict[int, Outcome] = {}
-    rows: dict[str, dict[int, pipe.Prepared]] = {}
+    rows: dict[str, dict[int, PreparedPicture]] = {}
     with _limited_time(pictures):
         for row, picture in enumerate(pictures):
             try:
@@ -113,7 +113,7 @@ def decode(picture: Picture, max_pixels: int) -> Decoded:
 
 
 @contextmanager
-def _limited_time(pictures: Sequence[Picture | pipe.Prepared]) -> Iterator[None]:
+def _limited_time(pictures: Sequence[Picture | PreparedPicture]) -> Iterator[None]:
     """Have the kernel end the process by SIGPROF, whatever a decoder does, once its time is used up."""
     limits = (picture.limit_s for picture in pictures if isinstance(picture, Picture))
     signal.setitimer(signal.ITIMER_PROF, max(limits, default=0.0))
@@ -123,13 +123,13 @@ def _limited_time(pictures: Sequence[Picture | pipe.Prepared]) -> Iterator[None]
         signal.setitimer(signal.ITIMER_PROF, 0.0)
 
 
-def _prepared(picture: Picture | pipe.Prepared, max_pixels: int) -> pipe.Prepared:
+def _prepared(picture: Picture | PreparedPicture, max_pixels: int) -> PreparedPicture:
     """Raises PictureError."""
-    if isinstance(picture, pipe.Prepared):
+    if isinstance(picture, PreparedPicture):
         return picture
     started = time.perf_counter()
     prepared = prepare(picture.content, mode=picture.mode, max_pixels=max_pixels)
-    return pipe.Prepared(
+    return PreparedPicture(
         pixels=prepared.pixels.tobytes(),
         used_mode=prepared.mode,
         warnings=prepared.warnings,
@@ -139,7 +139,7 @@ def _prepared(picture: Picture | pipe.Prepared, max_pixels: int) -> pipe.Prepare
     )
 
 
-def _infer(classifier: Classifier, pictures: Sequence[pipe.Prepared]) -> list[Outcome]:
+def _infer(classifier: Classifier, pictures: Sequence[PreparedPicture]) -> list[Outcome]:
     pixels = np.frombuffer(b"".join(each.pixels for each in pictures), np.uint8).reshape(-1, SIDE, SIDE)
     started = time.perf_counter()
     predictions = classifier.predict(pixels)

@@ -57,7 +57,7 @@ class Picture(msgspec.Struct, frozen=True, array_like=True, tag=True):
     limit_s: float = 0.0
 
 
-class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class PreparedPicture(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A picture as a decoder has prepared it for the model; see model.preprocessing.Prepared.
 
     pixels: 28 x 28 grey values, row by row.
@@ -98,11 +98,11 @@ class Predicted(msgspec.Struct, frozen=True, tag=True):
 class Decoded(msgspec.Struct, frozen=True, tag=True):
     """prepared is None if the picture cannot be used; detail says why."""
 
-    prepared: Prepared | None = None
+    prepared: PreparedPicture | None = None
     detail: str = ""
 
 
-Pictures = list[Picture | Prepared]
+Pictures = list[Picture | PreparedPicture]
 Answer = Loaded | LoadFailed | Predicted | Decoded
 
 _encode = msgspec.msgpack.Encoder().encode
