@@ -201,12 +201,11 @@ def decode(record: Record) -> Message:
 def decode_headers(headers: object) -> Mapping[str, str]:
     """As text. Bytes that are not UTF-8 survive decoding and encoding."""
     pairs = headers if isinstance(headers, list) else []
-    return {name: value if isinstance(value, str) else _text(value) for name, value in pairs}
+    return {
+        name: value if isinstance(value, str) else (value or b"").decode("utf-8", "surrogateescape")
+        for name, value in pairs
+    }
 
 
 def encode_headers(headers: Mapping[str, str]) -> list[tuple[str, str | bytes | None]]:
     return [(name, value.encode("utf-8", "surrogateescape")) for name, value in headers.items()]
-
-
-def _text(value: bytes | None) -> str:
-    return (value or b"").decode("utf-8", "surrogateescape")
