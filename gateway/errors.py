@@ -1,26 +1,26 @@
-"""What can go wrong on the way to an answer, named for what the caller does next.
+"""The errors a request can end with, named for what the caller can do about them.
 
 GatewayError
 ├── Rejected            the request is at fault
 │   ├── BrokenForm          400
 │   ├── InvalidRequest      422
-│   ├── KeyReused           422  the Idempotency-Key came with another job before
+│   ├── KeyReused           422  the Idempotency-Key was used for another job
 │   ├── NotAPicture         422
 │   ├── UnacceptedMedia     415
 │   ├── UnacceptedCoding    415  the body is compressed
 │   ├── TooLarge            413
 │   └── SlowBody            408  the body did not come in time
 ├── Unauthorized        401  no API key, or a wrong one
-├── RateLimited         429  too often for this API key: come back in retry_after_s
+├── RateLimited         429  the API key exceeded its rate: retry after retry_after_s
 ├── UnknownModel        404  no worker serves a model of that name
-├── UnknownJob          404  none of that id, or it is another's
-├── JobExpired          410  its time, or that of its results, is over
-├── ClientGone          499  nobody is left to read this; for logs and counts
-├── TooManyInFlight     429  come back in retry_after_s
-├── TooManyJobs         429  too much is unfinished: come back in retry_after_s
-├── Unavailable         503  broker away, no worker, or closing: come back in retry_after_s
-├── ReplyTimeout        504  nobody answered in time
-└── WorkerFailed        500  the worker could not; no detail
+├── UnknownJob          404  there is no such job, or it belongs to another API key
+├── JobExpired          410  the job's results have been deleted
+├── ClientGone          499  the client hung up; only logs and metrics show it
+├── TooManyInFlight     429  retry after retry_after_s
+├── TooManyJobs         429  too many jobs are unfinished: retry after retry_after_s
+├── Unavailable         503  broker away, no worker, or shutting down: retry after retry_after_s
+├── ReplyTimeout        504  no worker answered in time
+└── WorkerFailed        500  the worker failed; no detail
 """
 
 import math
@@ -36,7 +36,7 @@ class GatewayError(Exception):
     title: ClassVar[str] = "Internal error"
     retry_after_s: int | None = None
     index: int | None = None
-    """Of several pictures, the one that it is about, counted from 0."""
+    """Which of several pictures the error is about, counted from 0."""
 
     def __init__(self, detail: str = "", retry_after_s: int | None = None) -> None:
         super().__init__(detail)
@@ -48,7 +48,7 @@ class GatewayError(Exception):
 
 
 class Rejected(GatewayError):
-    """The request cannot be served as it is."""
+    """The request is at fault: repeating it unchanged does not help."""
 
 
 class BrokenForm(Rejected):
@@ -118,7 +118,7 @@ class Unauthorized(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """wait_s: in how many seconds the next request would pass."""
+    """wait_s: in how many seconds the next request would be admitted."""
 
     status = 429
     kind = "rate-limited"
