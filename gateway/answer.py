@@ -38,23 +38,12 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     """Milliseconds. If the worker does not measure, there is only total_ms."""
 
     total_ms: Annotated[float, Meta(ge=0, description="From the request's head to its answer.")]
-    broker_ms: (
-        Annotated[
-            float, Meta(ge=0, description="To and from the worker through the broker, and in the gateway.")
-        ]
-        | UnsetType
-    ) = UNSET
-    queue_ms: Annotated[float, Meta(ge=0, description="Waiting on the broker for a worker.")] | UnsetType = (
-        UNSET
-    )
+    broker_ms: Annotated[float, Meta(ge=0, description="In the broker and the gateway.")] | UnsetType = UNSET
+    queue_ms: Annotated[float, Meta(ge=0, description="Waiting for a worker.")] | UnsetType = UNSET
     batch_ms: Annotated[float, Meta(ge=0, description="Waiting for the model.")] | UnsetType = UNSET
-    decode_ms: Annotated[float, Meta(ge=0, description="Decoding and preparing the picture.")] | UnsetType = (
-        UNSET
-    )
+    decode_ms: Annotated[float, Meta(ge=0, description="Decoding and preprocessing.")] | UnsetType = UNSET
     infer_ms: Annotated[float, Meta(ge=0, description="Running the model on the batch.")] | UnsetType = UNSET
-    batch_size: (
-        Annotated[int, Meta(ge=0, description="How many pictures the model ran on together.")] | UnsetType
-    ) = UNSET
+    batch_size: Annotated[int, Meta(ge=0, description="Pictures in the batch.")] | UnsetType = UNSET
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
