@@ -150,19 +150,15 @@ class Deadline:
 def read_deadline(request: Request, most_ms: int) -> Deadline:
     """Start the deadline that the caller asks for, capped at most_ms. Raises InvalidRequest."""
     given = request.headers.get(HEADER)
-    timeout_ms = most_ms if given is None else min(_milliseconds(given), most_ms)
+    if given is not None and not _is_milliseconds(given):
+        raise InvalidRequest(f"{HEADER} {given[:20]!r} is not a whole number of milliseconds above 0")
+    timeout_ms = most_ms if given is None else shortened(given, most_ms)
     return Deadline(time.monotonic(), timeout_ms / 1000)
 
 
 def shortened(given: str, most_ms: int) -> int:
     """The milliseconds that the caller asks for, capped at most_ms; most_ms for an invalid value."""
     return min(int(given), most_ms) if _is_milliseconds(given) else most_ms
-
-
-def _milliseconds(given: str) -> int:
-    if _is_milliseconds(given):
-        return int(given)
-    raise InvalidRequest(f"{HEADER} {given[:20]!r} is not a whole number of milliseconds above 0")
 
 
 def _is_milliseconds(given: str) -> bool:
@@ -209,34 +205,31 @@ class Upload(NamedTuple):
     filename: str
 
 
-async def read_picture(request: Request) -> tuple[bytes, str]:
-    """Return the picture and the media type that the client declared. Raises Rejected."""
-    declared = request.headers.get("content-type", "")
-    if essence(declared) == _FORM:
-        (upload,) = await _read_form(request, 1)
-        return upload.content, upload.declared
-    body = await request.body()
-    if essence(declared) == _URLENCODED and media_type_of(body) is None:
-        raise UnacceptedMedia(
-            "send the picture as a form field (curl -F file=@picture.png) or as the body with its "
-            "media type (curl --data-binary @picture.png -H 'Content-Type: image/png')"
-        )
-    return body, declared
+async def read_picture(request: Request) -> Upload:
+    """Return the only file of a form, or the body itself. Raises Rejected."""
+    (upload,) = await read_any(request, 1)
+    return upload
 
 
 async def read_pictures(request: Request, most: int) -> list[Upload]:
-    """All files of a form, in order. Raises Rejected."""
+    """Return all files of a form, in order. Raises Rejected."""
     if essence(request.headers.get("content-type", "")) != _FORM:
         raise UnacceptedMedia("send the pictures as form fields (curl -F file=@one.png -F file=@two.png)")
     return await _read_form(request, most)
 
 
 async def read_any(request: Request, most: int) -> list[Upload]:
-    """All files of a form, or the body itself as the only one. Raises Rejected."""
-    if essence(request.headers.get("content-type", "")) == _FORM:
+    """Return all files of a form, in order, or the body itself as the only one. Raises Rejected."""
+    declared = request.headers.get("content-type", "")
+    if essence(declared) == _FORM:
         return await _read_form(request, most)
-    content, declared = await read_picture(request)
-    return [Upload(content, declared, "")]
+    body = await request.body()
+    if essence(declared) == _URLENCODED and media_type_of(body) is None:
+        raise UnacceptedMedia(
+            "send the picture as a form field (curl -F file=@picture.png) or as the body with its "
+            "media type (curl --data-binary @picture.png -H 'Content-Type: image/png')"
+        )
+    return [Upload(body, declared, "")]
 
 
 async def _read_form(request: Request, most: int) -> list[Upload]:
