@@ -3,24 +3,24 @@
 GatewayError
 ├── Rejected            the request is at fault
 │   ├── BrokenForm          400
-│   ├── InvalidRequest      422
-│   ├── KeyReused           422  the Idempotency-Key was used for another job
-│   ├── NotAPicture         422
+│   ├── UnknownModel        404  no worker serves a model of that name
+│   ├── UnknownJob          404  there is no such job, or it belongs to another API key
+│   ├── SlowBody            408  the body did not arrive in time
+│   ├── JobExpired          410  the job's results have been deleted
+│   ├── TooLarge            413
 │   ├── UnacceptedMedia     415
 │   ├── UnacceptedCoding    415  the body is compressed
-│   ├── TooLarge            413
-│   └── SlowBody            408  the body did not come in time
+│   ├── InvalidRequest      422
+│   ├── KeyReused           422  the Idempotency-Key was used for another job
+│   └── NotAPicture         422
 ├── Unauthorized        401  no API key, or a wrong one
-├── RateLimited         429  the API key exceeded its rate: retry after retry_after_s
-├── UnknownModel        404  no worker serves a model of that name
-├── UnknownJob          404  there is no such job, or it belongs to another API key
-├── JobExpired          410  the job's results have been deleted
-├── ClientGone          499  the client hung up; only logs and metrics show it
+├── RateLimited         429  the API key exceeded its rate; retry after retry_after_s
 ├── TooManyInFlight     429  retry after retry_after_s
-├── TooManyJobs         429  too many jobs are unfinished: retry after retry_after_s
-├── Unavailable         503  broker away, no worker, or shutting down: retry after retry_after_s
-├── ReplyTimeout        504  no worker answered in time
-└── WorkerFailed        500  the worker failed; no detail
+├── TooManyJobs         429  too many jobs are unfinished; retry after retry_after_s
+├── ClientGone          499  the client hung up; only logs and metrics show it
+├── WorkerFailed        500  the worker failed; no detail
+├── Unavailable         503  broker away, no worker, or shutting down; retry after retry_after_s
+└── ReplyTimeout        504  no worker answered in time
 """
 
 import math
@@ -34,6 +34,7 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
+    fixed_headers: ClassVar[Mapping[str, str]] = {}
     retry_after_s: int | None = None
     index: int | None = None
     """Which of several pictures the error is about, counted from 0."""
@@ -44,7 +45,8 @@ class GatewayError(Exception):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        retry = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        return {**self.fixed_headers, **retry}
 
 
 class Rejected(GatewayError):
@@ -79,20 +81,14 @@ class UnacceptedMedia(Rejected):
     status = 415
     kind = "unaccepted-media-type"
     title = "Unsupported media type"
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"Accept": "multipart/form-data, image/png, image/jpeg, image/webp"}
+    fixed_headers: ClassVar = {"Accept": "multipart/form-data, image/png, image/jpeg, image/webp"}
 
 
 class UnacceptedCoding(Rejected):
     status = 415
     kind = "unaccepted-coding"
     title = "Unsupported content coding"
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"Accept-Encoding": "identity"}
+    fixed_headers: ClassVar = {"Accept-Encoding": "identity"}
 
 
 class TooLarge(Rejected):
@@ -111,10 +107,7 @@ class Unauthorized(GatewayError):
     status = 401
     kind = "unauthorized"
     title = "Missing or invalid API key"
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"WWW-Authenticate": "Bearer"}
+    fixed_headers: ClassVar = {"WWW-Authenticate": "Bearer"}
 
 
 class RateLimited(GatewayError):

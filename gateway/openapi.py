@@ -185,12 +185,7 @@ _HEADERS: dict[str, Tree] = {
     "WWW-Authenticate": _header("How to send a key.", "Bearer"),
 }
 _EVERYWHERE = ("X-Request-ID", "Server-Timing", "traceparent")
-_OF_STATUS = {
-    "401": ("WWW-Authenticate",),
-    "429": ("Retry-After",),
-    "503": ("Retry-After",),
-    "304": ("ETag",),
-}
+_OF_STATUS = {"401": ["WWW-Authenticate"], "429": ["Retry-After"], "503": ["Retry-After"], "304": ["ETag"]}
 
 
 def install(
