@@ -68,8 +68,9 @@ class Router(APIRouter):
         facts: RouteFacts = _ORDINARY,
         **documented: Any,
     ) -> None:
-        """Add a route. documented: FastAPI's arguments."""
-        self.facts[path] = facts
+        """Add a route. documented: FastAPI's arguments. All methods of a path must have the same facts."""
+        if self.facts.setdefault(path, facts) != facts:
+            raise ValueError(f"another method of {path} has other facts")
         self.add_api_route(path, endpoint, methods=[method], response_model=None, **documented)
 
 
