@@ -15,7 +15,7 @@ from gateway import errors, openapi
 from gateway.answer import grey_png, raise_failure
 from gateway.asked import FORM_OVERHEAD_BYTES, Deadline, check, read_deadline
 from gateway.errors import GatewayError, Unavailable, UnknownModel
-from gateway.middleware import Router, while_connected
+from gateway.middleware import PROBE, RouteFacts, Router, while_connected
 from gateway.models import known_models
 from gateway.oip.request import INPUT, InferenceRequest, Limits, read
 from gateway.oip.response import HEADER_LENGTH, InferenceResponse, respond
@@ -213,8 +213,7 @@ class InferenceRoutes:
                 "GET",
                 path,
                 endpoint,
-                needs_key=False,
-                is_counted=False,
+                PROBE,
                 summary=summary,
                 responses={200: openapi.answer(kind), 503: openapi.answer(kind, "The reason why not")},
             )
@@ -246,7 +245,7 @@ class InferenceRoutes:
                 "POST",
                 "/v2/models/{name}" + middle + "/infer",
                 self.infer,
-                max_body_bytes=self._settings.max_batch_bytes + FORM_OVERHEAD_BYTES,
+                RouteFacts(max_body_bytes=self._settings.max_batch_bytes + FORM_OVERHEAD_BYTES),
                 summary=f"Classify pictures by {of_which}",
                 responses=of_inference,
                 openapi_extra=inferring,
