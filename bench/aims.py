@@ -1,4 +1,4 @@
-"""What is aimed at, and what came of it; the names of single measurements. Pure."""
+"""The names of single measurements, and the aims they are checked against."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def inference_ms(pictures: int) -> str:
 
 
 def ratios(report: Report) -> list[Ratio]:
-    """To each peer: with 64 clients and one worker, and the best that each of the two reaches."""
+    """To each peer: with 64 clients and one worker, and between the best results of both."""
     ours, our_best = report.plainest(KAFKA, 64), report.best(KAFKA)
     return [
         Ratio(peer, _faster(ours, report.plainest(peer, 64)), _faster(our_best, report.best(peer)))
@@ -38,7 +38,7 @@ def ratios(report: Report) -> list[Ratio]:
 
 
 def floor(report: Report) -> Figure | None:
-    """The least that one request takes: FLOOR_MS."""
+    """FLOOR_MS, the least that one request can take."""
     bare = report.row(BARE, 1)
     parts = [report.values.get(name) for name in (PING_PONG_MS, inference_ms(1))]
     return total([bare.p50_ms if bare else None, *parts])

@@ -131,8 +131,7 @@ class SqlStore:
             return {}
         rows = self._database.change(
             lambda session: session.rows(
-                f"SELECT id, state, completed FROM mlaas_jobs WHERE id IN ({_marks(job_ids)})",
-                *job_ids,
+                f"SELECT id, state, completed FROM mlaas_jobs WHERE id IN ({_marks(job_ids)})", *job_ids
             )
         )
         return {job_id: Progress(State(state), completed) for job_id, state, completed in rows}

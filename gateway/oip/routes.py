@@ -119,10 +119,7 @@ _BODY = {
                 },
             },
         },
-        "outputs": {
-            "type": "array",
-            "items": {"type": "object", "required": ["name"], "properties": _NAMED},
-        },
+        "outputs": {"type": "array", "items": {"type": "object", "required": ["name"], "properties": _NAMED}},
     },
 }
 _OUTPUTS = [{"name": "label"}, {"name": "class"}]

@@ -39,10 +39,7 @@ def cross_talk(stage: Stage) -> Outcome:
         )
     judged, copies = judge(client.entries), sum(republished)
     return outcome(
-        [
-            *one_right_answer_each(judged, 0.999),
-            least("delivered, times each", copies / requests + 1, 2.99),
-        ],
+        [*one_right_answer_each(judged, 0.999), least("delivered, times each", copies / requests + 1, 2.99)],
         judged.numbers()
         | {"republished": copies, "second_replies_dropped": dropped, "handled_by_worker": worked},
     )
