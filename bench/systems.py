@@ -18,6 +18,7 @@ import msgspec
 from bench.report import REQUIREMENTS, ROOT, Body
 from deploy.kafka.ports import free_port
 from tests.e2e.services import descendants, is_alive, up
+from tests.faults.fleet import memory_mib
 
 GATEWAY, CONSUMER, MODEL, BROKER, UP = "gateway", "consumer", "model process", "broker", "mlaas up"
 CACHE = ROOT / ".cache" / "bench"
@@ -27,7 +28,6 @@ _INSTALL_TIMEOUT_S = 900
 _START_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 3.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 Roles = Mapping[str, Sequence[int]]
 """Process ids by role."""
@@ -59,7 +59,7 @@ class System(msgspec.Struct, frozen=True):
 
     def memory_mb(self) -> dict[str, float]:
         """Resident memory by role. Shared pages count in each process."""
-        return {role: sum(map(_resident_mb, pids)) for role, pids in self.roles.items()}
+        return {role: memory_mib(pids) * 2**20 / 1e6 for role, pids in self.roles.items()}
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -219,21 +219,12 @@ def _last_line(log: Path) -> str:
 
 
 def _cpu_s(pid: int) -> float:
-    fields = _fields(pid, "stat")
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S if fields else 0.0
-
-
-def _resident_mb(pid: int) -> float:
-    fields = _fields(pid, "statm")
-    return int(fields[1]) * _PAGE_BYTES / 1e6 if fields else 0.0
-
-
-def _fields(pid: int, name: str) -> list[str]:
-    """The fields after the command, which may contain spaces."""
     try:
-        return Path(f"/proc/{pid}/{name}").read_text().rpartition(")")[2].split()
+        stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return []
+        return 0.0
+    fields = stat.rpartition(")")[2].split()  # the command before it may contain spaces
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 def per_request_ms(before: Mapping[str, float], after: Mapping[str, float], answers: int) -> dict[str, float]:
