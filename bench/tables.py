@@ -108,22 +108,12 @@ def _values(report: Report) -> str:
 
 
 def _scales(report: Report) -> str:
-    header = [
-        "simulated workers",
-        "requests/s",
-        "of so many times one",
-        "busiest partition",
-        "idlest partition",
-    ]
+    header = ["simulated workers", "requests/s", "of so many times one", "busiest partition"]
     rows = []
     for each in report.scales:
-        share, busiest, idlest = (
-            f"{each.efficiency:.0%}",
-            f"{each.busiest:g} x mean",
-            f"{each.idlest:g} x mean",
-        )
-        rows.append([str(each.workers), number(each.requests_per_s), share, busiest, idlest])
-    return table(header, rows)
+        shares = [f"{each.efficiency:.0%}", *(f"{share:g} x mean" for share in (each.busiest, each.idlest))]
+        rows.append([str(each.workers), number(each.requests_per_s), *shares])
+    return table([*header, "idlest partition"], rows)
 
 
 def _failed(report: Report) -> str:
@@ -154,13 +144,13 @@ def partitions(rate: float, cost_ms: Mapping[str, float]) -> int:
     return _STEP * ceil(2 * max(workers(rate, cost_ms), gateways(rate, cost_ms)) / _STEP)
 
 
-def broker_cores(rate: float, cost_ms: Mapping[str, float], replication: int) -> float:
+def broker_cores(rate: float, cost_ms: Mapping[str, float]) -> float:
     """REPLICATION_COST is an estimate for three replicas."""
-    return rate * cost_ms[BROKER] / 1000 / UTILISATION * (REPLICATION_COST if replication > 1 else 1.0)
+    return rate * cost_ms[BROKER] / 1000 / UTILISATION * REPLICATION_COST
 
 
 def brokers(rate: float, cost_ms: Mapping[str, float]) -> int:
-    return max(3, ceil(broker_cores(rate, cost_ms, 3) / BROKER_CORES))
+    return max(3, ceil(broker_cores(rate, cost_ms) / BROKER_CORES))
 
 
 def _costs(row: Row, cost_ms: Mapping[str, float]) -> str:
@@ -184,7 +174,7 @@ def _needs(cost_ms: Mapping[str, float]) -> str:
     lines = []
     for rate in RATES:
         cores = rate * sum(cost_ms[role] for role in (GATEWAY, CONSUMER, MODEL)) / 1000 / UTILISATION
-        totals = (ceil(cores + broker_cores(rate, cost_ms, 3)), 2 * rate * MESSAGE_KB / 1000)
+        totals = (ceil(cores + broker_cores(rate, cost_ms)), 2 * rate * MESSAGE_KB / 1000)
         counted = [f"{count(rate, cost_ms):,}" for count in counts.values()]
         lines.append([f"{rate:,}", *counted, *map(number, totals)])
     assumed = (
@@ -198,25 +188,19 @@ def _needs(cost_ms: Mapping[str, float]) -> str:
 def _next_limits(cost_ms: Mapping[str, float]) -> str:
     of_gateway = UTILISATION * 1000 / cost_ms[GATEWAY]
     of_worker = UTILISATION * 1000 / max(cost_ms[CONSUMER], cost_ms[MODEL])
-    of_group = of_worker * MEMBERS_OF_A_GROUP
     dearer = MODEL if cost_ms[MODEL] >= cost_ms[CONSUMER] else CONSUMER
-    group = f"one group of {MEMBERS_OF_A_GROUP} workers"
-    coordinator = "every change of members goes by one coordinator"
-    lines = [
-        (
-            "one gateway",
-            of_gateway,
-            "its event loop is one thread",
-            "another: `--gateways`, or behind the balancer",
-        ),
-        ("one worker", of_worker, f"its {dearer}", "another worker: `--workers`, or a replica"),
-        (
-            "12 partitions",
-            12 * of_worker,
-            "a partition goes to one worker",
-            "`topics.partitions`, before the first start",
-        ),
-        (group, of_group, coordinator, "another cell: topics, workers and gateways of its own"),
-    ]
-    rows = [[of, number(rate), because, then] for of, rate, because, then in lines]
-    return "Where the next limit is:\n\n" + table(["of", "requests/s", "because", "then"], rows)
+    group, of_group = MEMBERS_OF_A_GROUP, of_worker * MEMBERS_OF_A_GROUP
+    thread, balancer = "its event loop is one thread", "another: `--gateways`, or behind the balancer"
+    one, start = "a partition goes to one worker", "`topics.partitions`, before the first start"
+    change, cell = (
+        "every change of members goes by one coordinator",
+        "topics, workers and gateways of its own",
+    )
+    return f"""Where the next limit is:
+
+| of | requests/s | because | then |
+| --- | --- | --- | --- |
+| one gateway | {number(of_gateway)} | {thread} | {balancer} |
+| one worker | {number(of_worker)} | its {dearer} | another worker: `--workers`, or a replica |
+| 12 partitions | {number(12 * of_worker)} | {one} | {start} |
+| one group of {group} workers | {number(of_group)} | {change} | another cell: {cell} |"""
