@@ -22,9 +22,10 @@ from tests.faults.stage import TIMEOUT_S, Picture, Stage, under_load
 from tests.fragile_model import HANG, KILL
 
 NAME = "fashion-mnist"
+ONNX, MANIFEST, DETECTOR = f"{NAME}.onnx", f"{NAME}.json", f"{NAME}.npz"
 PATIENCE_S = 5.0
 
-Damage = Callable[[Path], None]
+Damage = Callable[[Path], object]
 
 
 def poison_kill(stage: Stage) -> Outcome:
@@ -170,45 +171,36 @@ def _fit_manifest(folder: Path, **changes: object) -> None:
 
 
 def _with_other_onnx(folder: Path, content: bytes) -> None:
-    (folder / f"{NAME}.onnx").write_bytes(content)
+    (folder / ONNX).write_bytes(content)
     _fit_manifest(folder, onnx_sha256=manifests.sha256(content))
 
 
 def _not_a_number(folder: Path) -> None:
-    graph = onnx.load(folder / f"{NAME}.onnx")
+    graph = onnx.load(folder / ONNX)
     for tensor in graph.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT and tensor.raw_data:
             tensor.raw_data = b"\x00\x00\xc0\x7f" * (len(tensor.raw_data) // 4)
     _with_other_onnx(folder, graph.SerializeToString())
 
 
+_CHANGED = " is not the file that was trained"
+
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "one bit of the ONNX file": (
-        lambda folder: _flip_a_bit(folder / f"{NAME}.onnx"),
-        r"fashion-mnist\.onnx is not the file that was trained",
-    ),
-    "weights that are not a number": (_not_a_number, r"fashion-mnist\.onnx does not give probabilities"),
-    "no manifest": (lambda folder: (folder / f"{NAME}.json").unlink(), r"fashion-mnist\.json"),
-    "a manifest that is no JSON": (
-        lambda folder: (folder / f"{NAME}.json").write_text("{"),
-        r"fashion-mnist\.json",
-    ),
+    "one bit of the ONNX file": (lambda at: _flip_a_bit(at / ONNX), re.escape(ONNX) + _CHANGED),
+    "weights that are not a number": (_not_a_number, re.escape(ONNX) + " does not give probabilities"),
+    "no manifest": (lambda at: (at / MANIFEST).unlink(), re.escape(MANIFEST)),
+    "a manifest that is no JSON": (lambda at: (at / MANIFEST).write_text("{"), re.escape(MANIFEST)),
     "nine labels": (
-        lambda folder: _fit_manifest(folder, labels=manifests.read(folder, NAME).labels[:9]),
-        r"gives 10 numbers for 9 labels|labels",
+        lambda at: _fit_manifest(at, labels=manifests.read(at, NAME).labels[:9]),
+        "gives 10 numbers for 9 labels|labels",
     ),
-    "one bit of the detector": (
-        lambda folder: _flip_a_bit(folder / f"{NAME}.npz"),
-        r"fashion-mnist\.npz is not the file that was trained",
-    ),
+    "one bit of the detector": (lambda at: _flip_a_bit(at / DETECTOR), re.escape(DETECTOR) + _CHANGED),
     "an ONNX file of garbage, its digest right": (
-        lambda folder: _with_other_onnx(folder, b"not a model" * 100),
-        r"cannot open .*fashion-mnist\.onnx",
+        lambda at: _with_other_onnx(at, b"not a model" * 100),
+        "cannot open .*" + re.escape(ONNX),
     ),
     "a file cut in half": (
-        lambda folder: (folder / f"{NAME}.onnx").write_bytes(
-            (folder / f"{NAME}.onnx").read_bytes()[:100_000]
-        ),
-        r"fashion-mnist\.onnx is not the file that was trained",
+        lambda at: (at / ONNX).write_bytes((at / ONNX).read_bytes()[:100_000]),
+        re.escape(ONNX) + _CHANGED,
     ),
 }
