@@ -1,4 +1,4 @@
-"""The one-command start: a broker if there is none, workers, a gateway; and an end that leaves nothing."""
+"""The one-command start: broker, workers and gateways in child processes, stopped together."""
 
 import http.client
 import logging
@@ -24,20 +24,20 @@ _TURN_S = 0.05
 
 
 class StartFailed(Exception):
-    """What was to be started is not ready and will not be."""
+    """A child process failed during startup."""
 
 
 def up(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Run until SIGINT or SIGTERM. announce is told the URL when a picture would be answered.
+    """Runs everything until SIGINT or SIGTERM. Once the gateway is ready, calls announce with its URL.
 
-    Raises OSError when the address is taken, KeyFileError, StartFailed, BrokerError.
+    Raises OSError if it cannot listen on the address, KeyFileError, StartFailed and BrokerError.
     """
     from gateway.api_keys import open_key_file
     from gateway.server import listen
 
     open_key_file(settings.gateway.api_keys_file)
     stopping = stop_on_signals()
-    alone = replace(settings, gateway=replace(settings.gateway, drain_delay_ms=0))  # no balancer to wait for
+    alone = replace(settings, gateway=replace(settings.gateway, drain_delay_ms=0))  # no load balancer
     with listen(settings.gateway) as listener, _with_broker(alone) as theirs:
         supervisor = Supervisor(as_environment(theirs))
         port = listener.getsockname()[1]
@@ -55,6 +55,7 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
 
 
 def start_gateways(supervisor: Supervisor, settings: GatewaySettings, listener: socket.socket) -> None:
+    """Starts gateway.processes gateways that share the listener; each has its own id and metrics port."""
     fd = listener.fileno()
     for number in range(settings.processes):
         port = settings.metrics_port and settings.metrics_port + number
@@ -70,7 +71,11 @@ def stop_gateways(supervisor: Supervisor, settings: GatewaySettings) -> None:
 
 
 def start_workers(supervisor: Supervisor, settings: Settings, *, fixed_shares: bool = False) -> None:
-    """fixed_shares: without a group, which the embedded broker takes 12 s to notice a death in."""
+    """Starts worker.processes workers; each has its own id and metrics port.
+
+    fixed_shares assigns partitions without a consumer group: in one, the embedded broker takes 12 s to notice
+    that a member died.
+    """
     its = settings.worker
     for number in range(its.processes):
         port = its.metrics_port and its.metrics_port + number
@@ -95,6 +100,7 @@ def watch(supervisor: Supervisor, stopping: threading.Event) -> None:
 
 
 def stop_on_signals() -> threading.Event:
+    """An event that SIGINT and SIGTERM set."""
     stopping = threading.Event()
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -107,7 +113,7 @@ def stop_on_signals() -> threading.Event:
 
 @contextmanager
 def _with_broker(settings: Settings) -> Iterator[Settings]:
-    """The children's settings. The embedded broker lives in this process; a real one gets its topics."""
+    """Starts an embedded broker, or creates the topics on a real one. Yields the settings for children."""
     if not settings.broker.url.startswith("embedded:"):
         from messaging.kafka_admin import create_topics
 
@@ -126,7 +132,7 @@ def _with_broker(settings: Settings) -> Iterator[Settings]:
 
 
 def _embedded(settings: Settings, url: str, folder: str) -> Settings:
-    """No more in flight than that broker holds. Jobs end with it: by default their store does, too."""
+    """The settings for an embedded broker: limits that it can hold, and by default a temporary job store."""
     from messaging.kafka import MAX_BYTES_IN_FLIGHT, MAX_REPLIES_IN_FLIGHT
 
     gateway, jobs = settings.gateway, settings.jobs
@@ -148,7 +154,7 @@ def _wait_until_ready(supervisor: Supervisor, host: str, port: int, stopping: th
     while not stopping.is_set() and not _is_ready(host, port):
         if dead := supervisor.dead():
             raise StartFailed(
-                f"{dead[0].name} did not start; its last lines say why, `mlaas doctor` looks at the rest"
+                f"{dead[0].name} did not start: see its last log lines above, or run `mlaas doctor`"
             )
         stopping.wait(_TURN_S)
 
@@ -165,5 +171,5 @@ def _is_ready(host: str, port: int) -> bool:
 
 
 def reachable(host: str) -> str:
-    """Where to ask who listens there."""
+    """The address at which to reach a server that listens on host."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
