@@ -132,8 +132,8 @@ def replay(
 ) -> None:
     """Send dead letters again and print the results.
 
-    Workers get them one at a time. Letters stay in the topic unless you give --purge. A broker can only delete the oldest records of a
-    partition, so an answered letter is kept if an older one was not answered.
+    Workers get them one at a time. Letters stay in the topic unless you give --purge. A broker can only
+    delete the oldest records of a partition, so an answered letter is kept if an older one was not answered.
     """
     if take_all == bool(places):
         raise click.UsageError("name letters as PARTITION:OFFSET, or give --all")
