@@ -212,8 +212,8 @@ def test_what_is_no_place_is_a_wrong_use(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("broker", "hint"),
     [
-        ("kafka://user:secret@127.0.0.1:1", "is it running? --broker takes another URL"),
-        ("embedded://", "pass the URL of the broker that it printed"),
+        ("kafka://user:secret@127.0.0.1:1", "is it running? Use --broker for another URL"),
+        ("embedded://", "pass the broker URL that it printed"),
     ],
 )
 def test_a_broker_that_is_not_there_is_said_in_one_line(shell: Shell, broker: str, hint: str) -> None:
