@@ -18,9 +18,8 @@ from messaging.broker import Broker
 from messaging.settings import BrokerSettings
 from mlaas import __version__
 from mlaas.errors import reported
-from mlaas.settings import Settings, as_environment
-from mlaas.supervisor import Supervisor
-from mlaas.up import start_gateways, start_workers, stop_gateways, stop_on_signals, stop_workers, watch
+from mlaas.settings import Settings
+from mlaas.up import start_gateways, start_workers, stop_on_signals, supervising, watch
 
 if TYPE_CHECKING:
     from worker.model_process import ModelProcess
@@ -67,13 +66,9 @@ def run_gateways(settings: Settings) -> None:
 
     open_key_file(settings.gateway.api_keys_file)
     stopping = stop_on_signals()
-    with listen(settings.gateway) as listener:
-        supervisor = Supervisor(as_environment(settings))
-        try:
-            start_gateways(supervisor, settings.gateway, listener)
-            watch(supervisor, stopping)
-        finally:
-            stop_gateways(supervisor, settings.gateway)
+    with listen(settings.gateway) as listener, supervising(settings) as supervisor:
+        start_gateways(supervisor, settings.gateway, listener)
+        watch(supervisor, stopping)
 
 
 def run_worker(settings: Settings) -> None:
@@ -107,12 +102,9 @@ def run_worker(settings: Settings) -> None:
 def run_workers(settings: Settings) -> None:
     """Runs several consumers, each in a process of its own, until SIGTERM or SIGINT."""
     stopping = stop_on_signals()
-    supervisor = Supervisor(as_environment(settings))
-    try:
+    with supervising(settings) as supervisor:
         start_workers(supervisor, settings)
         watch(supervisor, stopping)
-    finally:
-        stop_workers(supervisor, settings.worker)
 
 
 def own_instance_id(folder: Path | None = None) -> str:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _log = logging.getLogger("mlaas")
 
@@ -24,7 +24,7 @@ class Child:
     name: str
     arguments: Sequence[str]
     pass_fds: Sequence[int] = ()
-    process: "subprocess.Popen[bytes] | None" = None
+    process: "subprocess.Popen[bytes]" = field(init=False)
     started_at: float = 0.0
     restart_at: float = 0.0
     pause_s: float = 0.0
@@ -47,11 +47,11 @@ class Supervisor:
 
     def start(self, name: str, arguments: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
         child = Child(name, arguments, pass_fds)
-        self._children.append(child)
         self._spawn(child)
+        self._children.append(child)
 
     def dead(self) -> list[Child]:
-        return [child for child in self._children if child.process and child.process.poll() is not None]
+        return [child for child in self._children if child.process.poll() is not None]
 
     def watch(self, now: float) -> None:
         """Schedules a restart for each child that has died since; restarts those that are due."""
@@ -59,16 +59,16 @@ class Supervisor:
             if not child.restart_at:
                 child.pause_s = pause_before_restart(child.pause_s, now - child.started_at)
                 child.restart_at = now + child.pause_s
-                code = child.process.returncode if child.process else 0
+                code = child.process.returncode
                 _log.error("%s exited with code %s; restarting it in %.1f s", child.name, code, child.pause_s)
             elif now >= child.restart_at:
                 self._spawn(child)
 
     def stop(self, name_prefix: str, timeout_s: float) -> None:
         """Sends SIGTERM to the children with this prefix; after timeout_s, SIGKILL to those still running."""
-        running = [child for child in self._children if child.name.startswith(name_prefix) and child.process]
+        running = [child for child in self._children if child.name.startswith(name_prefix)]
         for child in running:
-            child.process.terminate()  # type: ignore[union-attr]
+            child.process.terminate()
         end = time.monotonic() + timeout_s
         for child in running:
             _wait_or_kill(child, max(0.1, end - time.monotonic()))
@@ -87,17 +87,14 @@ class Supervisor:
 
 
 def _wait_or_kill(child: Child, timeout_s: float) -> None:
-    process = child.process
-    if process is None:
-        return
     try:
-        process.wait(timeout_s)
+        child.process.wait(timeout_s)
     except subprocess.TimeoutExpired:
         _log.warning("%s did not stop in time; killing it", child.name)
-        process.kill()
-        process.wait()
-    if process.stdin:
-        process.stdin.close()
+        child.process.kill()
+        child.process.wait()
+    if child.process.stdin:
+        child.process.stdin.close()
 
 
 def end_with_parent() -> None:

@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from gateway.settings import GatewaySettings
 from mlaas.settings import Settings, as_environment, load
 from mlaas.supervisor import Supervisor
-from worker.settings import WorkerSettings
 
 _log = logging.getLogger("mlaas")
 
@@ -38,20 +37,30 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
     open_key_file(settings.gateway.api_keys_file)
     stopping = stop_on_signals()
     alone = replace(settings, gateway=replace(settings.gateway, drain_delay_ms=0))  # no load balancer
-    with listen(settings.gateway) as listener, _with_broker(alone) as theirs:
-        supervisor = Supervisor(as_environment(theirs))
-        port = listener.getsockname()[1]
-        try:
-            start_gateways(supervisor, settings.gateway, listener)
-            start_workers(supervisor, theirs, fixed_shares=settings.broker.url != theirs.broker.url)
-            host = reachable(settings.gateway.host)
-            _wait_until_ready(supervisor, host, port, stopping)
-            if not stopping.is_set():
-                announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-            watch(supervisor, stopping)
-        finally:
-            stop_gateways(supervisor, alone.gateway)
-            stop_workers(supervisor, settings.worker)
+    with (
+        listen(settings.gateway) as listener,
+        _with_broker(alone) as theirs,
+        supervising(theirs) as supervisor,
+    ):
+        host, port = reachable(settings.gateway.host), listener.getsockname()[1]
+        start_gateways(supervisor, settings.gateway, listener)
+        start_workers(supervisor, theirs, fixed_shares=settings.broker.url != theirs.broker.url)
+        _wait_until_ready(supervisor, host, port, stopping)
+        if not stopping.is_set():
+            announce(url_of(host, port))
+        watch(supervisor, stopping)
+
+
+@contextmanager
+def supervising(settings: Settings) -> Iterator[Supervisor]:
+    """A supervisor of children with these settings, which stops them at the end of the block."""
+    supervisor = Supervisor(as_environment(settings))
+    gateway, worker = settings.gateway, settings.worker
+    try:
+        yield supervisor
+    finally:
+        supervisor.stop("gateway", (gateway.drain_delay_ms + gateway.drain_timeout_ms) / 1000 + 10)
+        supervisor.stop("worker", worker.model_timeout_ms / 1000 + 15)
 
 
 def start_gateways(supervisor: Supervisor, settings: GatewaySettings, listener: socket.socket) -> None:
@@ -64,10 +73,6 @@ def start_gateways(supervisor: Supervisor, settings: GatewaySettings, listener: 
         its_own = ["--set", f"gateway.metrics_port={port}", "--set", f"gateway.instance_id={instance}"]
         command = [*its_own, "gateway", "--fd", str(fd)]
         supervisor.start(f"gateway-{number + 1}", command, pass_fds=[fd])
-
-
-def stop_gateways(supervisor: Supervisor, settings: GatewaySettings) -> None:
-    supervisor.stop("gateway", (settings.drain_delay_ms + settings.drain_timeout_ms) / 1000 + 10)
 
 
 def start_workers(supervisor: Supervisor, settings: Settings, *, fixed_shares: bool = False) -> None:
@@ -89,11 +94,8 @@ def start_workers(supervisor: Supervisor, settings: Settings, *, fixed_shares: b
         supervisor.start(f"worker-{number + 1}", [*its_own, "worker", "--workers", "1"])
 
 
-def stop_workers(supervisor: Supervisor, settings: WorkerSettings) -> None:
-    supervisor.stop("worker", settings.model_timeout_ms / 1000 + 15)
-
-
 def watch(supervisor: Supervisor, stopping: threading.Event) -> None:
+    """Restarts children that die, until the event is set."""
     while not stopping.is_set():
         supervisor.watch(time.monotonic())
         stopping.wait(_TURN_S)
@@ -173,3 +175,7 @@ def _is_ready(host: str, port: int) -> bool:
 def reachable(host: str) -> str:
     """The address at which to reach a server that listens on host."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

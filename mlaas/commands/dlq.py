@@ -1,6 +1,5 @@
 """dlq: list, show, replay and delete dead letters."""
 
-import hashlib
 import json
 import os
 import re
@@ -11,7 +10,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import click
@@ -39,10 +38,10 @@ class Place(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parses PARTITION:OFFSET. Raises ValueError."""
+        """Parses PARTITION:OFFSET. Raises click.BadParameter."""
         found = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", text)
         if found is None:
-            raise ValueError(f"{text!r} is not PARTITION:OFFSET, such as 3:12")
+            raise click.BadParameter(f"{text!r} is not PARTITION:OFFSET, such as 3:12")
         return cls(int(found[1]), int(found[2]))
 
     @classmethod
@@ -53,17 +52,6 @@ class Place(NamedTuple):
         return f"{self.partition}:{self.offset}"
 
 
-class _PlaceType(click.ParamType[Place]):
-    name = "PARTITION:OFFSET"
-
-    def convert(self, value: object, param: click.Parameter | None, context: click.Context | None) -> Place:
-        try:
-            return Place.parse(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, context)
-
-
-PLACE = _PlaceType()
 YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
@@ -94,7 +82,7 @@ def ls(chosen: Chosen, as_json: bool, limit: int | None) -> None:
 
 
 @dlq.command()
-@click.argument("place", type=PLACE, metavar="PARTITION:OFFSET")
+@click.argument("place", type=Place.parse, metavar="PARTITION:OFFSET")
 @click.option(
     "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write the picture to this file."
 )
@@ -105,14 +93,14 @@ def show(chosen: Chosen, place: Place, picture: Path | None, as_json: bool) -> N
     """Show a dead letter with its headers and the full reason."""
     with opened(chosen.load("dlq")) as (_, records):
         (letter,) = find(records, [place])
-    click.echo(details_as_json(letter) if is_json(as_json) else details(letter))
+    click.echo(json.dumps(details(letter)) if is_json(as_json) else as_text(details(letter)))
     if picture is not None:
         _write(picture, letter.message.body)
         click.echo(f"wrote {picture}, {len(letter.message.body)} bytes", err=True)
 
 
 @dlq.command()
-@click.argument("places", type=PLACE, nargs=-1, metavar="[PARTITION:OFFSET]...")
+@click.argument("places", type=Place.parse, nargs=-1, metavar="[PARTITION:OFFSET]...")
 @click.option("--all", "take_all", is_flag=True, help="Replay all dead letters.")
 @click.option("--purge", is_flag=True, help="Delete answered letters, where the broker can.")
 @click.option(
@@ -169,7 +157,10 @@ def replay(
 
 
 @dlq.command()
-@click.option("--before", type=PLACE, help="Delete only older letters in the partition of this one.")
+@click.option(
+    "--before", type=Place.parse, metavar="PARTITION:OFFSET",
+    help="Delete only older letters in the partition of this one.",
+)  # fmt: skip
 @YES
 @BROKER
 @pass_chosen
@@ -343,20 +334,19 @@ def table(letters: Sequence[Letter]) -> Iterable[str]:
     return aligned([_TITLES, *(_row(letter) for letter in letters)])
 
 
-def details(delivery: Delivery) -> str:
-    """All facts about a letter, one per line, and its headers; without the picture."""
-    letter = decode_letter(delivery)
-    shown = {name.replace("_", " "): value for name, value in facts(letter).items()}
-    shown |= {"original": letter.original and _where(letter.original), "sha256": _sha256(delivery)}
-    lines = [f"{name:12} {_line(value)}".rstrip() for name, value in shown.items()]
-    lines += ["headers", *(f"  {_line(name)}: {_line(value)}" for name, value in _headers(delivery).items())]
-    return "\n".join(lines)
+def details(delivery: Delivery) -> dict[str, Any]:
+    """The facts about a letter, its headers, and the SHA-256 digest of its body, by JSON key."""
+    headers = {utf8(name): utf8(value) for name, value in sorted(delivery.message.headers.items())}
+    sha256 = sha256_of(delivery.message.body)
+    return {**facts(decode_letter(delivery)), "sha256": sha256, "headers": headers}
 
 
-def details_as_json(delivery: Delivery) -> str:
-    """All facts about a letter and its headers, as a JSON object."""
-    known = facts(decode_letter(delivery))
-    return json.dumps({**known, "sha256": _sha256(delivery), "headers": _headers(delivery)})
+def as_text(its: dict[str, Any]) -> str:
+    """The details of a letter, one per line."""
+    original = its["original"] and "{topic}/{partition}@{offset}".format(**its["original"])
+    shown = {name.replace("_", " "): value for name, value in its.items() if name != "headers"}
+    lines = [f"{name:12} {_line(value)}".rstrip() for name, value in {**shown, "original": original}.items()]
+    return "\n".join([*lines, "headers", *(f"  {_line(k)}: {_line(v)}" for k, v in its["headers"].items())])
 
 
 def outcome(reply: Reply) -> str:
@@ -403,14 +393,6 @@ def _when(letter: Letter) -> str:
 def _where(origin: Origin) -> str:
     """The original place, as the worker's log writes it."""
     return f"{origin.topic}/{origin.partition}@{origin.offset}"
-
-
-def _headers(delivery: Delivery) -> dict[str, str]:
-    return {utf8(name): utf8(value) for name, value in sorted(delivery.message.headers.items())}
-
-
-def _sha256(delivery: Delivery) -> str:
-    return hashlib.sha256(delivery.message.body).hexdigest()
 
 
 def _cell(text: str) -> str:

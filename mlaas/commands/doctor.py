@@ -68,10 +68,9 @@ def _check(chosen: Chosen, url: str | None) -> "list[Finding]":
 
 
 def _own_url(settings: "Settings") -> str:
-    from mlaas.up import reachable
+    from mlaas.up import reachable, url_of
 
-    host = reachable(settings.gateway.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.gateway.port}"
+    return url_of(reachable(settings.gateway.host), settings.gateway.port)
 
 
 # Looking.
