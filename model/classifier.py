@@ -1,4 +1,4 @@
-"""A loaded model, which is all that the worker sees of it; and what it makes of one picture."""
+"""A loaded model: its probabilities and out-of-distribution scores for prepared pictures."""
 
 import os
 from collections.abc import Callable
@@ -20,14 +20,14 @@ UNLIKE_CLOTHING = "this does not look like the clothing that the model knows"
 
 
 class Predictions(NamedTuple):
-    """One row for each picture."""
+    """The predictions for n pictures: probabilities (n, classes) and ood_scores (n,)."""
 
     probabilities: Probabilities
     ood_scores: Scores
 
 
 class Classifier:
-    """A loaded model."""
+    """A loaded model, with the runtime and detector that belong to it."""
 
     def __init__(self, manifest: Manifest, runtime: Runtime, detector: Detector) -> None:
         self.manifest = manifest
@@ -36,17 +36,17 @@ class Classifier:
 
     @property
     def runtime(self) -> str:
-        """onnx or keras."""
+        """The name of the runtime: onnx or keras."""
         return self._runtime.name
 
     def predict(self, pictures: Pictures) -> Predictions:
-        """Probabilities over manifest.labels, and how unlike clothing each picture is."""
+        """Classifies uint8 pictures (n, 28, 28); the classes are in the order of manifest.labels."""
         probabilities, features = self._runtime.run(pictures)
         return Predictions(probabilities, self._detector.score(features))
 
 
 def load(weights_dir: Path, name: str, runtime: str, threads: int) -> Classifier:
-    """The model of this name, checked and warmed up. runtime is auto, onnx or keras. Raises ModelError."""
+    """Loads a model, verifies its files and warms it up. runtime: see choose(). Raises ModelError."""
     manifest = manifests.read(weights_dir, name)
     has_export = manifest.has_current_export() and (weights_dir / manifest.onnx_file).exists()
     chosen = choose(runtime, has_export=has_export)
@@ -57,20 +57,23 @@ def load(weights_dir: Path, name: str, runtime: str, threads: int) -> Classifier
 
 
 def choose(runtime: str, *, has_export: bool) -> Literal["onnx", "keras"]:
-    """The runtime to use: auto takes the export where there is one of this very model. Raises ModelError."""
+    """The runtime for a choice of auto, onnx or keras. auto prefers ONNX if there is a current export.
+
+    Raises ModelError.
+    """
     if runtime == "keras" or (runtime == "auto" and not has_export):
         return "keras"
     if runtime not in ("auto", "onnx"):
-        raise ModelError(f"There is no runtime {runtime!r}. Choose auto, onnx or keras.")
+        raise ModelError(f"Unknown runtime {runtime!r}. Choose auto, onnx or keras.")
     if not has_export:
         raise ModelError("The model has no ONNX export made from its .keras file. Run: mlaas train")
     return "onnx"
 
 
 def warm_up(classifier: Classifier) -> None:
-    """Runs empty pictures through, so that the first request does not pay for what a runtime does once.
+    """Runs blank pictures, so that the first request does not wait for what a runtime does only once.
 
-    Raises ModelError if what comes out is not a probability for each label.
+    Raises ModelError if the output is not a probability distribution over the labels.
     """
     manifest = classifier.manifest
     file = manifest.onnx_file if classifier.runtime == "onnx" else manifest.keras_file
@@ -91,15 +94,15 @@ def _open(weights_dir: Path, manifest: Manifest, runtime: Literal["onnx", "keras
 
 def _implementation(runtime: Literal["onnx", "keras"]) -> Callable[[Path, Manifest, int], Runtime]:
     if runtime == "onnx":
-        # From 1.29 on, ONNX Runtime reports to its maker unless told not to before it is imported.
+        # ONNX Runtime 1.29 and later send telemetry unless this is set before the import.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         return OnnxRuntime.of_model
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on the processor go to every terminal
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else it logs notes on the processor
     return KerasRuntime
 
 
 class Answer(NamedTuple):
-    """probabilities has every label, the most probable first. mode is the one that auto chose."""
+    """The prediction for a picture. probabilities is sorted, highest first; mode is the one used."""
 
     probabilities: dict[str, float]
     in_distribution: bool
@@ -109,7 +112,7 @@ class Answer(NamedTuple):
 
 
 def predict_picture(picture: bytes, classifier: Classifier, *, mode: Mode, max_pixels: int) -> Answer:
-    """One picture, without a broker: `mlaas predict --local`. Raises PictureError."""
+    """Prepares and classifies the picture in a PNG, JPEG or WebP file. Raises PictureError."""
     prepared = prepare(picture, mode=mode, max_pixels=max_pixels)
     predictions = classifier.predict(prepared.pixels[None])
     row, score = predictions.probabilities[0].tolist(), float(predictions.ood_scores[0])
@@ -120,10 +123,10 @@ def predict_picture(picture: bytes, classifier: Classifier, *, mode: Mode, max_p
 
 
 def is_in_distribution(ood_score: float) -> bool:
-    """Whether the picture is of what the model was trained on, by its score; see model.ood."""
+    """Whether a picture with this score resembles the training pictures; see model.ood."""
     return ood_score <= 1
 
 
 def warnings_of(prepared: Prepared, ood_score: float) -> list[str]:
-    """Why the answer may be wrong, fit to be shown to whoever sent the picture."""
+    """Why the prediction may be wrong, in words for the user."""
     return [*prepared.warnings, *([] if is_in_distribution(ood_score) else [UNLIKE_CLOTHING])]

@@ -1,4 +1,4 @@
-"""The manifest of a model, weights/<name>.json: what is known of it, and the digests of its files."""
+"""The manifest of a model, weights/<name>.json: how it was trained, and the digests of its files."""
 
 import hashlib
 from pathlib import Path
@@ -13,16 +13,15 @@ Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ModelError(Exception):
-    """The model cannot be served; the message says which file is wrong, and why."""
+    """The model cannot be loaded. The message names the file and the cause."""
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How good the probabilities of count pictures are.
+    """The quality of the probabilities for count pictures. Accuracies and errors are fractions.
 
-    accuracy: the share of pictures whose most probable class is right; per_class: of the pictures of each
-    class. ece: expected calibration error over 15 bins of equal width; classwise_ece: the same for the
-    probability of each class, averaged. nll: mean negative log likelihood, in nats. brier: mean squared
-    error, summed over the classes.
+    accuracy: top-1 accuracy; per_class: the same for each class. ece: expected calibration error, with 15
+    bins of equal width; classwise_ece: the same per class, averaged. nll: mean negative log-likelihood, in
+    nats. brier: Brier score, summed over the classes.
     """
 
     accuracy: float
@@ -35,11 +34,11 @@ class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A model.
+    """A model, its files and its training.
 
-    input_shape: of one picture, uint8. onnx_from_sha256: digest of the .keras file that was exported.
-    ood_file: the detector of model.ood. metrics: over the test pictures. temperature: what the logits are
-    divided by. epochs: of all members together; best_epochs: of each member, counting from 1. Digests are
+    input_shape: of one picture, uint8. onnx_from_sha256: digest of the .keras file that the export was made
+    from. ood_file: the detector of model.ood. metrics: on the test pictures. temperature: the divisor of the
+    logits. epochs: the sum over all members; best_epochs: for each member, counting from 1. Digests are
     SHA-256; those of the data are of the decompressed arrays.
     """
 
@@ -68,17 +67,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     software: dict[str, str]
 
     def has_current_export(self) -> bool:
-        """Whether the .onnx file was made from this .keras file."""
+        """Whether the .onnx file was exported from the current .keras file."""
         return self.onnx_from_sha256 == self.keras_sha256
 
 
 def path(weights_dir: Path, name: str) -> Path:
-    """Where the manifest of the model of this name is."""
+    """The path of the manifest of a model."""
     return weights_dir / f"{name}.json"
 
 
 def read(weights_dir: Path, name: str) -> Manifest:
-    """The manifest of the model of this name. Raises ModelError."""
+    """Reads the manifest of a model. Raises ModelError."""
     place = path(weights_dir, name)
     try:
         return msgspec.json.decode(place.read_bytes(), type=Manifest)
@@ -89,15 +88,15 @@ def read(weights_dir: Path, name: str) -> Manifest:
 
 
 def write(weights_dir: Path, manifest: Manifest) -> None:
-    """Writes weights/<name>.json in one step."""
+    """Writes the manifest atomically."""
     encoded = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     replace(path(weights_dir, manifest.name), encoded + b"\n")
 
 
 def verify(path: Path, digest: str) -> bytes:
-    """The bytes of the file, once they have this SHA-256. Raises ModelError.
+    """Reads a file whose SHA-256 digest must be this one. Raises ModelError.
 
-    To be called before anything looks into the file.
+    Call it before parsing the file.
     """
     try:
         content = path.read_bytes()
@@ -105,18 +104,18 @@ def verify(path: Path, digest: str) -> bytes:
         raise ModelError(f"{path} cannot be read ({error.strerror})") from error
     if sha256(content) != digest:
         raise ModelError(
-            f"{path} is not the file that was trained: its SHA-256 is not the manifest's {digest}"
+            f"{path} is not the file that was trained: its SHA-256 digest is not {digest}, as in the manifest"
         )
     return content
 
 
 def sha256(content: bytes) -> str:
-    """The digest as the manifest has it: 64 hexadecimal digits."""
+    """The SHA-256 digest as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Writes the file in one step: a reader sees the old content or the new."""
+    """Writes a file atomically: a reader sees either the old content or the new."""
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_bytes(content)
     temporary.replace(path)

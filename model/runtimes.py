@@ -1,6 +1,6 @@
-"""What runs a network: ONNX Runtime on an export, or Keras, the reference that exports are compared with.
+"""The libraries that run a network: ONNX Runtime for an export, or Keras, the reference for exports.
 
-Each library is imported where it is used: a serving worker has no TensorFlow.
+Each is imported where it is used, since a serving worker has no TensorFlow.
 """
 
 from contextlib import suppress
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Probabilities = NDArray[np.float32]
-"""(n, classes): each row is a distribution over the labels."""
+"""(n, classes): each row is a probability distribution over the labels."""
 
 Features = NDArray[np.float32]
-"""(n, d): what the network computes for each picture before its last layer."""
+"""(n, d): the inputs of the network's last layer."""
 
 
 class Runtime(Protocol):
@@ -30,21 +30,21 @@ class Runtime(Protocol):
     name: str
 
     def run(self, pictures: Pictures) -> tuple[Probabilities, Features]:
-        """One row of both for each picture."""
+        """Probabilities and features of uint8 pictures (n, 28, 28)."""
 
 
 class OnnxRuntime:
-    """The .onnx export of a model."""
+    """Runs the .onnx export of a model."""
 
     name = "onnx"
 
     def __init__(self, content: bytes, threads: int, file: str) -> None:
-        """file: what errors call it. Raises ModelError."""
+        """content is an ONNX file, which error messages call file. Raises ModelError."""
         self._session = _onnx_session(content, threads, file)
 
     @classmethod
     def of_model(cls, weights_dir: Path, manifest: Manifest, threads: int) -> Self:
-        """The model's file, if its digest matches. Raises ModelError."""
+        """Opens the export of a model and verifies its digest. Raises ModelError."""
         content = verify(weights_dir / manifest.onnx_file, manifest.onnx_sha256)
         return cls(content, threads, manifest.onnx_file)
 
@@ -54,12 +54,12 @@ class OnnxRuntime:
 
 
 class KerasRuntime:
-    """The .keras file of a model, on TensorFlow."""
+    """Runs the .keras file of a model on TensorFlow."""
 
     name = "keras"
 
     def __init__(self, weights_dir: Path, manifest: Manifest, threads: int) -> None:
-        """Raises ModelError."""
+        """Opens the file and verifies its digest. Raises ModelError."""
         path = weights_dir / manifest.keras_file
         verify(path, manifest.keras_sha256)
         _limit_tensorflow(threads)
@@ -93,7 +93,7 @@ def _keras_model(path: Path) -> "keras.Model":
 
 
 def _limit_tensorflow(threads: int) -> None:
-    """TensorFlow takes its number of threads once in a process, before it computes anything."""
+    """Sets the number of threads, which TensorFlow accepts only before its first computation."""
     import tensorflow as tf
 
     with suppress(RuntimeError):
@@ -102,7 +102,7 @@ def _limit_tensorflow(threads: int) -> None:
 
 
 def _as_graph(network: "keras.Model", manifest: Manifest) -> Any:
-    """The network as one graph for every batch size; without the signature, each size is traced again."""
+    """The network as a graph. The signature keeps TensorFlow from tracing it anew for each batch size."""
     import keras
     import tensorflow as tf
 
