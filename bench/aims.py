@@ -1,4 +1,4 @@
-"""What is aimed at, and what came of it; the names of single measurements. Pure."""
+"""The names of single measurements, and the aims they are checked against."""
 
 from collections.abc import Sequence
 
@@ -23,13 +23,15 @@ WORKER_READY_S = "worker ready, s"
 GATEWAY_MB = "gateway resident, MB"
 WORKER_MB = "worker's two processes resident, MB"
 
+FOOTPRINT = {WORKER_READY_S: 2.5, GATEWAY_READY_S: 1.0, GATEWAY_MB: 90.0, WORKER_MB: 220.0}
+
 
 def inference_ms(pictures: int) -> str:
     return f"network alone on {pictures}, ms"
 
 
 def ratios(report: Report) -> list[Ratio]:
-    """To each peer: with 64 clients and one worker, and the best that each of the two reaches."""
+    """To each peer: with 64 clients and one worker, and between the best results of both."""
     ours, our_best = report.plainest(KAFKA, 64), report.best(KAFKA)
     return [
         Ratio(peer, _faster(ours, report.plainest(peer, 64)), _faster(our_best, report.best(peer)))
@@ -38,19 +40,24 @@ def ratios(report: Report) -> list[Ratio]:
 
 
 def floor(report: Report) -> Figure | None:
-    """The least that one request takes: FLOOR_MS."""
+    """FLOOR_MS, the least that one request can take."""
     bare = report.row(BARE, 1)
     parts = [report.values.get(name) for name in (PING_PONG_MS, inference_ms(1))]
     return total([bare.p50_ms if bare else None, *parts])
 
 
 def aims(report: Report) -> list[Aim]:
-    return [*_throughput(report), *_latency(report), *_work(report), *_footprint(report), *_scale(report)]
-
-
-def _throughput(report: Report) -> list[Aim]:
     to = {each.peer: each for each in ratios(report)}
     forms = [report.row(name, 64, body="form") for name in (KAFKA, "FastAPI")]
+    one, many, alone = report.row(KAFKA, 1), report.row(KAFKA, 64), report.row(EMBEDDED, 1)
+    last = max(report.scales, key=lambda scale: scale.workers, default=None)
+    wide = last if last and last.workers >= 16 else None
+    efficiency, busiest = (_single(wide.efficiency), _single(wide.busiest)) if wide else (None, None)
+    tail = ratio(many.p99_ms, many.p50_ms) if many else None
+
+    def over(name: str, other: str) -> Figure | None:
+        return ratio(report.values.get(name), report.values.get(other))
+
     return [
         *(
             _least(f"64 clients, requests/s over {peer}'s", to[peer].at_64_clients, target)
@@ -58,27 +65,13 @@ def _throughput(report: Report) -> list[Aim]:
         ),
         _least("best of each, requests/s over Mosec's", to["Mosec"].best_of_each, 1.0),
         _least("64 clients, forms, requests/s over plain FastAPI's", _faster(*forms), 1.5),
-    ]
-
-
-def _latency(report: Report) -> list[Aim]:
-    one, many, alone = report.row(KAFKA, 1), report.row(KAFKA, 64), report.row(EMBEDDED, 1)
-    return [
         _most(
             "one client, median ms over bare uvicorn, Kafka and back, and one inference together",
             ratio(one.p50_ms if one else None, floor(report)),
             1.5,
         ),
-        _most("64 clients, p99 over median", ratio(many.p99_ms, many.p50_ms) if many else None, 4.0),
+        _most("64 clients, p99 over median", tail, 4.0),
         _most("embedded broker, one client, median ms", alone.p50_ms if alone else None, 8.0),
-    ]
-
-
-def _work(report: Report) -> list[Aim]:
-    def over(one: str, other: str) -> Figure | None:
-        return ratio(report.values.get(one), report.values.get(other))
-
-    return [
         _least(
             "batches of 256, pictures/s over decoding and network alone", over(BATCH_PER_S, ALONE_PER_S), 0.7
         ),
@@ -88,33 +81,14 @@ def _work(report: Report) -> list[Aim]:
             over(SMALL_BESIDE_MS, SMALL_ALONE_MS),
             2.0,
         ),
+        *(_most(name, report.values.get(name), target) for name, target in FOOTPRINT.items()),
+        _least("16 simulated workers, share of 16 times what one does", efficiency, 0.9),
+        _most("16 simulated workers, busiest partition over the mean", busiest, 1.5),
     ]
 
 
-def _footprint(report: Report) -> list[Aim]:
-    most = {WORKER_READY_S: 2.5, GATEWAY_READY_S: 1.0, GATEWAY_MB: 90.0, WORKER_MB: 220.0}
-    return [_most(name, report.values.get(name), target) for name, target in most.items()]
-
-
-def _scale(report: Report) -> list[Aim]:
-    last = max(report.scales, key=lambda scale: scale.workers, default=None)
-    wide = last if last and last.workers >= 16 else None
-    return [
-        _least(
-            "16 simulated workers, share of 16 times what one does",
-            _single(wide.efficiency if wide else None),
-            0.9,
-        ),
-        _most(
-            "16 simulated workers, busiest partition over the mean",
-            _single(wide.busiest if wide else None),
-            1.5,
-        ),
-    ]
-
-
-def _single(value: float | None) -> Figure | None:
-    return None if value is None else Figure(value, value, value, {0: value})
+def _single(value: float) -> Figure:
+    return Figure(value, value, value, {0: value})
 
 
 def _faster(ours: Row | None, theirs: Row | None) -> Figure | None:

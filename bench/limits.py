@@ -1,4 +1,4 @@
-"""The parts alone, each in a process of its own that prints JSON: the floor that mlaas is measured against.
+"""Each part alone, as the floor that mlaas is measured against; prints JSON.
 
 python -m bench.limits model JPEG        decoding, and the network, in one thread
 python -m bench.limits kafka HOST:PORT   a picture to Kafka and back, and nothing else
@@ -28,7 +28,7 @@ _PATIENCE_S = 10.0
 
 
 class ModelAlone(msgspec.Struct, frozen=True):
-    """Medians. inference_ms: by the number of pictures. pictures_per_s: decoded, run in batches of 32."""
+    """Medians. inference_ms is by batch size; pictures_per_s includes decoding, in batches of 32."""
 
     inference_ms: dict[int, float]
     decode_small_ms: float
@@ -37,7 +37,7 @@ class ModelAlone(msgspec.Struct, frozen=True):
 
 
 class KafkaAlone(msgspec.Struct, frozen=True):
-    """p50_ms: one message at a time. per_s: with IN_FLIGHT messages in flight."""
+    """p50_ms is for one message at a time; per_s is with IN_FLIGHT messages in flight."""
 
     p50_ms: float
     per_s: float
@@ -71,23 +71,19 @@ def model_alone(large: Path, seconds: float) -> ModelAlone:
 
 
 def _median_ms(work: Callable[[], object], seconds: float) -> float:
-    """At least three times, after one to warm up."""
+    """The median of at least three runs, after one to warm up."""
     work()
     took_ms: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(took_ms) < 3:
-        took_ms.append(_took_ms(work))
+        started = time.perf_counter()
+        work()
+        took_ms.append((time.perf_counter() - started) * 1000)
     return median(took_ms)
 
 
-def _took_ms(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return (time.perf_counter() - started) * 1000
-
-
 class _Line:
-    """Sends to one topic and receives from another, of one partition each, without lingering."""
+    """Sends to one topic and receives from another, each with one partition, without lingering."""
 
     def __init__(self, servers: str, out: str, back: str) -> None:
         from confluent_kafka import Consumer, Producer, TopicPartition
@@ -108,7 +104,7 @@ class _Line:
     def receive(self) -> bytes:
         message = self._consumer.poll(_PATIENCE_S)
         if message is None or message.error():
-            sys.exit(f"nothing came back over Kafka: {message and message.error()}")
+            sys.exit(f"no message came back over Kafka: {message and message.error()}")
         return message.value() or b""
 
 
@@ -163,7 +159,7 @@ def echo(servers: str, out: str, back: str) -> None:
 
 
 async def bare(_: Any, receive: Any, send: Any) -> None:
-    """The ASGI application that does the least."""
+    """The least that an ASGI application can do."""
     while (await receive()).get("more_body"):
         pass
     headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
@@ -178,7 +174,7 @@ def serve_bare(port: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure a part alone; print JSON.")
+    parser = argparse.ArgumentParser(description="Measure a part alone and print JSON.")
     parts = parser.add_subparsers(dest="part", required=True)
     model, kafka = parts.add_parser("model"), parts.add_parser("kafka")
     model.add_argument("large", type=Path, help="a large JPEG")
@@ -193,12 +189,9 @@ def main() -> None:
     elif chosen.part == "echo":
         echo(*chosen.line)
     else:
-        found = (
-            model_alone(chosen.large, chosen.seconds)
-            if chosen.part == "model"
-            else kafka_alone(chosen.servers, chosen.seconds)
-        )
-        print(msgspec.json.encode(found).decode())
+        of_model = chosen.part == "model"
+        measure, subject = (model_alone, chosen.large) if of_model else (kafka_alone, chosen.servers)
+        print(msgspec.json.encode(measure(subject, chosen.seconds)).decode())
 
 
 if __name__ == "__main__":

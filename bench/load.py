@@ -1,6 +1,6 @@
-"""Putting load on a system: by wrk, or by the generator of `mlaas bench` in a process of its own.
+"""Load on a system from wrk, or from the generator of `mlaas bench` in a process of its own.
 
-wrk takes a tenth of the CPU time of a generator in Python. It has no open loop.
+wrk needs a tenth of the CPU time of a generator in Python, but has no open loop.
 
     python -m bench.load URL samples/*.png --clients 64    prints a Result as JSON
 """
@@ -32,11 +32,11 @@ _WRK_SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
 class AskingFailed(Exception):
-    """A load generator ended without a result; the message says why."""
+    """A load generator produced no result. The message is the reason."""
 
 
 class WrkPrinted(msgspec.Struct, frozen=True):
-    """What wrk.lua prints. status: how many of the requests were not answered with 2xx or 3xx."""
+    """The output of wrk.lua. status counts answers other than 2xx and 3xx."""
 
     requests: int
     duration_us: int
@@ -49,7 +49,7 @@ class WrkPrinted(msgspec.Struct, frozen=True):
 
 
 def ask(system: System, case: Case, seconds: float, pictures: Sequence[Path] = SAMPLES) -> Cell:
-    """For so many seconds, once an earlier load's requests are done. Raises AskingFailed."""
+    """Run a load after requests of earlier loads are done. Raises AskingFailed."""
     url = system.urls[case.body]
     _drain(system, case.body, pictures[0])
     before = system.cpu_s()
@@ -64,7 +64,7 @@ def ask(system: System, case: Case, seconds: float, pictures: Sequence[Path] = S
 
 
 def warm_up(system: System, seconds: float) -> None:
-    """Every answer is checked. Raises AskingFailed if one is wrong."""
+    """Warm up, checking every answer. Raises AskingFailed if one is wrong."""
     for body in system.urls:
         case = Case(system="", body=body, clients=32, generator="mlaas bench")
         result = ask(system, case, seconds / len(system.urls)).result
@@ -73,12 +73,12 @@ def warm_up(system: System, seconds: float) -> None:
 
 
 def start(system: System, case: Case, seconds: float, pictures: Sequence[Path]) -> "subprocess.Popen[bytes]":
-    """A load in the background."""
+    """Start a load in the background."""
     return subprocess.Popen(_command(system, case, seconds, pictures), cwd=ROOT, stdout=subprocess.PIPE)
 
 
 def exchanges(url: str, pictures: Iterable[bytes], body: Body = "raw", proof: bool = True) -> list[Exchange]:
-    """One for each picture; with proof, its answer must name the picture's SHA-256 digest."""
+    """An exchange for each picture. With proof, answers must have the picture's SHA-256 digest."""
     return [exchange(url, *_made(body, one), proof=one if proof else b"") for one in pictures]
 
 
@@ -92,7 +92,7 @@ def _made(body: Body, picture: bytes) -> tuple[str, bytes]:
 
 
 def _drain(system: System, body: Body, picture: Path) -> None:
-    """One request by itself: requests before it are answered by then."""
+    """Send one request and wait for its answer, which comes after those of earlier requests."""
     url = system.urls[body]
     given = exchanges(url, [picture.read_bytes()], body, system.proof)
     result = run(url, given, clients=1, seconds=_SLACK_S, count=1)
@@ -105,7 +105,7 @@ def wrk_is_installed() -> bool:
 
 
 def by_wrk(url: str, given: Sequence[Exchange], *, clients: int, seconds: float) -> Result:
-    """Closed loop, one thread. Answers are counted by status alone. Raises AskingFailed."""
+    """A closed loop on one thread. Only statuses of answers are checked. Raises AskingFailed."""
     with tempfile.TemporaryDirectory() as folder:
         for number, one in enumerate(given, 1):
             Path(folder, str(number)).write_bytes(one.request)
@@ -149,7 +149,7 @@ def wrk_result(found: WrkPrinted, cpu_s: float) -> Result:
 
 
 def printed(command: Sequence[str], kind: type[Printed], timeout_s: float = _SLACK_S) -> Printed:
-    """What a command of ours prints as JSON. Raises AskingFailed."""
+    """Decode the JSON that a command prints. Raises AskingFailed."""
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s)
     except subprocess.TimeoutExpired:
@@ -167,12 +167,12 @@ def _command(system: System, case: Case, seconds: float, pictures: Sequence[Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Send pictures over and over; print the result as JSON.")
+    parser = argparse.ArgumentParser(description="Send pictures repeatedly and print the result as JSON.")
     parser.add_argument("url")
     parser.add_argument("pictures", nargs="+", type=Path)
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--rate", type=float, help="requests a second, however slow the answers are")
+    parser.add_argument("--rate", type=float, help="requests a second in an open loop")
     parser.add_argument("--body", choices=get_args(Body), default="raw", help="how the picture is sent")
     parser.add_argument("--any-answer", action="store_true", help="accept every 200, whatever its body")
     chosen = parser.parse_args()

@@ -1,4 +1,4 @@
-"""What is measured beside plain load: the parts alone, whole batches, large pictures, starts."""
+"""Measurements beside plain load: the parts alone, whole batches, large pictures, starts."""
 
 import sys
 import time
@@ -30,7 +30,7 @@ _SMALL = Case(system="", rate_per_s=SMALL_RATE_PER_S, generator="mlaas bench")
 
 
 class Values(Protocol):
-    """Where single measurements go."""
+    """Takes single measurements."""
 
     def value(self, name: str, value: float) -> None: ...
 
@@ -50,7 +50,7 @@ def limits(kafka: LocalKafka, seconds: float, into: Values) -> None:
 
 
 def batches(kafka: LocalKafka, seconds: float, into: Values) -> None:
-    """Two clients, so that one batch is on its way while another is worked on."""
+    """Two clients, so that one batch is on its way while the other is processed."""
     with _one_worker(kafka) as system:
         pictures = [SAMPLES[number % len(SAMPLES)].read_bytes() for number in range(BATCH_PICTURES)]
         url = f"{system.urls['raw']}/batch"
@@ -73,7 +73,7 @@ def large(kafka: LocalKafka, seconds: float, into: Values) -> None:
 
 
 def starts(kafka: LocalKafka, _: float, into: Values) -> None:
-    """A gateway among workers, and a worker among others, from the command until it does its work."""
+    """The time from starting a gateway or worker until it is ready, while the rest runs."""
     with Fleet(kafka.bootstrap_servers) as fleet:
         fleet.gateway("gateway")
         fleet.worker("worker")
@@ -116,7 +116,7 @@ def _one_worker(kafka: LocalKafka) -> Iterator[System]:
 
 
 def photo() -> Path:
-    """A 12-megapixel JPEG like a phone's (3 to 6 MB): a sample on a grainy wall. The same bytes each time."""
+    """A 12-megapixel JPEG like a phone's (3 to 6 MB), always the same: a sample on a grainy wall."""
     path = CACHE / "photo-12-megapixels.jpg"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""A report as pictures: SVG, the same for the same figures."""
+"""A report as reproducible SVG plots."""
 
 from collections.abc import Callable
 from io import BytesIO
@@ -16,7 +16,7 @@ _SIZE_INCHES = (7.5, 4.5)
 
 
 def throughput(report: Report) -> bytes:
-    """Requests a second against clients, one worker each."""
+    """Requests a second by number of clients, with one worker."""
 
     def draw(axes: Axes) -> None:
         for system in systems(report):
@@ -31,7 +31,7 @@ def throughput(report: Report) -> bytes:
 
 
 def latency(report: Report) -> bytes:
-    """Which share was answered within which time, at the same low rate for all."""
+    """The distribution of latency at the same low rate for all systems."""
 
     def draw(axes: Axes) -> None:
         for row in report.rows:
@@ -44,7 +44,7 @@ def latency(report: Report) -> bytes:
 
 
 def cost(report: Report) -> bytes:
-    """CPU time for a request with 64 clients, by what it goes to; of peers, the whole."""
+    """CPU time per request with 64 clients, by part; peers as a whole."""
 
     def draw(axes: Axes) -> None:
         rows = [row for name in reversed(systems(report)) if (row := report.plainest(name, 64))]
@@ -63,12 +63,12 @@ PLOTS: dict[str, Callable[[Report], bytes]] = {"throughput": throughput, "latenc
 
 
 def systems(report: Report) -> list[str]:
-    """In the order in which they were measured first."""
+    """In the order of the first measurement."""
     return list(dict.fromkeys(row.case.system for row in report.rows))
 
 
 def _look(report: Report, system: str) -> dict[str, Any]:
-    """The same in every plot."""
+    """Consistent across plots."""
     colour = f"C{systems(report).index(system) % 10}"
     return {"label": system, "color": colour, "lw": 2.5 if system == KAFKA else 1.2}
 

@@ -1,4 +1,4 @@
-"""What a run keeps: its rows, figures over the rounds, aims; and the pages that show them."""
+"""The report of a run: rows, figures over the rounds, aims; and the pages that show them."""
 
 import os
 import platform
@@ -26,15 +26,15 @@ REQUIREMENTS = ROOT / "bench" / "peers" / "requirements"
 START, END = "<!-- written by bench.run from results/bench.json -->", "<!-- end of what is written -->"
 
 Body = Literal["raw", "form", "oip", "json"]
-"""How a picture is sent. raw: as the body. form: in the multipart field `file`. oip: as base64 by the Open
-Inference Protocol. json: as base64 in a list named `pictures`."""
+"""How a picture is sent: as the body, in a multipart field, in base64 by the Open Inference Protocol, or in
+base64 in a JSON list named `pictures`."""
 
 Rounds = Mapping[int, float]
-"""A value for each round that has one."""
+"""Values by round."""
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """What is asked of whom. clients: each with one request in flight; 0 where requests come at a rate."""
+    """A load on a system. clients have one request in flight each; 0 if requests come at a rate."""
 
     system: str
     workers: int = 1
@@ -45,7 +45,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cell(msgspec.Struct, frozen=True):
-    """A case in one round."""
+    """The result of a case in one round."""
 
     result: Result
     cpu_ms: dict[str, float]
@@ -53,7 +53,7 @@ class Cell(msgspec.Struct, frozen=True):
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """Over the rounds, which are kept so that ratios can be taken within each."""
+    """A value over the rounds, which are kept for ratios within each round."""
 
     median: float
     least: float
@@ -62,10 +62,9 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One case over all rounds: figures, the worst latency, the sum of the errors.
+    """A case over all rounds: max_ms is the worst of all, errors are summed, quantiles_ms are medians.
 
-    quantiles_ms: medians over the rounds. cpu_ms: for one request, by role. generator_cores: how many cores
-    the load generator kept busy.
+    cpu_ms is per request, by role. generator_cores is the number of cores that the load generator used.
     """
 
     case: Case
@@ -81,7 +80,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """What could not be measured, and why."""
+    """A measurement that failed."""
 
     system: str
     round: int
@@ -89,7 +88,7 @@ class Failed(msgspec.Struct, frozen=True):
 
 
 class Scale(msgspec.Struct, frozen=True, kw_only=True):
-    """Simulated workers. efficiency: share of so many times one. busiest, idlest: partition over the mean."""
+    """efficiency is relative to `workers` times one; busiest and idlest are partitions over the mean."""
 
     workers: int
     requests_per_s: float
@@ -99,7 +98,7 @@ class Scale(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Aim(msgspec.Struct, frozen=True, kw_only=True):
-    """value: None where it was not measured."""
+    """value is None if it was not measured."""
 
     name: str
     value: Figure | None
@@ -108,7 +107,7 @@ class Aim(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ratio(msgspec.Struct, frozen=True):
-    """Requests/s of mlaas over Apache Kafka, divided by a peer's; None where either was not measured."""
+    """Requests/s of mlaas over Apache Kafka divided by a peer's; None if either was not measured."""
 
     peer: str
     at_64_clients: Figure | None
@@ -116,7 +115,7 @@ class Ratio(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """values: single measurements by name, with the unit in the name. took_s: the whole run."""
+    """values has single measurements, with units in their names. took_s is for the whole run."""
 
     machine: dict[str, str | int | float]
     versions: dict[str, str]
@@ -136,18 +135,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def row(
         self, system: str, clients: int = 0, *, body: Body = "raw", workers: int = 1, rate: float = 0.0
     ) -> Row | None:
-        """The one by wrk where several generators asked."""
+        """Prefers the row measured by wrk."""
         wanted = (system, clients, body, workers, rate)
         return _by_wrk([row for row in self.rows if _key(row.case) == wanted])
 
     def plainest(self, system: str, clients: int, workers: int = 1) -> Row | None:
-        """By the body that the system takes, forms left out."""
+        """The row whose body is not a form."""
         wanted = (system, clients, workers)
         cases = [row for row in self.rows if row.case.body != "form"]
         return _by_wrk([r for r in cases if (r.case.system, r.case.clients, r.case.workers) == wanted])
 
     def best(self, system: str) -> Row | None:
-        """Most requests a second with any number of clients and workers; forms left out."""
+        """The row with the most requests/s, except forms."""
         found = [row for row in self.rows if row.case.system == system and row.case.body != "form"]
         return max(found, key=lambda row: row.requests_per_s.median, default=None)
 
@@ -161,14 +160,14 @@ def _by_wrk(found: Sequence[Row]) -> Row | None:
 
 
 def figure(rounds: Rounds) -> Figure:
-    """Of at least one value."""
+    """Needs at least one value."""
     values = list(rounds.values())
     kept = {number: _rounded(value) for number, value in rounds.items()}
     return Figure(*map(_rounded, (median(values), min(values), max(values))), kept)
 
 
 def ratio(above: Figure | None, below: Figure | None) -> Figure | None:
-    """Taken within each round, so that a drift of the machine cancels out. None without a common round."""
+    """The ratio within each round, so that drift cancels out. None without a common round."""
     if above is None or below is None:
         return None
     common = [number for number in above.rounds if below.rounds.get(number)]
@@ -177,7 +176,7 @@ def ratio(above: Figure | None, below: Figure | None) -> Figure | None:
 
 
 def total(figures: Sequence[Figure | None]) -> Figure | None:
-    """Their sum within each round; None if one is missing."""
+    """The sum within each round; None if a figure is missing."""
     there = [one for one in figures if one is not None]
     if len(there) < len(figures) or not there:
         return None
@@ -206,7 +205,7 @@ def row(case: Case, cells: Mapping[int, Cell]) -> Row:
 
 
 def _rounded(value: float) -> float:
-    """Four significant digits: more than a second run repeats."""
+    """Four significant digits, more than is reproducible."""
     return float(f"{value:.4g}")
 
 
@@ -219,7 +218,7 @@ def read(root: Path) -> Report:
 
 
 def between_markers(page: str, text: str) -> str:
-    """The page with the text in place of what was between the markers. Raises ValueError without them."""
+    """Replace what is between the markers. Raises ValueError without them."""
     before, _, rest = page.partition(START)
     _, end, after = rest.partition(END)
     if not end:
@@ -233,7 +232,7 @@ def write(
     plots: Mapping[str, Callable[[Report], bytes]],
     pages: Mapping[Path, Callable[[Report], str]],
 ) -> None:
-    """The figures as JSON, the plots beside them, and each page with its part written anew."""
+    """Write the figures as JSON, the plots, and the generated part of each page."""
     (root / RESULTS).mkdir(exist_ok=True)
     (root / JSON).write_bytes(encode(report))
     for name, plot in plots.items():
@@ -244,7 +243,7 @@ def write(
 
 
 def machine() -> dict[str, str | int | float]:
-    """What the numbers were measured on."""
+    """The hardware and system."""
     try:
         system = platform.freedesktop_os_release()["PRETTY_NAME"]
     except OSError:
@@ -259,7 +258,7 @@ def machine() -> dict[str, str | int | float]:
 
 
 def versions() -> dict[str, str]:
-    """What the numbers were measured with."""
+    """The software versions."""
     packages = ("confluent-kafka", "onnxruntime", "uvicorn", "fastapi", "uvloop", "httptools")
     return {
         "python": platform.python_version(),
@@ -272,7 +271,7 @@ def versions() -> dict[str, str]:
 
 
 def version_of(peer: str) -> str:
-    """The pinned one."""
+    """The pinned version of a peer."""
     lines = (REQUIREMENTS / f"{peer}.txt").read_text().splitlines()
     return next((line.partition("==")[2] for line in lines if line.startswith(f"{peer}==")), "unknown")
 

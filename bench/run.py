@@ -1,4 +1,4 @@
-"""Measure mlaas beside its peers, print a table: `python -m bench.run`. See bench/README.md."""
+"""Measure mlaas beside its peers and print tables: `python -m bench.run`. See bench/README.md."""
 
 import argparse
 import os
@@ -36,7 +36,7 @@ _WARM_UP_S = 2.0
 
 
 class Contender(msgspec.Struct, frozen=True):
-    """group: what --only chooses it by."""
+    """group is what --only selects."""
 
     group: str
     system: str
@@ -45,7 +45,7 @@ class Contender(msgspec.Struct, frozen=True):
 
 
 class Measured:
-    """What a run has found so far, kept on disk as it grows, so that an interrupted run is not lost."""
+    """The results so far, also on disk, so that an interrupted run is not lost."""
 
     def __init__(self, asked_rounds: int, seconds: float, partial: Path) -> None:
         self.round = 0
@@ -58,7 +58,7 @@ class Measured:
         self._values: dict[str, dict[int, float]] = defaultdict(dict)
         self._failed: list[Failed] = []
         if os.getloadavg()[0] > QUIET_LOAD:
-            self.notes.append("The machine was not quiet before: other work took part of the processor.")
+            self.notes.append("The machine was not idle before: other processes used the CPU.")
 
     @property
     def took_s(self) -> float:
@@ -85,7 +85,7 @@ class Measured:
         self._partial.write_bytes(report.encode(self.report()))
 
     def report(self, whole: bool = True) -> Report:
-        """With whole=False, without the aims and ratios that need what was not measured."""
+        """If whole is False, omit aims and ratios that were not measured."""
         found = Report(
             machine=self._machine,
             versions=report.versions(),
@@ -130,7 +130,7 @@ def contenders(kafka: LocalKafka) -> Iterator[Contender]:
 
 
 def cases(contender: Contender, system: System) -> list[Case]:
-    """With two workers, only the loads that could need them."""
+    """Two workers get only the loads that could need them."""
     several = contender.workers > 1
     plain = partial(Case, system=contender.system, workers=contender.workers)
     found = [plain(body=system.body, clients=clients) for clients in (CLIENTS[2:] if several else CLIENTS)]
@@ -145,9 +145,9 @@ def cases(contender: Contender, system: System) -> list[Case]:
 
 
 def measure_contender(contender: Contender, seconds: float, into: Measured) -> None:
-    """Start it, put every load on it, end it. A load that gets no answer is noted.
+    """Start a system, run every load on it, and stop it. Loads without answers are recorded as failed.
 
-    Raises PeerFailed, and AskingFailed where it does not answer correctly at all.
+    Raises PeerFailed, or AskingFailed if a system gives no correct answers.
     """
     say(f"{contender.system}, workers: {contender.workers}")
     with contender.start() as system:
@@ -172,9 +172,9 @@ def _note_footprint(name: str, system: System, into: Measured) -> None:
 
 
 def measure(measured: Measured, only: Sequence[str], rounds: int, seconds: float, minutes: float) -> None:
-    """All in turn, next time in the opposite order, so that a drift of the machine cancels out.
+    """Measure all in turn, in alternating order, so that drift cancels out.
 
-    A round that would not end within the minutes is not begun.
+    Starts no round that would exceed the minutes.
     """
     absent = _absent(measured) if "peers" in only else []
     with LocalKafka() as kafka:
@@ -198,7 +198,7 @@ def measure(measured: Measured, only: Sequence[str], rounds: int, seconds: float
 
 
 def attempt(name: str, step: Callable[[], None], into: Measured) -> None:
-    """What fails is noted with its reason, and the rest goes on."""
+    """Run a step, recording a failure instead of raising it."""
     try:
         step()
     except (PeerFailed, AskingFailed) as error:
@@ -210,7 +210,7 @@ def attempt(name: str, step: Callable[[], None], into: Measured) -> None:
 
 
 def _absent(into: Measured) -> list[str]:
-    """Makes the environments that are missing. Returns the peers that cannot be installed."""
+    """Create missing environments. Returns the peers that could not be installed."""
     found = []
     for name, peer in PEERS.items():
         try:
@@ -225,10 +225,10 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure mlaas and its peers on a quiet machine.")
     add = parser.add_argument
     add("--only", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP", help=", ".join(GROUPS))
-    add("--quick", action="store_true", help="one round of a second for each load; writes nothing")
+    add("--quick", action="store_true", help="one round, one second for each load; writes nothing")
     add("--rounds", type=int, default=3)
-    add("--seconds", type=int, default=3, help="for each load; whole seconds, as wrk wants them")
-    add("--minutes", type=float, default=25, help="no round is begun that would end later")
+    add("--seconds", type=int, default=3, help="for each load; whole seconds, since wrk takes no fractions")
+    add("--minutes", type=float, default=25, help="start no round that would end later")
     return parser.parse_args(given)
 
 
@@ -236,12 +236,12 @@ def main(given: Sequence[str] | None = None) -> None:
     chosen = arguments(given)
     if problem := missing_tools():
         sys.exit(problem)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that nothing that was started stays
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # runs the context managers' exits
     rounds, seconds = (1, 1) if chosen.quick else (chosen.rounds, chosen.seconds)
     measured = Measured(rounds, seconds, PARTIAL)
     if not wrk_is_installed():
         measured.notes.append(
-            "wrk is not installed: `mlaas bench` asked instead, and took more of the processor."
+            "wrk is not installed: `mlaas bench` generated the load, and used more CPU time."
         )
     measure(measured, chosen.only, rounds, seconds, chosen.minutes)
     whole = set(chosen.only) == set(GROUPS)

@@ -1,13 +1,10 @@
-"""From one worker to sixteen, with a simulated model, so that two cores are enough for all of them.
-
-The real fleet but for the model: gateway, Apache Kafka, a consumer and a model process for each worker.
-"""
+"""One to sixteen workers with a simulated model, so that two cores suffice. Everything else is real."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 
-from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from bench.load import AskingFailed, ask
@@ -27,7 +24,7 @@ _WARM_UP_S = 2.0
 
 
 def scale(kafka: LocalKafka, seconds: float, note: Callable[[Scale], None], most: int = max(WORKERS)) -> None:
-    """Workers join those that run already. Raises AskingFailed."""
+    """Add workers step by step. Raises AskingFailed."""
     settings = {
         "MLAAS_TOPICS__PARTITIONS": str(PARTITIONS),
         "MLAAS_WORKER__MAX_BATCH_SIZE": str(BATCH),
@@ -42,12 +39,12 @@ def scale(kafka: LocalKafka, seconds: float, note: Callable[[Scale], None], most
                 fleet.worker(f"worker-{number + 1}", "simulated-model")
             _wait_until_shared(fleet, kafka.bootstrap_servers, workers)
             fleet.wait_until_ready()
-            rates[workers], used = _rate(fleet, kafka.bootstrap_servers, workers, seconds)
+            rates[workers], used = _rate(fleet, workers, seconds)
             note(result(workers, rates, used))
 
 
 def result(workers: int, rates: Mapping[int, float], used: Sequence[int]) -> Scale:
-    """rates: requests/s by workers, that of one among them. used: messages by partition."""
+    """rates has requests/s by number of workers, including 1; used has messages by partition."""
     middle = mean(used) or 1.0
     return Scale(
         workers=workers,
@@ -58,28 +55,19 @@ def result(workers: int, rates: Mapping[int, float], used: Sequence[int]) -> Sca
     )
 
 
-def _rate(fleet: Fleet, servers: str, workers: int, seconds: float) -> tuple[float, list[int]]:
+def _rate(fleet: Fleet, workers: int, seconds: float) -> tuple[float, list[int]]:
     url = f"{fleet.url('gateway')}/predict"
     system = System({"raw": url}, 0.0, {}, proof=False)
     case = Case(system="", clients=CLIENTS_A_WORKER * workers)
     ask(system, case, _WARM_UP_S)
-    before = _ends(servers, fleet.topics["requests"])
+    before = fleet.ends("requests")
     answered = ask(system, case, seconds).result
-    after = _ends(servers, fleet.topics["requests"])
+    after = fleet.ends("requests")
     return answered.requests_per_s, [after[number] - before[number] for number in before]
 
 
-def _ends(servers: str, topic: str) -> dict[int, int]:
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": "bench-ends"})
-    try:
-        found = range(PARTITIONS)
-        return {n: consumer.get_watermark_offsets(TopicPartition(topic, n), timeout=10)[1] for n in found}
-    finally:
-        consumer.close()
-
-
 def _wait_until_shared(fleet: Fleet, servers: str, workers: int) -> None:
-    """Until every worker has its part of the partitions."""
+    """Wait until the workers share the partitions evenly."""
     admin = AdminClient({"bootstrap.servers": servers})
     end = time.monotonic() + _SETTLE_TIMEOUT_S
     even = [PARTITIONS // workers, -(-PARTITIONS // workers)]
@@ -93,7 +81,7 @@ def _wait_until_shared(fleet: Fleet, servers: str, workers: int) -> None:
 
 
 def _shares(admin: AdminClient, group: str) -> list[int]:
-    """Partitions of each member; none while the group is not settled."""
+    """The number of partitions of each member; empty while the group rebalances."""
     try:
         described = admin.describe_consumer_groups([group], request_timeout=5)[group].result(10)
     except (KafkaException, TimeoutError):

@@ -1,4 +1,4 @@
-"""What is measured: mlaas over either broker, its peers, and a bare HTTP server; what each of them takes."""
+"""The measured systems: mlaas over either broker, its peers, a bare HTTP server; and their CPU and memory."""
 
 import hashlib
 import os
@@ -18,6 +18,7 @@ import msgspec
 from bench.report import REQUIREMENTS, ROOT, Body
 from deploy.kafka.ports import free_port
 from tests.e2e.services import descendants, is_alive, up
+from tests.faults.fleet import memory_mib
 
 GATEWAY, CONSUMER, MODEL, BROKER, UP = "gateway", "consumer", "model process", "broker", "mlaas up"
 CACHE = ROOT / ".cache" / "bench"
@@ -27,20 +28,19 @@ _INSTALL_TIMEOUT_S = 900
 _START_TIMEOUT_S = 120.0
 _END_TIMEOUT_S = 3.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 Roles = Mapping[str, Sequence[int]]
-"""Process ids by what they are for."""
+"""Process ids by role."""
 
 
 class PeerFailed(Exception):
-    """It could not be installed or started; the message is the reason, in one line."""
+    """A system could not be installed or started. The message is the reason, in one line."""
 
 
 class System(msgspec.Struct, frozen=True):
-    """A running one. urls: by how it takes pictures. ready_s: from its start until it answered.
+    """A running system. ready_s is the time from its start until its first answer.
 
-    proof: whether answers name the digest of their picture.
+    proof: whether answers have the digest of their picture.
     """
 
     urls: Mapping[Body, str]
@@ -50,20 +50,20 @@ class System(msgspec.Struct, frozen=True):
 
     @property
     def body(self) -> Body:
-        """The plainest that it takes."""
+        """The plainest body that it accepts."""
         return next(iter(self.urls))
 
     def cpu_s(self) -> dict[str, float]:
-        """User and system time so far, by role; 0 for processes that are gone."""
+        """User and system time so far, by role; 0 for processes that have ended."""
         return {role: sum(map(_cpu_s, pids)) for role, pids in self.roles.items()}
 
     def memory_mb(self) -> dict[str, float]:
-        """Resident megabytes by role. Pages that several processes share count in each."""
-        return {role: sum(map(_resident_mb, pids)) for role, pids in self.roles.items()}
+        """Resident memory by role. Shared pages count in each process."""
+        return {role: memory_mib(pids) * 2**20 / 1e6 for role, pids in self.roles.items()}
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """environment: its file in bench/peers/requirements. paths: by how it takes pictures."""
+    """environment names a file in bench/peers/requirements."""
 
     environment: str
     module: str
@@ -85,7 +85,7 @@ PEERS: dict[str, Peer] = {
 
 @contextmanager
 def mlaas(broker_url: str, workers: int = 1, broker_pid: int | None = None) -> Iterator[System]:
-    """`mlaas up` on a free port. The embedded broker lives in the process of `mlaas up` itself."""
+    """`mlaas up` on a free port. The embedded broker runs inside the process of `mlaas up`."""
     started = time.perf_counter()
     with up("--workers", str(workers), "--broker", broker_url) as (service, url):
         ready_s = time.perf_counter() - started
@@ -98,7 +98,7 @@ def mlaas(broker_url: str, workers: int = 1, broker_pid: int | None = None) -> I
 
 @contextmanager
 def bare() -> Iterator[System]:
-    """A uvicorn application that reads the body and answers."""
+    """A uvicorn application that only reads the body."""
     command = [sys.executable, "-m", "bench.limits", "bare", "--port"]
     with serving("bare", command, {"raw": "/", "form": "/"}, proof=False) as system:
         yield system
@@ -123,9 +123,9 @@ def serving(
     proof: bool = True,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[System]:
-    """A server, from its start to an end that leaves nothing behind. Its port ends the command.
+    """Run a server; the port is appended to the command. Its output goes to .cache/bench/logs.
 
-    What it prints goes to .cache/bench/logs. Raises PeerFailed.
+    Raises PeerFailed.
     """
     port, log = free_port(), CACHE / "logs" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def serving(
 
 
 def roles_of(root: int, parts: Mapping[str, str], otherwise: str) -> dict[str, list[int]]:
-    """The process and its descendants by role; parts: what in a command line tells the role."""
+    """The process and its descendants by role. parts maps parts of command lines to roles."""
     found: dict[str, list[int]] = {otherwise: [root]}
     for pid, command in descendants(root).items():
         role = next((role for part, role in parts.items() if part in f"{command} "), otherwise)
@@ -152,7 +152,7 @@ def roles_of(root: int, parts: Mapping[str, str], otherwise: str) -> dict[str, l
 
 
 def python_of(name: str) -> Path:
-    """The interpreter of a peer's environment under .cache/bench, made if missing. Raises PeerFailed."""
+    """The interpreter of a peer's environment, created if missing. Raises PeerFailed."""
     wanted = REQUIREMENTS / f"{name}.txt"
     folder = CACHE / f"{name}-{hashlib.sha256(wanted.read_bytes()).hexdigest()[:12]}"
     python = folder / "bin" / "python"
@@ -201,7 +201,7 @@ def _wait_until_it_listens(process: "subprocess.Popen[bytes]", url: str, log: Pa
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    """SIGTERM, some time to go, then SIGKILL to it and everything that it started."""
+    """SIGTERM, and after some time SIGKILL, to the process and its descendants."""
     family = [process.pid, *descendants(process.pid)]
     process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
@@ -219,23 +219,14 @@ def _last_line(log: Path) -> str:
 
 
 def _cpu_s(pid: int) -> float:
-    fields = _fields(pid, "stat")
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S if fields else 0.0
-
-
-def _resident_mb(pid: int) -> float:
-    fields = _fields(pid, "statm")
-    return int(fields[1]) * _PAGE_BYTES / 1e6 if fields else 0.0
-
-
-def _fields(pid: int, name: str) -> list[str]:
-    """Those after the command, which may contain blanks."""
     try:
-        return Path(f"/proc/{pid}/{name}").read_text().rpartition(")")[2].split()
+        stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
-        return []
+        return 0.0
+    fields = stat.rpartition(")")[2].split()  # the command before it may contain spaces
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
 
 
 def per_request_ms(before: Mapping[str, float], after: Mapping[str, float], answers: int) -> dict[str, float]:
-    """CPU milliseconds by role."""
+    """CPU time per request by role."""
     return {role: (after[role] - before[role]) * 1000 / answers for role in before if role in after}

@@ -1,4 +1,4 @@
-"""A report as Markdown: the table of the bench, and what so many requests a second need. Pure."""
+"""A report as Markdown: the tables of the bench, and what it takes to serve more requests a second."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
@@ -22,14 +22,14 @@ def markdown(report: Report) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Empty without rows."""
+    """A Markdown table; empty without rows."""
     lines = [list(row) for row in rows]
     every = [header, ["---"] * len(header), *lines] if lines else []
     return "\n".join(f"| {' | '.join(line)} |" for line in every)
 
 
 def number(value: float) -> str:
-    """As many digits as mean something."""
+    """Three significant digits, or whole numbers from 100 on."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -65,21 +65,11 @@ def _aims(report: Report) -> str:
 
 
 def _load(report: Report) -> str:
-    header = [
-        "system",
-        "workers",
-        "body",
-        "load",
-        "requests/s",
-        "p50 ms",
-        "p99 ms",
-        "CPU ms a request",
-        "errors",
-    ]
+    load = ["system", "workers", "body", "load"]
+    header = [*load, "requests/s", "p50 ms", "p99 ms", "CPU ms a request", "errors"]
     ordered = sorted(report.rows, key=lambda row: _order(row.case))
     failed = [
-        [each.system, "", "", "", f"round {each.round}: {each.reason}", "", "", "", ""]
-        for each in report.failed
+        [each.system, "", "", "", f"round {each.round}: {each.reason}", *([""] * 4)] for each in report.failed
     ]
     return table(header, [*map(_row, ordered), *failed])
 
@@ -101,17 +91,16 @@ def _row(row: Row) -> list[str]:
 
 
 def _order(case: Case) -> tuple[bool, str, int, bool, float, int, str]:
-    """mlaas first."""
+    """A sort key that puts mlaas first."""
     form = case.body == "form"
     ours = case.system.startswith("mlaas")
     return not ours, case.system, case.workers, form, case.rate_per_s, case.clients, case.generator
 
 
 def _ratios(report: Report) -> str:
-    return table(
-        ["requests/s of mlaas over Apache Kafka over those of", "64 clients, one worker", "best of each"],
-        ([each.peer, spread(each.at_64_clients), spread(each.best_of_each)] for each in report.ratios),
-    )
+    header = ["requests/s of mlaas over Apache Kafka over those of", "64 clients, one worker", "best of each"]
+    rows = ([each.peer, spread(each.at_64_clients), spread(each.best_of_each)] for each in report.ratios)
+    return table(header, rows)
 
 
 def _values(report: Report) -> str:
@@ -119,19 +108,12 @@ def _values(report: Report) -> str:
 
 
 def _scales(report: Report) -> str:
-    return table(
-        ["simulated workers", "requests/s", "of so many times one", "busiest partition", "idlest partition"],
-        (
-            [
-                str(scale.workers),
-                number(scale.requests_per_s),
-                f"{scale.efficiency:.0%}",
-                f"{scale.busiest:g} x mean",
-                f"{scale.idlest:g} x mean",
-            ]
-            for scale in report.scales
-        ),
-    )
+    header = ["simulated workers", "requests/s", "of so many times one", "busiest partition"]
+    rows = []
+    for each in report.scales:
+        shares = [f"{each.efficiency:.0%}", *(f"{share:g} x mean" for share in (each.busiest, each.idlest))]
+        rows.append([str(each.workers), number(each.requests_per_s), *shares])
+    return table([*header, "idlest partition"], rows)
 
 
 def _failed(report: Report) -> str:
@@ -139,7 +121,7 @@ def _failed(report: Report) -> str:
 
 
 def scaling(report: Report) -> str:
-    """For docs/scaling.md, worked out from what one request costs."""
+    """The part of docs/scaling.md that follows from the cost of a request."""
     row = report.plainest(KAFKA, 64)
     if row is None or not row.cpu_ms:
         return "Not measured."
@@ -148,27 +130,27 @@ def scaling(report: Report) -> str:
 
 
 def gateways(rate: float, cost_ms: Mapping[str, float]) -> int:
-    """Processes; one uses one core at most."""
+    """Gateway processes, each using one core at most."""
     return ceil(rate * cost_ms[GATEWAY] / 1000 / UTILISATION)
 
 
 def workers(rate: float, cost_ms: Mapping[str, float]) -> int:
-    """Each a consumer and a model process, which use one core each at most; the dearer one is the limit."""
+    """Workers. Consumer and model process use one core each at most; the costlier one limits the worker."""
     return ceil(rate * max(cost_ms[CONSUMER], cost_ms[MODEL]) / 1000 / UTILISATION)
 
 
 def partitions(rate: float, cost_ms: Mapping[str, float]) -> int:
-    """Of requests and of replies: two for each worker, two for each gateway, a multiple of twelve."""
+    """Partitions of requests and of replies: two per worker or gateway, a multiple of twelve."""
     return _STEP * ceil(2 * max(workers(rate, cost_ms), gateways(rate, cost_ms)) / _STEP)
 
 
-def broker_cores(rate: float, cost_ms: Mapping[str, float], replication: int) -> float:
-    """REPLICATION_COST is an estimate for three copies of everything."""
-    return rate * cost_ms[BROKER] / 1000 / UTILISATION * (REPLICATION_COST if replication > 1 else 1.0)
+def broker_cores(rate: float, cost_ms: Mapping[str, float]) -> float:
+    """REPLICATION_COST is an estimate for three replicas."""
+    return rate * cost_ms[BROKER] / 1000 / UTILISATION * REPLICATION_COST
 
 
 def brokers(rate: float, cost_ms: Mapping[str, float]) -> int:
-    return max(3, ceil(broker_cores(rate, cost_ms, 3) / BROKER_CORES))
+    return max(3, ceil(broker_cores(rate, cost_ms) / BROKER_CORES))
 
 
 def _costs(row: Row, cost_ms: Mapping[str, float]) -> str:
@@ -176,69 +158,49 @@ def _costs(row: Row, cost_ms: Mapping[str, float]) -> str:
     whole = sum(cost_ms[role] for role in parts)
     lines = [[role, number(cost_ms[role]), number(1000 / max(cost_ms[role], 1e-3))] for role in parts]
     lines.append(["together", number(whole), number(1000 / whole)])
-    told = (
-        f"Measured with {row.case.clients} clients and one worker, one broker, "
-        f"{number(row.requests_per_s.median)} requests/s:"
-    )
-    return f"{told}\n\n{table(['part', 'CPU ms a request', 'requests/s of one core'], lines)}"
+    rate = number(row.requests_per_s.median)
+    measured = f"Measured with {row.case.clients} clients and one worker, one broker, {rate} requests/s:"
+    return f"{measured}\n\n{table(['part', 'CPU ms a request', 'requests/s of one core'], lines)}"
 
 
 def _needs(cost_ms: Mapping[str, float]) -> str:
-    header = [
-        "requests/s",
-        "gateways",
-        "workers",
-        "partitions of each topic",
-        "brokers",
-        "cores in all",
-        "MB/s in",
-    ]
+    counts = {
+        "gateways": gateways,
+        "workers": workers,
+        "partitions of each topic": partitions,
+        "brokers": brokers,
+    }
+    header = ["requests/s", *counts, "cores in all", "MB/s in"]
     lines = []
     for rate in RATES:
         cores = rate * sum(cost_ms[role] for role in (GATEWAY, CONSUMER, MODEL)) / 1000 / UTILISATION
-        lines.append(
-            [
-                f"{rate:,}",
-                f"{gateways(rate, cost_ms):,}",
-                f"{workers(rate, cost_ms):,}",
-                f"{partitions(rate, cost_ms):,}",
-                f"{brokers(rate, cost_ms):,}",
-                number(ceil(cores + broker_cores(rate, cost_ms, 3))),
-                number(2 * rate * MESSAGE_KB / 1000),
-            ]
-        )
-    told = (
+        totals = (ceil(cores + broker_cores(rate, cost_ms)), 2 * rate * MESSAGE_KB / 1000)
+        counted = [f"{count(rate, cost_ms):,}" for count in counts.values()]
+        lines.append([f"{rate:,}", *counted, *map(number, totals)])
+    assumed = (
         f"With every process at {UTILISATION:.0%} of a core, brokers of {BROKER_CORES} cores, three copies "
         f"of each message at {REPLICATION_COST:g} times the broker's cost (an estimate), and {MESSAGE_KB:g} "
         "kB for a picture as for an answer:"
     )
-    return f"{told}\n\n{table(header, lines)}"
+    return f"{assumed}\n\n{table(header, lines)}"
 
 
 def _next_limits(cost_ms: Mapping[str, float]) -> str:
     of_gateway = UTILISATION * 1000 / cost_ms[GATEWAY]
     of_worker = UTILISATION * 1000 / max(cost_ms[CONSUMER], cost_ms[MODEL])
-    of_group = of_worker * MEMBERS_OF_A_GROUP
     dearer = MODEL if cost_ms[MODEL] >= cost_ms[CONSUMER] else CONSUMER
-    lines = [
-        [
-            "one gateway",
-            number(of_gateway),
-            "its event loop is one thread",
-            "another: `--gateways`, or behind the balancer",
-        ],
-        ["one worker", number(of_worker), f"its {dearer}", "another worker: `--workers`, or a replica"],
-        [
-            "12 partitions",
-            number(12 * of_worker),
-            "a partition goes to one worker",
-            "`topics.partitions`, before the first start",
-        ],
-        [
-            f"one group of {MEMBERS_OF_A_GROUP} workers",
-            number(of_group),
-            "every change of members goes by one coordinator",
-            "another cell: topics, workers and gateways of its own",
-        ],
-    ]
-    return "Where the next limit is:\n\n" + table(["of", "requests/s", "because", "then"], lines)
+    group, of_group = MEMBERS_OF_A_GROUP, of_worker * MEMBERS_OF_A_GROUP
+    thread, balancer = "its event loop is one thread", "another: `--gateways`, or behind the balancer"
+    one, start = "a partition goes to one worker", "`topics.partitions`, before the first start"
+    change, cell = (
+        "every change of members goes by one coordinator",
+        "topics, workers and gateways of its own",
+    )
+    return f"""Where the next limit is:
+
+| of | requests/s | because | then |
+| --- | --- | --- | --- |
+| one gateway | {number(of_gateway)} | {thread} | {balancer} |
+| one worker | {number(of_worker)} | its {dearer} | another worker: `--workers`, or a replica |
+| 12 partitions | {number(12 * of_worker)} | {one} | {start} |
+| one group of {group} workers | {number(of_group)} | {change} | another cell: {cell} |"""

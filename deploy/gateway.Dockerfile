@@ -1,4 +1,4 @@
-# By digest: --build-arg PYTHON_IMAGE=python@sha256:...
+# To pin the image by digest: --build-arg PYTHON_IMAGE=python@sha256:...
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 FROM ${PYTHON_IMAGE} AS packages
 COPY requirements/gateway.txt .
@@ -11,14 +11,14 @@ COPY configs configs
 COPY messaging messaging
 COPY gateway gateway
 COPY mlaas mlaas
-# mlaas checks the settings of all parts.
+# mlaas validates the settings of all parts.
 COPY model/__init__.py model/settings.py model/
 COPY worker/__init__.py worker/settings.py worker/
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     MLAAS_GATEWAY__HOST=0.0.0.0 MLAAS_LOG__FORMAT=json \
     MLAAS_JOBS__STORE=sqlite:////var/lib/mlaas/jobs.sqlite3
-# A volume that is mounted there takes over its owner.
+# A volume mounted here inherits the owner of this folder.
 RUN install -d -o 10001 -g 10001 /var/lib/mlaas
 USER 10001:10001
 EXPOSE 8000

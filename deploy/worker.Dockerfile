@@ -1,4 +1,4 @@
-# By digest: --build-arg PYTHON_IMAGE=python@sha256:...
+# To pin the image by digest: --build-arg PYTHON_IMAGE=python@sha256:...
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 FROM ${PYTHON_IMAGE} AS packages
 COPY requirements/worker.txt .
@@ -13,7 +13,7 @@ COPY messaging messaging
 COPY model model
 COPY worker worker
 COPY mlaas mlaas
-# mlaas checks the settings of all parts.
+# mlaas validates the settings of all parts.
 COPY gateway/__init__.py gateway/settings.py gateway/
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

@@ -1,4 +1,4 @@
-"""A worker's reply as what HTTP carries: the answer to POST /predict."""
+"""The answer to POST /predict, made of a worker's reply."""
 
 import base64
 import heapq
@@ -35,26 +35,19 @@ REQUEST_ID = "842df7a8c8ce4d5e530237af93b56d0f"
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
-    """Milliseconds. An answer from a worker that does not measure has total_ms alone."""
+    """Milliseconds. If the worker does not measure, there is only total_ms."""
 
     total_ms: Annotated[float, Meta(ge=0, description="From the request's head to its answer.")]
-    broker_ms: (
-        Annotated[float, Meta(ge=0, description="Both ways through the broker, and the gateway itself.")]
-        | UnsetType
-    ) = UNSET
-    queue_ms: Annotated[float, Meta(ge=0, description="Waiting on the broker for a worker.")] | UnsetType = (
-        UNSET
-    )
+    broker_ms: Annotated[float, Meta(ge=0, description="In the broker and the gateway.")] | UnsetType = UNSET
+    queue_ms: Annotated[float, Meta(ge=0, description="Waiting for a worker.")] | UnsetType = UNSET
     batch_ms: Annotated[float, Meta(ge=0, description="Waiting for the model.")] | UnsetType = UNSET
-    decode_ms: Annotated[float, Meta(ge=0, description="Decoding and preparing.")] | UnsetType = UNSET
+    decode_ms: Annotated[float, Meta(ge=0, description="Decoding and preprocessing.")] | UnsetType = UNSET
     infer_ms: Annotated[float, Meta(ge=0, description="Running the model on the batch.")] | UnsetType = UNSET
-    batch_size: (
-        Annotated[int, Meta(ge=0, description="How many pictures were predicted together.")] | UnsetType
-    ) = UNSET
+    batch_size: Annotated[int, Meta(ge=0, description="Pictures in the batch.")] | UnsetType = UNSET
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model says of one picture."""
+    """What a model says about one picture."""
 
     label: Annotated[str, Meta(description="The most probable label.")]
     confidence: Annotated[float, Meta(description="Its probability.")]
@@ -67,14 +60,14 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
         Meta(description="False if the picture is unlike those the model was trained on; null if unknown."),
     ]
     ood_score: Annotated[
-        float | None, Meta(description="How unlike; above 1, in_distribution is false; null if unknown.")
+        float | None, Meta(description="How unlike: above 1, in_distribution is false; null if unknown.")
     ]
-    mode: Annotated[str, Meta(description="How the picture was prepared: the mode that auto chose.")]
+    mode: Annotated[str, Meta(description="How the picture was prepared; for auto, the mode it chose.")]
     warnings: Annotated[list[str], Meta(description="Reasons to doubt the answer.")]
     model: str
     version: Annotated[str, Meta(description="The model's version.")]
     request_id: str
-    sha256: Annotated[str, Meta(description="SHA-256 digest of the picture that was sent.")]
+    sha256: Annotated[str, Meta(description="SHA-256 digest of the picture as sent.")]
     timings: Timings
     input: (
         Annotated[str, Meta(description="What the model saw, as a data URI of a PNG, if explain=input.")]
@@ -144,7 +137,7 @@ def prediction(reply: Reply, request_id: str, total_ms: float, top_k: int = 0) -
 
 
 def _timings(reply: Reply, total_ms: float) -> Timings:
-    """broker_ms is what is left of the total."""
+    """broker_ms is the rest of the total."""
     its = reply.timings
     if its is None:
         return Timings(total_ms=round(total_ms, 3))
@@ -161,7 +154,7 @@ def _timings(reply: Reply, total_ms: float) -> Timings:
 
 
 def server_timing(timings: Timings) -> str:
-    """The header of that name."""
+    """The value of the Server-Timing header."""
     if timings.broker_ms is UNSET:
         return f"total;dur={timings.total_ms}"
     return (
@@ -171,7 +164,7 @@ def server_timing(timings: Timings) -> str:
 
 
 def raise_failure(failure: Failure) -> NoReturn:
-    """As a GatewayError."""
+    """Raises the GatewayError that stands for a worker's failure."""
     raise _ERRORS.get(failure.code, WorkerFailed)(failure.detail)
 
 
@@ -182,10 +175,10 @@ def data_uri(pixels: bytes, width: int = _INPUT_WIDTH) -> str:
 
 
 def grey_png(pixels: bytes, width: int) -> bytes:
-    """A PNG file (RFC 2083): header, the rows each after its filter's number, end."""
+    """A PNG file (RFC 2083) of grey pixels, one byte each, row by row."""
     starts = range(0, len(pixels), width)
     header = struct.pack(">IIBBBBB", width, len(starts), *_GREY_8_BIT)
-    rows = b"".join(b"\0" + pixels[start : start + width] for start in starts)
+    rows = b"".join(b"\0" + pixels[start : start + width] for start in starts)  # filter 0: none
     chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
     return PNG_SIGNATURE + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

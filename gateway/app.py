@@ -36,29 +36,13 @@ _TYPES = (Prediction, BatchResult, Models, Health, Problem, JobDocument, *oip.TY
 
 _CORS_METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
 _CORS_SENT = (
-    "Authorization",
-    "Content-Type",
-    "Idempotency-Key",
-    "If-None-Match",
-    "Inference-Header-Content-Length",
-    "Last-Event-ID",
-    "traceparent",
-    "X-API-Key",
-    "X-Request-ID",
-    "X-Request-Timeout-Ms",
-)
+    "Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Inference-Header-Content-Length",
+    "Last-Event-ID", "traceparent", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms",
+)  # fmt: skip
 _CORS_READ = (
-    "Allow",
-    "ETag",
-    "Idempotent-Replayed",
-    "Inference-Header-Content-Length",
-    "Location",
-    "Retry-After",
-    "Server-Timing",
-    "traceparent",
-    "WWW-Authenticate",
-    "X-Request-ID",
-)
+    "Allow", "ETag", "Idempotent-Replayed", "Inference-Header-Content-Length", "Location", "Retry-After",
+    "Server-Timing", "traceparent", "WWW-Authenticate", "X-Request-ID",
+)  # fmt: skip
 
 # After this long the process listens, ready or not: the others may not be ready either.
 _OTHERS_ANSWER_S = 5.0

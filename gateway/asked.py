@@ -1,4 +1,4 @@
-"""What a request asks: the query's parameters, the time it allows, and the pictures in its body."""
+"""What a request asks for: its query parameters, the time it allows, and the pictures in its body."""
 
 import re
 import time
@@ -19,8 +19,8 @@ from messaging.picture_header import MAX_SCANS, HeaderError, PictureHeader, medi
 HEADER = "X-Request-Timeout-Ms"
 
 ACCEPTED = ("image/png", "image/jpeg", "image/webp")
-_ALSO = ("image/*", "image/jpg", "image/pjpeg", "image/x-png")  # what clients call those
-# What clients send that do not know, or take the form's own type for that of its part.
+_ALSO = ("image/*", "image/jpg", "image/pjpeg", "image/x-png")  # other names that clients send
+# Sent by clients that do not know the type, or give a part the type of its form.
 _UNDECLARED = frozenset(
     {
         "*/*",
@@ -46,20 +46,20 @@ _FORM = "multipart/form-data"
 _URLENCODED = "application/x-www-form-urlencoded"
 _PARAMETER = re.compile(rb';\s*([!#$%&\'*+.^_`|~\w-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.ASCII | re.DOTALL)
 _ESCAPED = re.compile(rb'\\(["\\])')
-# The client chooses among these alone: Python has codecs that take minutes for what a form may have.
+# No other charset is accepted: some of Python's codecs take minutes for what a form may contain.
 _CHARSETS = {
     "utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "utf-8", "ascii": "utf-8",
     "iso-8859-1": "latin-1", "latin-1": "latin-1", "latin1": "latin-1",
 }  # fmt: skip
-_AS_IT_IS = ("", "7bit", "8bit", "binary")
-_QUOTE = ("%22", '"')  # so browsers write it, and nothing else (WHATWG HTML, multipart form data)
+_UNENCODED = ("", "7bit", "8bit", "binary")
+_QUOTE = ("%22", '"')  # the one character that browsers escape (WHATWG HTML, multipart form data)
 _MOST_BOUNDARY_BYTES = 256
 _MOST_HEADERS = 8
 _MOST_LINE_BYTES = 4096
 
 
 class Query(NamedTuple):
-    """See messaging.contract for what they mean."""
+    """The query parameters; messaging.contract says what they mean."""
 
     model: str = ""
     mode: Mode = "auto"
@@ -68,13 +68,13 @@ class Query(NamedTuple):
 
 
 NAMES = Query._fields
-_NOTHING_ASKED = Query()
+_DEFAULTS = Query()
 
 
 def read_query(request: Request) -> Query:
-    """Raises InvalidRequest, with what would be accepted."""
+    """Raises InvalidRequest, which says what is accepted."""
     if not request.scope["query_string"]:
-        return _NOTHING_ASKED
+        return _DEFAULTS
     given = request.query_params
     check_names(given, NAMES)
     try:
@@ -93,7 +93,7 @@ def check_names(given: Iterable[str], known: Sequence[str]) -> None:
 
 
 def _top_k(given: str | None) -> int:
-    """0, for all, if it is not asked for."""
+    """0 stands for all labels. Raises ValueError."""
     if given is None:
         return 0
     if not (given.isascii() and given.isdigit() and len(given) <= 6 and int(given) > 0):
@@ -102,35 +102,39 @@ def _top_k(given: str | None) -> int:
 
 
 def parameter(name: str, description: str, **schema: object) -> dict[str, Any]:
-    """One query parameter, as OpenAPI describes it."""
+    """The OpenAPI description of a query parameter."""
     return {"name": name, "in": "query", "description": description, "schema": {"type": "string", **schema}}
 
 
 PARAMETERS = [
-    parameter("model", "Name of the model that is to answer; none: the default."),
+    parameter("model", "Name of the model. By default, the default model answers."),
     parameter(
         "mode",
-        "How the picture becomes the model's 28 x 28 grey pixels. raw28: it has that size; product: one "
-        "piece on a plain background; photo: cut out of a busy one; auto: whichever suits.",
+        "How the picture becomes the model's 28 x 28 grey pixels. raw28: it has that size already; product: "
+        "one piece on a plain background; photo: cut out of a busy background; auto: the one that suits.",
         enum=[*MODES, ""],
         default="auto",
     ),
     parameter("explain", "input: the answer shows what the model saw.", enum=["input", ""]),
     parameter(
-        "top_k", "Only so many of the most probable labels.", type="integer", minimum=1, maximum=999_999
+        "top_k",
+        "Return only this many of the most probable labels.",
+        type="integer",
+        minimum=1,
+        maximum=999_999,
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """Monotonic seconds."""
+    """When a request must be answered. started: monotonic seconds."""
 
     started: float
     timeout_s: float
 
     def left_s(self) -> float:
-        """Raises ReplyTimeout when nothing is left."""
+        """Seconds that are left. Raises ReplyTimeout when there are none."""
         left = self.started + self.timeout_s - time.monotonic()
         if left <= 0:
             raise ReplyTimeout(
@@ -139,26 +143,22 @@ class Deadline:
         return left
 
     def passed_ms(self) -> float:
-        """Since the request's head was read."""
+        """Milliseconds since the request's head was read."""
         return (time.monotonic() - self.started) * 1000
 
 
 def read_deadline(request: Request, most_ms: int) -> Deadline:
-    """From now on; what the caller says, at most so many milliseconds. Raises InvalidRequest."""
+    """Start the deadline that the caller asks for, capped at most_ms. Raises InvalidRequest."""
     given = request.headers.get(HEADER)
-    timeout_ms = most_ms if given is None else min(_milliseconds(given), most_ms)
+    if given is not None and not _is_milliseconds(given):
+        raise InvalidRequest(f"{HEADER} {given[:20]!r} is not a whole number of milliseconds above 0")
+    timeout_ms = most_ms if given is None else shortened(given, most_ms)
     return Deadline(time.monotonic(), timeout_ms / 1000)
 
 
 def shortened(given: str, most_ms: int) -> int:
-    """As read_deadline, but that what is no number of milliseconds shortens nothing."""
+    """The milliseconds that the caller asks for, capped at most_ms; most_ms for an invalid value."""
     return min(int(given), most_ms) if _is_milliseconds(given) else most_ms
-
-
-def _milliseconds(given: str) -> int:
-    if _is_milliseconds(given):
-        return int(given)
-    raise InvalidRequest(f"{HEADER} {given[:20]!r} is not a whole number of milliseconds above 0")
 
 
 def _is_milliseconds(given: str) -> bool:
@@ -166,14 +166,14 @@ def _is_milliseconds(given: str) -> bool:
 
 
 def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> PictureHeader:
-    """The header of a picture that the workers may decode. Raises Rejected.
+    """Return the header of a picture that the workers may decode. Raises Rejected.
 
-    declared is the client's word. If it is a type of pictures, or says nothing, the bytes decide.
+    declared: the media type that the client sent. The bytes decide if it is an image type, or a generic one.
     """
-    media_type, shown = essence(declared), media_type_of(body)
-    is_other = media_type.startswith("image/") and media_type not in (*ACCEPTED, *_ALSO)
-    says_nothing = media_type in _UNDECLARED or "/" not in media_type
-    if (is_other and shown is None) or not (media_type.startswith("image/") or says_nothing):
+    media_type, found = essence(declared), media_type_of(body)
+    is_image, is_known = media_type.startswith("image/"), media_type in (*ACCEPTED, *_ALSO)
+    is_generic = media_type in _UNDECLARED or "/" not in media_type
+    if not (is_image or is_generic) or (is_image and not is_known and found is None):
         raise UnacceptedMedia(f"{media_type[:100]} is not accepted; send one of {', '.join(ACCEPTED)}")
     if not body:
         raise NotAPicture("the picture is empty: 0 bytes")
@@ -193,53 +193,51 @@ def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> Pic
 
 
 def essence(content_type: str) -> str:
-    """The media type without parameters, in lower case, for types have no case (RFC 9110, 8.3.1)."""
+    """The media type without parameters, in lower case: it is case-insensitive (RFC 9110, 8.3.1)."""
     return content_type.partition(";")[0].strip().lower()
 
 
 class Upload(NamedTuple):
-    """A file's content, the media type that the client declared, and what it calls the file."""
+    """A file as the client sent it, with the media type and the name that the client declared."""
 
     content: bytes
     declared: str
     filename: str
 
 
-async def read_picture(request: Request) -> tuple[bytes, str]:
-    """Return the bytes and the media type that the client declared. Raises Rejected."""
-    declared = request.headers.get("content-type", "")
-    if essence(declared) == _FORM:
-        (upload,) = await _read_form(request, 1)
-        return upload.content, upload.declared
-    body = await request.body()
-    if essence(declared) == _URLENCODED and media_type_of(body) is None:
-        raise UnacceptedMedia(
-            "send the picture as a form field (curl -F file=@picture.png) or as the body with its "
-            "media type (curl --data-binary @picture.png -H 'Content-Type: image/png')"
-        )
-    return body, declared
+async def read_picture(request: Request) -> Upload:
+    """Return the only file of a form, or the body itself. Raises Rejected."""
+    (upload,) = await read_any(request, 1)
+    return upload
 
 
 async def read_pictures(request: Request, most: int) -> list[Upload]:
-    """All files of a form, in order. Raises Rejected."""
+    """Return all files of a form, in order. Raises Rejected."""
     if essence(request.headers.get("content-type", "")) != _FORM:
         raise UnacceptedMedia("send the pictures as form fields (curl -F file=@one.png -F file=@two.png)")
     return await _read_form(request, most)
 
 
 async def read_any(request: Request, most: int) -> list[Upload]:
-    """All files of a form, or the body itself as the only one. Raises Rejected."""
-    if essence(request.headers.get("content-type", "")) == _FORM:
+    """Return all files of a form, in order, or the body itself as the only one. Raises Rejected."""
+    declared = request.headers.get("content-type", "")
+    if essence(declared) == _FORM:
         return await _read_form(request, most)
-    content, declared = await read_picture(request)
-    return [Upload(content, declared, "")]
+    body = await request.body()
+    if essence(declared) == _URLENCODED and media_type_of(body) is None:
+        raise UnacceptedMedia(
+            "send the picture as a form field (curl -F file=@picture.png) or as the body with its "
+            "media type (curl --data-binary @picture.png -H 'Content-Type: image/png')"
+        )
+    return [Upload(body, declared, "")]
 
 
 async def _read_form(request: Request, most: int) -> list[Upload]:
+    """Raises Rejected."""
     content_type = _parameters(request.headers["content-type"].encode("latin-1"))
     charset = content_type.get(b"charset", b"utf-8").decode("latin-1").lower().replace("_", "-")
     if charset not in _CHARSETS:
-        raise InvalidRequest(f"the form's charset {charset[:20]!r} is not accepted; send its names in UTF-8")
+        raise InvalidRequest(f"the form's charset {charset[:20]!r} is not accepted; use UTF-8")
     boundary = content_type.get(b"boundary", b"")
     if not 0 < len(boundary) <= _MOST_BOUNDARY_BYTES:
         raise BrokenForm(
@@ -251,7 +249,7 @@ async def _read_form(request: Request, most: int) -> list[Upload]:
 
 
 class _Part(NamedTuple):
-    """What its headers say. filename is None for a field that is no file."""
+    """What a part's headers say. filename: None for a field that is not a file."""
 
     name: bytes
     filename: str | None
@@ -259,7 +257,7 @@ class _Part(NamedTuple):
 
 
 class _Form:
-    """multipart/form-data, as RFC 7578 and browsers have it."""
+    """A multipart/form-data body, as RFC 7578 and browsers define it."""
 
     def __init__(self, parts: "_Parts", charset: str, most: int, path: str) -> None:
         self._parts = parts
@@ -271,7 +269,7 @@ class _Form:
         self._others: list[str] = []
 
     async def read(self) -> list[Upload]:
-        """The files, in order; at least one. Raises Rejected."""
+        """Return the files in order, at least one. Raises Rejected."""
         while (headers := await self._parts.next_headers()) is not None:
             part = self._judge(headers)
             size, content = await self._parts.content(keep=part.name == FIELD.encode())
@@ -286,13 +284,15 @@ class _Form:
         if b"name" not in disposition:
             raise BrokenForm("a part of the form has no name in its Content-Disposition")
         encoding = headers.get(b"content-transfer-encoding", b"").decode("latin-1").lower()
-        if encoding not in _AS_IT_IS:
-            raise UnacceptedMedia(f"Content-Transfer-Encoding {encoding[:20]!r} is not accepted; send bytes")
+        if encoding not in _UNENCODED:
+            raise UnacceptedMedia(
+                f"Content-Transfer-Encoding {encoding[:20]!r} is not accepted; send the bytes unencoded"
+            )
         declared = headers.get(b"content-type", b"").decode("latin-1")
         return _Part(disposition[b"name"], self._filename(disposition), declared)
 
     def _filename(self, disposition: Mapping[bytes, bytes]) -> str | None:
-        """Old browsers give a whole path of Windows."""
+        """Without the directories of a Windows path, which old browsers send."""
         plain = disposition.get(b"filename")
         if plain is None:
             charset, _, rest = disposition.get(b"filename*", b"").partition(b"'")
@@ -336,9 +336,9 @@ class _Form:
 
 
 class _Parts:
-    """The parts of a multipart body, one after the other (RFC 2046, 5.1.1).
+    """Reads the parts of a multipart body one after the other (RFC 2046, 5.1.1).
 
-    Looks for whole lines and delimiters, never at single bytes: what is made to be slow is not.
+    Searches for whole lines and delimiters, never byte by byte, so that no body is slow to parse.
     """
 
     def __init__(self, body: AsyncGenerator[bytes, None], boundary: bytes) -> None:
@@ -348,18 +348,18 @@ class _Parts:
         self._begun = False
 
     async def next_headers(self) -> dict[bytes, bytes] | None:
-        """By name, in lower case; None after the last part, when the body is read to its end."""
+        """The next part's headers by lower-case name; None after the last, with the body read to its end."""
         if not self._begun:
             await self.content(keep=False)
             self._begun = True
         while len(self._held) < 2:
             await self._receive()
         if self._held.startswith(b"--"):
-            async for _ in self._body:  # what comes after the last part means nothing
+            async for _ in self._body:  # what follows the last part is ignored
                 pass
             return None
         if (await self._line()).strip(b" \t"):
-            raise BrokenForm("a line of the form starts with the boundary and continues")
+            raise BrokenForm("a line of the form starts with the boundary but does not end there")
         lines: list[bytes] = []
         while line := await self._line():
             lines.append(line)
@@ -371,7 +371,7 @@ class _Parts:
         return {name.strip().lower(): value.strip() for name, _, value in named}
 
     async def content(self, *, keep: bool) -> tuple[int, bytes]:
-        """What comes before the next delimiter: its size, and the bytes if they are to be kept."""
+        """The size of what precedes the next delimiter, and its bytes if they are to be kept."""
         size, kept = 0, bytearray()
         while (end := self._held.find(self._delimiter)) < 0:
             end = max(0, len(self._held) - len(self._delimiter) + 1)
@@ -403,12 +403,12 @@ class _Parts:
             return
         line = self._delimiter[2:].decode("latin-1")
         if not self._begun:
-            raise BrokenForm(f"the form has no parts: no line is {line}")
+            raise BrokenForm(f"the form has no parts: it has no line {line}")
         raise BrokenForm(f"the form is cut off: its last line, {line}--, is missing")
 
 
 def _parameters(header: bytes) -> dict[bytes, bytes]:
-    """By name. A backslash before anything but quotes or itself is no escape: browsers send it as it is."""
+    """A header's parameters by name. A backslash escapes only a quote or itself, as browsers send it."""
     found: dict[bytes, bytes] = {}
     for name, value in _PARAMETER.findall(header):
         if value.startswith(b'"') and value.endswith(b'"') and len(value) > 1:

@@ -1,26 +1,26 @@
-"""What can go wrong on the way to an answer, named for what the caller does next.
+"""The errors a request can end with, named for what the caller can do about them.
 
 GatewayError
 ├── Rejected            the request is at fault
 │   ├── BrokenForm          400
-│   ├── InvalidRequest      422
-│   ├── KeyReused           422  the Idempotency-Key came with another job before
-│   ├── NotAPicture         422
+│   ├── UnknownModel        404  no worker serves a model of that name
+│   ├── UnknownJob          404  there is no such job, or it belongs to another API key
+│   ├── SlowBody            408  the body did not arrive in time
+│   ├── JobExpired          410  the job's results have been deleted
+│   ├── TooLarge            413
 │   ├── UnacceptedMedia     415
 │   ├── UnacceptedCoding    415  the body is compressed
-│   ├── TooLarge            413
-│   └── SlowBody            408  the body did not come in time
+│   ├── InvalidRequest      422
+│   ├── KeyReused           422  the Idempotency-Key was used for another job
+│   └── NotAPicture         422
 ├── Unauthorized        401  no API key, or a wrong one
-├── RateLimited         429  too often for this API key: come back in retry_after_s
-├── UnknownModel        404  no worker serves a model of that name
-├── UnknownJob          404  none of that id, or it is another's
-├── JobExpired          410  its time, or that of its results, is over
-├── ClientGone          499  nobody is left to read this; for logs and counts
-├── TooManyInFlight     429  come back in retry_after_s
-├── TooManyJobs         429  too much is unfinished: come back in retry_after_s
-├── Unavailable         503  broker away, no worker, or closing: come back in retry_after_s
-├── ReplyTimeout        504  nobody answered in time
-└── WorkerFailed        500  the worker could not; no detail
+├── RateLimited         429  the API key exceeded its rate; retry after retry_after_s
+├── TooManyInFlight     429  retry after retry_after_s
+├── TooManyJobs         429  too many jobs are unfinished; retry after retry_after_s
+├── ClientGone          499  the client hung up; only logs and metrics show it
+├── WorkerFailed        500  the worker failed; no detail
+├── Unavailable         503  broker away, no worker, or shutting down; retry after retry_after_s
+└── ReplyTimeout        504  no worker answered in time
 """
 
 import math
@@ -34,9 +34,10 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     kind: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
+    fixed_headers: ClassVar[Mapping[str, str]] = {}
     retry_after_s: int | None = None
     index: int | None = None
-    """Of several pictures, the one that it is about, counted from 0."""
+    """Which of several pictures the error is about, counted from 0."""
 
     def __init__(self, detail: str = "", retry_after_s: int | None = None) -> None:
         super().__init__(detail)
@@ -44,11 +45,12 @@ class GatewayError(Exception):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        retry = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
+        return {**self.fixed_headers, **retry}
 
 
 class Rejected(GatewayError):
-    """The request cannot be served as it is."""
+    """The request is at fault: repeating it unchanged does not help."""
 
 
 class BrokenForm(Rejected):
@@ -79,20 +81,14 @@ class UnacceptedMedia(Rejected):
     status = 415
     kind = "unaccepted-media-type"
     title = "Unsupported media type"
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"Accept": "multipart/form-data, image/png, image/jpeg, image/webp"}
+    fixed_headers: ClassVar = {"Accept": "multipart/form-data, image/png, image/jpeg, image/webp"}
 
 
 class UnacceptedCoding(Rejected):
     status = 415
     kind = "unaccepted-coding"
     title = "Unsupported content coding"
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"Accept-Encoding": "identity"}
+    fixed_headers: ClassVar = {"Accept-Encoding": "identity"}
 
 
 class TooLarge(Rejected):
@@ -111,14 +107,11 @@ class Unauthorized(GatewayError):
     status = 401
     kind = "unauthorized"
     title = "Missing or invalid API key"
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return {"WWW-Authenticate": "Bearer"}
+    fixed_headers: ClassVar = {"WWW-Authenticate": "Bearer"}
 
 
 class RateLimited(GatewayError):
-    """wait_s: in how many seconds the next request would pass."""
+    """wait_s: in how many seconds the next request would be admitted."""
 
     status = 429
     kind = "rate-limited"

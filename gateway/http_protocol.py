@@ -1,4 +1,4 @@
-"""HTTP as uvicorn reads it, with bounds on what uvicorn reads without any."""
+"""uvicorn's HTTP protocol, with the bounds that it lacks."""
 
 import asyncio
 from http import HTTPStatus
@@ -13,16 +13,16 @@ from uvicorn.server import ServerState
 
 from gateway.problem import MEDIA_TYPE
 
-# Each costs some 3 kB until its turn comes, and one read can bring 14,000 of them.
+# Each takes about 3 kB until its turn comes, and one read can bring 14,000 of them.
 _MOST_PIPELINED = 100
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Refuses a head or a trailer section that is too long, and a head that does not arrive in time.
+    """Refuses a head or trailer section that is too long, and a head that does not arrive in time.
 
-    Closes the connection of a client that keeps sending a body after its answer, that pipelines too many
-    requests, or that does not take its answers. Ignores offers to upgrade, as RFC 9110 (7.8) permits, and
-    reads the body that follows one as the body that it is.
+    Closes the connection of a client that keeps sending a body after its answer, pipelines too many requests,
+    or does not read its answers. Ignores an offer to upgrade, as RFC 9110 (7.8) permits, and reads what
+    follows it as the request's body.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_timeout_s = head_timeout_s
         self._in_head = True
         self._head_timer: asyncio.TimerHandle | None = None
-        # Received without completing anything: part of a header, blank lines, a chunk's extension.
+        # Received since anything was complete: part of a header, blank lines, a chunk's extension.
         self._incomplete_bytes = 0
         self._completed = False
         self._max_rest_bytes = self._rest_left = max_rest_bytes
@@ -60,13 +60,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_head_timer()
         self._stop_rest_timer()
         if self._answering is not None and not self._answering.response_complete:
-            # uvicorn tells the last request that was pipelined, which may not be the one being answered.
+            # uvicorn notifies the last pipelined request, which may not be the one being answered.
             self._answering.disconnected = True
             self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """In place of uvicorn's, which drops what comes with an offer to upgrade."""
+        """Replaces uvicorn's method, which drops what follows an offer to upgrade."""
         if self._refusal is not None:
             return
         self._unset_keepalive_if_required()
@@ -74,7 +74,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._rest_left -= len(data)
             if self._rest_left < 0:
                 return self.transport.close()
-            # libuv reads up to 32 times in a row, 256 kB each; others are to have their turn.
+            # libuv would read 32 times in a row, 256 kB each, before others had their turn.
             self.flow.pause_reading()
             self.loop.call_soon(self._resume_reading)
         self._completed = False
@@ -96,7 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Trailer fields are dropped: they would become headers after the headers were judged."""
+        """Drop trailer fields, which would become headers after the middlewares have judged those."""
         self._count_head(len(name) + len(value) + len(": \r\n"))
         if self._in_head:
             super().on_header(name, value)
@@ -136,7 +136,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._rest_timer = self.loop.call_later(self._rest_timeout_s, self.transport.close)
 
     def end_unless_answers_are_taken(self, now: float, timeout_s: float) -> None:
-        """To be called now and then. A client that reads nothing would keep the connection for ever."""
+        """Abort the connection if the client has read nothing for timeout_s. To be called regularly.
+
+        now: monotonic seconds.
+        """
         if not self.transport.get_write_buffer_size():
             self._unsent_since = None
         elif self._unsent_since is None:
@@ -159,7 +162,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 raise (ours if isinstance(ours, _OutOfBoundsError) else error) from None
 
     def _parse_without_offer(self) -> None:
-        """Read the head again. httptools takes what follows an offer for another protocol, not for a body."""
+        """Parse the head again without its offer: httptools would take the body for another protocol."""
         method = self.parser.get_method()
         if method == b"CONNECT":
             raise _OutOfBoundsError(400, "CONNECT is not supported: this is not a proxy")
@@ -203,7 +206,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._rest_timer = None
 
     def _start_idle_timer(self) -> None:
-        """uvicorn starts it with the answer, and stops it with the next byte."""
+        """Restart the timer that uvicorn starts with the answer and stops at the next byte."""
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
@@ -220,13 +223,13 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(408, f"the request's head did not arrive within {self._head_timeout_s:g} s")
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Say so where the answer to this very request belongs, or not at all; then close."""
+        """Answer in this request's turn, or not at all if its answer has begun; then close."""
         self._refusal = status, detail
         self._stop_head_timer()
         cycle = self.cycle
         is_answered = cycle is None or cycle.response_complete
         if self._in_head and not is_answered:
-            cycle.keep_alive = False  # the answers that are due come first; uvicorn closes after the last
+            cycle.keep_alive = False  # uvicorn closes after the answers that are due
         elif self.pipeline:
             self.pipeline[0] = (cycle, self._refused)
         else:

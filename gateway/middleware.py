@@ -24,7 +24,9 @@ from gateway.metrics import GatewayMetrics
 UNCOUNTED_BYTES = 65_536
 """uvicorn buffers as much for each connection anyway, so smaller bodies never wait for larger ones."""
 
-_BELOW = "/{path:path}"
+BELOW = "/{path:path}"
+"""Ends the path of facts about all that is mounted below it."""
+
 _TIMEOUT = HEADER.lower().encode()
 _NO_CODING = frozenset({"", "identity"})
 
@@ -47,8 +49,12 @@ class RouteFacts(NamedTuple):
     max_body_bytes: int | None = None
 
 
+PROBE = RouteFacts(needs_key=False, is_counted=False)
+_ORDINARY = RouteFacts()
+
+
 class Router(APIRouter):
-    """A router whose routes also state their RouteFacts."""
+    """A router whose routes also state their facts, by path."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -59,19 +65,13 @@ class Router(APIRouter):
         method: str,
         path: str,
         endpoint: Callable[..., Any],
-        *,
-        needs_key: bool = True,
-        is_counted: bool = True,
-        max_body_bytes: int | None = None,
+        facts: RouteFacts = _ORDINARY,
         **documented: Any,
     ) -> None:
-        """Add a route. documented: FastAPI's arguments."""
-        self.facts[path] = RouteFacts(needs_key, is_counted, max_body_bytes)
+        """Add a route. documented: FastAPI's arguments. All methods of a path must have the same facts."""
+        if self.facts.setdefault(path, facts) != facts:
+            raise ValueError(f"another method of {path} has other facts")
         self.add_api_route(path, endpoint, methods=[method], response_model=None, **documented)
-
-    def add_files(self, path: str, *, needs_key: bool = True) -> None:
-        """State the facts of files that the application mounts below this path."""
-        self.facts[path + _BELOW] = RouteFacts(needs_key)
 
 
 class RouteTable:
@@ -81,11 +81,11 @@ class RouteTable:
         self.facts = {path: facts for router in routers for path, facts in router.facts.items()}
         self.uncounted = {path for path, its in self.facts.items() if not its.is_counted}
         self.max_body_bytes = {
-            path: its.max_body_bytes for path, its in self.facts.items() if its.max_body_bytes is not None
+            path: its.max_body_bytes for path, its in self.facts.items() if its.max_body_bytes
         }
         self._open = {path for path, its in self.facts.items() if not its.needs_key}
         self._open_below = tuple(
-            path.removesuffix(_BELOW) + "/" for path in self._open if path.endswith(_BELOW)
+            path.removesuffix(BELOW) + "/" for path in self._open if path.endswith(BELOW)
         )
 
     def is_open(self, path: str) -> bool:
@@ -174,7 +174,12 @@ def _route(scope: Scope) -> str:
 
 def _identify(scope: Scope) -> list[RawHeader]:
     """Keep the ids for request_id() and traceparent(); return the headers that every answer has."""
-    given, trace = _ids(scope["headers"])
+    given = trace = b""
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given = value
+        elif name == b"traceparent":
+            trace += value  # several together are not valid
     its_id = given.decode() if _ACCEPTED_ID.fullmatch(given) else f"{getrandbits(128):032x}"
     scope.setdefault("state", {})["request_id"] = its_id
     added = [(b"x-request-id", its_id.encode()), _NO_SNIFFING]
@@ -184,17 +189,6 @@ def _identify(scope: Scope) -> list[RawHeader]:
         trace = b""
     _trace.set(trace.decode())  # always: a pipelined request starts in the context of the one before it
     return added
-
-
-def _ids(headers: Iterable[RawHeader]) -> tuple[bytes, bytes]:
-    """X-Request-ID and traceparent. Several traceparents are joined, so that none is valid."""
-    given = trace = b""
-    for name, value in headers:
-        if name == b"x-request-id":
-            given = value
-        elif name == b"traceparent":
-            trace += value
-    return given, trace
 
 
 def _without_body(send: Send) -> Send:

@@ -10,7 +10,7 @@ from starlette.responses import PlainTextResponse, Response
 from gateway import errors, openapi
 from gateway.errors import Unavailable
 from gateway.metrics import MEDIA_TYPE
-from gateway.middleware import Router
+from gateway.middleware import PROBE, Router
 from gateway.page import conditional
 from gateway.presence import Catalogue
 from gateway.request_reply import Requester
@@ -91,22 +91,12 @@ class ModelRoutes:
             ("/health/live", self.live, "Is the process alive?"),
             ("/health/ready", self.ready, "Would a picture be answered?"),
         ):
-            router.add(
-                "GET",
-                path,
-                endpoint,
-                needs_key=False,
-                is_counted=False,
-                tags=["health"],
-                summary=summary,
-                responses=_HEALTH,
-            )
+            router.add("GET", path, endpoint, PROBE, tags=["health"], summary=summary, responses=_HEALTH)
         router.add(
             "GET",
             "/metrics",
             self.metrics,
-            needs_key=False,
-            is_counted=False,
+            PROBE,
             tags=["health"],
             summary="Metrics",
             response_class=PlainTextResponse,

@@ -1,6 +1,6 @@
 """The OpenAPI document: FastAPI's paths, with the msgspec types of requests and answers as schemas."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -97,12 +97,16 @@ def _problem_example(kind: type[GatewayError]) -> Problem:
 
 
 def by_status(
-    kinds: Iterable[type[GatewayError]], media_type: str, schema: Tree, example: Any, status_of: Any
+    kinds: Iterable[type[GatewayError]],
+    media_type: str,
+    schema: Tree,
+    example: Callable[[type[GatewayError]], msgspec.Struct],
+    status_of: Callable[[int], int],
 ) -> Responses:
-    """example makes one error's example; status_of gives the status that answers for an error's own."""
-    by_status: dict[int | str, list[type[GatewayError]]] = {}
+    """status_of: the status to answer with instead of an error's own."""
+    found: dict[int | str, list[type[GatewayError]]] = {}
     for kind in kinds:
-        by_status.setdefault(status_of(kind.status), []).append(kind)
+        found.setdefault(status_of(kind.status), []).append(kind)
     return {
         status: {
             "description": "; ".join(kind.title for kind in its),
@@ -113,7 +117,7 @@ def by_status(
                 }
             },
         }
-        for status, its in by_status.items()
+        for status, its in found.items()
     }
 
 
@@ -181,12 +185,7 @@ _HEADERS: dict[str, Tree] = {
     "WWW-Authenticate": _header("How to send a key.", "Bearer"),
 }
 _EVERYWHERE = ("X-Request-ID", "Server-Timing", "traceparent")
-_OF_STATUS = {
-    "401": ("WWW-Authenticate",),
-    "429": ("Retry-After",),
-    "503": ("Retry-After",),
-    "304": ("ETag",),
-}
+_OF_STATUS = {"401": ["WWW-Authenticate"], "429": ["Retry-After"], "503": ["Retry-After"], "304": ["ETag"]}
 
 
 def install(

@@ -13,11 +13,12 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from gateway.middleware import Router
+from gateway.middleware import BELOW, RouteFacts, Router
 from gateway.settings import GatewaySettings
 
 _STATIC = Path(__file__).parent / "static"
 _LEAST_ZIPPED_BYTES = 500
+_OPEN = RouteFacts(needs_key=False)
 
 _NO_REFERRER = {"Referrer-Policy": "no-referrer"}
 _PAGE_HEADERS = {
@@ -54,14 +55,14 @@ class Pages:
         swagger = StaticFiles(directory=str(files("fastapi_swagger") / "resources"))
         for path, folder in (("/docs/swagger", swagger), ("/page", _Files(directory=_STATIC / "page"))):
             self._app.mount(path, GZipMiddleware(folder, _LEAST_ZIPPED_BYTES))
-            router.add_files(path, needs_key=False)
+            router.facts[path + BELOW] = _OPEN
         for path, endpoint in (
             ("/", self.page),
             ("/docs", self.docs),
             ("/docs/docs.js", self.docs_script),
             ("/openapi.json", self.openapi),
         ):
-            router.add("GET", path, endpoint, needs_key=False)
+            router.add("GET", path, endpoint, _OPEN)
         return router
 
     async def page(self, request: Request) -> Response:

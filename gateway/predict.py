@@ -23,7 +23,7 @@ from gateway.asked import (
     read_query,
 )
 from gateway.errors import GatewayError, TooManyInFlight
-from gateway.middleware import Router, request_id, while_connected
+from gateway.middleware import RouteFacts, Router, request_id, while_connected
 from gateway.problem import Problem
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
@@ -76,7 +76,7 @@ class PredictRoutes:
             "POST",
             "/predict/batch",
             self.predict_batch,
-            max_body_bytes=self._settings.max_batch_bytes + FORM_OVERHEAD_BYTES,
+            RouteFacts(max_body_bytes=self._settings.max_batch_bytes + FORM_OVERHEAD_BYTES),
             summary="Classify many pictures",
             responses=openapi.answers(BatchResult, *openapi.OF_A_PICTURE),
             openapi_extra={"parameters": parameters, **openapi.PICTURES_BODY},
@@ -87,10 +87,10 @@ class PredictRoutes:
         """Send one picture, in the form field `file` or as the body itself (PNG, JPEG or WebP)."""
         asked, deadline = read_query(request), read_deadline(request, self._settings.reply_timeout_ms)
         self._requester.admit(0, 0.0, deadline.timeout_s)
-        picture, declared = await read_picture(request)
-        header = self._check(picture, declared)
+        upload = await read_picture(request)
+        header = self._check(upload)
         async with while_connected(request):
-            reply = await self._ask(picture, header, asked, deadline)
+            reply = await self._ask(upload, header, asked, deadline)
         answer = prediction(reply, request_id(request.scope), deadline.passed_ms(), asked.top_k)
         return Response(
             msgspec.json.encode(answer),
@@ -122,21 +122,21 @@ class PredictRoutes:
     ) -> BatchEntry:
         filename = upload.filename[:255]
         try:
-            header = self._check(upload.content, upload.declared)
+            header = self._check(upload)
             async with budget.share(len(upload.content), header.cost_ms(asked.mode)):
-                reply = await self._ask(upload.content, header, asked, deadline)
+                reply = await self._ask(upload, header, asked, deadline)
             found = prediction(reply, its_id, deadline.passed_ms(), asked.top_k)
         except GatewayError as error:
             return BatchEntry(index=index, filename=filename, problem=problem.document(error, its_id))
         return BatchEntry(index=index, filename=filename, prediction=found)
 
-    def _check(self, picture: bytes, declared: str) -> PictureHeader:
-        limits = self._settings
-        return check(picture, declared, max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
+    def _check(self, upload: Upload) -> PictureHeader:
+        max_bytes, max_pixels = self._settings.max_upload_bytes, self._settings.max_pixels
+        return check(upload.content, upload.declared, max_bytes=max_bytes, max_pixels=max_pixels)
 
-    async def _ask(self, picture: bytes, header: PictureHeader, asked: Query, deadline: Deadline) -> Reply:
+    async def _ask(self, upload: Upload, header: PictureHeader, asked: Query, deadline: Deadline) -> Reply:
         return await self._requester.request(
-            picture,
+            upload.content,
             cost_ms=header.cost_ms(asked.mode),
             content_type=header.media_type,
             model=asked.model,

@@ -77,7 +77,9 @@ class Requester:
         self._pinging = Pinging(self.ping, self._liveness, self.catalogue, settings)
         self._cancellations = Cancellations(broker, topics.cancellations)
         self._address = ""
-        self._leaving = self._closing = False
+        self.leaving = False
+        """Whether the process is about to end."""
+        self._closing = False
         self._listener = ReplyListener(
             broker,
             topics.replies,
@@ -95,14 +97,14 @@ class Requester:
 
     def leave(self) -> None:
         """Stop being ready, so that no new clients are sent here. Requests are still answered."""
-        self._leaving = True
+        self.leaving = True
 
     async def drain(self) -> None:
         """Refuse new requests, and answer every waiting one: with its reply, or with an error in the end.
 
         Replies have drain_timeout_ms to arrive.
         """
-        self._leaving = self._closing = True
+        self.leaving = self._closing = True
         self._pings.cancel()
         end = time.monotonic() + self._settings.drain_timeout_ms / 1000
         while len(self._pending) and self.alive and time.monotonic() < end:
@@ -124,14 +126,9 @@ class Requester:
         """What ended the reading of replies. Only a restart of the process helps."""
         return self._listener.failure
 
-    @property
-    def leaving(self) -> bool:
-        """Whether the process is about to end."""
-        return self._leaving
-
     def why_not_ready(self) -> str | None:
         """None when ready."""
-        return _SHUTTING_DOWN if self._leaving else self._liveness.why_not_ready(time.monotonic())
+        return _SHUTTING_DOWN if self.leaving else self._liveness.why_not_ready(time.monotonic())
 
     def admit(self, size: int, cost_ms: float, timeout_s: float) -> None:
         """Raises Unavailable, or TooManyInFlight without room for a picture of this size and cost."""

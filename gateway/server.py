@@ -1,4 +1,4 @@
-"""Running the application: one process, one event loop, a graceful end."""
+"""Running the application: one process, one event loop, a graceful shutdown."""
 
 import asyncio
 import gc
@@ -24,120 +24,13 @@ from messaging.broker import Broker
 from messaging.settings import TopicSettings
 
 _AFTER_DRAIN_S = 5
-# Longer than clients and proxies keep an idle connection, so that none is closed just as it is used again.
+# Longer than clients and proxies keep idle connections, so that none is closed just as it is reused.
 _KEEP_ALIVE_S = 75
-
 _TICKS_A_SECOND = 10  # uvicorn's
-
-# Several processes that share a port are to share its connections.
+# Connections in a turn of the loop. Processes that share a port must leave some for each other.
 _ACCEPTED_ALONE, _ACCEPTED_AMONG_OTHERS = 64, 2
 
 _log = logging.getLogger("mlaas.gateway")
-
-
-class Acceptor:
-    """libuv accepts one connection in each turn of its loop (since 1.45), and a busy loop's turns are long.
-
-    Then callers wait where no limit sees them, until they give up. So whenever somebody waits, others who
-    wait are taken, too: at most so many in a turn.
-    """
-
-    def __init__(
-        self, listener: socket.socket, protocol: Callable[[], asyncio.BaseProtocol], most_in_a_turn: int
-    ) -> None:
-        """For the event loop that runs. The listener stays with whoever has it."""
-        # socket.dup() would let the listener block for a moment, and with it all processes that share it.
-        self._listener = socket.socket(fileno=os.dup(listener.fileno()))
-        self._listener.setblocking(False)
-        self._protocol = protocol
-        self._most_in_a_turn = most_in_a_turn
-        self._loop = asyncio.get_running_loop()
-        self._connecting: set[asyncio.Task[object]] = set()
-        self._loop.add_reader(self._listener, self._accept)
-
-    def close(self) -> None:
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        for _ in range(self._most_in_a_turn):
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:  # nobody waits any more; or no descriptor is left, which libuv sees to
-                return
-            connecting = self._loop.create_task(
-                self._loop.connect_accepted_socket(self._protocol, connection)
-            )
-            self._connecting.add(connecting)
-            connecting.add_done_callback(self._connecting.discard)
-
-
-class _Server(uvicorn.Server):
-    """Looks for garbage while the broker is reached for. Told to stop, it leaves first, and then drains.
-
-    Leaving, it is not ready, answers all the same, and closes connections with the answers, so that balancers
-    go elsewhere. Draining, it takes nothing new, and every waiter is answered before connections are cut.
-    """
-
-    def __init__(
-        self, config: uvicorn.Config, requester: Requester, jobs: Jobs, settings: GatewaySettings
-    ) -> None:
-        super().__init__(config)
-        self._requester = requester
-        self._jobs = jobs
-        self._drain_delay_s = settings.drain_delay_ms / 1000
-        self._write_timeout_s = settings.write_timeout_ms / 1000
-        self._accepted_in_a_turn = _ACCEPTED_ALONE if settings.processes == 1 else _ACCEPTED_AMONG_OTHERS
-        self._acceptors: list[Acceptor] = []
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._acceptors = [
-            Acceptor(listener, self._protocol, self._accepted_in_a_turn) for listener in sockets or ()
-        ]
-        _collect_seldom()
-
-    async def on_tick(self, counter: int) -> bool:
-        """Whether to end: a gateway that reads no replies is of no use, and a new one may be."""
-        if counter % _TICKS_A_SECOND == 0:
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, BoundedProtocol):
-                    connection.end_unless_answers_are_taken(time.monotonic(), self._write_timeout_s)
-        return await super().on_tick(counter) or self._requester.failure is not None
-
-    def _protocol(self) -> asyncio.Protocol:
-        return self.config.http_protocol_class(  # type: ignore[call-arg]
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-        )
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._requester.leave()
-        await self._leave()
-        for acceptor in self._acceptors:
-            acceptor.close()
-        async with asyncio.TaskGroup() as ending:
-            ending.create_task(self._requester.drain())
-            ending.create_task(self._jobs.drain())
-            ending.create_task(super().shutdown(sockets))
-
-    async def _leave(self) -> None:
-        """A second signal ends it at once."""
-        end = time.monotonic() + self._drain_delay_s
-        while time.monotonic() < end and not self.force_exit:
-            await asyncio.sleep(0.05)
-
-
-def listen(settings: GatewaySettings) -> socket.socket:
-    """Take the address before anything else is started. Raises OSError."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((settings.host, settings.port))
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def serve(
@@ -148,10 +41,10 @@ def serve(
     job_settings: JobSettings,
     version: str,
 ) -> None:
-    """Until SIGTERM or SIGINT; then the requests in flight are answered first.
+    """Serve until SIGTERM or SIGINT, then answer the requests in flight and return.
 
-    Raises KeyFileError, StoreError, OSError when the port for metrics is taken, and what ended the reading of
-    replies.
+    Raises KeyFileError, StoreError, OSError if the port for metrics is taken, and whatever exception ended
+    the reading of replies.
     """
     requester = Requester(broker, topics, settings)
     if settings.metrics_port:
@@ -187,7 +80,7 @@ def serve(
     def stop(_: int, __: FrameType | None) -> None:
         server.should_exit = True
 
-    # uvicorn takes the signals while it runs, and afterwards raises them again for who had them before.
+    # While it runs, uvicorn handles the signals itself; afterwards it raises them again for these handlers.
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     server.run(sockets=[listener])
@@ -195,8 +88,114 @@ def serve(
         raise requester.failure
 
 
+def listen(settings: GatewaySettings) -> socket.socket:
+    """Bind the address, before anything else is started. Raises OSError."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """Shuts down in two steps, and ends by itself when replies can no longer be read.
+
+    First it leaves: for drain_delay_ms it is not ready but still answers, closing each connection with its
+    answer, so that load balancers go elsewhere. Then it drains: it takes nothing new, and answers every
+    waiting request before it closes the connections.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, requester: Requester, jobs: Jobs, settings: GatewaySettings
+    ) -> None:
+        super().__init__(config)
+        self._requester = requester
+        self._jobs = jobs
+        self._drain_delay_s = settings.drain_delay_ms / 1000
+        self._write_timeout_s = settings.write_timeout_ms / 1000
+        self._accepted_in_a_turn = _ACCEPTED_ALONE if settings.processes == 1 else _ACCEPTED_AMONG_OTHERS
+        self._acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._acceptors = [
+            Acceptor(listener, self._protocol, self._accepted_in_a_turn) for listener in sockets or ()
+        ]
+        _collect_seldom()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Return whether to end: if no replies can be read, only a new process helps."""
+        if counter % _TICKS_A_SECOND == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, BoundedProtocol):
+                    connection.end_unless_answers_are_taken(time.monotonic(), self._write_timeout_s)
+        return await super().on_tick(counter) or self._requester.failure is not None
+
+    def _protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._requester.leave()
+        await self._leave()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        async with asyncio.TaskGroup() as ending:
+            ending.create_task(self._requester.drain())
+            ending.create_task(self._jobs.drain())
+            ending.create_task(super().shutdown(sockets))
+
+    async def _leave(self) -> None:
+        """A second signal ends the delay."""
+        end = time.monotonic() + self._drain_delay_s
+        while time.monotonic() < end and not self.force_exit:
+            await asyncio.sleep(0.05)
+
+
+class Acceptor:
+    """Accepts several connections in one turn of the running event loop.
+
+    libuv accepts one per turn (since 1.45). When turns are long, callers would wait in the backlog, where no
+    limit applies to them, until they give up.
+    """
+
+    def __init__(
+        self, listener: socket.socket, protocol: Callable[[], asyncio.BaseProtocol], most_in_a_turn: int
+    ) -> None:
+        """The listener stays open after close()."""
+        # socket.dup() would briefly make the listener blocking, for all processes that share it.
+        self._listener = socket.socket(fileno=os.dup(listener.fileno()))
+        self._listener.setblocking(False)
+        self._protocol = protocol
+        self._most_in_a_turn = most_in_a_turn
+        self._loop = asyncio.get_running_loop()
+        self._connecting: set[asyncio.Task[object]] = set()
+        self._loop.add_reader(self._listener, self._accept)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._listener)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        for _ in range(self._most_in_a_turn):
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # the backlog is empty, or no descriptor is left, which libuv deals with
+                return
+            connecting = self._loop.create_task(
+                self._loop.connect_accepted_socket(self._protocol, connection)
+            )
+            self._connecting.add(connecting)
+            connecting.add_done_callback(self._connecting.discard)
+
+
 def _collect_seldom() -> None:
-    """What was made up to now stays, so it is not looked through again; a request leaves no cycles behind."""
+    """Never scan what startup allocated, and the rest seldom: requests leave no reference cycles behind."""
     gc.enable()
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""How the gateway runs, and how it keeps jobs. Values and reasons: configs/config.yaml."""
+"""The settings of the gateway and of jobs. configs/config.yaml has their defaults and reasons."""
 
 from typing import Annotated
 

@@ -1,1 +1,1 @@
-"""What gateway and worker share: the broker interface, the wire contract, one file per broker."""
+"""What gateway and worker share: the wire contract, and the brokers behind one interface."""

@@ -1,14 +1,6 @@
 """What a broker is to the rest of the system: verbs to publish and subscribe, and places to read from.
 
-Errors are named for what the caller does next:
-
-    BrokerError
-    ├── BrokerUnavailable   no broker answers: report it now, retry later
-    ├── TopicMissing        the broker answers, but has no such topic or partition: create it
-    ├── QueueFull           too many messages are waiting to be sent: slow down
-    ├── MessageTooLarge     the broker will never accept it: do not retry
-    ├── NotSupported        this kind of broker cannot do it: do without
-    └── ClientBroken        this process cannot go on, but a new one may: exit
+Its errors are named for what the caller does next.
 """
 
 import logging
@@ -26,27 +18,27 @@ class BrokerError(Exception):
 
 
 class BrokerUnavailable(BrokerError):
-    """No broker answers."""
+    """No broker answers: report it now, retry later."""
 
 
 class TopicMissing(BrokerError):
-    """The broker answers, but has no such topic or partition."""
+    """The broker answers, but has no such topic or partition: create it."""
 
 
 class QueueFull(BrokerError):
-    """Too many messages are waiting to be sent."""
+    """Too many messages are waiting to be sent: slow down."""
 
 
 class MessageTooLarge(BrokerError):
-    """The message exceeds the broker's limit."""
+    """The message exceeds the broker's limit: do not retry."""
 
 
 class ClientBroken(BrokerError):
-    """This process cannot go on, whatever the broker does: replacing its clients did not help."""
+    """This process cannot go on, and replacing its clients did not help: exit and start a new one."""
 
 
 class NotSupported(BrokerError):
-    """This kind of broker cannot do it."""
+    """This kind of broker cannot do it: do without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +147,7 @@ class Broker(Protocol):
         """Open an inbox that receives every message sent to its address from now on. Raises BrokerError."""
 
     def listen(self, topic: str) -> Inbox:
-        """Open an inbox that, as every other, receives what is sent to feed(topic). Raises BrokerError."""
+        """Open an inbox that receives every message sent to feed(topic) from now on. Raises BrokerError."""
 
     def records(self, topic: str) -> Records:
         """Look at what the topic stores. Raises TopicMissing."""

@@ -1,4 +1,4 @@
-"""Choosing the broker."""
+"""Chooses the broker by its URL."""
 
 from urllib.parse import urlsplit
 
@@ -6,9 +6,9 @@ from messaging.broker import Broker
 
 
 def connect(url: str, *, max_message_bytes: int = 1_000_000, publish_timeout_ms: int = 15_000) -> Broker:
-    """Choose the broker by the URL's scheme; its client library is imported here and nowhere earlier.
+    """Connect to the broker of this URL. Imports its client library. Raises ValueError or BrokerError.
 
-    kafka://host:9092?property=value   Apache Kafka; the query takes any librdkafka property
+    kafka://host:9092?property=value   Apache Kafka; the query accepts any librdkafka property
     embedded://                        a Kafka-protocol broker inside this process
     memory://                          a broker in memory, for tests within one process
     """
@@ -26,5 +26,5 @@ def connect(url: str, *, max_message_bytes: int = 1_000_000, publish_timeout_ms:
 
         return MemoryBroker(max_message_bytes=max_message_bytes)
     known = "use kafka://host:9092, embedded:// or memory://"
-    # The rest of the URL may hold a password, and so may what stands in the place of a scheme.
+    # Do not show the URL: it may contain a password, even where the scheme belongs.
     raise ValueError(f"the broker's URL has {'an unknown' if scheme else 'no'} scheme: {known}")

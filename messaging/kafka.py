@@ -1,4 +1,4 @@
-"""Kafka through librdkafka: publishing, and opening the places to read from."""
+"""Kafka through librdkafka, and the embedded broker that speaks its protocol."""
 
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -15,28 +15,28 @@ from messaging.kafka_reader import Reader
 from messaging.kafka_sender import Sender
 from messaging.kafka_topics import ANY, TopicIds, Topics
 
-# librdkafka's batch.size: what is larger waits for nothing, whatever linger.ms is.
+# librdkafka's batch.size: a larger message does not wait for others, whatever linger.ms is.
 _LARGE_BYTES = 1_000_000
 
-# Below what one partition holds, so that nothing is dropped before it is read.
+# The embedded broker drops the oldest messages of a partition beyond 5 MiB.
 MAX_BYTES_IN_FLIGHT = 4 * 1024 * 1024
 MAX_REPLIES_IN_FLIGHT = MAX_BYTES_IN_FLIGHT // 2048
 
-# The mock never wakes a waiting fetch, so the wait is the latency. It gives a place in a group back
-# only after session.timeout.ms, and never finishes a first join with less than 3000.
-_PROPERTIES = "fetch.wait.max.ms=2&session.timeout.ms=6000&allow.auto.create.topics=true"
+# The embedded broker never wakes a waiting fetch, so fetch.wait.max.ms is the latency. It frees a group
+# member's place only after session.timeout.ms, and needs at least 3000 to finish a first join.
+_EMBEDDED_PROPERTIES = "fetch.wait.max.ms=2&session.timeout.ms=6000&allow.auto.create.topics=true"
 
 
 class KafkaBroker:
-    """Two producers, for what is sent at once and for what is gathered; a consumer for each place.
+    """Has two producers, for messages that are sent at once and that are gathered; a consumer for each place.
 
-    A large message takes the second's connection, so that small ones need not wait behind it.
+    Large messages use the gathering producer's connection, so that small ones do not wait behind them.
     """
 
     def __init__(
         self, url: str, *, max_message_bytes: int = 1_000_000, publish_timeout_ms: int = 15_000
     ) -> None:
-        """Connects in the background. Raises ValueError or BrokerError for a URL that cannot be."""
+        """Connects in the background. Raises ValueError or BrokerError if the URL is invalid."""
         self._servers, self._given = kafka_config.parse_url(url)
         self._share = kafka_config.fixed_share(self._given)
         self._reading = {
@@ -66,8 +66,8 @@ class KafkaBroker:
         return sender.send(topic, partition, message)
 
     def subscribe(self, topic: str, group: str, instance_id: str = "") -> KafkaSubscription:
-        def new_reader(its_id: str) -> Reader:
-            return self._reader(kafka_config.member(group, its_id))
+        def new_reader(instance_id: str) -> Reader:
+            return self._reader(kafka_config.member(group, instance_id))
 
         return KafkaSubscription(new_reader, topic, instance_id, self._topics, self._share)
 
@@ -92,7 +92,7 @@ class KafkaBroker:
         self._gatherer.close()
 
     def _led_partitions(self, topic: str) -> list[int]:
-        """Those that both producers know. Raises BrokerError."""
+        """The partitions whose leader both producers know. Raises BrokerError."""
         return sorted({*self._sender.led_partitions(topic)} & {*self._gatherer.led_partitions(topic)})
 
     def _renew_producers(self) -> None:
@@ -106,8 +106,19 @@ class KafkaBroker:
         return Reader(kafka_config.consumer(self._servers, self._reading, role))
 
 
+class EmbeddedBroker(KafkaBroker):
+    """librdkafka's mock cluster in this process; other processes reach it by its url."""
+
+    def __init__(self, *, max_message_bytes: int = 1_000_000, publish_timeout_ms: int = 15_000) -> None:
+        with translated("embedded broker"):
+            self._cluster = Producer({"test.mock.num.brokers": 1, "log_level": 3})
+            brokers = self._cluster.list_topics(timeout=5).brokers
+        self.url = f"kafka://127.0.0.1:{next(iter(brokers.values())).port}?{_EMBEDDED_PROPERTIES}"
+        super().__init__(self.url, max_message_bytes=max_message_bytes, publish_timeout_ms=publish_timeout_ms)
+
+
 def split_address(address: str) -> tuple[str, int]:
-    """topic/partition, or a topic alone: then ANY. Raises TopicMissing."""
+    """Split topic/partition; for a topic alone, the partition is ANY. Raises TopicMissing."""
     topic, slash, partition = address.partition("/")
     if not slash:
         return topic, ANY
@@ -116,15 +127,6 @@ def split_address(address: str) -> tuple[str, int]:
     return topic, int(partition)
 
 
-class EmbeddedBroker(KafkaBroker):
-    def __init__(self, *, max_message_bytes: int = 1_000_000, publish_timeout_ms: int = 15_000) -> None:
-        with translated("embedded broker"):
-            self._cluster = Producer({"test.mock.num.brokers": 1, "log_level": 3})
-            brokers = self._cluster.list_topics(timeout=5).brokers
-        self.url = f"kafka://127.0.0.1:{next(iter(brokers.values())).port}?{_PROPERTIES}"
-        super().__init__(self.url, max_message_bytes=max_message_bytes, publish_timeout_ms=publish_timeout_ms)
-
-
 def url_of_share(url: str, number: int, of: int) -> str:
-    """For one of so many that subscribe, each to a fixed share of each topic: see kafka_config.SHARE."""
+    """The URL for one of several subscribers with a fixed share of each topic; see kafka_config.SHARE."""
     return f"{url}&{SHARE}={number}/{of}"

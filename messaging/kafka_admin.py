@@ -1,4 +1,4 @@
-"""Making the topics on a Kafka cluster, and looking whether they are there."""
+"""Creating and listing a cluster's topics, and reading their records without a group."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,24 +14,30 @@ from messaging.kafka_reader import Reader, delivery_of
 from messaging.settings import BrokerSettings, TopicSettings
 
 _COPIES = 3
-
 _SILENCE_S = 30.0
 _DELETE_TIMEOUT_S = 30.0
 
 
 def create_topics(broker: BrokerSettings, topics: TopicSettings, timeout: float = 30.0) -> dict[str, bool]:
-    """Create what is missing. Returns for each topic whether it was created now. Raises BrokerError."""
+    """Create the missing topics. Returns for each topic whether it was created now.
+
+    Raises BrokerError, and ValueError for an invalid URL.
+    """
     servers, given = kafka_config.parse_url(broker.url)
     with translated(f"broker {servers}"):
         admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
         copies = topics.replication_factor or min(_COPIES, len(admin.list_topics(timeout=timeout).brokers))
-    wanted = _wanted(broker, topics, copies)
-    futures = admin.create_topics(wanted, operation_timeout=timeout, request_timeout=timeout)
+    futures = admin.create_topics(
+        _wanted(broker, topics, copies), operation_timeout=timeout, request_timeout=timeout
+    )
     return {name: _was_created(name, future.exception(timeout)) for name, future in futures.items()}
 
 
 def partitions(broker: BrokerSettings, timeout: float = 30.0) -> dict[str, int]:
-    """How many each topic has that is there; creates none. Raises BrokerError, ValueError for a wrong URL."""
+    """How many partitions each existing topic has. Creates none.
+
+    Raises BrokerError, and ValueError for an invalid URL.
+    """
     servers, given = kafka_config.parse_url(broker.url)
     with translated(f"broker {servers}"):
         admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
@@ -40,13 +46,14 @@ def partitions(broker: BrokerSettings, timeout: float = 30.0) -> dict[str, int]:
 
 
 def wanted_partitions(topics: TopicSettings) -> dict[str, int]:
-    """How many each topic is to have."""
+    """How many partitions each topic should have."""
     shared = (topics.requests, topics.replies, topics.dead_letters, topics.jobs, topics.job_replies)
     return {**dict.fromkeys(shared, topics.partitions), topics.cancellations: 1}
 
 
 def _wanted(broker: BrokerSettings, topics: TopicSettings, copies: int) -> list[NewTopic]:
-    kept = {
+    partitions_of = wanted_partitions(topics)
+    retention_ms_of = {
         topics.requests: topics.requests_retention_ms,
         topics.replies: topics.replies_retention_ms,
         topics.dead_letters: topics.dead_letters_retention_ms,
@@ -54,22 +61,21 @@ def _wanted(broker: BrokerSettings, topics: TopicSettings, copies: int) -> list[
         topics.jobs: topics.jobs_retention_ms,
         topics.job_replies: topics.jobs_retention_ms,
     }
-    partitions_of = wanted_partitions(topics)
     return [
         NewTopic(
             name,
             num_partitions=partitions_of[name],
             replication_factor=copies,
             config={
-                # Kafka's 1 would acknowledge what only one broker has.
+                # With Kafka's default, 1, a message is acknowledged that only one broker has.
                 "min.insync.replicas": str(max(1, copies - 1)),
                 "retention.ms": str(retention_ms),
-                # Retention removes closed segments only.
+                # Retention deletes closed segments only.
                 "segment.ms": str(max(10_000, retention_ms // 4)),
                 "max.message.bytes": str(broker.max_message_bytes),
             },
         )
-        for name, retention_ms in kept.items()
+        for name, retention_ms in retention_ms_of.items()
     ]
 
 
@@ -84,10 +90,12 @@ def _was_created(name: str, error: BaseException | None) -> bool:
 
 
 class KafkaRecords:
+    """Implements broker.Records."""
+
     def __init__(
         self, reader: Reader, topic: str, admin: Properties, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """admin: the properties of the client that deletes. Raises TopicMissing."""
+        """admin: properties of the client that deletes. Raises TopicMissing."""
         self._reader = reader
         self._topic = topic
         self._admin = admin
@@ -95,12 +103,10 @@ class KafkaRecords:
         self._partitions = reader.partitions(topic)
 
     def bounds(self) -> Mapping[int, range]:
-        return {
-            partition: self._reader.offsets(self._topic, partition) for partition in range(self._partitions)
-        }
+        return {number: self._reader.offsets(self._topic, number) for number in range(self._partitions)}
 
     def read(self, partition: int, offsets: range) -> Iterator[Delivery]:
-        """Ends at the last of the offsets, or where the partition ends before."""
+        """Ends at the last of the offsets or at the end of the partition. Raises BrokerUnavailable."""
         if not offsets:
             return
         self._reader.read_from(self._topic, partition, offsets.start)
@@ -116,7 +122,7 @@ class KafkaRecords:
             if records:
                 heard_at = self._clock()
             elif self._clock() - heard_at > _SILENCE_S:
-                raise BrokerUnavailable(f"read {self._topic}/{partition}: nothing came for {_SILENCE_S:g} s")
+                raise BrokerUnavailable(f"read {self._topic}/{partition}: no record in {_SILENCE_S:g} s")
 
     def delete_before(self, offsets: Mapping[int, int]) -> None:
         if not offsets:
@@ -131,7 +137,9 @@ class KafkaRecords:
                 with translated(f"delete from {self._topic}/{place.partition}"):
                     future.result()
         except NotSupported as error:
-            raise NotSupported("this broker cannot delete; the embedded one ends with its process") from error
+            raise NotSupported(
+                "this broker cannot delete; the embedded one loses all records when its process ends"
+            ) from error
 
     def close(self) -> None:
         self._reader.close()

@@ -1,7 +1,7 @@
-"""librdkafka's properties for request and reply. Its own defaults are made for pipelines.
+"""How this project uses librdkafka: its properties, the URL that overrides them, its errors and its log.
 
-Everything here can be overridden by the query of the broker's URL.
-Meanings: librdkafka's CONFIGURATION.md.
+librdkafka's defaults suit pipelines; these properties suit request and reply. librdkafka's CONFIGURATION.md
+explains each property.
 """
 
 import logging
@@ -25,8 +25,8 @@ from messaging.broker import (
 Properties = dict[str, str | int | float | bool]
 
 SHARE = "mlaas.share"
-"""The one property of a URL that is not librdkafka's. 2/3 is the second of three fixed shares: a subscription
-has every third partition then, and no place in a group."""
+"""The only property of a URL that is not librdkafka's. 2/3, the second of three shares: a subscription reads
+every third partition, the second one first, without joining its group."""
 
 CLIENT: Properties = {
     "client.id": "mlaas",
@@ -42,12 +42,12 @@ PRODUCER: Properties = {
     "enable.idempotence": True,
     "linger.ms": 0,
     "queue.buffering.max.kbytes": 128 * 1024,
-    # After a topic's metadata is gone, how long a message may wait for the topic to appear.
+    # How long messages to a topic without metadata wait for the topic to appear.
     "topic.metadata.propagation.max.ms": 5_000,
 }
 
-# Many messages in one request cost client and broker little more than one. Not less than some milliseconds:
-# of the last one before it sends, librdkafka spends the most spinning.
+# Many messages in one request cost client and broker hardly more than one. At least a few milliseconds:
+# librdkafka spins during most of the last one before it sends.
 GATHERING: Properties = {"linger.ms": 5}
 
 CONSUMER: Properties = {
@@ -57,43 +57,43 @@ CONSUMER: Properties = {
     "auto.offset.reset": "earliest",
     "group.protocol": "classic",
     "partition.assignment.strategy": "cooperative-sticky",
-    # The least that brokers allow: how long a killed worker's share of the work stands still.
+    # How long the partitions of a killed worker wait; brokers allow no less.
     # docs/decisions/0001-group-protocol.md
     "session.timeout.ms": 6_000,
-    # A member learns from the answer to its heartbeat that partitions move, twice for each move.
+    # Members learn of a rebalance from the response to a heartbeat, twice for each partition that moves.
     "heartbeat.interval.ms": 500,
     "max.poll.interval.ms": 300_000,
-    # What is prefetched here is hidden from the other workers, and comes again late if this one dies.
+    # Prefetched messages are not available to other workers, and are redelivered late if this one dies.
     "queued.min.messages": 256,
     "queued.max.messages.kbytes": 16 * 1024,
     "fetch.queue.backoff.ms": 10,
-    # How soon a group notices that partitions were added; librdkafka's default is five minutes.
+    # How soon a group notices new partitions; the default is five minutes.
     "topic.metadata.refresh.interval.ms": 5_000,
 }
 
 INBOX: Properties = {
-    # The client refuses to start without a group, even when partitions are assigned by hand.
+    # The client requires a group even for partitions that are assigned by hand.
     "group.id": "mlaas-inbox",
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
-    # Where to go on when the broker lost what was here: nobody waits for old replies.
+    # Where to continue if the broker has lost the position: nobody waits for old replies.
     "auto.offset.reset": "latest",
-    # Its default is above a max.poll.interval.ms that is meant for the workers.
+    # The default may exceed a max.poll.interval.ms that is set for the workers.
     "session.timeout.ms": 6_000,
     "fetch.queue.backoff.ms": 10,
 }
 
 RECORDS: Properties = {
     **INBOX,
-    # What was to be read next may have been deleted meanwhile.
+    # The next records may have been deleted in the meantime.
     "auto.offset.reset": "earliest",
-    # How the end is known where the last offsets hold no record.
+    # Shows the end even if the last offsets hold no record.
     "enable.partition.eof": True,
     "queued.max.messages.kbytes": 16 * 1024,
 }
 
-# Not understood together with group.protocol=consumer: there the broker decides. And with an instance id it
-# would refuse who takes a killed member's place until that one's session is over.
+# Not allowed with group.protocol=consumer, where the broker decides them. An instance id is allowed, but then
+# the broker turns away whoever replaces a killed member until that member's session has expired.
 _CLASSIC_ONLY = (
     "partition.assignment.strategy",
     "session.timeout.ms",
@@ -145,72 +145,73 @@ def parse_url(url: str) -> tuple[str, Properties]:
 
 
 def fixed_share(given: Properties) -> tuple[int, int] | None:
-    """Which of how many, from 1 on. Raises ValueError."""
+    """The SHARE in a URL, as its number, from 1 on, and how many there are. Raises ValueError."""
     if SHARE not in given:
         return None
     number, _, of = str(given[SHARE]).partition("/")
     if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
-        raise ValueError(f"{SHARE} is not as 2/3, the second of three")
+        raise ValueError(f"{SHARE} must be like 2/3, the second of three shares")
     return int(number), int(of)
 
 
 def producer(servers: str, given: Properties) -> Properties:
-    return _without_ours({**CLIENT, "bootstrap.servers": servers, **PRODUCER, **given})
+    return _without_share({**CLIENT, "bootstrap.servers": servers, **PRODUCER, **given})
 
 
 def gatherer(servers: str, given: Properties) -> Properties:
-    """A producer that waits some milliseconds for more, for who has many messages under way."""
+    """A producer that waits a few milliseconds to send many messages together."""
     return producer(servers, {**GATHERING, **given})
 
 
 def member(group: str, instance_id: str) -> Properties:
-    """A role. An instance id makes the membership static (KIP-345)."""
+    """The role of a group's member. An instance id makes its membership static (KIP-345)."""
     return {**CONSUMER, "group.id": group} | ({"group.instance.id": instance_id} if instance_id else {})
 
 
 def consumer(servers: str, given: Properties, role: Properties) -> Properties:
-    """role is a member's, INBOX or RECORDS."""
-    merged = _without_ours({**CLIENT, "bootstrap.servers": servers, **role, **given})
+    """role: a member's, INBOX or RECORDS."""
+    merged = _without_share({**CLIENT, "bootstrap.servers": servers, **role, **given})
     if merged.get("group.protocol") == "consumer":
         return {name: value for name, value in merged.items() if name not in _CLASSIC_ONLY}
     return merged
 
 
-def _without_ours(properties: Properties) -> Properties:
+def _without_share(properties: Properties) -> Properties:
     return {name: value for name, value in properties.items() if name != SHARE}
-
-
-def is_fatal(error: KafkaError) -> bool:
-    """An error that comes in the place of a record has only the code."""
-    return bool(error.fatal() or error.code() == KafkaError._FATAL)
-
-
-def translate(error: KafkaError, what: str) -> BrokerError:
-    kind = ClientBroken if is_fatal(error) else _KINDS.get(error.code(), BrokerError)
-    hint = "; `mlaas topics create` makes it" if kind is TopicMissing else ""
-    return kind(f"{what}: {error.str()}{hint}")
 
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
+    """Raise the BrokerError for a KafkaException. what: was being done."""
     try:
         yield
     except KafkaException as error:
         raise translate(error.args[0], what) from error
 
 
+def translate(error: KafkaError, what: str) -> BrokerError:
+    kind = ClientBroken if is_fatal(error) else _KINDS.get(error.code(), BrokerError)
+    hint = "; `mlaas topics create` creates it" if kind is TopicMissing else ""
+    return kind(f"{what}: {error.str()}{hint}")
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """A fatal error that arrives in place of a record has the code, but not the flag."""
+    return bool(error.fatal() or error.code() == KafkaError._FATAL)
+
+
 class ClientLog:
-    """What librdkafka's client takes as its logger. Each kind of line comes once in 30 s."""
+    """The logger of a librdkafka client. Passes on each kind of line once in 30 s."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last: dict[object, float] = {}
 
     def log(self, level: int, text: str, kind: object = None, *args: object) -> None:
-        """kind is librdkafka's facility: FAIL is a connection, CONFWARN a property of the other role."""
+        """kind: librdkafka's facility. FAIL: a connection. CONFWARN: a property of another kind of client."""
         now = self._clock()
         if kind == "CONFWARN" or now - self._last.get(kind, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
             return
         self._last[kind] = now
-        # A lost connection is reported where it matters, by the one who waits for an answer.
+        # Whoever waits for an answer reports a lost connection as an error.
         _log.log(min(level, logging.WARNING), text, kind, *args)

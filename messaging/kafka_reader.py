@@ -1,4 +1,4 @@
-"""One librdkafka consumer: what a group's member and an inbox have in common."""
+"""Reading through librdkafka: a consumer for subscriptions, inboxes and records, and records as messages."""
 
 import logging
 import threading
@@ -19,27 +19,28 @@ _ANSWER_TIMEOUT_S = 5.0
 _LOOK_TIMEOUT_S = 1.0
 _LEAVE_TIMEOUT_S = 3.0
 
-# For a name that is not UTF-8 confluent-kafka returns a list with a hole in it, and an exception beside it.
-# Called like this, CPython notices. record.headers(), once it was called some times, is called without that
-# check, and whoever walks through the list ends the process.
-_ask_for_headers = methodcaller("headers")
+# If the name of a header is not UTF-8, confluent-kafka returns a list with a NULL in it and sets an exception
+# as well. Called like this, CPython notices. It does not check calls of record.headers() once it has
+# specialised them, and then iterating over the list crashes the process.
+_get_headers = methodcaller("headers")
 
 Answer = TypeVar("Answer")
 Rebalanced = Callable[[Consumer, list[TopicPartition]], None]
 
 
 class Reader:
-    """Owned by one thread. is_at_end: of the partition that it reads, where its role asks for that."""
+    """A consumer. For one thread. is_at_end: of its partition, if its role asks for that."""
 
     def __init__(self, properties: Properties) -> None:
+        """Raises BrokerError if the properties are invalid."""
         self._lost = False
         self.is_at_end = False
         self._has_instance_id = "group.instance.id" in properties
         with translated(f"broker {properties['bootstrap.servers']}"):
-            self._consumer = Consumer(properties, logger=ClientLog(), error_cb=self._note)
+            self._consumer = Consumer(properties, logger=ClientLog(), error_cb=self._on_error)
 
     def partitions(self, topic: str) -> int:
-        """How many the topic has. Asking makes a broker that creates topics by itself create it."""
+        """How many the topic has. A broker with automatic topic creation creates it. Raises BrokerError."""
 
         def ask() -> int:
             found = self._consumer.list_topics(topic, timeout=_ANSWER_TIMEOUT_S).topics[topic]
@@ -47,51 +48,52 @@ class Reader:
                 raise KafkaException(found.error)
             return len(found.partitions)
 
-        return _patiently(ask, f"topic {topic}")
+        return _retried(ask, f"topic {topic}")
 
     def join(self, topic: str, on_assign: Rebalanced, on_revoke: Rebalanced) -> None:
+        """Read as a member of the group. Calls back from read() and close()."""
         with translated(f"subscribe to {topic}"):
             self._consumer.subscribe([topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_revoke)
 
-    def take(self, topic: str, partitions: Iterable[int], on_assign: Rebalanced) -> None:
-        """Read them from where the group committed last, whoever else does."""
+    def assign(self, topic: str, partitions: Iterable[int], on_assign: Rebalanced) -> None:
+        """Read from where the group last committed, without joining it."""
         places = [TopicPartition(topic, partition) for partition in partitions]
         on_assign(self._consumer, places)
         with translated(f"read {topic}"):
             self._consumer.assign(places)
 
     def read_from(self, topic: str, partition: int, offset: int) -> None:
-        """Not a logical OFFSET_END: it is looked up late, after the first record may have been written."""
+        """offset: not OFFSET_END, which is looked up only after the first record may have been written."""
         self.is_at_end = False
         with translated(f"read {topic}/{partition}"):
             self._consumer.assign([TopicPartition(topic, partition, offset)])
 
     def offsets(self, topic: str, partition: int, patience_s: float = _ANSWER_TIMEOUT_S) -> range:
-        """Those that the partition has now, up to the high watermark. Without patience it asks once."""
+        """The offsets that the partition has now. Asks once if patience_s is 0. Raises BrokerError."""
         place = TopicPartition(topic, partition)
 
         def ask() -> tuple[int, int]:
             return self._consumer.get_watermark_offsets(place, timeout=patience_s or _LOOK_TIMEOUT_S)
 
-        return range(*_patiently(ask, f"read {topic}/{partition}", patience_s))
+        return range(*_retried(ask, f"read {topic}/{partition}", patience_s))
 
     def read(self, max_records: int, timeout: float) -> list[Record]:
-        """Wait for one record, then take what was fetched with it.
+        """Wait up to timeout seconds for one record, then take what was fetched with it.
 
         consume(n, timeout) alone would wait the whole timeout unless n records came.
-        Raises BrokerUnavailable once for each loss of the last connection.
+        Raises BrokerError; BrokerUnavailable once each time the last connection is lost.
         """
         with translated("receive"):
             first = self._consumer.poll(timeout)
-        rest = self._more(max_records - 1) if first and max_records > 1 else []
+        rest = self._fetched(max_records - 1) if first and max_records > 1 else []
         if self._lost:
             self._lost = False
             if first is None:
                 raise BrokerUnavailable("no broker answers")
         return [record for record in (first, *rest) if record is not None and self._is_sound(record)]
 
-    def _more(self, max_records: int) -> list[Record]:
-        """What is wrong will be said by the next poll: the record before it is not to be lost."""
+    def _fetched(self, max_records: int) -> list[Record]:
+        """Only logs errors, so that the first record is not lost; the next poll raises them again."""
         try:
             return self._consumer.consume(max_records, timeout=0)
         except KafkaException as error:
@@ -99,7 +101,7 @@ class Reader:
             return []
 
     def store(self, topic: str, partition: int, offset: int, note: str) -> None:
-        """Commit with the next automatic commit. A partition that was taken away is not ours to commit."""
+        """Commit with the next automatic commit, unless the partition was revoked. Raises BrokerError."""
         try:
             self._consumer.store_offsets(offsets=[TopicPartition(topic, partition, offset, note)])
         except KafkaException as error:
@@ -107,17 +109,17 @@ class Reader:
                 raise translate(error.args[0], f"commit {topic}/{partition}") from error
 
     def committed(self, topic: str, partitions: Iterable[int]) -> dict[int, tuple[int, str]]:
-        """What the group has committed of them, with its note. Nothing if the broker does not say."""
+        """The group's committed offsets and their notes by partition; none if the broker does not answer."""
         places = [TopicPartition(topic, partition) for partition in partitions]
         try:
             found = self._consumer.committed(places, timeout=_ANSWER_TIMEOUT_S)
         except KafkaException as error:
-            _log.warning("what was committed of %s: %s", topic, error.args[0].str())
+            _log.warning("cannot read the committed offsets of %s: %s", topic, error.args[0].str())
             return {}
         return {its.partition: (its.offset, its.metadata or "") for its in found if its.offset >= 0}
 
     def commit(self, topic: str, offsets: Mapping[int, int], note: str) -> None:
-        """At once."""
+        """Commit now. A failure is only logged."""
         places = [TopicPartition(topic, partition, offset, note) for partition, offset in offsets.items()]
         try:
             self._consumer.commit(offsets=places, asynchronous=False)
@@ -125,9 +127,9 @@ class Reader:
             _log.warning("commit %s: %s", topic, error.args[0].str())
 
     def close(self, patience_s: float = 10.0) -> None:
-        """Leaves the group. Without patience the place stays for who has the same instance id.
+        """Leave the group. With patience_s 0, keep the place for a new member with the same instance id.
 
-        librdkafka may wait for ever for a coordinator that is away, hence the thread.
+        In a thread, because librdkafka may wait forever for a coordinator that is unavailable.
         """
         if self._has_instance_id and patience_s:
             self._leave()
@@ -136,7 +138,7 @@ class Reader:
         closing.join(patience_s)
 
     def _leave(self) -> None:
-        """close() alone would keep the place until the session is over."""
+        """With an instance id, close() alone would keep the place until the session expires."""
         end = time.monotonic() + _LEAVE_TIMEOUT_S
         try:
             self._consumer.unsubscribe()
@@ -146,6 +148,7 @@ class Reader:
             _log.warning("leaving the group: %s", error.args[0].str())
 
     def _is_sound(self, record: Record) -> bool:
+        """False for an error in place of a record. Raises ClientBroken if it is fatal."""
         error = record.error()
         if error is None:
             return True
@@ -157,12 +160,12 @@ class Reader:
         _log.warning("receive: %s", error.str())
         return False
 
-    def _note(self, error: KafkaError) -> None:
+    def _on_error(self, error: KafkaError) -> None:
         self._lost = self._lost or error.code() == KafkaError._ALL_BROKERS_DOWN
 
 
-def _patiently(ask: Callable[[], Answer], what: str, patience_s: float = _ANSWER_TIMEOUT_S) -> Answer:
-    """A topic that was made a moment ago has no leader yet."""
+def _retried(ask: Callable[[], Answer], what: str, patience_s: float = _ANSWER_TIMEOUT_S) -> Answer:
+    """Retries for patience_s, because a new topic has no leader at first. Raises BrokerError."""
     end = time.monotonic() + patience_s
     while True:
         try:
@@ -187,26 +190,22 @@ def delivery_of(record: Record, receipt: object = None) -> Delivery:
 
 
 def decode(record: Record) -> Message:
-    return Message(record.value() or b"", decode_headers(_headers_of(record)))
-
-
-def _headers_of(record: Record) -> object:
-    """None for those with a name that is not UTF-8, which Kafka allows and the client cannot give."""
+    """Headers are dropped, all of them, if the name of one is not UTF-8: the client cannot return them."""
     try:
-        return _ask_for_headers(record)
+        headers = _get_headers(record)
     except (SystemError, UnicodeError):
-        return None
+        headers = None
+    return Message(record.value() or b"", decode_headers(headers))
 
 
 def decode_headers(headers: object) -> Mapping[str, str]:
-    """As text. Bytes that are not UTF-8 survive the way there and back."""
+    """As text. Bytes that are not UTF-8 survive decoding and encoding."""
     pairs = headers if isinstance(headers, list) else []
-    return {name: value if isinstance(value, str) else _text(value) for name, value in pairs}
+    return {
+        name: value if isinstance(value, str) else (value or b"").decode("utf-8", "surrogateescape")
+        for name, value in pairs
+    }
 
 
 def encode_headers(headers: Mapping[str, str]) -> list[tuple[str, str | bytes | None]]:
     return [(name, value.encode("utf-8", "surrogateescape")) for name, value in headers.items()]
-
-
-def _text(value: bytes | None) -> str:
-    return (value or b"").decode("utf-8", "surrogateescape")

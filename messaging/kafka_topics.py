@@ -13,20 +13,23 @@ from messaging.broker import BrokerError
 from messaging.kafka_config import ClientLog, Properties, translated
 
 ANY = -1
-"""The client chooses."""
+"""The partition that the client chooses."""
 
-_ASK_AGAIN_S = 1.0
+_REFRESH_EVERY_S = 1.0
 _ANSWER_TIMEOUT_S = 5.0
 # Half of a worker's batch. With more, some workers wait for others; with fewer, the broker has more to do.
 _GATHERED_IN_A_ROW = 16
-# A group reads partitions that were added after its next look at the metadata
-# (topic.metadata.refresh.interval.ms) and two rebalances.
+# By then every consumer of the group reads a new partition: it has refreshed its metadata
+# (topic.metadata.refresh.interval.ms), and two rebalances have followed.
 READ_AFTER_S = 15.0
 
 
 @dataclass(slots=True)
 class _Topic:
-    """since: when each partition was first seen to have a leader. sent counts in messages sent alone."""
+    """led: partitions to publish to. since: when each was first seen with a leader.
+
+    sent: counts a message that is sent alone as 16 gathered ones.
+    """
 
     led: Sequence[int] = ()
     since: dict[int, float] = field(default_factory=dict)
@@ -37,12 +40,12 @@ class _Topic:
 
 
 class Topics:
-    """Asks about the topics in use once a second, in a thread of its own.
+    """Asks about the topics in use once a second, in a thread of its own. Thread-safe.
 
-    ask_led returns a topic's partitions that have a leader now, and may raise BrokerError. ask_ids returns
-    the ids of those topics that it knows by now, and does not wait. on_recreated is called when a topic has
-    another id than before: librdkafka takes what it hears about such a topic for outdated while the leader
-    epochs are below those of the deleted one, so clients that knew it must be replaced.
+    ask_led returns the partitions of a topic that have a leader, or raises BrokerError. ask_ids returns the
+    ids of topics that are known by now, without waiting. on_recreated is called when the id of a topic has
+    changed. Clients that knew the old topic must then be replaced: until the leader epochs exceed those of
+    the old topic, librdkafka takes all it hears about the new one for outdated.
     """
 
     def __init__(
@@ -59,55 +62,55 @@ class Topics:
         self._lock = threading.Lock()
         self._topics: dict[str, _Topic] = {}
         self._closing = threading.Event()
-        self._asker: threading.Thread | None = None
+        self._thread: threading.Thread | None = None
 
     def next(self, topic: str, *, gather: bool) -> int:
-        """Every partition that has a leader gets its turn; ANY while they are unknown.
+        """The partition for the next message: each that has a leader in turn; ANY while none is known.
 
-        librdkafka's own choice is random, and what comes within 10 ms goes to the same partition: of workers
-        that answer a batch at once, some get several and some none. Gathered messages go to one partition
-        several in a row. Partitions that were added get their turn when workers have had time to find them.
+        librdkafka chooses at random, and sends what it gets within 10 ms to one partition: of workers that
+        answer a batch at once, some would get several and some none. Gathered messages go to a partition
+        several in a row. New partitions are used once the workers have had time to find them.
         """
         with self._lock:
-            its = self._watched(topic)
-            its.published = True
-            if not its.led:
+            known = self._watched(topic)
+            known.published = True
+            if not known.led:
                 return ANY
-            sent = its.sent
-            its.sent += 1 if gather else _GATHERED_IN_A_ROW
-            return its.led[sent // _GATHERED_IN_A_ROW % len(its.led)]
+            turn = known.sent // _GATHERED_IN_A_ROW
+            known.sent += 1 if gather else _GATHERED_IN_A_ROW
+            return known.led[turn % len(known.led)]
 
     def watch(self, topic: str) -> None:
-        """Notice from now on when it is deleted and created again."""
+        """Notice from now on if the topic is deleted and created again."""
         with self._lock:
             self._watched(topic)
 
     def incarnation(self, topic: str) -> int:
-        """Rises each time that it was created again."""
+        """How often the topic was created again since it is watched."""
         with self._lock:
             return self._watched(topic).incarnation
 
     def id(self, topic: str) -> str:
-        """Empty while it is unknown."""
+        """The topic's id; empty while it is unknown."""
         with self._lock:
             return self._watched(topic).id
 
     def refresh(self) -> None:
-        """Of a topic that nothing is heard of, what was known stays."""
+        """Ask the cluster. What is known of a topic holds until the cluster says otherwise."""
         self._refresh_ids()
-        for name, its in list(self._topics.items()):
-            if its.published:
-                self._refresh_led(name, its)
+        for name, known in list(self._topics.items()):
+            if known.published:
+                self._refresh_led(name, known)
 
     def close(self) -> None:
         self._closing.set()
 
     def _watched(self, topic: str) -> _Topic:
-        its = self._topics.setdefault(topic, _Topic())
-        if self._asker is None:
-            self._asker = threading.Thread(target=self._keep_asking, name="kafka-topics", daemon=True)
-            self._asker.start()
-        return its
+        known = self._topics.setdefault(topic, _Topic())
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="kafka-topics", daemon=True)
+            self._thread.start()
+        return known
 
     def _refresh_ids(self) -> None:
         try:
@@ -117,37 +120,37 @@ class Topics:
         recreated = False
         with self._lock:
             for name, found in ids.items():
-                its = self._topics[name]
-                if its.id not in ("", found):
+                known = self._topics[name]
+                if known.id not in ("", found):
                     recreated = True
-                    its.incarnation += 1
-                    its.since.clear()
-                its.id = found
+                    known.incarnation += 1
+                    known.since.clear()
+                known.id = found
         if recreated:
             self._on_recreated()
 
-    def _refresh_led(self, name: str, its: _Topic) -> None:
+    def _refresh_led(self, name: str, known: _Topic) -> None:
         try:
             led = self._ask_led(name)
         except BrokerError:
             return
         now = self._clock()
         with self._lock:
-            first = now if its.since else now - READ_AFTER_S
+            first_seen = now if known.since else now - READ_AFTER_S
             for partition in led:
-                its.since.setdefault(partition, first)
-            its.led = [partition for partition in led if now - its.since[partition] >= READ_AFTER_S]
+                known.since.setdefault(partition, first_seen)
+            known.led = [each for each in led if now - known.since[each] >= READ_AFTER_S]
 
-    def _keep_asking(self) -> None:
+    def _run(self) -> None:
         while not self._closing.is_set():
             self.refresh()
-            self._closing.wait(_ASK_AGAIN_S)
+            self._closing.wait(_REFRESH_EVERY_S)
 
 
 class TopicIds:
-    """Asks for the ids of topics, and returns at once with what came of the question before.
+    """Asks for the ids of topics without waiting: each call returns the answers to the previous one.
 
-    A broker that cannot say, as librdkafka's mock, lets the question time out; it holds nobody up.
+    A broker that has no ids, such as the embedded one, lets the question time out.
     """
 
     def __init__(self, properties: Properties) -> None:
@@ -159,19 +162,18 @@ class TopicIds:
         """Raises BrokerError."""
         if not all(asked.done() for asked in self._asked.values()):
             return {}
-        found = {name: its for name, asked in self._asked.items() if (its := _topic_id(asked))}
-        with translated("topic ids"):
-            self._admin = self._admin or AdminClient(self._properties, logger=ClientLog())
-            self._asked = (
-                self._admin.describe_topics(TopicCollection(list(topics)), request_timeout=_ANSWER_TIMEOUT_S)
-                if topics
-                else {}
-            )
+        found = {name: topic_id for name, asked in self._asked.items() if (topic_id := _topic_id(asked))}
+        if topics:
+            with translated("topic ids"):
+                self._admin = self._admin or AdminClient(self._properties, logger=ClientLog())
+                self._asked = self._admin.describe_topics(
+                    TopicCollection(list(topics)), request_timeout=_ANSWER_TIMEOUT_S
+                )
         return found
 
 
 def _topic_id(asked: "Future[object]") -> str:
-    """Empty for a topic that is not there, and from brokers before 2.8, which have none."""
+    """Empty if the topic does not exist, and from brokers before 2.8, which have no ids."""
     try:
         found = asked.result().topic_id  # type: ignore[attr-defined]
     except KafkaException:

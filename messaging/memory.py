@@ -1,4 +1,4 @@
-"""A broker inside this process: what the tests of everything above the broker run on."""
+"""A broker in memory, for tests within one process."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class MemoryBroker:
-    """Keeps every message for groups that come later, as Kafka does; nothing outlives the object."""
+    """Implements Broker. Like Kafka, it keeps every message for groups that subscribe later."""
 
     def __init__(self, *, max_message_bytes: int = 1_000_000) -> None:
         self._max_message_bytes = max_message_bytes
@@ -30,7 +30,9 @@ class MemoryBroker:
         if self._closed:
             raise BrokerUnavailable("the broker is closed")
         if len(message.body) > self._max_message_bytes:
-            raise MessageTooLarge(f"{len(message.body)} bytes is over {self._max_message_bytes}")
+            raise MessageTooLarge(
+                f"{len(message.body)} bytes; at most {self._max_message_bytes} are accepted"
+            )
         with self._changed:
             if "/" in address:
                 for inbox in self._inboxes.get(address, ()):
@@ -57,7 +59,7 @@ class MemoryBroker:
         return MemoryRecords(self, topic)
 
     def kept(self, topic: str) -> tuple[Sequence[Delivery], int]:
-        """What the topic has, and the offset that the next message gets."""
+        """What the topic stores, and the offset of its next message."""
         with self._changed:
             return tuple(self._topics[topic]), self._ends[topic]
 

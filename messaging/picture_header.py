@@ -1,12 +1,11 @@
-"""What the header of a picture file declares, and what the picture costs. Nothing is decoded.
+"""Reads what the header of a picture file declares, and estimates what the picture costs, without decoding.
 
-The gateway judges uploads by it; the worker judges again, because anyone may publish a request. Few bytes can
-declare many pixels, so everything that is shared between requests is shared by declared cost: the lanes and
-batches of the worker, what is in flight at the gateway, and the time that a picture may take.
+The gateway checks uploads; the worker checks again, because anyone may publish a request. Few bytes can
+declare many pixels, so whatever requests share is divided by declared cost: the worker's lanes and batches,
+the requests in flight at the gateway, and the time that a picture may take.
 
-The cost is the processor time that decoding and preparing the picture takes on one core, estimated from the
-type, the size, the scans and the bytes of the file. docs/decisions/0011-cost-of-a-picture.md has the
-measurements behind the weights.
+The cost is the processor time to decode and prepare the picture on one core, estimated from its type, size,
+scans and bytes. docs/decisions/0011-cost-of-a-picture.md has the measurements behind the weights.
 """
 
 import re
@@ -19,17 +18,17 @@ from typing import NamedTuple
 PNG, JPEG, WEBP = "image/png", "image/jpeg", "image/webp"
 
 MAX_SCANS = 100
-"""Of a JPEG. Encoders write 10 and up to 20. TurboJPEG's TJFLAG_LIMITSCANS stops at 500."""
+"""The most that a JPEG may have. Encoders write 10 to 20; TurboJPEG's TJFLAG_LIMITSCANS allows 500."""
 
 SMALL_MS = 0.5
-"""Up to this cost a picture is small. One of 28 x 28 pixels, as the model sees it, costs 0.02 to 0.1 ms."""
+"""The most that a small picture costs. One of 28 x 28 pixels, the model's input, costs 0.02 to 0.1 ms."""
 
 MEDIUM_MS = 100.0
-"""Up to this cost it is medium. A photo of a phone, 12 megapixels in a JPEG, costs 50 ms."""
+"""The most that a medium one costs. A phone's photo, a JPEG of 12 megapixels, costs 50 ms."""
 
 
 class Size(IntEnum):
-    """What shares a lane. A picture never waits for one of a larger size."""
+    """A picture's class of cost. It never waits for a picture of a larger size."""
 
     SMALL = 0
     MEDIUM = 1
@@ -37,14 +36,11 @@ class Size(IntEnum):
 
 
 class HeaderError(ValueError):
-    """No decoder could read the file, or only at a cost that its size does not justify.
-
-    The message is fit to show to whoever sent it.
-    """
+    """The file cannot be decoded, or at too high a cost for its size. The message is for the sender."""
 
 
 class PictureHeader(NamedTuple):
-    """decode_ms is the estimated processor time until the pixels are there."""
+    """decode_ms: the estimated processor time to decode the pixels."""
 
     media_type: str
     width: int
@@ -57,7 +53,7 @@ class PictureHeader(NamedTuple):
         return self.width * self.height
 
     def cost_ms(self, mode: str = "auto") -> float:
-        """With what this mode of preparation takes at most. auto takes 28 x 28 pixels as they are."""
+        """decode_ms plus the most that preparing the picture in this mode takes."""
         if mode == "raw28" or (mode == "auto" and self.pixels <= _RAW_PIXELS):
             return self.decode_ms
         return self.decode_ms + _PREPARING_MS + _PREPARING_PIXEL_MS * min(self.pixels, _PREPARED_PIXELS)
@@ -70,21 +66,21 @@ def size_of(cost_ms: float) -> Size:
 
 
 def read(picture: bytes) -> PictureHeader | None:
-    """The header; None if the file is of no accepted type. Raises HeaderError.
+    """The header; None for a type that is not accepted. Raises HeaderError.
 
-    Bounded: neither segments nor chunks without end are walked through, and a PNG of 28 x 28 takes 1 µs.
+    A PNG of 28 x 28 pixels takes 1 µs. The number of chunks and segments that are read is bounded.
     """
     found = _BEGINNING.match(picture)
     return None if found is None else _TYPES[(found.lastindex or 1) - 1].read(picture)
 
 
 def media_type_of(beginning: bytes) -> str | None:
-    """What the first bytes show; None for a type that is not accepted."""
+    """The type that the first bytes show; None for one that is not accepted."""
     found = _BEGINNING.match(beginning)
     return None if found is None else _TYPES[(found.lastindex or 1) - 1].media_type
 
 
-# Milliseconds for a pixel, and for a byte of the file, on one core. Measured, see the decision.
+# Milliseconds per pixel and per byte of the file, on one core, as measured.
 _NS = 1e-6
 _PNG_PIXEL, _PNG_BYTE, _PNG_CHUNK = 10 * _NS, 12 * _NS, 2_000 * _NS
 _ALPHA_PIXEL, _KEY_PIXEL = 15 * _NS, 25 * _NS
@@ -96,13 +92,13 @@ _WEBP_SCALED_ALPHA_PIXEL, _WEBP_LOSSLESS_BYTE, _WEBP_LOSSY_BYTE = 3 * _NS, 15 * 
 _PREPARING_MS, _PREPARING_PIXEL_MS = 2.0, 280 * _NS
 _PREPARED_PIXELS, _RAW_PIXELS = 150 * 150, 28 * 28
 
-# Decoders make a JPEG 2, 4 or 8 times smaller on the way, and a WebP of a certain size, but no edge of a JPEG
-# smaller than this.
+# While decoding, a JPEG is scaled down by 2, 4 or 8 if both edges stay at least this long, and a WebP if one
+# edge is at least that long.
 _WORKING_EDGE, _WEBP_SCALED_EDGE = 256, 2_048
 
-# At 8 KiB a chunk, which is what libpng writes, 10 MiB of a PNG have 1,300.
+# A PNG of 10 MiB has 1,300, because libpng writes chunks of 8 KiB.
 _MAX_PNG_CHUNKS = 16_384
-# 10 MiB of metadata in segments of 64 KiB are 160.
+# Metadata of 10 MiB takes 160, at 64 KiB each.
 _MAX_JPEG_SEGMENTS = 1_000
 _MAX_JPEG_FILL = 4_096
 _JPEG_END_BYTES = 65_536
@@ -118,7 +114,7 @@ _WEBP_LOSSLESS_SIZE = Struct("<I")
 
 
 def _png(picture: bytes) -> PictureHeader:
-    """APNG included: the default image is what is decoded, and IHDR has its size."""
+    """Of an APNG, too, the default image is decoded, whose size is in IHDR."""
     if len(picture) < 33 or picture[12:16] != b"IHDR":
         raise HeaderError("The PNG picture is damaged: it does not begin with its header.")
     _, width, height, _, colours, *_ = _PNG_HEADER.unpack_from(picture, 12)
@@ -144,7 +140,7 @@ _SOS, _EOI = 0xDA, 0xD9
 _WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
 _JPEG_END = b"\xff\xd9"
 _USUAL_SCANS = 20
-_APPARENT_SCAN = re.compile(rb"\xff\xda")  # 1.6 GB/s; the others 0.3
+_APPARENT_SCAN = re.compile(rb"\xff\xda")  # searches 1.6 GB/s; the others 0.3
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
@@ -172,7 +168,7 @@ def _jpeg(picture: bytes) -> PictureHeader:
         if at + 2 > len(picture):
             break
         at += _SHORT.unpack_from(picture, at)[0]
-    raise HeaderError("The JPEG picture is damaged: its header is incomplete, or too long.")
+    raise HeaderError("The JPEG picture is damaged: its header is incomplete or too long.")
 
 
 def _jpeg_of(
@@ -183,21 +179,22 @@ def _jpeg_of(
     pixel, byte = _JPEG_PIXEL, _JPEG_ARITHMETIC_BYTE if kind in _ARITHMETIC else _JPEG_BYTE
     in_first_scan = picture[first_scan + 4] if first_scan + 4 < size else 0
     scans = 1
-    # libjpeg reads all scans before it makes pixels of them if the first one is not the whole picture.
+    # Unless the first scan is the whole picture, libjpeg reads all scans before it decodes pixels.
     if kind in _PROGRESSIVE or in_first_scan < components:
         scans = _jpeg_scans(picture, first_scan)
         pixel += scans * _JPEG_SCAN_PIXEL
         byte = max(byte, _JPEG_SCAN_BYTE)
     pixel += _JPEG_SHOWN_PIXEL / times**2
-    if picture.rfind(_JPEG_END, max(first_scan, size - _JPEG_END_BYTES)) < 0:  # how much of it is missing?
+    if picture.rfind(_JPEG_END, max(first_scan, size - _JPEG_END_BYTES)) < 0:  # an unknown part is missing
         pixel, byte = pixel * _JPEG_CUT_TIMES + _JPEG_CUT_PIXEL, byte * _JPEG_CUT_TIMES
     return PictureHeader(JPEG, width, height, scans, width * height * pixel + size * byte)
 
 
 def _jpeg_scans(picture: bytes, at: int) -> int:
-    """From the first one on; not counted further than one above MAX_SCANS.
+    """Count the scans from the first one on, up to one above MAX_SCANS.
 
-    Few apparent scans are taken for scans; of many, those inside other segments, or behind the end, are none.
+    Up to _USUAL_SCANS, whatever looks like a scan counts. Beyond, what is inside other segments or after the
+    end does not.
     """
     apparent = sum(1 for _ in islice(_APPARENT_SCAN.finditer(picture, at), _USUAL_SCANS + 1))
     if apparent <= _USUAL_SCANS:
@@ -217,7 +214,7 @@ def _jpeg_scans(picture: bytes, at: int) -> int:
 
 
 def _webp(picture: bytes) -> PictureHeader:
-    """Of an animation the first frame is decoded, onto a canvas that every frame has to fit into."""
+    """Of an animation, the first frame is decoded onto a canvas of the declared size."""
     kind = picture[12:16]
     if len(picture) < 30 and not (kind == b"VP8L" and len(picture) >= 25):
         raise HeaderError("The WebP picture is damaged: its header is incomplete.")
@@ -245,7 +242,7 @@ def _webp(picture: bytes) -> PictureHeader:
 
 
 def _webp_first_frame(picture: bytes, canvas: tuple[int, int]) -> tuple[bool, bool]:
-    """Whether it is lossless, and fills the canvas. If that is not seen soon, the costlier answer."""
+    """Whether it is lossless, and whether it fills the canvas. If unclear, the answers that cost more."""
     at, whole = 30, True
     for _ in range(_MAX_WEBP_CHUNKS):
         if at + 24 > len(picture):
@@ -266,7 +263,7 @@ def _three_bytes(picture: bytes, at: int) -> int:
 
 
 class _Type(NamedTuple):
-    """A pattern of the first bytes, what they show, and what reads the header behind them."""
+    """A type's first bytes as a pattern, its name, and the function that reads its header."""
 
     beginning: bytes
     media_type: str

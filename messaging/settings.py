@@ -1,4 +1,4 @@
-"""What gateway and worker must agree on. Values and reasons: configs/config.yaml."""
+"""The settings that gateway and worker must agree on. Defaults and reasons: configs/config.yaml."""
 
 from typing import Annotated
 

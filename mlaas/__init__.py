@@ -1,4 +1,4 @@
-"""The front door: settings, the mlaas command, the one-command start; `from mlaas import Client`."""
+"""The command `mlaas`, its settings, and the one-command start; also `from mlaas import Client`."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> object:
-    """The client's classes, loaded when asked for: gateways and workers run where there is no httpx."""
+    """Loads the classes of mlaas_client on first use: images of gateway and worker have no httpx."""
     if name[0].isupper():
         import mlaas_client
 

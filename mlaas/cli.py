@@ -1,10 +1,12 @@
 """The command `mlaas`: its commands by section, `config`, and `completion`."""
 
+import os
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 import click
-from click.shell_completion import get_completion_class
 
 from mlaas import __version__
 from mlaas.commands import (
@@ -23,92 +25,121 @@ from mlaas.commands import (
     train,
 )
 from mlaas.errors import of_missing_package
-from mlaas.supervisor import end_with_parent, found_by_children
+
+
+class Entry(NamedTuple):
+    """A command in `mlaas --help`: the module of mlaas.commands that defines it, and its texts."""
+
+    module: str
+    help: str
+    example: str
+
 
 SECTIONS = {
     "Try it": {
-        "up": "mlaas up --port 8123",
-        "doctor": "mlaas doctor",
+        "up": Entry("serve", "Start everything on this machine.", "mlaas up --port 8123"),
+        "doctor": Entry("doctor", "Find what is broken and how to fix it.", "mlaas doctor"),
     },
     "Classify pictures": {
-        "predict": "mlaas predict samples/sandal.png",
-        "watch": "mlaas watch ~/Pictures --all",
-        "jobs": "mlaas jobs submit samples",
-        "models": "mlaas models",
+        "predict": Entry("predict", "Classify pictures.", "mlaas predict samples/sandal.png"),
+        "watch": Entry("predict", "Classify pictures added to a folder.", "mlaas watch ~/Pictures --all"),
+        "jobs": Entry("jobs", "Submit pictures now, fetch results later.", "mlaas jobs submit samples"),
+        "models": Entry("jobs", "List the models being served.", "mlaas models"),
     },
     "Run it in production": {
-        "gateway": "mlaas gateway --broker kafka://localhost:9092",
-        "worker": "mlaas worker --broker kafka://localhost:9092 --workers 2",
-        "topics": "mlaas topics create --broker kafka://localhost:9092",
-        "keys": "mlaas keys new alice --file keys.txt",
-        "config": "mlaas config show",
-        "completion": 'eval "$(mlaas completion bash)"',
+        "gateway": Entry("serve", "Serve the HTTP API.", "mlaas gateway --broker kafka://localhost:9092"),
+        "worker": Entry(
+            "serve",
+            "Run the model on incoming pictures.",
+            "mlaas worker --broker kafka://localhost:9092 --workers 2",
+        ),
+        "topics": Entry(
+            "broker",
+            "Create the topics on the broker.",
+            "mlaas topics create --broker kafka://localhost:9092",
+        ),
+        "keys": Entry("keys", "Create API keys for the gateway.", "mlaas keys new alice --file keys.txt"),
+        "config": Entry("", "Show the settings in effect.", "mlaas config show"),
+        "completion": Entry("", "Print a shell completion script.", 'eval "$(mlaas completion bash)"'),
     },
     "Work on the model": {
-        "train": "mlaas train --config configs/smoke.yaml",
-        "evaluate": "mlaas evaluate --json",
+        "train": Entry("train", "Train a model.", "mlaas train --config configs/smoke.yaml"),
+        "evaluate": Entry("train", "Measure a model's accuracy.", "mlaas evaluate --json"),
     },
     "Inspect and measure": {
-        "bench": "mlaas bench http://127.0.0.1:8000/predict --clients 64 --seconds 10",
-        "dlq": "mlaas dlq ls",
-        "send": "mlaas send samples/coat.png --wait",
-        "receive": "mlaas receive --count 1",
+        "bench": Entry(
+            "bench",
+            "Measure throughput and latency.",
+            "mlaas bench http://127.0.0.1:8000/predict --clients 64 --seconds 10",
+        ),
+        "dlq": Entry("dlq", "Inspect, replay and delete dead letters.", "mlaas dlq ls"),
+        "send": Entry("broker", "Publish pictures to the broker.", "mlaas send samples/coat.png --wait"),
+        "receive": Entry("broker", "Print replies from the broker.", "mlaas receive --count 1"),
     },
 }
-_OTHERS = "Other commands"
-_WIDTH = 64
+
+_INSTALLED_IN = ("site-packages", "dist-packages")
 
 
 class Sections(click.Group):
-    """A group that lists its commands by section, and adds an example to the help of each."""
+    """A group that lists its commands by section and imports only the one that runs."""
 
-    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        super().add_command(cmd, name)
-        for examples in SECTIONS.values():
-            if example := examples.get(name or cmd.name or ""):
-                cmd.epilog = f"Example:  {example}"
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for section in SECTIONS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = next((section[cmd_name] for section in SECTIONS.values() if cmd_name in section), None)
+        if entry is None:
+            return None
+        if cmd_name not in self.commands:
+            self.add_command(getattr(import_module(f"mlaas.commands.{entry.module}"), cmd_name))
+        found = self.commands[cmd_name]
+        found.short_help, found.epilog = entry.help, f"Example:  {entry.example}"
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        left = dict(self.commands)
-        for title, names in [*SECTIONS.items(), (_OTHERS, tuple(left))]:
-            rows = [(name, left.pop(name).get_short_help_str(_WIDTH)) for name in names if name in left]
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, entry.help) for name, entry in section.items()])
 
 
 @click.group(
     cls=Sections,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="`mlaas COMMAND --help` describes a command, with an example.",
+    epilog="`mlaas COMMAND --help` describes a command and shows an example.",
 )
 @settings_options
-@click.option("--supervised", is_flag=True, hidden=True, help="End when standard input ends.")
+@click.option("--supervised", is_flag=True, hidden=True, help="Exit when standard input is closed.")
 @click.version_option(__version__)
 @click.pass_context
 def command(
     context: click.Context, file: Path | None, pairs: tuple[tuple[str, object], ...], supervised: bool
 ) -> None:
-    """Machine Learning as a Service: a picture in over HTTP, through Kafka to a Keras model, the answer out.
+    """Machine Learning as a Service: classify pictures over HTTP with a Keras model behind Kafka.
 
     \b
     mlaas up                            starts everything; then, in another terminal:
     mlaas predict samples/sandal.png    classifies a picture
     """
     if supervised:
+        from mlaas.supervisor import end_with_parent
+
         end_with_parent()
     context.obj = Chosen(file, pairs)
 
 
-@command.group(short_help="Show the settings in effect.")
+@command.group()
 def config() -> None:
-    """The settings."""
+    """Inspect the settings."""
 
 
 @config.command()
 @pass_chosen
 def show(chosen: Chosen) -> None:
-    """Print the settings in effect, from files, environment and command line. Secrets are masked."""
+    """Print the settings in effect.
+
+    They are merged from the defaults, your file, the environment and the command line. Secrets are masked.
+    """
     import msgspec
 
     from mlaas.settings import without_secrets
@@ -120,13 +151,15 @@ def show(chosen: Chosen) -> None:
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print a script that makes the shell complete commands and options.
+    """Print a script that enables completion of commands and options in a shell.
 
     \b
     ~/.bashrc:                   eval "$(mlaas completion bash)"
     ~/.zshrc:                    eval "$(mlaas completion zsh)"
     ~/.config/fish/config.fish:  mlaas completion fish | source
     """
+    from click.shell_completion import get_completion_class
+
     its = get_completion_class(shell)
     assert its is not None
     click.echo(its(context.find_root().command, {}, "mlaas", "_MLAAS_COMPLETE").source())
@@ -138,7 +171,7 @@ for group in (serve, predict, jobs, models, train, broker, dlq, keys, doctor, be
 
 
 def main() -> None:
-    """Runs the command. Errors that the user can correct are one line each."""
+    """Runs the command. Errors that the user can fix are printed on one line, without a traceback."""
     found_by_children()
     try:
         command(prog_name="mlaas", standalone_mode=False)
@@ -150,3 +183,14 @@ def main() -> None:
     except ModuleNotFoundError as error:
         of_missing_package(error.name or str(error)).show()
         sys.exit(1)
+
+
+def found_by_children() -> None:
+    """Puts a checkout on the PYTHONPATH of child processes, whatever their working directory.
+
+    They start with -P, so that no module in the working directory can shadow one of this project.
+    """
+    root = Path(__file__).resolve().parents[1]
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if root.name not in _INSTALLED_IN and str(root) not in known:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), *known]))

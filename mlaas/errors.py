@@ -1,7 +1,7 @@
-"""How a command fails: with one line that says what to do and an exit status, instead of a traceback.
+"""How commands fail: with an exit status and one line that says what to do, not with a traceback.
 
-Other packages' errors are translated where they are met, and imported only there: a gateway's image has no
-client, a worker's has no gateway.
+Errors of other packages are imported only where they are translated: the gateway's image has no client, and
+the worker's has no gateway.
 """
 
 import os
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from mlaas_client import MlaasError
 
 _IMPORTED_AS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
-# The details of these problems already list what exists.
+# The details of these problems list the valid names.
 _NEED_NO_HINT = ("urn:mlaas:problem:unknown-model", "urn:mlaas:problem:unknown-job")
 
 
 class UserError(click.ClickException):
-    """Ends the command.
+    """Ends the command with a message, a hint on what to do, and an exit status.
 
-    exit_code is 1, or one of sysexits.h where a script may have to tell a wrong setting from a lost broker.
+    exit_code is 1, or one of sysexits.h where scripts may need to tell causes apart.
     """
 
     exit_code: int  # type: ignore[misc]
@@ -44,7 +44,7 @@ class UserError(click.ClickException):
 
 @contextmanager
 def reported(exit_code: int, *errors: type[Exception]) -> Iterator[None]:
-    """Turns these errors, whose texts say what to do, into UserError."""
+    """Turns errors of these types, whose messages say what to do, into UserError."""
     try:
         yield
     except errors as error:
@@ -60,7 +60,7 @@ def broker_errors() -> Iterator[None]:
         yield
     except BrokerError as error:
         hint = (
-            "is it running? --broker takes another URL; `mlaas up` prints the URL of its own broker"
+            "is it running? Use --broker for another URL; `mlaas up` prints the URL of its own broker"
             if isinstance(error, BrokerUnavailable)
             else ""
         )
@@ -79,17 +79,17 @@ def gateway_errors() -> Iterator[None]:
 
 
 def of_gateway(error: "MlaasError") -> UserError:
-    """What the client reports, with what to do about it."""
+    """The UserError for an error of the client, with a hint on what to do."""
     from mlaas_client import errors
 
     hints = {
-        errors.DeadlineExceeded: "`mlaas doctor` checks whether every part is running",
-        errors.NotFound: "is this an mlaas gateway, and of this version?",
+        errors.DeadlineExceeded: "`mlaas doctor` checks every part",
+        errors.NotFound: "is this an mlaas gateway of the same version?",
         errors.Overloaded: "try again later, or send fewer pictures at once",
-        errors.ServerFailed: "the gateway's log says more",
-        errors.Unauthorized: "put the key into MLAAS_API_KEY",
+        errors.ServerFailed: "see the gateway's log",
+        errors.Unauthorized: "set MLAAS_API_KEY to a valid key",
         errors.Unavailable: "`mlaas doctor` names the missing part",
-        errors.Unreachable: "is it running? `mlaas up` starts it; --url or MLAAS_URL takes another address",
+        errors.Unreachable: "is it running? `mlaas up` starts it; use --url or MLAAS_URL for another address",
     }
     hint = "" if error.problem.get("type") in _NEED_NO_HINT else hints.get(type(error), "")
     if hint and error.request_id:
@@ -98,9 +98,9 @@ def of_gateway(error: "MlaasError") -> UserError:
 
 
 def require(*extras: str) -> None:
-    """Raises UserError for the first package of these extras that is not installed.
+    """Raises UserError if a package that belongs to one of these extras of mlaas is not installed.
 
-    For a process whose child processes would fail without it.
+    It fails early in a process whose child processes need the package.
     """
     from importlib import metadata
 
@@ -113,7 +113,7 @@ def require(*extras: str) -> None:
 
 
 def of_missing_package(module: str) -> UserError:
-    """Which extra of mlaas provides the package with this module."""
+    """The UserError that names the extra of mlaas to install for this module."""
     module = module.partition(".")[0]
     package = _IMPORTED_AS.get(module, module).replace("_", "-").lower()
     extra = next((extra for name, extra in _packages() if name == package), "all")
@@ -122,7 +122,7 @@ def of_missing_package(module: str) -> UserError:
 
 
 def _packages() -> list[tuple[str, str]]:
-    """Each package with its extra; none where mlaas is not installed, as in an image."""
+    """Pairs of package and extra. None if mlaas runs without being installed, as it does in an image."""
     import re
     from importlib import metadata
 

@@ -1,4 +1,4 @@
-"""From settings to a running gateway or worker, or several of them."""
+"""Runs gateways and workers as the settings say."""
 
 import ctypes
 import fcntl
@@ -18,9 +18,8 @@ from messaging.broker import Broker
 from messaging.settings import BrokerSettings
 from mlaas import __version__
 from mlaas.errors import reported
-from mlaas.settings import Settings, as_environment
-from mlaas.supervisor import Supervisor
-from mlaas.up import start_gateways, start_workers, stop_gateways, stop_on_signals, stop_workers, watch
+from mlaas.settings import Settings
+from mlaas.up import start_gateways, start_workers, stop_on_signals, supervising, watch
 
 if TYPE_CHECKING:
     from worker.model_process import ModelProcess
@@ -36,7 +35,7 @@ _LARGE_BUFFER_BYTES = 1024 * 1024
 
 
 def connect(settings: BrokerSettings) -> Broker:
-    """Returns the broker that the URL names. Raises BrokerError."""
+    """Connects to the broker that the URL names. Raises UserError for an invalid URL, and BrokerError."""
     with reported(os.EX_CONFIG, ValueError):
         return by_url.connect(
             settings.url,
@@ -46,9 +45,9 @@ def connect(settings: BrokerSettings) -> Broker:
 
 
 def run_gateway(settings: Settings, fd: int | None) -> None:
-    """Runs one gateway until SIGTERM or SIGINT. fd: a bound socket, which other gateways may share.
+    """Runs a gateway until SIGTERM or SIGINT. fd is a bound socket, which other gateways may share.
 
-    Raises OSError if the address is taken, KeyFileError, StoreError, BrokerError.
+    Raises OSError if it cannot listen on the address, KeyFileError, StoreError, UserError and BrokerError.
     """
     from gateway.api_keys import open_key_file
     from gateway.server import listen, serve
@@ -61,23 +60,22 @@ def run_gateway(settings: Settings, fd: int | None) -> None:
 
 
 def run_gateways(settings: Settings) -> None:
-    """Runs several gateways on one port. Raises OSError if the address is taken, KeyFileError."""
+    """Runs several gateways on one port until SIGTERM or SIGINT. Raises OSError and KeyFileError."""
     from gateway.api_keys import open_key_file
     from gateway.server import listen
 
     open_key_file(settings.gateway.api_keys_file)
     stopping = stop_on_signals()
-    with listen(settings.gateway) as listener:
-        supervisor = Supervisor(as_environment(settings))
-        try:
-            start_gateways(supervisor, settings.gateway, listener)
-            watch(supervisor, stopping)
-        finally:
-            stop_gateways(supervisor, settings.gateway)
+    with listen(settings.gateway) as listener, supervising(settings) as supervisor:
+        start_gateways(supervisor, settings.gateway, listener)
+        watch(supervisor, stopping)
 
 
 def run_worker(settings: Settings) -> None:
-    """Runs one consumer with its processes, until SIGTERM or SIGINT. Raises ModelUnavailable."""
+    """Runs a consumer and its model process until SIGTERM or SIGINT.
+
+    Raises ModelUnavailable, UserError, BrokerError, and OSError if it cannot listen on worker.metrics_port.
+    """
     from worker.consumer import Consumer
     from worker.model_process import IsolatedModel, ModelProcess
     from worker.pipe import Role
@@ -102,37 +100,37 @@ def run_worker(settings: Settings) -> None:
 
 
 def run_workers(settings: Settings) -> None:
+    """Runs several consumers, each in a process of its own, until SIGTERM or SIGINT."""
     stopping = stop_on_signals()
-    supervisor = Supervisor(as_environment(settings))
-    try:
+    with supervising(settings) as supervisor:
         start_workers(supervisor, settings)
         watch(supervisor, stopping)
-    finally:
-        stop_workers(supervisor, settings.worker)
 
 
 def own_instance_id(folder: Path | None = None) -> str:
-    """Returns an id that no other worker on this machine has; a worker's replacement gets the same one.
+    """An id that no other worker on this machine has, and that a restarted worker gets again.
 
-    The id ends in the lowest number whose lock file is free. The lock is released whenever the process ends.
-    Where no lock can be taken, the id is empty.
+    It ends in the lowest number whose lock file nobody holds; the system releases the lock when this process
+    ends. It is empty if no lock file can be created.
     """
     user = os.getuid()
     folder = folder or Path(tempfile.gettempdir(), f"mlaas-{user}")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != user:
-            raise PermissionError(None, "it belongs to another user", str(folder))
+            raise PermissionError(None, "the folder belongs to another user", str(folder))
         for number in range(1, _MOST_ON_A_MACHINE):
             if _lock(folder / f"worker-{number}.lock"):
                 return f"{socket.gethostname()}-{user}-{number}"
     except OSError as error:
-        _log.warning("if this worker is killed, its share of the work waits some seconds: %s", error)
+        _log.warning(
+            "no instance id, so if this worker is killed, its partitions pause for seconds: %s", error
+        )
     return ""
 
 
 def _lock(file: Path) -> bool:
-    """The descriptor stays open for as long as the process lives."""
+    """Whether the lock could be taken. Its descriptor stays open for the life of this process."""
     descriptor = os.open(file, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, mode=0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,10 +141,10 @@ def _lock(file: Path) -> bool:
 
 
 def give_back_large_buffers() -> None:
-    """Makes this process and its children return the buffers of pictures to the system once they are freed.
+    """Makes this process and its children return freed buffers of 1 MiB and more to the system.
 
-    By default glibc raises the size from which it returns memory, up to 32 MiB; smaller buffers stay as
-    fragments. This does nothing with another C library, or where the variable is set. See mallopt(3).
+    By default, glibc raises that threshold up to 32 MiB, and smaller buffers fragment the heap; see
+    mallopt(3). This has no effect if the environment variable is set, or with another C library.
     """
     if _MALLOC_VARIABLE in os.environ:
         return

@@ -1,9 +1,13 @@
-"""The settings: configs/config.yaml, overridden by a file, the environment, and the command line in turn."""
+"""The settings: configs/config.yaml, then a file, the environment and the command line; and logging."""
 
 import difflib
+import json
+import logging
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +34,7 @@ Tree = dict[str, Any]
 
 
 class SettingsError(UserError):
-    """A setting that is unknown or invalid; the text says which, and what would be valid."""
+    """A setting is unknown or invalid. The message names it and says what is valid."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, exit_code=os.EX_CONFIG)
@@ -58,10 +62,10 @@ def load(
     overrides: Iterable[tuple[str, Any]] = (),
     unless: Mapping[str, Any] | None = None,
 ) -> Settings:
-    """Reads the settings. Raises SettingsError.
+    """Loads the settings, with relative paths resolved against the project's root. Raises SettingsError.
 
-    overrides are dotted paths with values, such as ("gateway.port", 8123); unless has defaults that replace
-    those of configs/config.yaml.
+    file defaults to the one that MLAAS_CONFIG names. overrides are dotted paths and values, such as
+    ("gateway.port", 8123). unless has defaults, by dotted path, that replace those of configs/config.yaml.
     """
     tree = _read(DEFAULTS)
     for name, default in (unless or {}).items():
@@ -75,7 +79,7 @@ def load(
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
-    """Variables from which load() reads these settings in a child process."""
+    """The environment variables from which load() restores these settings in a child process."""
     variables: dict[str, str] = {}
 
     def add(path: tuple[str, ...], value: Any) -> None:
@@ -91,7 +95,7 @@ def as_environment(settings: Settings) -> dict[str, str]:
 
 
 def without_secrets(text: str) -> str:
-    """Settings as text, with the values of passwords, keys and tokens masked."""
+    """The text with passwords, secrets, tokens and keys masked."""
     return _CREDENTIALS.sub(r"\1***\2", _SECRET.sub(r"\1***", text))
 
 
@@ -103,7 +107,7 @@ def _read(file: Path) -> Tree:
     except yaml.YAMLError as error:
         raise SettingsError(f"{file}: {error}") from error
     if not isinstance(tree, dict):
-        raise SettingsError(f"{file}: must be a mapping of settings")
+        raise SettingsError(f"{file}: expected a mapping of settings")
     return tree
 
 
@@ -120,13 +124,13 @@ def _from_command_line(overrides: Iterable[tuple[str, Any]]) -> list[tuple[list[
 
 
 def _value(value: Any, source: str) -> Any:
-    """Lists are written as in YAML. Everything else is converted to the setting's type later."""
+    """Parses a list, which is written as in YAML. Other values are converted to their types later."""
     if not (isinstance(value, str) and value.startswith("[")):
         return value
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise SettingsError(f"{source}: {value!r} is not a list such as [a, b]") from error
+        raise SettingsError(f"{source}: {value!r} is not a list; write one as [a, b]") from error
 
 
 def _nested(path: list[str], value: Any) -> Tree:
@@ -168,13 +172,12 @@ def _converted(tree: Tree) -> Settings:
 def _consistent(settings: Settings) -> Settings:
     if settings.topics.jobs_retention_ms < settings.jobs.deadline_ms:
         raise SettingsError(
-            "topics.jobs_retention_ms is below jobs.deadline_ms: the broker would delete waiting jobs"
+            "topics.jobs_retention_ms is below jobs.deadline_ms: raise it, or the broker deletes waiting jobs"
         )
     return settings
 
 
 def _absolute(settings: Settings) -> Settings:
-    """With relative folders and files taken from the project's root, not the working directory."""
     model = replace(settings.model, weights_dir=str(ROOT / settings.model.weights_dir))
     train = replace(
         settings.train,
@@ -191,3 +194,37 @@ def _absolute(settings: Settings) -> Settings:
 def _absolute_store(jobs: JobSettings) -> JobSettings:
     scheme, _, path = jobs.store.partition(":///")
     return replace(jobs, store=f"sqlite:///{ROOT / path}") if scheme == "sqlite" else jobs
+
+
+class _TextLines(logging.Formatter):
+    """Writes each message on one line: text from outside, such as a reply_to, cannot forge a second one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in record.message)
+        return super().formatMessage(record)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def configure_logging(settings: LogSettings, process: str) -> None:
+    """Logs to standard error. process names this process, as several may share a terminal."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _JsonLines()
+        if settings.format == "json"
+        else _TextLines(f"%(asctime)s %(levelname)-7s {process}: %(message)s", "%H:%M:%S")
+    )
+    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
+    # uvicorn reports each start and stop, which the gateway already does.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The one-command start: a broker if there is none, workers, a gateway; and an end that leaves nothing."""
+"""The one-command start: broker, workers and gateways in child processes, stopped together."""
 
 import http.client
 import logging
@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from gateway.settings import GatewaySettings
 from mlaas.settings import Settings, as_environment, load
 from mlaas.supervisor import Supervisor
-from worker.settings import WorkerSettings
 
 _log = logging.getLogger("mlaas")
 
@@ -24,37 +23,48 @@ _TURN_S = 0.05
 
 
 class StartFailed(Exception):
-    """What was to be started is not ready and will not be."""
+    """A child process failed during startup."""
 
 
 def up(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Run until SIGINT or SIGTERM. announce is told the URL when a picture would be answered.
+    """Runs everything until SIGINT or SIGTERM. Once the gateway is ready, calls announce with its URL.
 
-    Raises OSError when the address is taken, KeyFileError, StartFailed, BrokerError.
+    Raises OSError if it cannot listen on the address, KeyFileError, StartFailed and BrokerError.
     """
     from gateway.api_keys import open_key_file
     from gateway.server import listen
 
     open_key_file(settings.gateway.api_keys_file)
     stopping = stop_on_signals()
-    alone = replace(settings, gateway=replace(settings.gateway, drain_delay_ms=0))  # no balancer to wait for
-    with listen(settings.gateway) as listener, _with_broker(alone) as theirs:
-        supervisor = Supervisor(as_environment(theirs))
-        port = listener.getsockname()[1]
-        try:
-            start_gateways(supervisor, settings.gateway, listener)
-            start_workers(supervisor, theirs, fixed_shares=settings.broker.url != theirs.broker.url)
-            host = reachable(settings.gateway.host)
-            _wait_until_ready(supervisor, host, port, stopping)
-            if not stopping.is_set():
-                announce(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-            watch(supervisor, stopping)
-        finally:
-            stop_gateways(supervisor, alone.gateway)
-            stop_workers(supervisor, settings.worker)
+    alone = replace(settings, gateway=replace(settings.gateway, drain_delay_ms=0))  # no load balancer
+    with (
+        listen(settings.gateway) as listener,
+        _with_broker(alone) as theirs,
+        supervising(theirs) as supervisor,
+    ):
+        host, port = reachable(settings.gateway.host), listener.getsockname()[1]
+        start_gateways(supervisor, settings.gateway, listener)
+        start_workers(supervisor, theirs, fixed_shares=settings.broker.url != theirs.broker.url)
+        _wait_until_ready(supervisor, host, port, stopping)
+        if not stopping.is_set():
+            announce(url_of(host, port))
+        watch(supervisor, stopping)
+
+
+@contextmanager
+def supervising(settings: Settings) -> Iterator[Supervisor]:
+    """A supervisor of children with these settings, which stops them at the end of the block."""
+    supervisor = Supervisor(as_environment(settings))
+    gateway, worker = settings.gateway, settings.worker
+    try:
+        yield supervisor
+    finally:
+        supervisor.stop("gateway", (gateway.drain_delay_ms + gateway.drain_timeout_ms) / 1000 + 10)
+        supervisor.stop("worker", worker.model_timeout_ms / 1000 + 15)
 
 
 def start_gateways(supervisor: Supervisor, settings: GatewaySettings, listener: socket.socket) -> None:
+    """Starts gateway.processes gateways that share the listener; each has its own id and metrics port."""
     fd = listener.fileno()
     for number in range(settings.processes):
         port = settings.metrics_port and settings.metrics_port + number
@@ -65,12 +75,12 @@ def start_gateways(supervisor: Supervisor, settings: GatewaySettings, listener: 
         supervisor.start(f"gateway-{number + 1}", command, pass_fds=[fd])
 
 
-def stop_gateways(supervisor: Supervisor, settings: GatewaySettings) -> None:
-    supervisor.stop("gateway", (settings.drain_delay_ms + settings.drain_timeout_ms) / 1000 + 10)
-
-
 def start_workers(supervisor: Supervisor, settings: Settings, *, fixed_shares: bool = False) -> None:
-    """fixed_shares: without a group, which the embedded broker takes 12 s to notice a death in."""
+    """Starts worker.processes workers; each has its own id and metrics port.
+
+    fixed_shares assigns partitions without a consumer group: in one, the embedded broker takes 12 s to notice
+    that a member died.
+    """
     its = settings.worker
     for number in range(its.processes):
         port = its.metrics_port and its.metrics_port + number
@@ -84,17 +94,15 @@ def start_workers(supervisor: Supervisor, settings: Settings, *, fixed_shares: b
         supervisor.start(f"worker-{number + 1}", [*its_own, "worker", "--workers", "1"])
 
 
-def stop_workers(supervisor: Supervisor, settings: WorkerSettings) -> None:
-    supervisor.stop("worker", settings.model_timeout_ms / 1000 + 15)
-
-
 def watch(supervisor: Supervisor, stopping: threading.Event) -> None:
+    """Restarts children that die, until the event is set."""
     while not stopping.is_set():
         supervisor.watch(time.monotonic())
         stopping.wait(_TURN_S)
 
 
 def stop_on_signals() -> threading.Event:
+    """An event that SIGINT and SIGTERM set."""
     stopping = threading.Event()
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -107,7 +115,7 @@ def stop_on_signals() -> threading.Event:
 
 @contextmanager
 def _with_broker(settings: Settings) -> Iterator[Settings]:
-    """The children's settings. The embedded broker lives in this process; a real one gets its topics."""
+    """Starts an embedded broker, or creates the topics on a real one. Yields the settings for children."""
     if not settings.broker.url.startswith("embedded:"):
         from messaging.kafka_admin import create_topics
 
@@ -126,7 +134,7 @@ def _with_broker(settings: Settings) -> Iterator[Settings]:
 
 
 def _embedded(settings: Settings, url: str, folder: str) -> Settings:
-    """No more in flight than that broker holds. Jobs end with it: by default their store does, too."""
+    """The settings for an embedded broker: limits that it can hold, and by default a temporary job store."""
     from messaging.kafka import MAX_BYTES_IN_FLIGHT, MAX_REPLIES_IN_FLIGHT
 
     gateway, jobs = settings.gateway, settings.jobs
@@ -148,7 +156,7 @@ def _wait_until_ready(supervisor: Supervisor, host: str, port: int, stopping: th
     while not stopping.is_set() and not _is_ready(host, port):
         if dead := supervisor.dead():
             raise StartFailed(
-                f"{dead[0].name} did not start; its last lines say why, `mlaas doctor` looks at the rest"
+                f"{dead[0].name} did not start: see its last log lines above, or run `mlaas doctor`"
             )
         stopping.wait(_TURN_S)
 
@@ -165,5 +173,9 @@ def _is_ready(host: str, port: int) -> bool:
 
 
 def reachable(host: str) -> str:
-    """Where to ask who listens there."""
+    """The address at which to reach a server that listens on host."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
+
+
+def url_of(host: str, port: int) -> str:
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"

@@ -1,1 +1,1 @@
-"""Turns a picture file into a prediction."""
+"""Turns picture files into predictions."""

@@ -1,4 +1,4 @@
-"""A loaded model, which is all that the worker sees of it; and what it makes of one picture."""
+"""A loaded model: its probabilities and out-of-distribution scores for prepared pictures."""
 
 import os
 from collections.abc import Callable
@@ -25,7 +25,7 @@ UNLIKE_CLOTHING = "this does not look like the clothing that the model knows"
 
 
 class Predictions(NamedTuple):
-    """One row for each picture."""
+    """The predictions for n pictures: probabilities (n, classes) and ood_scores (n,)."""
 
     probabilities: Probabilities
     ood_scores: Scores | None
@@ -33,7 +33,7 @@ class Predictions(NamedTuple):
 
 
 class Classifier:
-    """A loaded model."""
+    """A loaded model, with the runtime and detector that belong to it."""
 
     def __init__(
         self, manifest: Manifest, runtime: Runtime, detector: Detector | None, folder: Path = Path()
@@ -45,7 +45,7 @@ class Classifier:
 
     @property
     def runtime(self) -> str:
-        """onnx or keras."""
+        """The name of the runtime: onnx or keras."""
         return self._runtime.name
 
     def predict(self, pictures: Pictures) -> Predictions:
@@ -93,9 +93,9 @@ def choose(runtime: str, manifest: Manifest, folder: Path) -> Literal["onnx", "k
 
 
 def warm_up(classifier: Classifier) -> None:
-    """Runs empty pictures through, so that the first request does not pay for what a runtime does once.
+    """Runs blank pictures, so that the first request does not wait for what a runtime does only once.
 
-    Raises ModelError if what comes out is not a probability for each label.
+    Raises ModelError if the output is not a probability distribution over the labels.
     """
     manifest = classifier.manifest
     network = manifest.onnx if classifier.runtime == "onnx" else manifest.keras
@@ -143,15 +143,15 @@ def _open(folder: Path, manifest: Manifest, runtime: Literal["onnx", "keras"], t
 
 def _implementation(runtime: Literal["onnx", "keras"]) -> Callable[[Path, Manifest, int], Runtime]:
     if runtime == "onnx":
-        # From 1.29 on, ONNX Runtime reports to its maker unless told not to before it is imported.
+        # ONNX Runtime 1.29 and later send telemetry unless this is set before the import.
         os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         return OnnxRuntime.of_model
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its notes on the processor go to every terminal
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else it logs notes on the processor
     return KerasRuntime
 
 
 class Answer(NamedTuple):
-    """probabilities has every label, the most probable first. mode is the one that auto chose."""
+    """The prediction for a picture. probabilities is sorted, highest first; mode is the one used."""
 
     probabilities: dict[str, float]
     in_distribution: bool | None

@@ -1,4 +1,4 @@
-"""From a picture file to an upright picture in grey or RGB, with white behind what is transparent."""
+"""Decodes picture files to upright pictures in grey or RGB, on white where they are transparent."""
 
 from math import ceil
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from model.formats import Found, PictureError, read
 __all__ = ["PictureError", "Upright", "open_upright"]
 
 BAND_PIXELS = 1 << 20
-REDUCING_GAP = 2.0  # as in Pillow's thumbnail: first smaller by a whole number, then to the exact size
+REDUCING_GAP = 2.0  # as in Pillow's thumbnail(): reduce by an integer factor, then resize exactly
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -27,17 +27,17 @@ class Upright(NamedTuple):
     """A decoded picture."""
 
     image: Image.Image
-    """In mode L or RGB, white behind what is transparent."""
+    """In mode L or RGB, on a white background."""
     opacity: Image.Image | None
-    """In mode L: 255 where the picture is opaque, 0 where it is transparent. None if all of it is opaque."""
+    """In mode L: 255 is opaque, 0 is transparent. None if the whole picture is opaque."""
     cut_off: bool
-    """The end of the file is missing, but at most a tenth of the picture."""
+    """Whether the end of the file is missing, which cost at most a tenth of the picture."""
 
 
 def open_upright(picture: bytes, *, max_pixels: int, longest_edge: int) -> Upright:
-    """The picture in a PNG, JPEG or WebP file, made smaller if an edge is longer than that.
+    """Decodes a PNG, JPEG or WebP file, reduced so that no edge is longer than longest_edge.
 
-    Of an animation, the first frame. Raises PictureError, and whatever Pillow raises on a damaged file.
+    An animation gives its first frame. Raises PictureError, and any error of Pillow's for a damaged file.
     """
     found = read(picture, max_pixels, longest_edge)
     plain, opacity = made_smaller(found, longest_edge)
@@ -48,9 +48,9 @@ def open_upright(picture: bytes, *, max_pixels: int, longest_edge: int) -> Uprig
 
 
 def made_smaller(found: Found, longest_edge: int) -> tuple[Image.Image, Image.Image | None]:
-    """Image and opacity as in Upright, no edge longer than that.
+    """Image and opacity as in Upright, with no edge longer than longest_edge.
 
-    What Pillow can't make smaller in its own mode is converted in bands: no second copy has the full size.
+    Modes that Pillow cannot reduce are converted in bands, so that no second copy in full size exists.
     """
     image = found.image
     if max(image.size) <= longest_edge:
@@ -75,7 +75,7 @@ def made_smaller(found: Found, longest_edge: int) -> tuple[Image.Image, Image.Im
 
 
 def fitting_size(width: int, height: int, longest_edge: int) -> tuple[int, int]:
-    """The size with that longest edge and the nearest proportions, by the rules of Pillow's thumbnail."""
+    """The size with this longest edge and the closest aspect ratio, computed as in Pillow's thumbnail()."""
     aspect = width / height
     if aspect <= 1:
         exact = longest_edge * aspect
@@ -87,11 +87,11 @@ def fitting_size(width: int, height: int, longest_edge: int) -> tuple[int, int]:
 
 
 def over_white(found: Found) -> tuple[Image.Image, Image.Image | None]:
-    """Image and opacity as in Upright, in the size of the picture."""
+    """Image and opacity as in Upright, at full size."""
     image = found.image
     if found.key:
         return without_key(found)
-    if image.mode == "I;16":  # Pillow would cut at 255
+    if image.mode == "I;16":  # Pillow would clip at 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)), None
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -106,7 +106,7 @@ def over_white(found: Found) -> tuple[Image.Image, Image.Image | None]:
 
 
 def without_key(found: Found) -> tuple[Image.Image, Image.Image]:
-    """White and transparent where the picture has the colour of its key, opaque elsewhere."""
+    """Image and opacity of a picture with a transparent colour: white and transparent where it occurs."""
     image = found.image.convert("L") if found.image.mode == "1" else found.image
     upper = np.asarray(image)
     layers = [np.atleast_3d(upper)]

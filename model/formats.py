@@ -1,6 +1,6 @@
-"""The pixels of PNG, JPEG and WebP files.
+"""Reads the pixels of PNG, JPEG and WebP files.
 
-Only what the pixels need is read: damaged or oversized metadata never makes a sound picture unreadable.
+It parses only what the pixels need, so damaged or oversized metadata never makes a sound picture unreadable.
 """
 
 import re
@@ -21,7 +21,7 @@ from model.webp import first_frame, scaled
 
 PNG = b"\x89PNG\r\n\x1a\n"
 CHUNK, HEADER, NUMBER = Struct(">I4s"), Struct(">IIBBBBB"), Struct(">H")
-MOST_CHUNKS = 65_536  # 10 MiB in chunks of 160 bytes; encoders write 8 KiB and more
+MOST_CHUNKS = 65_536  # as many as 10 MiB hold at 160 bytes each; encoders write 8 KiB or more
 GREY, COLOUR, PALETTE = 0, 2, 3
 # Pillow's mode and raw mode for each bit depth and colour type.
 PNG_MODES = {
@@ -41,8 +41,8 @@ PNG_MODES = {
     (8, 6): ("RGBA", "RGBA"),
     (16, 6): ("RGBA", "RGBA;16B"),
 }
-LOWER_BYTES = "RGB;16L"  # takes the second byte of each number, which in a PNG is the lower one
-# Text chunks that may have the orientation: ImageMagick's copy of the EXIF data, and XMP.
+LOWER_BYTES = "RGB;16L"  # reads the second byte of each sample, which is the lower one in PNG
+# Text chunks that may hold the orientation: ImageMagick's copy of the EXIF data, and XMP.
 TEXTS = frozenset((b"tEXt", b"zTXt", b"iTXt"))
 XMP = b"XML:com.adobe.xmp"
 TEXT_OF_USE = re.compile(rb"Raw profile type (?:exif|APP1)\0|" + re.escape(XMP) + rb"\0")
@@ -55,36 +55,36 @@ READABLE_FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC9, 0xCA))
 METADATA = frozenset((0xFE, *range(0xE0, 0xF0)))
 COLOUR_SPACES = frozenset(((0xE0, b"JFIF\0"), (0xEE, b"Adobe")))
 BETWEEN_SCANS = METADATA | {0xC4, 0xCC, START_OF_SCAN, 0xDB, 0xDC, 0xDD}
-MOST_SEGMENTS = 10_000  # 10 MiB in the largest segments are 160
+MOST_SEGMENTS = 10_000  # 10 MiB take 160 segments of the largest size
 MOST_SCANS = 100  # as in messaging.picture_header; progressive files have about 10
 MARKER = re.compile(rb"\xff[^\x00\xff]")
 MARKER_BEHIND_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-OTHER_BITS = bytes(range(254, 0, -1))  # begins with ones: libjpeg goes on with zeros
+OTHER_BITS = bytes(range(254, 0, -1))  # begins with ones, because libjpeg pads with zeros
 JUDGED_EDGE = 1024
 LEAST_ROWS = 0.9
 
-LEAST_TIMES = 4  # smaller WebP pictures take Pillow little memory
+LEAST_TIMES = 4  # below this reduction, Pillow needs little memory for a WebP picture
 
 ORIENTATION, LONG = 0x0112, 4
 XMP_ORIENTATION = re.compile(rb'tiff:Orientation(?:="|>)([1-8])')
 
 
 class PictureError(ValueError):
-    """Not a picture that can be used; the message is fit to show to whoever sent it."""
+    """The file cannot be used as a picture. The message is for the user."""
 
 
 class Found(NamedTuple):
-    """A picture as its file has it."""
+    """A picture as stored in its file."""
 
     image: Image.Image
     """In any mode."""
     orientation: int = 1
-    """1 (upright) to 8, as in the EXIF standard."""
+    """1 (upright) to 8, as defined by EXIF."""
     cut_off: bool = False
     key: tuple[int, ...] = ()
-    """The one colour that is transparent: a number for each channel of image and lower_bytes. () for none."""
+    """The transparent colour: a value for each channel of image, then of lower_bytes. () for none."""
     lower_bytes: Image.Image | None = None
-    """The lower bytes of a picture of 16 bits a channel, where image has the upper ones."""
+    """The lower bytes of a picture with 16 bits per channel, whose upper bytes are in image."""
 
 
 class BareJpeg(NamedTuple):
@@ -92,22 +92,22 @@ class BareJpeg(NamedTuple):
 
     file: bytes
     scans_at: int
-    """Where the first scan begins."""
+    """The offset of the first scan."""
     components: bytes
-    """The identifier of each."""
+    """The identifiers of the colour components, a byte each."""
     orientation: int
 
 
 def read(picture: bytes, max_pixels: int, longest_edge: int) -> Found:
-    """The picture in a PNG, JPEG or WebP file, perhaps made smaller, but not below that longest edge.
+    """Reads a PNG, JPEG or WebP file. The picture may be reduced, but not below longest_edge.
 
-    Raises PictureError, and whatever Pillow raises on a damaged file.
+    Raises PictureError, and any error of Pillow's for a damaged file.
     """
     return reader(picture)(picture, max_pixels, longest_edge)
 
 
 def reader(picture: bytes) -> Callable[[bytes, int, int], Found]:
-    """What reads this file, by its first bytes. Raises PictureError."""
+    """The function that reads files with these first bytes. Raises PictureError."""
     if picture.startswith(PNG):
         return read_png
     if picture.startswith(b"\xff\xd8\xff"):
@@ -118,7 +118,7 @@ def reader(picture: bytes) -> Callable[[bytes, int, int], Found]:
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """Raises PictureError if there are too many pixels, or none."""
+    """Raises PictureError if the number of pixels is 0 or above max_pixels."""
     if width * height > max_pixels:
         raise PictureError(f"The picture has {width} x {height} pixels; at most {max_pixels} are allowed.")
     if not width * height:
@@ -126,12 +126,12 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def read_png(picture: bytes, max_pixels: int, longest_edge: int) -> Found:
-    """The picture in a PNG file; of an animation, the one that readers of plain PNG show."""
+    """Reads a PNG file; for an animation, the picture that decoders without APNG support show."""
     chunks, pixels, ended = png_chunks(picture)
     width, height, depth, colour, compression, filtering, interlaced = HEADER.unpack(chunks[b"IHDR"])
     check_size(width, height, max_pixels)
     if (depth, colour) not in PNG_MODES or compression or filtering or interlaced > 1:
-        raise PictureError("The PNG picture is of a kind that the PNG standard does not define.")
+        raise PictureError("The header of the PNG picture has values that the PNG standard does not define.")
     mode, raw_mode = PNG_MODES[depth, colour]
     size, data = (width, height), pixels[0] if len(pixels) == 1 else b"".join(pixels)
     try:
@@ -156,7 +156,7 @@ def read_png(picture: bytes, max_pixels: int, longest_edge: int) -> Found:
 
 
 def transparent_colour(transparent: bytes, depth: int, colour: int) -> tuple[int, ...]:
-    """What a tRNS chunk says, in the scale in which Pillow has the pixels."""
+    """The colour in a tRNS chunk, in the scale of Pillow's pixels."""
     top = (1 << depth) - 1
     values = [value & top for (value,) in NUMBER.iter_unpack(transparent)]
     if depth == 16 and colour == COLOUR:
@@ -165,9 +165,9 @@ def transparent_colour(transparent: bytes, depth: int, colour: int) -> tuple[int
 
 
 def png_chunks(picture: bytes) -> tuple[dict[bytes, memoryview], list[memoryview], bool]:
-    """The first chunk of each kind that is of use, all those with pixels, and whether the end is there.
+    """The first chunk of each useful type, all IDAT chunks, and whether the file has its end.
 
-    Raises PictureError. A chunk with a wrong checksum is left out if the pixels can do without it.
+    Skips an ancillary chunk with a wrong checksum. Raises PictureError for a critical one.
     """
     view, at = memoryview(picture), len(PNG)
     found: dict[bytes, memoryview] = {}
@@ -197,9 +197,9 @@ def png_chunks(picture: bytes) -> tuple[dict[bytes, memoryview], list[memoryview
 def inflated(
     mode: str, raw_mode: str, size: tuple[int, int], data: bytes | memoryview, interlaced: int
 ) -> Image.Image:
-    """The picture in the compressed data of a PNG file. Raises ValueError.
+    """Decompresses the data of a PNG file. Raises ValueError if rows are missing.
 
-    Pillow leaves rows out silently if the data end with another one, so the last pixel is marked before.
+    Pillow ignores missing rows if the data ends after a complete one, so the last pixel is marked first.
     """
     last = last_pixel(*size) if interlaced else (size[0] - 1, size[1] - 1)
     for mark in (1, 0):
@@ -213,14 +213,14 @@ def inflated(
 
 
 def last_pixel(width: int, height: int) -> tuple[int, int]:
-    """The last one of an interlaced PNG: its passes end with the odd rows, before them the odd columns."""
+    """The pixel that an interlaced PNG stores last: in the odd rows or, if there are none, odd columns."""
     if height > 1:
         return width - 1, height // 2 * 2 - 1
     return max(0, width // 2 * 2 - 1), 0
 
 
 def png_orientation(chunks: dict[bytes, memoryview]) -> int:
-    """What the chunk for EXIF data says, or the texts that are used in its place."""
+    """The orientation from the eXIf chunk, or else from text chunks used in its place."""
     exif, xmp = bytes(chunks.get(b"eXIf", b"")), b""
     for name in TEXTS & chunks.keys():
         keyword, _, content = bytes(chunks[name]).partition(b"\0")
@@ -234,7 +234,7 @@ def png_orientation(chunks: dict[bytes, memoryview]) -> int:
 
 
 def png_text(name: bytes, content: bytes) -> bytes:
-    """The text in what is behind the keyword, or its start if it is long. Raises ValueError, zlib.error."""
+    """The text after the keyword of a text chunk, up to 256 KiB. Raises ValueError and zlib.error."""
     if name == b"tEXt":
         return content
     compressed, at = True, 1
@@ -245,7 +245,7 @@ def png_text(name: bytes, content: bytes) -> bytes:
 
 
 def orientation_of(exif: bytes, xmp: bytes = b"") -> int:
-    """1 (upright) to 8, from EXIF data or else XMP; 1 if they cannot be read, as picture viewers do."""
+    """The orientation, 1 to 8, from EXIF or else XMP data; 1 if unreadable, as viewers assume."""
     tiff = re.sub(rb"\A(?:Exif\0\0){1,2}", b"", exif)
     order = ">" if tiff[:2] == b"MM" else "<"
     try:
@@ -262,9 +262,9 @@ def orientation_of(exif: bytes, xmp: bytes = b"") -> int:
 
 
 def read_jpeg(picture: bytes, max_pixels: int, longest_edge: int) -> Found:
-    """The picture in a JPEG file; of several, the first."""
+    """Reads a JPEG file; if it holds several pictures, the first."""
     bare = without_metadata(picture)
-    if bare.file.count(b"\xff\xda", bare.scans_at) > MOST_SCANS:  # perhaps in what is behind the picture
+    if bare.file.count(b"\xff\xda", bare.scans_at) > MOST_SCANS:  # though some may follow the picture
         end_of_scans(bare)
     try:
         image = decoded_jpeg(bare.file, max_pixels, longest_edge)
@@ -277,7 +277,7 @@ def read_jpeg(picture: bytes, max_pixels: int, longest_edge: int) -> Found:
 
 
 def without_metadata(picture: bytes) -> BareJpeg:
-    """The JPEG file without the segments that the pixels do not need. Raises PictureError and ValueError."""
+    """Drops the segments that the pixels do not need. Raises PictureError and ValueError."""
     kept, components, exif, xmp, at = [b"\xff\xd8"], b"", b"", b"", 2
     for _ in range(MOST_SEGMENTS):
         marker = MARKER.search(picture, at)
@@ -307,7 +307,10 @@ def without_metadata(picture: bytes) -> BareJpeg:
 
 
 def decoded_jpeg(file: bytes, max_pixels: int, longest_edge: int) -> Image.Image:
-    """The picture, up to eight times smaller, but no edge shorter than that. Raises PictureError, OSError."""
+    """Decodes a JPEG file, reduced up to 8 times if it stays above longest_edge.
+
+    Raises PictureError and OSError.
+    """
     image = JpegImageFile(BytesIO(file))
     check_size(*image.size, max_pixels)
     image.draft("RGB", (longest_edge, longest_edge))
@@ -316,9 +319,9 @@ def decoded_jpeg(file: bytes, max_pixels: int, longest_edge: int) -> Image.Image
 
 
 def jpeg_without_end(file: bytes, max_pixels: int) -> Image.Image:
-    """The rows that are there. Raises PictureError if they are less than nine tenths of all.
+    """The rows present in a truncated JPEG file. Raises PictureError if they are below 90 % of the height.
 
-    Missing are those that would look otherwise if other data came behind.
+    A row counts as missing if different data after the end of the file would change it.
     """
     shown, other = (
         decoded_jpeg(file + data + b"\xff\xd9", max_pixels, JUDGED_EDGE) for data in (b"", other_data(file))
@@ -327,14 +330,14 @@ def jpeg_without_end(file: bytes, max_pixels: int) -> Image.Image:
     rows = int(differing.argmax()) if differing.any() else shown.height
     if rows < LEAST_ROWS * shown.height:
         share = 100 * rows // shown.height
-        raise PictureError(f"The picture is damaged or incomplete: {share} % of its rows are there.")
+        raise PictureError(f"The picture is damaged or incomplete: only {share} % of its rows are present.")
     return shown.crop((0, 0, shown.width, rows))
 
 
 def other_data(file: bytes) -> bytes:
-    """What decodes to anything but the grey that libjpeg assumes for missing data.
+    """Data that decodes to something other than the grey that libjpeg assumes for missing data.
 
-    Where a restart marker is due, libjpeg skips everything up to the one with the next number.
+    Where a restart marker is due, libjpeg skips to the marker with the next number.
     """
     last = max(range(8), key=lambda number: file.rfind(bytes((0xFF, 0xD0 + number))))
     begun = file.rfind(bytes((0xFF, 0xD0 + last))) > file.rfind(b"\xff\xda")
@@ -343,10 +346,10 @@ def other_data(file: bytes) -> bytes:
 
 
 def end_of_scans(bare: BareJpeg) -> int | None:
-    """Where the last scan ends if the mark of the end is missing; None if it is there.
+    """The offset of the end of the last scan if the end marker is missing; None if there is one.
 
-    Raises PictureError if there are too many scans, or too few: each scan of a progressive file has some bits
-    of some coefficients, and all of them must be there.
+    Raises PictureError if there are too many scans, or too few: each scan of a progressive file holds some
+    bits of some coefficients, and all coefficients must be present.
     """
     file, at, scans = bare.file, bare.scans_at, 0
     missing = set(product(bare.components, range(64)))
@@ -373,7 +376,7 @@ def end_of_scans(bare: BareJpeg) -> int | None:
 
 
 def read_webp(picture: bytes, max_pixels: int, longest_edge: int) -> Found:
-    """The picture in a WebP file; of an animation, the first frame."""
+    """Reads a WebP file; for an animation, the first frame."""
     still = first_frame(picture)
     check_size(*still.size, max_pixels)
     times = max(still.size) // (2 * longest_edge)

@@ -25,7 +25,7 @@ MAX_BYTES = 1024 * 1024
 
 
 class ModelError(Exception):
-    """The model cannot be served; the message says which file is wrong, and why."""
+    """The model cannot be loaded. The message names the file and the cause."""
 
 
 class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -228,9 +228,9 @@ def write(folder: Path, manifest: Manifest) -> None:
 
 
 def verify(path: Path, digest: str) -> bytes:
-    """The bytes of the file, once they have this SHA-256. Raises ModelError.
+    """Reads a file whose SHA-256 digest must be this one. Raises ModelError.
 
-    To be called before anything looks into the file.
+    Call it before parsing the file.
     """
     try:
         content = path.read_bytes()
@@ -242,12 +242,12 @@ def verify(path: Path, digest: str) -> bytes:
 
 
 def sha256(content: bytes) -> str:
-    """The digest as the manifest has it: 64 hexadecimal digits."""
+    """The SHA-256 digest as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Writes the file in one step: a reader sees the old content or the new."""
+    """Writes a file atomically: a reader sees either the old content or the new."""
     temporary = path.with_name(f"{path.name}.new")
     temporary.write_bytes(content)
     temporary.replace(path)

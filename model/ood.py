@@ -1,7 +1,7 @@
-"""Detects pictures that are out of distribution: not like the training pictures.
+"""Detects pictures that are out of distribution: unlike the training pictures.
 
-Features are scaled by their spread within classes, so that distances from the means of the classes are
-Mahalanobis distances (Lee et al., arXiv 1807.03888). The score is linear in both;
+Features are whitened by their covariance within classes, so that distances from class means are Mahalanobis
+distances (Lee et al., arXiv 1807.03888). The score is linear in features and distances;
 model.training.ood_fit fits it.
 """
 
@@ -18,15 +18,14 @@ from model.runtimes import Features
 Weights = NDArray[np.float32]
 
 Scores = NDArray[np.float32]
-"""(n,): how much each picture differs from the training pictures; above 1 it is out of distribution."""
+"""(n,): how much each picture differs from the training pictures; above 1, it is out of distribution."""
 
 
 class Detector(NamedTuple):
-    """Scores pictures by their features.
+    """Scores pictures by their features, with d features and c classes.
 
-    d: features; c: classes. Features minus mean (d,), times whiten (d, d), have unit spread within classes;
-    centres (c, d) are the means of the classes after that. weights (d + c + 2,) and bias () turn measures()
-    into a score.
+    Features minus mean (d,), times whiten (d, d), have unit covariance within classes; centres (c, d) are the
+    class means in that space. weights (d + c + 2,) and bias () turn measures() into a score. All float32.
     """
 
     mean: Weights
@@ -36,16 +35,15 @@ class Detector(NamedTuple):
     bias: Weights
 
     def score(self, features: Features) -> Scores:
-        """Above 1 for a picture that is less like clothing than 95% of the held-out training pictures.
+        """The scores of features (n, d). Of the held-out training pictures, half score 0 and 5% above 1.
 
-        Half of those score 0. Only features count: area, contrast, borders and edges of the picture, tried in
-        addition, added next to nothing.
+        Area, contrast, borders and edges of the picture were tried as further inputs and hardly helped.
         """
         scores: Scores = np.maximum(self.measures(features) @ self.weights + self.bias, np.float32(0))
         return scores
 
     def measures(self, features: Features) -> Weights:
-        """Features, distances from every class, the smallest distance, its logarithm: (n, d + c + 2)."""
+        """(n, d + c + 2): features, distances from all class means, the smallest of these, its logarithm."""
         place = (features - self.mean) @ self.whiten
         squares = np.einsum("ij,ij->i", place, place)[:, None] - 2 * (place @ self.centres.T)
         squares += np.einsum("ij,ij->i", self.centres, self.centres)
@@ -61,7 +59,7 @@ class Detector(NamedTuple):
 
     @staticmethod
     def from_bytes(content: bytes) -> "Detector":
-        """What to_bytes() wrote. Raises ValueError."""
+        """The detector that to_bytes() encoded. Raises ValueError."""
         try:
             with np.load(BytesIO(content), allow_pickle=False) as arrays:
                 return Detector(**arrays).checked()
@@ -69,12 +67,12 @@ class Detector(NamedTuple):
             raise ValueError(f"not a detector: {error}") from error
 
     def checked(self) -> "Detector":
-        """The detector. Raises ValueError unless its arrays are finite numbers that fit together."""
+        """This detector. Raises ValueError unless its arrays are finite float32 of matching shapes."""
         c, d = self.centres.shape
         if [array.shape for array in self] != [(d,), (d, d), (c, d), (d + c + 2,), ()]:
-            raise ValueError("its arrays do not fit together")
+            raise ValueError("its arrays have shapes that do not match")
         if any(array.dtype != np.float32 or not np.isfinite(array).all() for array in self):
-            raise ValueError("its arrays have something other than finite float32 numbers")
+            raise ValueError("its arrays are not all finite float32 numbers")
         return self
 
 

@@ -1,4 +1,4 @@
-"""A photo of clothes on any background: the garment cut out, bright on black, fitted into 28x28."""
+"""Prepares a photo on any background: cuts out the garment and fits it, bright on black, into 28x28."""
 
 from typing import NamedTuple
 
@@ -11,40 +11,40 @@ from model.product import SHARPEN, Pictures, border, box_around, fit
 Mask = NDArray[np.bool_]
 
 Floats = NDArray[np.float32]
-"""(h, w), unless it says otherwise."""
+"""(h, w), unless stated otherwise."""
 
 COLOURS = 64
-LIGHTNESS_WEIGHT = 0.4  # shadows change lightness most
-ALIKE = 8.0  # the distance in Lab at which two colours are half alike, about
+LIGHTNESS_WEIGHT = 0.4  # shadows mostly change lightness
+ALIKE = 8.0  # about the distance in Lab at which the likeness of two colours is one half
 COLOUR_WEIGHT = 2.0
-PLACE_WEIGHTS = (1.0, 0.3)  # at the first round and at the last
+PLACE_WEIGHTS = (1.0, 0.3)  # in the first round and in the last
 ROUNDS = (3, 5)
 LIMIT = 4.0
 REACH = 0.35
 REACH_PENALTY = 2.8
 STEP_LIMIT = 10.0
-LOST = 0.45  # less than this left by the second pass: it took the garment away, not the ground
+LOST = 0.45  # if the second pass keeps less than this, it removed the garment rather than the background
 
-# XYZ of the sRGB primaries (IEC 61966-2-1), divided by the white point D65.
+# From linear sRGB to XYZ (IEC 61966-2-1), relative to the white point D65.
 XYZ = np.array(
     [[0.43395, 0.37622, 0.18983], [0.21267, 0.71515, 0.07217], [0.01776, 0.10947, 0.87277]], np.float32
 )
 
 MASK_SIDE = 128
-SMALLEST_REGION = 0.15  # of the largest: keeps the second shoe of a pair
+SMALLEST_REGION = 0.15  # relative to the largest; keeps the second shoe of a pair
 SMALLEST_SHARE, LARGEST_SHARE = 0.02, 0.95
 LARGEST_BORDER_SHARE = 0.75
 DOUBTFUL_OVERLAP, HOPELESS_OVERLAP = 0.4, 0.8
 LEAST_EDGE = 8
 OPAQUE = 128
-SHAPE_OVERLAP = 0.97  # of garments in the data set, with their mirror images: 0.94 at most
-LIFTED_MEDIAN = 125  # white clothes, which the data set has not, become as bright as its grey ones
+SHAPE_OVERLAP = 0.97  # garments of the data set overlap their mirror images by 0.94 at most
+LIFTED_MEDIAN = 125  # makes white clothes, which the data set lacks, as bright as its grey ones
 
 
 def label(mask: Mask) -> NDArray[np.intp]:
-    """A number above 0 for every region, the same for all of its pixels; 0 outside: (h, w).
+    """Labels the 4-connected regions of a mask with numbers above 0; 0 outside: (h, w).
 
-    The runs of every row are numbered; two that touch take the smaller number, until nothing changes.
+    Numbers the runs in each row; runs that touch take the smaller number, until nothing changes.
     """
     starts = mask.copy()
     starts[:, 1:] &= ~mask[:, :-1]
@@ -60,7 +60,7 @@ def label(mask: Mask) -> NDArray[np.intp]:
 
 
 def without_small_regions(mask: Mask, share: float) -> Mask:
-    """Only the regions with at least this share of the largest one's pixels."""
+    """The mask without regions that have less than this share of the pixels of the largest."""
     numbers = label(mask)
     sizes = np.bincount(numbers.ravel())
     sizes[0] = 0
@@ -69,50 +69,50 @@ def without_small_regions(mask: Mask, share: float) -> Mask:
 
 
 def without_holes(mask: Mask) -> Mask:
-    """With everything filled that the mask encloses."""
+    """The mask with its holes filled."""
     outside = label(np.pad(~mask, 1, constant_values=True))
     filled: Mask = outside[1:-1, 1:-1] != outside[0, 0]
     return filled
 
 
 def smooth(mask: Mask) -> Mask:
-    """Without specks (3x3 opening), then without cracks (5x5 closing)."""
+    """The mask without specks (3x3 opening), then without cracks (5x5 closing)."""
     return shrunk(grown(grown(shrunk(mask, 1), 1), 2), 2)
 
 
 def grown(mask: Mask, radius: int) -> Mask:
-    """With every pixel that has one of the mask's in the square around it (dilation)."""
+    """The mask dilated by a square of 2 * radius + 1 pixels."""
     return np.asarray(box_mean(mask, radius) > 0)
 
 
 def shrunk(mask: Mask, radius: int) -> Mask:
-    """Only the pixels with nothing but the mask's in the square around them (erosion)."""
+    """The mask eroded by a square of 2 * radius + 1 pixels."""
     return np.asarray(box_mean(mask, radius) == 255)
 
 
 def box_mean(mask: Mask, radius: int) -> NDArray[np.uint8]:
-    """The mean over the square around every pixel, 255 for the mask and 0 elsewhere."""
+    """The mean of the mask, as 0 or 255, over the square around each pixel."""
     image = Image.fromarray(mask.astype(np.uint8) * 255)
     return np.asarray(image.filter(ImageFilter.BoxBlur(radius)))
 
 
 class Palette(NamedTuple):
-    """The few colours of a picture."""
+    """The k colours of a quantized picture."""
 
     indices: NDArray[np.uint8]
-    """(h, w): which colour each pixel has."""
+    """(h, w): the index of each pixel's colour."""
     likeness: NDArray[np.float64]
-    """(k, k): how alike two colours are, 0 to 1."""
+    """(k, k): how alike two colours are, from 0 to 1."""
 
 
 def garment_probability(image: Image.Image) -> Floats:
-    """How likely each pixel of an RGB picture is garment, 0 to 1, from colour, place and edges: (h, w).
+    """The probability that each pixel of an RGB picture is garment, from colour, place and edges: (h, w).
 
-    Two colour models, of the garment and of the ground, are estimated from a first guess by place (the middle
-    is garment, the border ground), then the guess from the models, a few times: GrabCut (Rother, Kolmogorov,
-    Blake 2004) with a blur in place of the graph cut. A second pass adds how much the colour changes on the
-    way in from the border (geodesic distance: Criminisi, Sharp, Blake 2008), which removes ground that is lit
-    differently around the garment than at the border. Evidence is in log-odds: above 0 speaks for garment.
+    Starts from a guess by place (the middle is garment, the border is background), then alternately estimates
+    the colours of garment and background from the guess and the guess from the colours: GrabCut (Rother,
+    Kolmogorov, Blake 2004) with a blur instead of the graph cut. A second pass adds how much the colour
+    changes on the way from the border (geodesic distance: Criminisi, Sharp, Blake 2008), which removes
+    background that is lit differently near the garment. Evidence is in log-odds: positive for garment.
     """
     calm = image.filter(ImageFilter.GaussianBlur(1))
     palette = palette_of(calm)
@@ -124,7 +124,7 @@ def garment_probability(image: Image.Image) -> Floats:
 
 
 def refine(palette: Palette, place: Floats, edges: Floats, rounds: int) -> Floats:
-    """The probability after so many rounds; place counts for less in each."""
+    """The probability after this many rounds, each of which gives less weight to place."""
     guess = logistic(place + edges)
     for weight in np.linspace(*PLACE_WEIGHTS, rounds, dtype=np.float32):
         colour = blur(colour_evidence(palette, guess)[palette.indices])
@@ -133,12 +133,12 @@ def refine(palette: Palette, place: Floats, edges: Floats, rounds: int) -> Float
 
 
 def logistic(evidence: Floats) -> Floats:
-    """From log-odds to probability."""
+    """Converts log-odds to probabilities."""
     return np.asarray(1 / (1 + np.exp(-evidence)))
 
 
 def palette_of(image: Image.Image) -> Palette:
-    """The colours of an RGB picture."""
+    """Quantizes an RGB picture."""
     indexed = image.quantize(COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
     colours = lab(np.array(indexed.getpalette("RGB"), np.uint8).reshape(1, -1, 3))[0]
     distance = ((colours[:, None] - colours) ** 2).sum(axis=2, dtype=np.float64)
@@ -146,7 +146,7 @@ def palette_of(image: Image.Image) -> Palette:
 
 
 def lab(rgb: Pictures) -> Floats:
-    """sRGB bytes (h, w, 3) in CIE L*a*b*, with L* weighted: float32 (h, w, 3)."""
+    """Converts sRGB bytes (h, w, 3) to CIE L*a*b* with a weighted L*: float32 (h, w, 3)."""
     value = np.arange(256, dtype=np.float32) / 255
     linear = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
     xyz = linear[rgb] @ XYZ.T
@@ -157,14 +157,14 @@ def lab(rgb: Pictures) -> Floats:
 
 
 def place_evidence(height: int, width: int) -> Floats:
-    """Positive in the middle, negative at the border; zero on a rounded rectangle of 72 % of the picture."""
+    """Evidence by place: positive inside a rounded rectangle of 72 % of each edge, negative outside."""
     row, column = (np.abs((np.arange(edge) + 0.5) / edge * 2 - 1) for edge in (height, width))
     outwards = (row[:, None] ** 4 + column**4) ** 0.25
     return np.asarray(np.clip(8 * (0.72 - outwards), -LIMIT, LIMIT), dtype=np.float32)
 
 
 def colour_evidence(palette: Palette, guess: Floats) -> Floats:
-    """How much more frequent every colour (and those alike) is in the garment than in the ground: (k,)."""
+    """How much more frequent each colour, with similar ones, is in the garment than outside: (k,)."""
     indices, colours = palette.indices.ravel(), len(palette.likeness)
     inside = np.bincount(indices, guess.ravel(), colours)
     outside = np.bincount(indices, minlength=colours) - inside
@@ -176,7 +176,7 @@ def colour_evidence(palette: Palette, guess: Floats) -> Floats:
 
 
 def blur(values: Floats) -> Floats:
-    """The mean over 5x5 pixels."""
+    """The mean over the 5x5 pixels around each pixel."""
     height, width = values.shape
     padded = np.pad(values, 2, mode="edge")
     rows = np.add.reduce([padded[start : start + height] for start in range(5)])
@@ -184,7 +184,7 @@ def blur(values: Floats) -> Floats:
 
 
 def edge_evidence(colours: Floats, guess: Floats) -> Floats:
-    """Negative where the colour (h, w, 3) hardly changes on the way in from the ground at the border."""
+    """Evidence by edges: negative where Lab colours (h, w, 3) hardly change on the way from the border."""
     seeds = np.ones(guess.shape, bool)
     seeds[1:-1, 1:-1] = False
     distance = geodesic_distance(colours, seeds & (guess < 0.5))
@@ -195,9 +195,10 @@ def edge_evidence(colours: Floats, guess: Floats) -> Floats:
 
 
 def geodesic_distance(colours: Floats, seeds: NDArray[np.bool_]) -> Floats:
-    """The least sum of colour steps on a way from a seed to every pixel, by sweeps along rows and columns.
+    """The smallest sum of colour steps on a path from a seed to each pixel, by sweeps over rows and columns.
 
-    Steps no larger than the texture's count as none; two sweeps each way find nearly all the shortest ways.
+    Steps as small as those of the texture count as 0. Two sweeps in each direction find nearly all shortest
+    paths.
     """
     down, across = (np.sqrt((np.diff(colours, axis=axis) ** 2).sum(axis=2)) for axis in (0, 1))
     texture = 1.5 * np.median(np.concatenate((down.ravel(), across.ravel())))
@@ -212,7 +213,7 @@ def geodesic_distance(colours: Floats, seeds: NDArray[np.bool_]) -> Floats:
 
 
 def sweep(distance: Floats, steps: Floats) -> None:
-    """Shorten the distances (h, w) in place along the columns, down and up, over these steps (h - 1, w)."""
+    """Shortens the distances (h, w) in place, down and up the columns, over these steps (h - 1, w)."""
     for row in range(1, len(distance)):
         np.minimum(distance[row], distance[row - 1] + steps[row - 1], out=distance[row])
     for row in range(len(distance) - 2, -1, -1):
@@ -220,9 +221,9 @@ def sweep(distance: Floats, steps: Floats) -> None:
 
 
 def cut_out(image: Image.Image) -> tuple[Pictures, bool]:
-    """What the network sees of an RGB photo, and whether the garment could be told from the background.
+    """Cuts the garment out of an RGB photo: uint8 (28, 28), and whether the background is separable.
 
-    If it could not at all, the middle of the photo is taken.
+    If the garment cannot be found at all, the middle of the photo takes its place.
     """
     small = image.copy()
     small.thumbnail((MASK_SIDE, MASK_SIDE), Image.Resampling.BOX)
@@ -234,7 +235,7 @@ def cut_out(image: Image.Image) -> tuple[Pictures, bool]:
 
 
 def garment_mask(image: Image.Image) -> Mask:
-    """The pixels of an RGB photo that are garment: bool (h, w); none, if there are too few to tell."""
+    """The garment in an RGB photo: bool (h, w); empty if the photo is too small to tell."""
     if min(image.size) < LEAST_EDGE:
         return np.zeros((image.height, image.width), bool)
     likely = garment_probability(image) > 0.5
@@ -242,15 +243,15 @@ def garment_mask(image: Image.Image) -> Mask:
 
 
 def plausible(mask: Mask) -> bool:
-    """Whether the mask may be a garment: neither nothing nor everything, and not most of the border."""
+    """Whether a mask may be a garment: neither empty nor full, and not on most of the border."""
     share, border_share = mask.mean(), border(mask).mean()
     return bool(SMALLEST_SHARE <= share <= LARGEST_SHARE and border_share <= LARGEST_BORDER_SHARE)
 
 
 def is_cut_out(opacity: Pictures) -> bool:
-    """Whether what is opaque (uint8 (h, w), 0 to 255) may be a garment without its background.
+    """Whether the opaque pixels of uint8 (h, w), 0 to 255, may be a garment without its background.
 
-    It is not if it is nearly nothing, nearly everything, or a plain shape such as a circle or a card.
+    They are not if they are nearly none, nearly all, or a symmetric shape such as a circle or a card.
     """
     mask = opacity >= OPAQUE
     if not SMALLEST_SHARE <= mask.mean() <= LARGEST_SHARE:
@@ -265,14 +266,14 @@ def is_cut_out(opacity: Pictures) -> bool:
 
 
 def colour_overlap(image: Image.Image, mask: Mask) -> float:
-    """How much of the colours inside and outside of the mask is the same, from 0 (none) to 1 (all)."""
+    """The overlap of the colour histograms inside and outside the mask, from 0 to 1."""
     colours = np.asarray(image.quantize(64, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
     inside, outside = (np.bincount(colours[part], minlength=64) for part in (mask, ~mask))
     return float(np.minimum(inside / inside.sum(), outside / outside.sum()).sum())
 
 
 def cut_out_by(mask: Mask, image: Image.Image) -> Pictures:
-    """The pixels of the mask, negated, lifted and fitted into 28x28; the mask must not be empty."""
+    """The pixels of a mask that is not empty, inverted, brightened and fitted into 28x28: uint8 (28, 28)."""
     darkness = 255 - np.asarray(image.convert("L")).astype(np.float32)
     visible = np.maximum(lifted(darkness, darkness[mask]), 1)
     garment = Image.fromarray(np.where(mask, visible, 0).astype(np.uint8))
@@ -280,7 +281,7 @@ def cut_out_by(mask: Mask, image: Image.Image) -> Pictures:
 
 
 def lifted(values: NDArray[np.float32], garment: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The values, 0 to 255, brighter if the garment's median is low: what is 255 stays so."""
+    """Brightens values from 0 to 255 if the median of the garment is low; 255 stays 255."""
     median = float(np.median(garment))
     if median >= LIFTED_MEDIAN:
         return values

@@ -1,6 +1,6 @@
-"""From a picture file to what the network sees: uint8 (28, 28), grey, bright clothing on black.
+"""Prepares a picture file for the network: uint8 (28, 28), grey, bright clothing on black.
 
-The one way in, for training, evaluation and serving alike. What the modes do is in product.py and photo.py.
+Training, evaluation and serving share this path. The modes are implemented in product.py and photo.py.
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -24,34 +24,34 @@ from model.product import (
 __all__ = ["MODES", "Mode", "PictureError", "Prepared", "prepare"]
 
 Mode = Literal["auto", "raw28", "product", "photo"]
-"""raw28: as in the data set, at most resized and negated. product: the seven steps of the data set's authors.
-photo: the garment is cut out of whatever is behind it. auto: whichever of them suits the picture.
+"""raw28: like a picture of the data set, only resized and inverted if necessary. product: the steps of the
+data set's authors. photo: cuts the garment out of its background. auto: selects one of these.
 
-Where transparency tells garment and background apart, product trims to the opaque pixels, photo takes them as
-the mask, and raw28 puts them on black."""
+If transparency separates garment and background, product trims to the opaque pixels, photo takes them as the
+mask, and raw28 puts them on black."""
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 WORKING_EDGE = 256
 SMALL_EDGE = 2 * SIDE
 DARK_MEAN = 40
-WHITE_MEDIAN = 60  # lighter clothes are told apart better if photo lifts them than as product has them
+WHITE_MEDIAN = 60  # photo, which brightens them, serves lighter clothes better than product
 BLACK = 8
 
 
 class Prepared(NamedTuple):
-    """What the network sees of a picture."""
+    """A picture as the network sees it."""
 
     pixels: Pictures
     """uint8 (h, w) or (h, w, 3): (28, 28) for clothing."""
     mode: str
     """How it was prepared: raw28, product or photo, or image."""
     warnings: tuple[str, ...]
-    """Why the prediction may be wrong, in a few words each."""
+    """Why the prediction may be wrong, in words for the user."""
 
 
 def prepare(picture: bytes, *, mode: Mode = "auto", max_pixels: int) -> Prepared:
-    """The picture in a PNG, JPEG or WebP file, ready for the network. Raises PictureError."""
+    """Prepares the picture in a PNG, JPEG or WebP file. Raises PictureError."""
     try:
         image, transparency, cut_off = open_upright(picture, max_pixels=max_pixels, longest_edge=WORKING_EDGE)
         opacity = None if transparency is None else np.asarray(transparency)
@@ -67,7 +67,7 @@ def prepare(picture: bytes, *, mode: Mode = "auto", max_pixels: int) -> Prepared
 
 
 def suitable_mode(image: Image.Image, opacity: Pictures | None) -> Mode:
-    """The mode for a picture in L or RGB; opacity is that of a garment without its background."""
+    """Selects the mode for a picture in L or RGB. opacity, if any, is of a garment without background."""
     if image.size == (SIDE, SIDE):
         return "raw28"
     if opacity is not None:
@@ -78,16 +78,16 @@ def suitable_mode(image: Image.Image, opacity: Pictures | None) -> Mode:
 
 
 def is_enlarged_raw28(image: Image.Image) -> bool:
-    """Whether it looks like a picture of the data set made larger: square, grey, black around."""
+    """Whether a picture looks like one of the data set enlarged: square, grey, with a black border."""
     if image.width != image.height or np.median(border(grey(image))) > BLACK:
         return False
     return image.mode == "L" or bool(np.ptp(np.asarray(image), axis=2).max() <= BLACK)
 
 
 def as_raw28(image: Image.Image, opacity: Pictures | None) -> Prepared:
-    """As it is, or negated if its border is bright; another size is fitted into 28x28, nothing trimmed.
+    """Fits a picture of another size into 28x28 without trimming, and inverts it if its border is bright.
 
-    A garment without its background is put on black, and negated if it is dark.
+    A garment without background goes on black, inverted if it is dark.
     """
     if image.size == (SIDE, SIDE):
         return Prepared(bright_on_black(grey(image), opacity), "raw28", ())
@@ -102,14 +102,14 @@ def as_raw28(image: Image.Image, opacity: Pictures | None) -> Prepared:
 
 
 def as_product(image: Image.Image, opacity: Pictures | None) -> Prepared:
-    """The way of the data set's authors."""
+    """Prepares a picture as the authors of the data set did."""
     box = trim_box(rgb(image)) if opacity is None else box_around(opacity >= OPAQUE)
     blank = () if box else ("nothing but background",)
     return Prepared(as_the_authors_did(image.convert("RGB"), box), "product", doubts(image) + blank)
 
 
 def as_photo(image: Image.Image, opacity: Pictures | None) -> Prepared:
-    """Cut out of what is behind it."""
+    """Cuts the garment out of its background."""
     if opacity is not None:
         return Prepared(cut_out_by(opacity >= OPAQUE, image), "photo", doubts(image))
     pixels, separable = cut_out(image.convert("RGB"))
@@ -121,34 +121,34 @@ PREPARATIONS = {"raw28": as_raw28, "product": as_product, "photo": as_photo}
 
 
 def doubts(image: Image.Image) -> tuple[str, ...]:
-    """What is wrong with the picture itself."""
+    """Warnings about the picture itself."""
     small = ("picture very small",) if max(image.size) < SMALL_EDGE else ()
     dark = ("picture too dark",) if grey(image).mean() < DARK_MEAN else ()
     return small + dark
 
 
 def grey(image: Image.Image) -> Pictures:
-    """Its lightness, (h, w), by the weights of ITU-R 601."""
+    """The luma of a picture by ITU-R 601: (h, w)."""
     return np.asarray(image if image.mode == "L" else image.convert("L"))
 
 
 def rgb(image: Image.Image) -> Pictures:
-    """Its colours, (h, w, 3)."""
+    """The colours of a picture: (h, w, 3)."""
     return np.asarray(image.convert("RGB"))
 
 
 def bright_on_black(picture: Pictures, opacity: Pictures | None = None) -> Pictures:
-    """The picture, negated if its border is bright. On all 70,000 pictures of the data set this is right.
+    """Inverts a picture if its border is bright, which is right for all 70,000 pictures of the data set.
 
-    With the opacity of a garment without its background: whichever makes the garment bright.
+    With the opacity of a garment without background, it makes the garment bright and the rest black.
     """
     if opacity is None:
         return 255 - picture if border(picture).mean() > 127 else picture
     if darkness(picture, opacity) > 127:
         return 255 - picture
-    return np.maximum(picture, 255 - opacity) - (255 - opacity)  # black in the place of white behind it
+    return np.maximum(picture, 255 - opacity) - (255 - opacity)  # replaces the white background by black
 
 
 def darkness(picture: Pictures, opacity: Pictures) -> float:
-    """The median over what is opaque, from 0 (white) to 255."""
+    """The median darkness of the opaque pixels, from 0 (white) to 255."""
     return float(np.median(255 - picture[opacity >= min(OPAQUE, opacity.max())]))

@@ -1,6 +1,6 @@
-"""What runs a network: ONNX Runtime on an export, or Keras, the reference that exports are compared with.
+"""The libraries that run a network: ONNX Runtime for an export, or Keras, the reference for exports.
 
-Each library is imported where it is used: a serving worker has no TensorFlow.
+Each is imported where it is used, since a serving worker has no TensorFlow.
 """
 
 from contextlib import suppress
@@ -26,7 +26,7 @@ OUTPUT, FEATURES = "probabilities", "features"
 """Outputs of an ONNX file; without them its first one counts. FEATURES is also a layer of a Keras network."""
 
 Features = NDArray[np.float32]
-"""(n, d): what the network computes for each picture before its last layer."""
+"""(n, d): the inputs of the network's last layer."""
 
 
 class Runtime(Protocol):
@@ -44,7 +44,7 @@ class OnnxRuntime:
     name = "onnx"
 
     def __init__(self, content: bytes, threads: int, file: str) -> None:
-        """file: what errors call it. Raises ModelError."""
+        """content is an ONNX file, which error messages call file. Raises ModelError."""
         self._session = _onnx_session(content, threads, file)
         its, *more = self._session.get_inputs()
         if more:
@@ -74,7 +74,7 @@ class OnnxRuntime:
 
 
 class KerasRuntime:
-    """The .keras file of a model, on TensorFlow."""
+    """Runs the .keras file of a model on TensorFlow."""
 
     name = "keras"
 
@@ -115,7 +115,7 @@ def _keras_model(path: Path) -> "keras.Model":
 
 
 def _limit_tensorflow(threads: int) -> None:
-    """TensorFlow takes its number of threads once in a process, before it computes anything."""
+    """Sets the number of threads, which TensorFlow accepts only before its first computation."""
     import tensorflow as tf
 
     with suppress(RuntimeError):
@@ -124,7 +124,7 @@ def _limit_tensorflow(threads: int) -> None:
 
 
 def _as_graph(network: "keras.Model", manifest: Manifest) -> Any:
-    """The network as one graph for every batch size; without the signature, each size is traced again."""
+    """The network as a graph. The signature keeps TensorFlow from tracing it anew for each batch size."""
     import keras
     import tensorflow as tf
 

@@ -1,4 +1,4 @@
-"""The settings of models and of training. configs/ has the values and the reason for each."""
+"""The settings of models and training. configs/ holds their values and the reasons for them."""
 
 from typing import Annotated, Literal
 
@@ -10,9 +10,9 @@ ModelName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which models are served, and how. The first answers requests that name none.
+    """Which models to serve, and how. The first one is the default.
 
-    runtime: auto is the ONNX export if it was made from the model's .keras file, otherwise Keras.
+    runtime: auto selects the ONNX export if it was made from the current .keras file, otherwise Keras.
     """
 
     names: Annotated[tuple[ModelName, ...], msgspec.Meta(min_length=1)]
@@ -23,9 +23,9 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The network, see model.training.network; it averages the logits of its members.
+    """The network, which averages the logits of its members; see model.training.network.
 
-    mirrored: over the picture and its mirror image, too.
+    mirrored: whether it also averages over the picture and its mirror image.
     """
 
     kind: Literal["vgg", "resnet"]
@@ -35,11 +35,11 @@ class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 class AugmentationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How training pictures are varied. Areas are fractions of the picture.
+    """How training pictures are augmented. Areas are fractions of the picture.
 
-    editions: how many variations of the training set a teacher labels, which the epochs use in turn; without
-    a teacher, or with 0, every epoch has its own. plain_epochs: at the end, without erasing. photo_share: of
-    the pictures, how many become like what is cut out of a phone photo.
+    editions: the number of augmented training sets that a teacher labels and the epochs use in turn; without
+    a teacher, or with 0, every epoch has its own. plain_epochs: the number of final epochs without erasing.
+    photo_share: the fraction of pictures made to look like cut-outs from phone photos.
     """
 
     editions: Annotated[int, msgspec.Meta(ge=0)]
@@ -53,9 +53,9 @@ class AugmentationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 
 
 class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A model whose answers are learned together with the labels (Hinton et al., arXiv 1503.02531).
+    """The model to distil from (Hinton et al., arXiv 1503.02531).
 
-    name: empty for none. weight: the share of its answers in the loss. temperature: softens its answers.
+    name: empty for none. weight: its share of the loss. temperature: the divisor of its logits.
     """
 
     name: str
@@ -64,7 +64,7 @@ class TeacherSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 class SkippingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How many of the easy pictures an epoch leaves out; see model.training.lessons."""
+    """How many of the easy pictures an epoch skips; see model.training.lessons."""
 
     easy: Fraction
     skipped: Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -73,12 +73,12 @@ class SkippingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 
 class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a model is trained.
+    """How to train a model.
 
-    seed: determines first weights and order. runs: how many seeds are tried, counting up from seed.
-    data_seed: determines which pictures are held out, and how the others vary. epochs: of the first member;
-    the others, which are trained after it, have later_epochs. limit_pictures: of both parts of the data set
-    (0: all of them).
+    seed: determines the initial weights and the order of pictures. runs: the number of seeds to try, counting
+    up from seed. data_seed: determines which pictures are held out, and the augmentation of the others.
+    epochs: of the first member; the members trained after it have later_epochs. limit_pictures: the number to
+    use of both training and test pictures (0: all).
     """
 
     name: ModelName
@@ -107,7 +107,7 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 def recipe(settings: TrainSettings) -> TrainSettings:
-    """The settings that determine the weights; the others, names and folders, are blank."""
+    """The settings that determine the weights: names and folders are blank."""
     return msgspec.structs.replace(
         settings, name="recipe", version="", data_dir="", checkpoint_dir="", reports_dir=""
     )

@@ -1,7 +1,7 @@
-"""WebP files: the first frame of one, and the decoder of libwebp that makes a picture smaller on the way.
+"""Reads WebP files: extracts the first frame, and decodes it at a reduced size with libwebp.
 
-Pillow decodes every WebP file as an animation, with four copies of full size on the way. Large pictures go
-past it, to the libwebp that it is linked with. Where that library cannot be reached, Pillow decodes them too.
+Pillow decodes every WebP file as an animation, with four copies in full size. Large pictures are decoded
+directly by the libwebp that Pillow links to or, if that library is out of reach, by Pillow.
 """
 
 import ctypes
@@ -15,33 +15,33 @@ from PIL import Image, _webp
 Size = tuple[int, int]
 """Width and height."""
 Chunks = Mapping[bytes, bytes | memoryview]
-"""The contents by the name."""
+"""The content of each chunk by name."""
 
 CHUNK = Struct("<4sI")
 FILE_HEADER, FRAME_HEADER = 12, 16
 MOST_CHUNKS = 65_536
 ALPHA = 0x10
-DECODER_ABI = 0x0208  # of libwebp 0.6; the library refuses one that it does not support
+DECODER_ABI = 0x0208  # that of libwebp 0.6; the library rejects an ABI that it does not support
 MODE_RGB, MODE_RGBA = 0, 1
 
 
 class Still(NamedTuple):
-    """One picture out of a WebP file."""
+    """A still picture from a WebP file."""
 
     file: bytes
-    """A WebP file with nothing but this picture in front."""
+    """A WebP file whose first picture is this one."""
     size: Size
     has_alpha: bool
     exif: bytes
     xmp: bytes
     cut_off: bool
-    """The end of the original file is missing, but nothing of this picture."""
+    """Whether the end of the original file is missing; this picture is complete."""
 
 
 def first_frame(picture: bytes) -> Still:
-    """The picture in a WebP file; of an animation, the first frame.
+    """Extracts the picture from a WebP file; from an animation, the first frame.
 
-    Raises ValueError or KeyError where it is not there as a whole.
+    Raises ValueError or KeyError if the picture is not complete.
     """
     declared = 8 + int.from_bytes(picture[4:8], "little")
     chunks, whole = chunks_of(memoryview(picture)[:declared], FILE_HEADER)
@@ -53,7 +53,7 @@ def first_frame(picture: bytes) -> Still:
     header, frame = chunks[b"VP8X"], memoryview(chunks[b"ANMF"])
     size, frame_size = canvas(header[4:]), canvas(frame[6:])
     parts, _ = chunks_of(frame, FRAME_HEADER)
-    if frame_size != size:  # the rest of the canvas is transparent
+    if frame_size != size:  # the canvas around the frame is transparent
         one = riff({name: chunks[name] for name in (b"VP8X", b"ANIM", b"ANMF") if name in chunks})
         return Still(one, size, True, exif, xmp, cut_off)
     has_alpha = of_still(parts)[1]
@@ -62,7 +62,7 @@ def first_frame(picture: bytes) -> Still:
 
 
 def chunks_of(data: memoryview, at: int) -> tuple[dict[bytes, memoryview], bool]:
-    """The first chunk of each name from there on, without those that are cut off, and whether none is."""
+    """The first complete chunk of each name from offset at, and whether no chunk is cut off."""
     found: dict[bytes, memoryview] = {}
     for _ in range(MOST_CHUNKS):
         if len(data) < at + CHUNK.size:
@@ -77,7 +77,7 @@ def chunks_of(data: memoryview, at: int) -> tuple[dict[bytes, memoryview], bool]
 
 
 def of_still(chunks: Chunks) -> tuple[Size, bool]:
-    """The size of a picture and whether it has an alpha channel. Raises ValueError or KeyError."""
+    """The size of a still picture, and whether it has an alpha channel. Raises ValueError or KeyError."""
     if b"VP8L" in chunks:
         bits = int.from_bytes(chunks[b"VP8L"][1:5], "little")
         return ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1), bool(bits >> 28 & 1)
@@ -87,7 +87,7 @@ def of_still(chunks: Chunks) -> tuple[Size, bool]:
 
 
 def canvas(header: bytes | memoryview) -> Size:
-    """Width and height, each of which is written in three bytes."""
+    """Decodes width and height, three bytes each."""
     width, height = (int.from_bytes(header[at : at + 3], "little") + 1 for at in (0, 3))
     return width, height
 
@@ -101,7 +101,7 @@ def riff(chunks: Chunks) -> bytes:
 
 
 def scaled(still: Still, times: int) -> Image.Image | None:
-    """The picture, so many times smaller; None where libwebp cannot be reached or cannot do it."""
+    """Decodes a picture with its edges divided by times; None if libwebp is out of reach or fails."""
     library = libwebp()
     config = DecoderConfig()
     if library is None or not library.WebPInitDecoderConfigInternal(ctypes.byref(config), DECODER_ABI):
@@ -121,7 +121,7 @@ def scaled(still: Still, times: int) -> Image.Image | None:
 
 @cache
 def libwebp() -> ctypes.CDLL | None:
-    """The libwebp that Pillow uses; None where it is built in such that its functions have no names."""
+    """The libwebp that Pillow uses; None if it is linked without exported symbols."""
     try:
         library = ctypes.CDLL(_webp.__file__)
         return library if library.WebPInitDecoderConfigInternal and library.WebPDecode else None
@@ -148,7 +148,7 @@ class Plane(ctypes.Structure):
 
 
 class Planes(ctypes.Union):
-    """The part of WebPDecBuffer that has either this or the four planes of a WebPYUVABuffer."""
+    """The union in WebPDecBuffer of a WebPRGBABuffer and a WebPYUVABuffer."""
 
     _fields_ = (("rgba", Plane), ("yuva", ctypes.c_uint64 * 10))
 

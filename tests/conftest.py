@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.kafka.local_kafka import LocalKafka, missing_tools
-from mlaas.supervisor import found_by_children
+from mlaas.cli import found_by_children
 
 
 @pytest.fixture(scope="session", autouse=True)

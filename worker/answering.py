@@ -27,7 +27,7 @@ from worker.batching import Batch, Queued
 from worker.metrics import Ending, WorkerMetrics
 from worker.model_process import IsolatedModel, ModelDied
 from worker.outbox import Outbox
-from worker.pipe import Loaded, LoadedModel, Outcome, Picture
+from worker.pipe import Loaded, Outcome, Picture
 
 # From this batch size on, more requests are waiting, and throughput counts for more than some milliseconds.
 _GATHERED_FROM = 6
@@ -60,7 +60,7 @@ class Task:
     queued: Queued
     address: ReturnAddress
     request: Request
-    model: LoadedModel
+    model: ServedModel
 
     @property
     def delivery(self) -> Delivery:
@@ -248,7 +248,7 @@ def triage(
     return found
 
 
-def _model_for(request: Request, refusal: str, loaded: Loaded) -> LoadedModel:
+def _model_for(request: Request, refusal: str, loaded: Loaded) -> ServedModel:
     """Raises ContractError if the request is to be refused."""
     model = loaded.named(request.model)
     if model is None:

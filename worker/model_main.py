@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from io import BytesIO
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,17 +22,16 @@ from model.preprocessing import PictureError, Prepared
 from model.product import SIDE
 from model.product import Pictures as Pixels
 from model.settings import ModelSettings
-from worker import pipe
 from worker.pipe import (
     Answer,
     Decoded,
     Loaded,
-    LoadedModel,
     LoadFailed,
     Outcome,
     Picture,
     Pictures,
     Predicted,
+    PreparedPicture,
     Role,
     receive_pictures,
     send_answer,
@@ -66,7 +64,9 @@ def main(arguments: list[str]) -> None:
     except ModelError as error:
         send_answer(connection, LoadFailed(str(error)))
         return
-    send_answer(connection, Loaded([_describe(name, model) for name, model in models.items()]))
+    default = settings.names[0]
+    served = [_served(name, model, default=name == default) for name, model in models.items()]
+    send_answer(connection, Loaded(served))
     serve(connection, lambda pictures: predict(models, pictures, settings.max_pixels))
 
 
@@ -88,29 +88,18 @@ def serve(connection: Connection, answer: Callable[[Pictures], Answer]) -> None:
         return
 
 
-class _Ready(NamedTuple):
-    """A picture prepared for the model. row: its place in the batch."""
-
-    row: int
-    prepared: Prepared
-    with_input: bool
-    decode_ms: float
-
-
 def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: int) -> Predicted:
     """Outcomes in the order of the pictures. A picture that cannot be read fails alone."""
     outcomes: dict[int, Outcome] = {}
-    ready: dict[str, list[_Ready]] = {}
+    rows: dict[str, dict[int, PreparedPicture]] = {}
     with _limited_time(pictures):
         for row, picture in enumerate(pictures):
             try:
                 one = _ready(row, picture, models[picture.model].manifest, max_pixels)
             except PictureError as error:
                 outcomes[row] = Outcome(error=ErrorCode.INVALID_PICTURE, detail=str(error))
-            else:
-                ready.setdefault(picture.model, []).append(one)
-    for name, of_model in ready.items():
-        outcomes |= _infer(models[name], of_model)
+    for name, of_model in rows.items():
+        outcomes |= zip(of_model, _infer(models[name], list(of_model.values())), strict=True)
     return Predicted([outcomes[row] for row in range(len(pictures))])
 
 
@@ -123,20 +112,10 @@ def decode(manifests: Mapping[str, Manifest], picture: Picture, max_pixels: int)
         if isinstance(error.__cause__, MemoryError):
             return Decoded(detail="Decoding the picture takes more memory than its size allows.")
         return Decoded(detail=str(error))
-    return Decoded(
-        pipe.Prepared(
-            pixels=one.prepared.pixels.tobytes(),
-            used_mode=one.prepared.mode,
-            warnings=one.prepared.warnings,
-            decode_ms=one.decode_ms,
-            model=picture.model,
-            with_input=picture.with_input,
-        )
-    )
 
 
 @contextmanager
-def _limited_time(pictures: Sequence[Picture | pipe.Prepared]) -> Iterator[None]:
+def _limited_time(pictures: Sequence[Picture | PreparedPicture]) -> Iterator[None]:
     """Have the kernel end the process by SIGPROF, whatever a decoder does, once its time is used up."""
     limits = (picture.limit_s for picture in pictures if isinstance(picture, Picture))
     signal.setitimer(signal.ITIMER_PROF, max(limits, default=0.0))
@@ -157,9 +136,10 @@ def _ready(row: int, picture: Picture | pipe.Prepared, manifest: Manifest, max_p
     return _Ready(row, prepared, picture.with_input, (time.perf_counter() - started) * 1000)
 
 
-def _infer(classifier: Classifier, ready: Sequence[_Ready]) -> dict[int, Outcome]:
+def _infer(classifier: Classifier, pictures: Sequence[PreparedPicture]) -> list[Outcome]:
+    pixels = np.frombuffer(b"".join(each.pixels for each in pictures), np.uint8).reshape(-1, SIDE, SIDE)
     started = time.perf_counter()
-    predictions = classifier.predict(np.stack([one.prepared.pixels for one in ready]))
+    predictions = classifier.predict(pixels)
     infer_ms = (time.perf_counter() - started) * 1000
     probabilities = predictions.probabilities.tolist()
     scores = [None] * len(ready) if predictions.ood_scores is None else predictions.ood_scores.tolist()
@@ -174,8 +154,8 @@ def _infer(classifier: Classifier, ready: Sequence[_Ready]) -> dict[int, Outcome
             decode_ms=one.decode_ms,
             infer_ms=infer_ms,
         )
-        for one, row, score in zip(ready, probabilities, scores, strict=True)
-    }
+        for each, its_pixels, row, score in zip(pictures, pixels, probabilities, scores, strict=True)
+    ]
 
 
 def _shown(pixels: Pixels) -> bytes:
@@ -193,7 +173,7 @@ def _only(pictures: Pictures) -> Picture:
     return picture
 
 
-def _describe(name: str, model: Classifier) -> LoadedModel:
+def _served(name: str, model: Classifier, *, default: bool) -> ServedModel:
     manifest = model.manifest
     network = manifest.onnx if model.runtime == "onnx" else manifest.keras
     return LoadedModel(

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 
 import msgspec
 
-from messaging.contract import ErrorCode, Mode
+from messaging.contract import ErrorCode, Mode, ServedModel
 
 
 class Role(StrEnum):
@@ -42,13 +42,13 @@ class LoadedModel(msgspec.Struct, frozen=True):
 class Loaded(msgspec.Struct, frozen=True, tag=True):
     """The process is ready. The first model is the default; a decoder has none."""
 
-    models: list[LoadedModel]
+    models: list[ServedModel]
 
     @property
-    def default(self) -> LoadedModel:
+    def default(self) -> ServedModel:
         return self.models[0]
 
-    def named(self, name: str) -> LoadedModel | None:
+    def named(self, name: str) -> ServedModel | None:
         """The default model for an empty name; None if no model has this name."""
         return next((model for model in self.models if name in ("", model.name)), None)
 
@@ -71,7 +71,7 @@ class Picture(msgspec.Struct, frozen=True, array_like=True, tag=True):
     limit_s: float = 0.0
 
 
-class Prepared(msgspec.Struct, frozen=True, array_like=True, tag=True):
+class PreparedPicture(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A picture as a decoder has prepared it for the model; see model.preprocessing.Prepared.
 
     pixels: uint8, row by row, in the height, width and channels of the model's input.
@@ -112,11 +112,11 @@ class Predicted(msgspec.Struct, frozen=True, tag=True):
 class Decoded(msgspec.Struct, frozen=True, tag=True):
     """prepared is None if the picture cannot be used; detail says why."""
 
-    prepared: Prepared | None = None
+    prepared: PreparedPicture | None = None
     detail: str = ""
 
 
-Pictures = list[Picture | Prepared]
+Pictures = list[Picture | PreparedPicture]
 Answer = Loaded | LoadFailed | Predicted | Decoded
 
 _encode = msgspec.msgpack.Encoder().encode

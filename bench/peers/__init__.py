@@ -1,1 +1,1 @@
-"""The same model behind other serving systems, one small file each."""
+"""The same model behind other serving systems."""

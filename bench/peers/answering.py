@@ -1,5 +1,6 @@
-"""What every peer does with pictures: mlaas's own preprocessing and exported model, one thread."""
+"""What the peers share: mlaas's preprocessing, its exported model on one thread, and their arguments."""
 
+import argparse
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +16,13 @@ MAX_PIXELS = 25_000_000
 
 
 class Answering:
-    """Loads and warms the model when it is made: make it in the process that uses it."""
+    """Loads the model. Create it in the process that uses it."""
 
     def __init__(self) -> None:
         self._classifier = load(WEIGHTS, "fashion-mnist", "onnx", 1)
 
     def __call__(self, pictures: Sequence[bytes]) -> list[dict[str, Any]]:
-        """An answer for each of the picture files, as POST /predict has it, but for names and timings."""
+        """Answers like those of POST /predict, without model names and timings."""
         prepared = [prepare(picture, max_pixels=MAX_PIXELS) for picture in pictures]
         predicted = self._classifier.predict(np.stack([one.pixels for one in prepared]))
         probabilities, scores = predicted.probabilities.tolist(), predicted.ood_scores.tolist()
@@ -40,3 +41,10 @@ class Answering:
             "warnings": warnings_of(prepared, ood_score),
             "sha256": hashlib.sha256(picture).hexdigest(),
         }
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--workers", type=int, default=1)
+    return parser.parse_args()

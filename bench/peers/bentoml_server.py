@@ -1,12 +1,11 @@
-"""BentoML: its HTTP server, and a service method that batches."""
+"""BentoML, with a batching service method."""
 
-import argparse
 import base64
 from typing import Any
 
 import bentoml
 
-from bench.peers.answering import Answering
+from bench.peers.answering import Answering, arguments
 
 
 @bentoml.service(traffic={"max_concurrency": 1024, "timeout": 60}, logging={"access": {"enabled": False}})
@@ -20,17 +19,9 @@ class Classify:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--workers", type=int, default=1)
-    chosen = parser.parse_args()
-    bentoml.serve(
-        "bench.peers.bentoml_server:Classify",
-        host="127.0.0.1",
-        port=chosen.port,
-        api_workers=chosen.workers,
-        blocking=True,
-    )
+    chosen = arguments()
+    service = "bench.peers.bentoml_server:Classify"
+    bentoml.serve(service, host="127.0.0.1", port=chosen.port, api_workers=chosen.workers, blocking=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""LitServe: FastAPI in front, worker processes that batch."""
+"""LitServe: FastAPI and batching worker processes."""
 
-import argparse
 from typing import Annotated, Any
 
 import litserve
 from fastapi import Depends, Request
 
-from bench.peers.answering import Answering
+from bench.peers.answering import Answering, arguments
 
 
 async def read_body(request: Request) -> bytes:
@@ -31,10 +30,7 @@ class Classify(litserve.LitAPI):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--workers", type=int, default=1)
-    chosen = parser.parse_args()
+    chosen = arguments()
     api = Classify(max_batch_size=32, batch_timeout=0.001)
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=chosen.workers)
     server.run(host="127.0.0.1", port=chosen.port, generate_client_file=False, log_level="warning")

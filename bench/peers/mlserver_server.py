@@ -1,15 +1,14 @@
-"""MLServer: the Open Inference Protocol over HTTP, adaptive batches, a custom runtime."""
+"""MLServer: the Open Inference Protocol over HTTP, adaptive batching, a custom runtime."""
 
-import argparse
 import asyncio
 import base64
 import json
 
 from mlserver import MLModel, MLServer, ModelSettings, Settings
 from mlserver.codecs import StringCodec
-from mlserver.types import InferenceRequest, InferenceResponse, RequestInput
+from mlserver.types import InferenceRequest, InferenceResponse
 
-from bench.peers.answering import Answering
+from bench.peers.answering import Answering, arguments
 
 
 class Classify(MLModel):
@@ -18,19 +17,13 @@ class Classify(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        answers = self._answer(_pictures(payload.inputs[0]))
+        answers = self._answer([base64.b64decode(text) for text in payload.inputs[0].data])
         output = StringCodec.encode_output("answers", [json.dumps(answer) for answer in answers])
         return InferenceResponse(model_name=self.name, outputs=[output])
 
 
-def _pictures(sent: RequestInput) -> list[bytes]:
-    return [base64.b64decode(one) for one in sent.data]
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    chosen = parser.parse_args()
+    chosen = arguments()
     settings = Settings(
         host="127.0.0.1",
         http_port=chosen.port,
@@ -40,12 +33,7 @@ def main() -> None:
         gzip_enabled=False,
         debug=False,
     )
-    model = ModelSettings(
-        name="fashion",
-        implementation=Classify,
-        max_batch_size=32,
-        max_batch_time=0.001,
-    )
+    model = ModelSettings(name="fashion", implementation=Classify, max_batch_size=32, max_batch_time=0.001)
     asyncio.run(MLServer(settings).start([model]))
 
 

@@ -1,13 +1,12 @@
-"""Mosec: its Rust front, and worker processes that batch."""
+"""Mosec: a Rust front end and batching worker processes."""
 
-import argparse
 import sys
 from typing import Any
 
 import msgspec
 from mosec import Server, Worker
 
-from bench.peers.answering import Answering
+from bench.peers.answering import Answering, arguments
 
 
 class Classify(Worker):
@@ -26,16 +25,10 @@ class Classify(Worker):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", required=True)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--wait-ms", type=int, default=1)
-    chosen = parser.parse_args()
-    sys.argv[1:] = ["--port", chosen.port, "--address", "127.0.0.1", "--log-level", "warning"]
+    chosen = arguments()
+    sys.argv[1:] = ["--port", str(chosen.port), "--address", "127.0.0.1", "--log-level", "warning"]
     server = Server()
-    server.append_worker(
-        Classify, num=chosen.workers, max_batch_size=32, max_wait_time=chosen.wait_ms, route="/predict"
-    )
+    server.append_worker(Classify, num=chosen.workers, max_batch_size=32, max_wait_time=1, route="/predict")
     server.run()
 
 

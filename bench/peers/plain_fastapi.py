@@ -1,13 +1,12 @@
-"""Plain FastAPI: the model in the server's own process, a thread of its pool for each request."""
+"""Plain FastAPI: the model runs in the server's thread pool."""
 
-import argparse
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, UploadFile
 from starlette.concurrency import run_in_threadpool
 
-from bench.peers.answering import Answering
+from bench.peers.answering import Answering, arguments
 
 
 def create_app() -> FastAPI:
@@ -26,10 +25,7 @@ def create_app() -> FastAPI:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--workers", type=int, default=1)
-    chosen = parser.parse_args()
+    chosen = arguments()
     uvicorn.run(
         "bench.peers.plain_fastapi:create_app",
         factory=True,

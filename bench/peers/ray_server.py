@@ -1,6 +1,5 @@
-"""Ray Serve: its proxy, and replicas that batch."""
+"""Ray Serve: a proxy and batching replicas."""
 
-import argparse
 import signal
 import tempfile
 import threading
@@ -10,7 +9,7 @@ import ray
 from ray import serve
 from starlette.requests import Request
 
-from bench.peers.answering import Answering
+from bench.peers.answering import Answering, arguments
 
 
 @serve.deployment(max_ongoing_requests=1024)
@@ -27,19 +26,11 @@ class Classify:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--workers", type=int, default=1)
-    chosen = parser.parse_args()
+    chosen = arguments()
     stop = threading.Event()
     with tempfile.TemporaryDirectory(prefix="ray") as folder:
-        ray.init(
-            include_dashboard=False,
-            object_store_memory=100 * 2**20,
-            _temp_dir=folder,
-            log_to_driver=False,
-            num_cpus=16,
-        )
+        quiet = {"include_dashboard": False, "log_to_driver": False}
+        ray.init(object_store_memory=100 * 2**20, _temp_dir=folder, num_cpus=16, **quiet)
         serve.start(http_options={"host": "127.0.0.1", "port": chosen.port})
         serve.run(Classify.options(num_replicas=chosen.workers).bind(), route_prefix="/predict")
         signal.signal(signal.SIGTERM, lambda *_: stop.set())

@@ -18,22 +18,7 @@ from mlaas_client.errors import (
 from mlaas_client.results import Item, Job, Model, Prediction
 
 __all__ = [
-    "AnswerMismatch",
-    "AsyncClient",
-    "Client",
-    "DeadlineExceeded",
-    "Item",
-    "Job",
-    "Misconfigured",
-    "MlaasError",
-    "Model",
-    "NotFound",
-    "Overloaded",
-    "PictureUnreadable",
-    "Prediction",
-    "Refused",
-    "ServerFailed",
-    "Unauthorized",
-    "Unavailable",
-    "Unreachable",
-]
+    "AnswerMismatch", "AsyncClient", "Client", "DeadlineExceeded", "Item", "Job", "Misconfigured",
+    "MlaasError", "Model", "NotFound", "Overloaded", "PictureUnreadable", "Prediction", "Refused",
+    "ServerFailed", "Unauthorized", "Unavailable", "Unreachable",
+]  # fmt: skip

@@ -7,6 +7,7 @@ variable at fault.
 import os
 import re
 import ssl
+from contextlib import suppress
 from importlib.util import find_spec
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
@@ -75,12 +76,8 @@ def _names(entry: str, url: httpx.URL) -> bool:
     """Whether a NO_PROXY entry matches: *, a host or its domain, host:port, or an IP network."""
     if entry == "*":
         return True
-    try:
-        network = ip_network(entry.strip("[]"), strict=False)
-    except ValueError:
-        pass
-    else:
-        return _is_in(url.host, network)
+    with suppress(ValueError):
+        return ip_address(url.host) in ip_network(entry.strip("[]"), strict=False)
     try:
         parts = urlsplit(entry if "://" in entry else f"//{entry}")
         name, port = (parts.hostname or "").lstrip("*").strip("."), parts.port
@@ -89,13 +86,6 @@ def _names(entry: str, url: httpx.URL) -> bool:
     if parts.scheme not in ("", "all", url.scheme) or port not in (None, url.port or _PORTS[url.scheme]):
         return False
     return bool(name) and f".{url.host}".endswith(f".{name}")
-
-
-def _is_in(host: str, network: Any) -> bool:
-    try:
-        return ip_address(host) in network
-    except ValueError:
-        return False
 
 
 def _trusted(url: httpx.URL) -> ssl.SSLContext:

@@ -10,7 +10,7 @@ MlaasError
 │   └── NotFound           no such model or job (404), or a job whose results have expired (410)
 ├── Overloaded         too many requests, after all retries (429): try again in retry_after_s seconds
 ├── Unavailable        no broker, no worker, or a shutdown, after all retries (503): the same
-├── AnswerMismatch     the answer is about another picture or job: discard it, and avoid this proxy
+├── AnswerMismatch     the answer is about another picture or job: a proxy on the way mixes up answers
 └── ServerFailed       the gateway or a worker failed (500), or its answer is invalid
 """
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from typing import Any, TypeAlias, TypeVar
 
 from mlaas_client.errors import AnswerMismatch, MlaasError, of_problem
@@ -88,13 +87,9 @@ class Job:
 
 def read(kind: type[T], document: Document, **more: object) -> T:
     """Raises TypeError if a required field is missing."""
-    known = {name: document[name] for name in _names(kind) if name in document}  # type: ignore[arg-type]
+    names = (each.name for each in fields(kind))  # type: ignore[arg-type]
+    known = {name: document[name] for name in names if name in document}
     return kind(**{**known, **more, "raw": document})
-
-
-@cache
-def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(each.name for each in fields(kind))
 
 
 def item(entry: Document) -> Item:

@@ -1,4 +1,4 @@
-"""Apache Kafka's jars, fetched once by Maven and kept in a cache folder."""
+"""Downloads Apache Kafka's jars with Maven, once, into a cache folder."""
 
 import hashlib
 import os
@@ -13,12 +13,13 @@ OLDEST_JAVA = 17
 
 
 def java() -> str:
+    """The Java program: that of JAVA_HOME if set, otherwise the one on PATH."""
     home = os.environ.get("JAVA_HOME")
     return str(Path(home, "bin", "java")) if home else "java"
 
 
 def missing_tools() -> str | None:
-    """What is missing to run Kafka here and how to get it, or None."""
+    """What to install to run Kafka here; None if everything is installed."""
     if (_java_version() or 0) < OLDEST_JAVA:
         return f"Java {OLDEST_JAVA}+ is needed: `apt install default-jdk-headless` or `brew install openjdk`"
     if not shutil.which("mvn"):
@@ -27,7 +28,7 @@ def missing_tools() -> str | None:
 
 
 def resolve_jars(cache: Path) -> Path:
-    """The folder with the jars that the pom names; downloads them where they are not there yet."""
+    """The folder with the jars in pom.xml; downloads missing ones. Raises RuntimeError if that fails."""
     jars = cache / "kafka" / hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
     if not jars.is_dir():
         jars.parent.mkdir(parents=True, exist_ok=True)
@@ -41,11 +42,11 @@ def _download(target: Path) -> None:
     command = ["mvn", "--quiet", "--batch-mode", f"--file={POM}", f"-Dkafka.jars={target}", "package"]
     result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if result.returncode:
-        raise RuntimeError(f"Maven could not fetch Apache Kafka:\n{result.stdout[-2000:]}")
+        raise RuntimeError(f"Maven could not download Apache Kafka:\n{result.stdout[-2000:]}")
 
 
 def _publish(download: Path, jars: Path) -> None:
-    """Rename is atomic: nobody sees half a download, and the first of two that run at once wins."""
+    """Renames atomically: nobody sees half a download, and the first of two concurrent ones wins."""
     try:
         download.rename(jars)
     except OSError:

@@ -1,4 +1,4 @@
-"""Several Apache Kafka brokers on this machine, without containers."""
+"""Runs several Apache Kafka brokers on this machine, without containers."""
 
 from typing import Self
 
@@ -7,7 +7,7 @@ from deploy.kafka.ports import free_port
 
 
 class LocalCluster:
-    """Each broker is a controller, too, so that most of them must live. A context manager."""
+    """A cluster of brokers that are also controllers, so a majority must be up. A context manager."""
 
     def __init__(self, size: int = 3) -> None:
         first = free_port(in_a_row=size)

@@ -1,4 +1,4 @@
-"""A real Apache Kafka broker on this machine, without containers: `python -m deploy.kafka.local_kafka`."""
+"""Runs an Apache Kafka broker on this machine, without containers: `python -m deploy.kafka.local_kafka`."""
 
 import argparse
 import shutil
@@ -33,7 +33,7 @@ JVM_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One of several that agree by a vote. Numbers count from 1; each has its controller's port."""
+    """A node of a KRaft quorum. Numbers count from 1 and index the ports of the controllers."""
 
     number: int
     controller_ports: tuple[int, ...]
@@ -48,10 +48,10 @@ class Node:
 
 
 class LocalKafka:
-    """One broker that is a controller, too; alone, if it is not a node of several. A context manager.
+    """A broker that is also a controller: alone, or a node of a cluster. A context manager.
 
-    What it writes goes under `folder`. Without one it takes a temporary folder and removes it at the end.
-    more_properties are lines over those of server.properties.
+    It writes to folder, or to a temporary folder that is removed at the end. more_properties are lines added
+    to server.properties.
     """
 
     def __init__(
@@ -84,12 +84,15 @@ class LocalKafka:
         return self._broker.pid if self._broker else None
 
     def start(self) -> None:
-        """Returns when the broker takes requests. Again after stop() or kill(): same port, same data."""
+        """Starts the broker, or restarts it after stop() or kill() with the same port and data.
+
+        Returns when it accepts requests. Raises RuntimeError if it does not start.
+        """
         self.launch()
         self.wait_until_ready()
 
     def launch(self) -> None:
-        """Does not wait: a node of several is ready when most of them are."""
+        """Starts the broker without waiting: a node is ready only once a majority is."""
         properties = self._write_properties()
         if not (self.data / "meta.properties").exists():
             self._format(properties)
@@ -104,7 +107,7 @@ class LocalKafka:
         self._end(signal.SIGKILL)
 
     def wait(self) -> None:
-        """Returns when the broker has ended by itself."""
+        """Waits until the broker exits by itself."""
         if self._broker:
             self._broker.wait()
 
@@ -155,7 +158,7 @@ class LocalKafka:
             )
 
     def wait_until_ready(self) -> None:
-        """After launch(). Raises RuntimeError with the end of its log."""
+        """Waits, after launch(), until the broker accepts requests. Raises RuntimeError with its last log."""
         deadline = time.monotonic() + START_TIMEOUT_S
         broker = self._broker
         assert broker
@@ -166,7 +169,7 @@ class LocalKafka:
             time.sleep(0.05)
 
     def _failure(self, what: str) -> str:
-        return f"{what}. The end of its log:\n{self.log.read_text(errors='replace')[-3000:]}"
+        return f"{what}. Its log ends with:\n{self.log.read_text(errors='replace')[-3000:]}"
 
     def _end(self, how: signal.Signals) -> None:
         if self._broker:
@@ -187,7 +190,7 @@ def _end_process(process: subprocess.Popen[bytes], how: signal.Signals) -> None:
 
 
 def _end_with_parent(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
-    """However this process ends, its end of the pipe closes; then the shell behind it kills the broker."""
+    """Starts a shell that kills the process once this one ends, however it ends: its pipe then closes."""
     command = ["sh", "-c", 'read -r _; kill -9 "$0"', str(process.pid)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
@@ -195,7 +198,7 @@ def _end_with_parent(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes
 def main() -> None:
     parser = argparse.ArgumentParser(description="Run one Apache Kafka broker until Ctrl-C.")
     parser.add_argument("--port", type=int, default=9092)
-    parser.add_argument("--data-dir", type=Path, help="keep the data here (default: a temporary folder)")
+    parser.add_argument("--data-dir", type=Path, help="the folder for data (default: a temporary folder)")
     options = parser.parse_args()
     if problem := missing_tools():
         sys.exit(problem)
@@ -204,7 +207,7 @@ def main() -> None:
         with LocalKafka(options.port, options.data_dir) as kafka:
             print(kafka.bootstrap_servers, flush=True)
             kafka.wait()
-            sys.exit("Kafka has ended by itself")
+            sys.exit("Kafka exited unexpectedly: see its log")
     except KeyboardInterrupt:
         pass
 

@@ -1,4 +1,4 @@
-"""Ports of this machine that nobody has."""
+"""Finds free ports on this machine."""
 
 import random
 import socket
@@ -6,11 +6,11 @@ from contextlib import ExitStack, suppress
 
 HOST = "127.0.0.1"
 FIRST, LAST = 20_000, 32_000
-"""Below those that systems give to whoever connects, so that nobody gets it meanwhile."""
+"""Below the ephemeral ports, so that no outgoing connection takes one before it is used."""
 
 
 def free_port(in_a_row: int = 1) -> int:
-    """The first of so many ports."""
+    """The first of in_a_row consecutive free ports."""
     while True:
         port = random.randrange(FIRST, LAST - in_a_row)
         with suppress(OSError), ExitStack() as held:

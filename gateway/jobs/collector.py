@@ -11,14 +11,7 @@ from gateway.jobs.rendering import encode_reply
 from gateway.jobs.store import Added, Store, StoreError
 from gateway.settings import JobSettings
 from messaging import codec
-from messaging.broker import (
-    Broker,
-    BrokerError,
-    BrokerUnavailable,
-    Delivery,
-    Message,
-    Subscription,
-)
+from messaging.broker import Broker, BrokerError, BrokerUnavailable, Delivery, Message, Subscription
 from messaging.contract import ContractError
 
 _log = logging.getLogger("mlaas.jobs")

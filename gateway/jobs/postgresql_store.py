@@ -22,11 +22,6 @@ _CONNECTIONS = 4
 _POLL_S = 0.1
 
 
-class PostgresqlStore(SqlStore):
-    def __init__(self, url: str, timeout_s: float) -> None:
-        super().__init__(_Postgresql(url, timeout_s))
-
-
 class _Connection(Connection):
     """Times out at `until`, in monotonic seconds, even if the server hangs."""
 
@@ -53,7 +48,7 @@ class _Connection(Connection):
             raise
 
 
-class _Postgresql:
+class PostgresqlStore(SqlStore):
     def __init__(self, url: str, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._failure: Exception | None = None

@@ -49,8 +49,7 @@ class JobDocument(JobSummary, frozen=True, kw_only=True):
     """A job with the results it has so far."""
 
     results: Annotated[
-        list[BatchEntry],
-        Meta(description="The finished pictures, in the order they were sent."),
+        list[BatchEntry], Meta(description="The finished pictures, in the order they were sent.")
     ]
 
     example: ClassVar[dict[str, Any]] = {

@@ -24,7 +24,7 @@ from gateway.jobs.job import JobRequest
 from gateway.jobs.rendering import JobDocument
 from gateway.jobs.service import Jobs
 from gateway.jobs.submitting import Submission, digest_each, fingerprint, judge
-from gateway.middleware import Router, owner_of, request_id, while_connected
+from gateway.middleware import RouteFacts, Router, owner_of, request_id, while_connected
 
 _KEY = re.compile(r"[!-~]{1,255}")
 _WAIT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s)")
@@ -129,7 +129,7 @@ class JobRoutes:
             "POST",
             "/jobs",
             self.submit,
-            max_body_bytes=settings.max_bytes + settings.max_pictures * FORM_PART_BYTES,
+            RouteFacts(max_body_bytes=settings.max_bytes + settings.max_pictures * FORM_PART_BYTES),
             summary="Classify pictures later",
             status_code=202,
             responses=_SUBMIT_ANSWERS,

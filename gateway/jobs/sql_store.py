@@ -1,6 +1,7 @@
 """The job store in SQL, common to SQLite and PostgreSQL."""
 
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -51,18 +52,15 @@ class Session(Protocol):
         """Lock the creation of jobs until the transaction ends."""
 
 
-class Database(Protocol):
-    """Raises StoreError in place of the database library's errors."""
+class SqlStore(ABC):
+    """A Store whose subclasses connect to a database and run its transactions."""
 
+    @abstractmethod
     def change(self, work: Callable[[Session], T]) -> T:
-        """Run the work in one transaction. It may run twice."""
+        """Run the work in one transaction. It may run twice. Raises StoreError."""
 
+    @abstractmethod
     def close(self) -> None: ...
-
-
-class SqlStore:
-    def __init__(self, database: Database) -> None:
-        self._database = database
 
     def identity(self) -> str:
         def work(session: Session) -> str:
@@ -72,7 +70,7 @@ class SqlStore:
             session.each("INSERT INTO mlaas_job_store VALUES (?)", [(new := uuid.uuid4().hex,)])
             return new
 
-        return self._database.change(work)
+        return self.change(work)
 
     def create(
         self, job: Job, results: Sequence[Result], limits: Limits, now_ms: int
@@ -88,10 +86,10 @@ class SqlStore:
             _insert(session, job, results)
             return Creation.CREATED, job
 
-        return self._database.change(work)
+        return self.change(work)
 
     def accept(self, job_id: str, now_ms: int) -> bool:
-        accepted = self._database.change(
+        accepted = self.change(
             lambda session: session.rows(
                 "UPDATE mlaas_jobs SET publish_until_ms = 0, next_step_ms = deadline_ms "
                 "WHERE id = ? AND (publish_until_ms = 0 OR publish_until_ms >= ?) RETURNING id",
@@ -106,7 +104,7 @@ class SqlStore:
             _delete(session, [job_id], _NOT_ACCEPTED)
             return not session.rows("SELECT 1 FROM mlaas_jobs WHERE id = ?", job_id)
 
-        return self._database.change(work)
+        return self.change(work)
 
     def get(self, job_id: str, now_ms: int, after: int = 0) -> tuple[Job, Sequence[Result]] | None:
         def look(session: Session) -> tuple[Job, Sequence[Result]] | None:
@@ -124,15 +122,14 @@ class SqlStore:
             results = [Result(job_id, picture, bytes(body)) for picture, body in found]
             return job, results
 
-        return self._database.change(look)
+        return self.change(look)
 
     def progress(self, job_ids: Sequence[str]) -> Mapping[str, Progress]:
         if not job_ids:
             return {}
-        rows = self._database.change(
+        rows = self.change(
             lambda session: session.rows(
-                f"SELECT id, state, completed FROM mlaas_jobs WHERE id IN ({_marks(job_ids)})",
-                *job_ids,
+                f"SELECT id, state, completed FROM mlaas_jobs WHERE id IN ({_marks(job_ids)})", *job_ids
             )
         )
         return {job_id: Progress(State(state), completed) for job_id, state, completed in rows}
@@ -140,10 +137,10 @@ class SqlStore:
     def add(self, results: Sequence[Result], now_ms: int) -> Added:
         if not results:
             return Added(0, 0, 0)
-        return self._database.change(lambda session: _add(session, results, now_ms))
+        return self.change(lambda session: _add(session, results, now_ms))
 
     def cancel(self, job_id: str, now_ms: int) -> None:
-        self._database.change(
+        self.change(
             lambda session: session.rows(
                 "UPDATE mlaas_jobs SET state = 'canceled', unfinished = 0 WHERE id = ? AND state = 'open' "
                 "AND completed < total AND deadline_ms > ? RETURNING id",
@@ -153,10 +150,7 @@ class SqlStore:
         )
 
     def sweep(self, now_ms: int, most: int) -> int:
-        return self._database.change(lambda session: _sweep(session, now_ms, most))
-
-    def close(self) -> None:
-        self._database.close()
+        return self.change(lambda session: _sweep(session, now_ms, most))
 
 
 class Standing(NamedTuple):

@@ -18,15 +18,10 @@ T = TypeVar("T")
 
 
 class SqliteStore(SqlStore):
+    """Has one connection, used by one thread at a time, since SQLite allows one writer."""
+
     def __init__(self, path: str, timeout_s: float) -> None:
-        super().__init__(_Sqlite(Path(path), timeout_s))
-
-
-class _Sqlite:
-    """One connection, used by one thread at a time, since SQLite allows one writer."""
-
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        self._path = path
+        self._path = Path(path)
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None

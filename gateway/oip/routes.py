@@ -26,7 +26,6 @@ from gateway.problem import ErrorForm
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from messaging.contract import Reply, ServedModel
-from messaging.picture_header import PictureHeader
 
 # Parsing a longer body would noticeably delay other requests.
 _LONG_BYTES = 100_000
@@ -119,10 +118,7 @@ _BODY = {
                 },
             },
         },
-        "outputs": {
-            "type": "array",
-            "items": {"type": "object", "required": ["name"], "properties": _NAMED},
-        },
+        "outputs": {"type": "array", "items": {"type": "object", "required": ["name"], "properties": _NAMED}},
     },
 }
 _OUTPUTS = [{"name": "label"}, {"name": "class"}]
@@ -213,8 +209,7 @@ class InferenceRoutes:
                 "GET",
                 path,
                 endpoint,
-                needs_key=False,
-                is_counted=False,
+                PROBE,
                 summary=summary,
                 responses={200: openapi.answer(kind), 503: openapi.answer(kind, "The reason why not")},
             )
@@ -246,7 +241,7 @@ class InferenceRoutes:
                 "POST",
                 "/v2/models/{name}" + middle + "/infer",
                 self.infer,
-                max_body_bytes=self._settings.max_batch_bytes + FORM_OVERHEAD_BYTES,
+                RouteFacts(max_body_bytes=self._settings.max_batch_bytes + FORM_OVERHEAD_BYTES),
                 summary=f"Classify pictures by {of_which}",
                 responses=of_inference,
                 openapi_extra=inferring,
@@ -365,7 +360,9 @@ class _Inference:
             raise
 
     async def _ask(self, picture: bytes) -> Reply:
-        content, header = self._as_file(picture)
+        content = picture if self.request.are_files else grey_png(picture, SIDE)
+        settings = self.settings
+        header = check(content, "", max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
         cost_ms = header.cost_ms(self.request.mode)
         async with self.budget.share(len(content), cost_ms):
             reply = await self.requester.request(
@@ -379,11 +376,6 @@ class _Inference:
         if reply.error is not None:
             raise_failure(reply.error)
         return reply
-
-    def _as_file(self, picture: bytes) -> tuple[bytes, PictureHeader]:
-        content = picture if self.request.are_files else grey_png(picture, SIDE)
-        limits = self.settings
-        return content, check(content, "", max_bytes=limits.max_upload_bytes, max_pixels=limits.max_pixels)
 
 
 def _describe(model: ServedModel) -> ModelMetadata:

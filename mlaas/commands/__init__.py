@@ -1,4 +1,4 @@
-"""The commands, one file per group. Here is what they share: options, settings, and how they print."""
+"""The commands, a module for each group; and what they share: options, settings and output."""
 
 import os
 import sys
@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-
-from messaging.contract import MODES
 
 if TYPE_CHECKING:
     from mlaas.settings import Settings
@@ -21,7 +19,7 @@ _OPTIONS = "mlaas.commands.setting"
 
 
 def setting(name: str, option: str, **how: Any) -> Callable[[Function], Function]:
-    """An option that overrides a setting. The command gets its value with the other settings only."""
+    """An option that overrides a setting. Its value reaches the command in the loaded settings only."""
 
     def keep(context: click.Context, _: click.Parameter, value: object) -> None:
         if value is not None:
@@ -32,25 +30,22 @@ def setting(name: str, option: str, **how: Any) -> Callable[[Function], Function
 
 BROKER = setting(
     "broker.url", "--broker", metavar="URL",
-    help="kafka://host:9092.  [default: broker.url; for `up` embedded://]",
+    help="The broker: kafka://HOST:9092.  [default: broker.url; for `mlaas up`: embedded://]",
 )  # fmt: skip
-FILES = click.argument("files", nargs=-1, required=True, metavar="FILES...")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, as in a pipe.")
-MODE = click.option("--mode", type=click.Choice(MODES), help="How to prepare the pictures.  [default: auto]")
-MODEL = click.option("--model", metavar="NAME", help="The model to ask.  [default: the gateway's]")
-URL = click.option(
-    "--url", metavar="URL", help="The gateway.  [default: MLAAS_URL, else http://localhost:8000]"
-)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def settings_options(function: Function) -> Function:
-    """--config and --set, as file and pairs."""
+    """Adds --config and --set, which the function gets as file and pairs."""
     config = click.option(
-        "--config", "file", type=click.Path(path_type=Path), help="A settings file, read over the defaults."
+        "--config",
+        "file",
+        type=click.Path(path_type=Path),
+        help="A settings file that overrides defaults.",
     )
     one = click.option(
         "--set", "pairs", multiple=True, callback=_pairs, metavar="KEY=VALUE",
-        help="One setting, such as gateway.port=8123.",
+        help="Override a setting, such as gateway.port=8123. May be repeated.",
     )  # fmt: skip
     return config(one(function))
 
@@ -70,23 +65,23 @@ class Chosen:
         self._pairs = pairs
 
     def and_also(self, file: Path | None, pairs: Pairs) -> "Chosen":
-        """With those of a command, which win over those chosen so far."""
+        """Adds settings, which take precedence over those chosen so far."""
         return Chosen(file or self._file, (*self._pairs, *pairs))
 
     def load(self, process: str = "mlaas", unless: Mapping[str, object] | None = None) -> "Settings":
-        """The settings; also starts logging under the process's name.
+        """Loads the settings and configures logging; process names this process in log lines.
 
-        unless has defaults that replace those of configs/config.yaml.
+        unless has defaults that replace those of configs/config.yaml. Raises SettingsError.
         """
-        from mlaas import logs, settings
+        from mlaas import settings
 
         loaded = settings.load(self._file, os.environ, self._pairs, unless or {})
-        logs.configure(loaded.log, process)
+        settings.configure_logging(loaded.log, process)
         return loaded
 
 
 def pass_chosen(function: Callable[..., Any]) -> Callable[..., Any]:
-    """For commands that read settings: adds --config and --set, and passes Chosen as the first argument."""
+    """For a command that reads settings: adds --config and --set, and passes Chosen as first argument."""
 
     @click.pass_context
     def with_settings(
@@ -99,22 +94,22 @@ def pass_chosen(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_json(as_json: bool) -> bool:
-    """Whether to print JSON: if asked to, and in a pipe."""
+    """Whether to print JSON: if requested, or if standard output is not a terminal."""
     return as_json or not sys.stdout.isatty()
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """The rows as lines of a table; the first row has the titles."""
+    """Formats rows of cells as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def harmless(text: str) -> str:
-    """On one line: control characters, and bytes that are not UTF-8, become escapes as in Python."""
+    """The text on one line: unprintable characters, and bytes that are not UTF-8, become Python escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in utf8(text))
 
 
 def utf8(text: str) -> str:
-    r"""Bytes that are not UTF-8 become escapes such as \x80."""
+    r"""The text with bytes that are not UTF-8 replaced by escapes such as \x80."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

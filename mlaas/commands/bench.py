@@ -1,8 +1,8 @@
-"""bench: how many requests a second a running gateway answers, and how fast.
+"""bench: measure the throughput and latency of a running gateway.
 
-Each client has one keep-alive connection and one request in flight. Closed loop: a client sends its next
-request when it has an answer, so a slow server is asked less. Open loop: requests are due at a fixed rate,
-and latency counts from when each was due, so waiting for a free client shows (no coordinated omission).
+Each client has one keep-alive connection and one request in flight. In a closed loop, a client sends its next
+request as soon as it has an answer, so a slow server gets fewer requests. In an open loop, requests are due
+at a fixed rate and latency counts from the due time, which avoids coordinated omission.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import hashlib
 import itertools
 import math
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +21,7 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from mlaas.commands import JSON
+from mlaas.commands import JSON, is_json
 
 _QUANTILES = 100
 _PATIENCE_S = 35.0
@@ -34,24 +33,24 @@ _BOUNDARY = "mlaas-bench"
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """A request as it goes over the wire, and what its answer must contain."""
+    """A request as sent, and bytes that the body of its answer must contain."""
 
     request: bytes
     expected: bytes
 
 
 class Due(NamedTuple):
-    """at: seconds on time.perf_counter(); None: as soon as a client is free."""
+    """A request and its due time in seconds on time.perf_counter(); None: as soon as a client is free."""
 
     exchange: Exchange
     at: float | None
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What came back. Latencies are those of the answers; an error is not an answer.
+    """The outcome of a run. Latencies are of answers only; without any, they are NaN.
 
-    errors: counts by kind. quantiles_ms: evenly spaced, from the minimum to the maximum. generator_cpu_s: CPU
-    time of the process that sent the requests.
+    errors counts errors by kind. quantiles_ms has 101 evenly spaced quantiles, from minimum to maximum.
+    generator_cpu_s is the CPU time of the process that sent the requests.
     """
 
     answers: int
@@ -69,14 +68,14 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 def exchanges(
     url: str, pictures: Iterable[bytes], headers: Mapping[str, str] | None = None
 ) -> list[Exchange]:
-    """One for each picture, which is the body. Its answer must name the picture's SHA-256 digest."""
+    """A request for each picture as the body, whose answer must contain the picture's SHA-256 digest."""
     return [exchange(url, *raw(picture), proof=picture, headers=headers) for picture in pictures]
 
 
 def exchange(
     url: str, media_type: str, body: bytes, *, proof: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> Exchange:
-    """proof: the picture whose SHA-256 digest the answer must name; with none, any 200 will do."""
+    """A POST request. Its answer must contain the SHA-256 digest of proof, a picture, if there is one."""
     address = urlsplit(url)
     lines = {
         "Host": address.netloc.rpartition("@")[2],
@@ -92,12 +91,12 @@ def exchange(
 
 
 def raw(picture: bytes) -> tuple[str, bytes]:
-    """Media type and body of a request whose body is the picture."""
+    """The media type and body of a request with the picture as its body."""
     return "image/jpeg" if picture.startswith(b"\xff\xd8") else "image/png", picture
 
 
 def form(*pictures: bytes) -> tuple[str, bytes]:
-    """Media type and body of a form that has each picture in a field `file`."""
+    """The media type and body of a multipart form with each picture in a field `file`."""
     head = b'--%s\r\nContent-Disposition: form-data; name="file"; filename="picture"\r\n\r\n'
     boundary = _BOUNDARY.encode()
     fields = b"".join(head % boundary + picture + b"\r\n" for picture in pictures)
@@ -105,7 +104,7 @@ def form(*pictures: bytes) -> tuple[str, bytes]:
 
 
 class Tally:
-    """An answer has status 200 and contains what was expected of it. Everything else is an error."""
+    """Counts answers, which have status 200 and the expected bytes, and errors: everything else."""
 
     def __init__(self) -> None:
         self._latencies_ms: list[float] = []
@@ -123,7 +122,7 @@ class Tally:
         self._errors[kind] += 1
 
     def result(self, seconds: float) -> Result:
-        """Latencies are NaN when nothing was answered."""
+        """The result of a run that took this long."""
         ordered = sorted(self._latencies_ms)
         return Result(
             answers=len(ordered),
@@ -139,12 +138,12 @@ class Tally:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The smallest value that at least this share of them do not exceed."""
+    """The smallest of the sorted values that at least this share of them do not exceed; NaN for none."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
 
 
 def run(url: str, given: Sequence[Exchange], **how: Any) -> Result:
-    """load() on an event loop of its own: uvloop's where it is installed."""
+    """Runs load() on a new event loop, uvloop's if it is installed."""
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with suppress(ImportError):
         import uvloop
@@ -164,10 +163,11 @@ async def load(
     rate_per_s: float | None = None,
     patience_s: float = _PATIENCE_S,
 ) -> Result:
-    """Send the exchanges in turn, for so many seconds or until so many were sent, whichever comes first.
+    """Sends the requests in turn, for this many seconds or until count are sent, whichever comes first.
 
-    Requests in flight at the end are waited for, up to patience_s. In an open loop so are those due by then;
-    one that could not be sent is an error. An open loop starts once there was time to connect.
+    rate_per_s makes it an open loop, which starts 0.2 s late so that clients can connect. At the end, load()
+    waits up to patience_s for requests in flight and, in an open loop, for those that are due. A request that
+    could not be sent is an error.
     """
     tally = Tally()
     started = time.perf_counter() + (0.0 if rate_per_s is None else _LEAD_S)
@@ -205,7 +205,7 @@ def _as_they_are_due(
 
 
 async def _client(url: str, supply: Iterator[Due], tally: Tally) -> None:
-    """Connects, and again whenever the server closes the connection, until the supply ends."""
+    """Sends requests until the supply ends; reconnects whenever the server closes the connection."""
     due = next(supply, None)
     while due is not None:
         connection = _Connection(itertools.chain([due], supply), tally)
@@ -239,7 +239,7 @@ async def _connect(url: str, connection: "_Connection") -> None:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends requests from the supply, which it shares, until the supply or the connection ends."""
+    """Sends requests from a shared supply until the supply or the connection ends."""
 
     def __init__(self, supply: Iterator[Due], tally: Tally) -> None:
         import httptools
@@ -258,9 +258,9 @@ class _Connection(asyncio.Protocol):
         self._stays_open = False
 
     async def ended(self) -> Due | None:
-        """Wait until the connection is closed. Returns the request that was not due by then, if any.
+        """Waits until the connection is closed. Returns the request that was not yet due then, if any.
 
-        Cancelling this abandons the request in flight.
+        Cancelling it abandons the request in flight.
         """
         try:
             await self._closed
@@ -295,7 +295,7 @@ class _Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        """After this call the parser no longer knows whether the connection stays open."""
+        """Saves whether the connection stays open, which the parser forgets after this call."""
         self._complete = True
         self._stays_open = self._parser.should_keep_alive()
 
@@ -318,7 +318,7 @@ class _Connection(asyncio.Protocol):
         self._send_when_due(self._waiting)
 
     def _send_when_due(self, due: Due) -> None:
-        """uvloop rounds a delay to milliseconds, so a timer may fire early."""
+        """Sends a request when it is due. uvloop rounds delays to milliseconds, so a timer may fire early."""
         now = time.perf_counter()
         if due.at is not None and due.at > now:
             self._timer = asyncio.get_running_loop().call_later(due.at - now, self._send_when_due, due)
@@ -337,17 +337,21 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
 
-@click.command(short_help="Measure requests a second and latencies.")
+@click.command()
 @click.argument("url", metavar="URL")
-@click.option("--clients", type=click.IntRange(min=1), default=64, show_default=True, help="Connections.")
-@click.option("--seconds", type=click.FloatRange(min=0.1), default=10, show_default=True)
+@click.option(
+    "--clients", type=click.IntRange(min=1), default=64, show_default=True, help="The number of clients."
+)
+@click.option(
+    "--seconds", type=click.FloatRange(min=0.1), default=10, show_default=True, help="How long to send."
+)
 @click.option(
     "--rate", "rate_per_s", type=click.FloatRange(min=0, min_open=True), metavar="R",
-    help="Send R requests a second, however slow the answers are. Latency counts from when each was due.",
+    help="Send R requests a second, even if answers are slow; latency counts from the due time.",
 )  # fmt: skip
 @click.option(
     "--picture", "pictures", multiple=True, type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="What to send; may be repeated.  [default: generated 28 x 28 pictures]",
+    help="A picture to send. May be repeated.  [default: generated pictures of 28 x 28 pixels]",
 )  # fmt: skip
 @JSON
 def bench(
@@ -358,17 +362,19 @@ def bench(
     pictures: tuple[Path, ...],
     as_json: bool,
 ) -> None:
-    """Send pictures to a URL as fast as it answers, or at a rate; print requests a second and latencies.
+    """Send pictures to a URL and print the throughput and latencies.
 
-    An answer counts if it names the SHA-256 digest of the picture that was sent. The exit status is 1 if none
-    does. The load is generated in this process: on the same machine, it takes CPU from what it measures.
+    Sends as fast as the gateway answers, or at a fixed rate. An answer counts if it contains the SHA-256
+    digest of the picture sent; the exit status is 1 if none does. On the same machine, the load generator
+    takes CPU time from the gateway.
     """
     given = _given(url, pictures)
     found = run(url, given, clients=clients, seconds=seconds, rate_per_s=rate_per_s)
     if not found.answers:
         raise click.ClickException(_nothing(url, found))
     about = {"url": url, "clients": clients, "seconds": seconds, "rate_per_s": rate_per_s}
-    click.echo(_json(about, found) if as_json or not sys.stdout.isatty() else _text(found))
+    document = msgspec.json.encode({**about, **msgspec.structs.asdict(found)}).decode()
+    click.echo(document if is_json(as_json) else _text(found))
 
 
 def _given(url: str, pictures: tuple[Path, ...]) -> list[Exchange]:
@@ -382,7 +388,7 @@ def _given(url: str, pictures: tuple[Path, ...]) -> list[Exchange]:
 
 
 def made_pictures(count: int) -> list[bytes]:
-    """This many PNG files of 28 x 28 grey pixels, all different, showing nothing in particular."""
+    """This many different PNG files of 28 x 28 grey pixels."""
     from gateway.answer import grey_png
 
     places = range(_MADE_SIZE * _MADE_SIZE)
@@ -400,23 +406,21 @@ def _is_url(text: str) -> bool:
 
 
 def _nothing(url: str, found: Result) -> str:
-    said = ", ".join(f"{kind}: {count}" for kind, count in found.errors.items()) or "nothing was sent"
-    hint = "`mlaas doctor` says what is missing"
+    hint = "`mlaas doctor` finds what is broken"
     if found.errors.keys() & {"404", "405"}:
         hint = "the path is /predict"
     elif "no connection" in found.errors:
         hint = "is it running? `mlaas up` starts it"
     elif "401" in found.errors:
-        hint = "put the key into MLAAS_API_KEY"
-    return f"{url} gave no answer ({said}); {hint}"
+        hint = "set MLAAS_API_KEY to a valid key"
+    return f"{url} gave no valid answer ({_errors(found) or 'nothing was sent'}); {hint}"
 
 
-def _json(about: Mapping[str, object], found: Result) -> str:
-    return msgspec.json.encode({**about, **msgspec.structs.asdict(found)}).decode()
+def _errors(found: Result) -> str:
+    return ", ".join(f"{kind}: {count}" for kind, count in found.errors.items())
 
 
 def _text(found: Result) -> str:
-    errors = ", ".join(f"{kind}: {count}" for kind, count in found.errors.items()) or "none"
     rows = (
         ("requests/s", f"{found.requests_per_s:.1f}"),
         ("answers", f"{found.answers}"),
@@ -424,9 +428,6 @@ def _text(found: Result) -> str:
         ("p90 ms", f"{found.p90_ms:.1f}"),
         ("p99 ms", f"{found.p99_ms:.1f}"),
         ("max ms", f"{found.max_ms:.1f}"),
-        ("errors", errors),
+        ("errors", _errors(found) or "none"),
     )
     return "\n".join(f"{name:12}{value:>10}" for name, value in rows)
-
-
-COMMANDS = (bench,)

@@ -1,4 +1,4 @@
-"""send, receive, topics: talking to the workers over the broker, without a gateway."""
+"""send, receive, topics: talk to the workers through the broker, without a gateway."""
 
 import itertools
 import json
@@ -14,20 +14,20 @@ import click
 
 from messaging import codec
 from messaging.broker import Broker, Message
-from messaging.contract import ContractError, Reply, Request, sha256_of
+from messaging.contract import PING, ContractError, Reply, Request, sha256_of
 from messaging.settings import BrokerSettings, TopicSettings
 from mlaas.commands import BROKER, Chosen, harmless, pass_chosen
 from mlaas.errors import UserError, broker_errors, reported
 
 NAME = click.option(
-    "--name", default="cli", show_default=True, help="The inbox: `receive` prints the answers to its `send`."
+    "--name", default="cli", show_default=True, help="The inbox, which must be the same for send and receive."
 )
 _TURN_S = 0.2
 
 
 @contextmanager
 def connected(settings: BrokerSettings) -> Iterator[Broker]:
-    """The broker, until the end of the block. Turns its errors into UserError."""
+    """Connects to the broker for the duration of the block. Turns its errors into UserError."""
     from mlaas.serving import connect
 
     with broker_errors():
@@ -39,7 +39,7 @@ def connected(settings: BrokerSettings) -> Iterator[Broker]:
 
 
 class Requester:
-    """Sends requests to the workers, and receives replies in an inbox of its own."""
+    """Sends requests to the workers and receives the replies in an inbox of its own. A context manager."""
 
     def __init__(self, broker: Broker, topics: TopicSettings, name: str) -> None:
         self._broker = broker
@@ -53,18 +53,33 @@ class Requester:
     def __exit__(self, *_: object) -> None:
         self._inbox.close()
 
+    def request(self, body: bytes, timeout_s: float, content_type: str = "") -> Message:
+        """A request whose reply comes to this inbox."""
+        return codec.encode_request(
+            Request(
+                body=body,
+                correlation_id=uuid.uuid4().hex,
+                reply_to=self.address,
+                deadline_ms=deadline_ms(timeout_s),
+                content_type=content_type,
+            )
+        )
+
     def send(self, request: Message) -> None:
-        """Returns when the broker has it."""
+        """Publishes a request, and waits until the broker has it. Raises BrokerError."""
         self._broker.publish(self._topic, request).result()
 
     def replies(self, timeout_s: float | None) -> Iterator[Message]:
-        """Whatever arrives in the inbox; without end if timeout_s is None."""
+        """All messages that arrive in the inbox within timeout_s; None: forever. Raises BrokerError."""
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while end is None or time.monotonic() < end:
             yield from self._inbox.receive(100, _TURN_S)
 
     def ask(self, request: Message, decode: Callable[[Message], Reply], timeout_s: float) -> Reply | None:
-        """Sends a request and waits for its reply. What decode rejects with ContractError is passed over."""
+        """Sends a request and waits for its reply, skipping those that decode rejects with ContractError.
+
+        Returns None if there is none within timeout_s. Raises BrokerError.
+        """
         self.send(request)
         for message in self.replies(timeout_s):
             if codec.correlation_id(message) == codec.correlation_id(request):
@@ -72,8 +87,13 @@ class Requester:
                     return decode(message)
         return None
 
+    def ping(self, timeout_s: float) -> bool:
+        """Whether a worker answers within timeout_s. Raises BrokerError."""
+        return self.ask(self.request(b"", timeout_s, PING), codec.decode_pong, timeout_s) is not None
+
 
 def deadline_ms(timeout_s: float) -> int:
+    """The time after timeout_s, in milliseconds since the epoch."""
     return int((time.time() + timeout_s) * 1000)
 
 
@@ -81,36 +101,31 @@ def deadline_ms(timeout_s: float) -> int:
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-@click.option("--wait", is_flag=True, help="Print the answers instead of the ids.")
+@click.option("--wait", is_flag=True, help="Wait for the replies and print them.")
 @NAME
 @BROKER
 @pass_chosen
 def send(chosen: Chosen, files: tuple[Path, ...], wait: bool, name: str) -> None:
-    """Publish pictures as requests, and print their correlation ids. `mlaas receive` prints the answers.
+    """Publish pictures to the broker as requests, and print their correlation IDs.
 
-    With --wait, print the answers as they arrive, one JSON object per line. The exit status is then 1 if any
-    picture has no prediction.
+    `mlaas receive` prints the replies. With --wait, this command prints them, one JSON object per line, and
+    its exit status is 1 if any picture has no prediction.
     """
     settings = chosen.load("send")
     timeout_s = settings.gateway.reply_timeout_ms / 1000
     sent: dict[str, tuple[Path, str]] = {}
     with connected(settings.broker) as connection, Requester(connection, settings.topics, name) as requester:
         for file in files:
-            request = Request(
-                body=file.read_bytes(),
-                correlation_id=uuid.uuid4().hex,
-                reply_to=requester.address,
-                deadline_ms=deadline_ms(timeout_s),
-            )
-            requester.send(codec.encode_request(request))
-            sent[request.correlation_id] = file, sha256_of(request.body)
+            request = requester.request(file.read_bytes(), timeout_s)
+            requester.send(request)
+            sent[codec.correlation_id(request)] = file, sha256_of(request.body)
             if not wait:
-                click.echo(f"{request.correlation_id}  {file}")
+                click.echo(f"{codec.correlation_id(request)}  {file}")
         if wait:
-            _print_answers(requester, sent, timeout_s)
+            _print_replies(requester, sent, timeout_s)
 
 
-def _print_answers(requester: Requester, sent: dict[str, tuple[Path, str]], timeout_s: float) -> None:
+def _print_replies(requester: Requester, sent: dict[str, tuple[Path, str]], timeout_s: float) -> None:
     waiting, failed = dict(sent), False
     for message in requester.replies(timeout_s):
         correlation_id = codec.correlation_id(message)
@@ -132,7 +147,7 @@ def _print_answers(requester: Requester, sent: dict[str, tuple[Path, str]], time
 
 
 def _prediction(message: Message, sha256: str | None) -> Reply | None:
-    """None for other replies: gateways that share the inbox's partition get theirs there, too."""
+    """The reply; None for other messages, as gateways may share the partition of the inbox."""
     with suppress(ContractError):
         return codec.decode_prediction(message, sha256)
     return None
@@ -143,32 +158,35 @@ def _line(reply: Message, **more: str) -> str:
 
 
 @click.command()
-@click.option("--count", type=click.IntRange(min=1), help="Stop after this many answers.")
+@click.option("--count", type=click.IntRange(min=1), help="Stop after this many replies.")
 @click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="Stop after this time.")
 @NAME
 @BROKER
 @pass_chosen
 def receive(chosen: Chosen, count: int | None, timeout_s: float | None, name: str) -> None:
-    """Print answers as they arrive, one JSON object per line. Start it before `mlaas send`."""
+    """Print replies from the broker as they arrive, one JSON object per line.
+
+    Start it before `mlaas send`.
+    """
     settings = chosen.load("receive")
     with connected(settings.broker) as connection, Requester(connection, settings.topics, name) as requester:
         click.echo(f"listening on {requester.address}", err=True)
         with suppress(KeyboardInterrupt):
-            answers = (its for its in requester.replies(timeout_s) if _prediction(its, None))
-            for message in itertools.islice(answers, count):
+            replies = (its for its in requester.replies(timeout_s) if _prediction(its, None))
+            for message in itertools.islice(replies, count):
                 click.echo(_line(message))
 
 
-@click.group(short_help="Create the topics on the broker.")
+@click.group()
 def topics() -> None:
-    """The topics on the broker."""
+    """Manage the topics on the broker."""
 
 
 @topics.command()
 @BROKER
 @pass_chosen
 def create(chosen: Chosen) -> None:
-    """Create the missing topics, with enough partitions. It is safe to repeat."""
+    """Create the missing topics. It is safe to repeat."""
     from messaging.kafka_admin import create_topics
 
     settings = chosen.load("topics")
@@ -176,6 +194,3 @@ def create(chosen: Chosen) -> None:
         created = create_topics(settings.broker, settings.topics)
     for name, is_new in created.items():
         click.echo(f"{name}: {'created' if is_new else 'exists already'}")
-
-
-COMMANDS = (send, receive, topics)

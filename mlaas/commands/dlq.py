@@ -1,8 +1,8 @@
-"""dlq: the dead letters. Listing and showing them, asking the workers once more, deleting them."""
+"""dlq: list, show, replay and delete dead letters."""
 
-import hashlib
 import json
 import os
+import re
 import sys
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
 import click
@@ -31,18 +31,18 @@ _TITLES = ("LETTER", "WHEN (UTC)", "BYTES", "MODEL", "REQUEST", "ORIGINAL", "REA
 
 
 class Place(NamedTuple):
-    """Where a letter is in the dead-letter topic."""
+    """The partition and offset of a letter in the dead-letter topic."""
 
     partition: int
     offset: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads PARTITION:OFFSET. Raises ValueError."""
-        partition, colon, offset = text.partition(":")
-        if not (colon and _is_number(partition) and _is_number(offset)):
-            raise ValueError(f"{text!r} is not PARTITION:OFFSET, such as 3:12")
-        return cls(int(partition), int(offset))
+        """Parses PARTITION:OFFSET. Raises click.BadParameter."""
+        found = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", text)
+        if found is None:
+            raise click.BadParameter(f"{text!r} is not PARTITION:OFFSET, such as 3:12")
+        return cls(int(found[1]), int(found[2]))
 
     @classmethod
     def of(cls, letter: Delivery | Letter) -> Self:
@@ -52,36 +52,24 @@ class Place(NamedTuple):
         return f"{self.partition}:{self.offset}"
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 19
-
-
-class _PlaceType(click.ParamType[Place]):
-    name = "PARTITION:OFFSET"
-
-    def convert(self, value: object, param: click.Parameter | None, context: click.Context | None) -> Place:
-        try:
-            return Place.parse(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, context)
-
-
-PLACE = _PlaceType()
 YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
-@click.group(short_help="Inspect, replay and delete dead letters.")
+@click.group()
 def dlq() -> None:
-    """Dead letters: the requests that no worker could process, kept with the reason."""
+    """Manage dead letters: requests that no worker could process, kept with the reason."""
 
 
 @dlq.command()
 @JSON
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the N newest.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="List only the N newest.")
 @BROKER
 @pass_chosen
 def ls(chosen: Chosen, as_json: bool, limit: int | None) -> None:
-    """List them, oldest first: as a table on a terminal, as one JSON object per line in a pipe."""
+    """List dead letters, oldest first.
+
+    Prints a table on a terminal, and one JSON object per line otherwise.
+    """
     settings = chosen.load("dlq")
     with opened(settings) as (_, records):
         letters = summaries(records, limit)
@@ -94,7 +82,7 @@ def ls(chosen: Chosen, as_json: bool, limit: int | None) -> None:
 
 
 @dlq.command()
-@click.argument("place", type=PLACE, metavar="PARTITION:OFFSET")
+@click.argument("place", type=Place.parse, metavar="PARTITION:OFFSET")
 @click.option(
     "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write the picture to this file."
 )
@@ -102,19 +90,19 @@ def ls(chosen: Chosen, as_json: bool, limit: int | None) -> None:
 @BROKER
 @pass_chosen
 def show(chosen: Chosen, place: Place, picture: Path | None, as_json: bool) -> None:
-    """Show one with its headers and the whole reason."""
+    """Show a dead letter with its headers and the full reason."""
     with opened(chosen.load("dlq")) as (_, records):
         (letter,) = find(records, [place])
-    click.echo(details_as_json(letter) if is_json(as_json) else details(letter))
+    click.echo(json.dumps(details(letter)) if is_json(as_json) else as_text(details(letter)))
     if picture is not None:
         _write(picture, letter.message.body)
         click.echo(f"wrote {picture}, {len(letter.message.body)} bytes", err=True)
 
 
 @dlq.command()
-@click.argument("places", type=PLACE, nargs=-1, metavar="[PARTITION:OFFSET]...")
-@click.option("--all", "take_all", is_flag=True, help="Replay all of them.")
-@click.option("--purge", is_flag=True, help="Delete those that are answered, as far as the broker can.")
+@click.argument("places", type=Place.parse, nargs=-1, metavar="[PARTITION:OFFSET]...")
+@click.option("--all", "take_all", is_flag=True, help="Replay all dead letters.")
+@click.option("--purge", is_flag=True, help="Delete answered letters, where the broker can.")
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
     help="How long to wait for each answer.  [default: gateway.reply_timeout_ms]",
@@ -130,10 +118,10 @@ def replay(
     timeout_s: float | None,
     yes: bool,
 ) -> None:
-    """Send the requests again, one by one, and print what the workers answer.
+    """Send dead letters again and print the results.
 
-    The letters stay, unless --purge is given. A broker deletes a partition from its oldest end only, so
-    letters behind one that was not answered stay, too.
+    Workers get them one at a time. Letters stay in the topic unless you give --purge. A broker can only
+    delete the oldest records of a partition, so an answered letter is kept if an older one was not answered.
     """
     if take_all == bool(places):
         raise click.UsageError("name letters as PARTITION:OFFSET, or give --all")
@@ -147,9 +135,7 @@ def replay(
             total = len(wanted := list(dict.fromkeys(places)))
             letters = find(records, wanted)
         if total and (take_all or purge):
-            _confirm(
-                f"Replay {_letters(total)}{' and delete those that are answered' if purge else ''}?", yes
-            )
+            _confirm(f"Replay {_letters(total)}{' and delete those answered' if purge else ''}?", yes)
         done, failed = set[Place](), 0
         with Requester(connection, settings.topics, uuid.uuid4().hex) as requester:
             answers = replayed(requester, letters, timeout_s or settings.gateway.reply_timeout_ms / 1000)
@@ -165,23 +151,26 @@ def replay(
             ends = up_to_first_kept(bounds, done)
             _delete(records, bounds, ends)
             if kept := len(done) - count(bounds, ends):
-                click.echo(f"{_letters(kept)} answered, but kept behind an older one that was not", err=True)
+                click.echo(f"{_letters(kept)} answered, but kept because an older one was not", err=True)
     if failed:
         sys.exit(1)
 
 
 @dlq.command()
-@click.option("--before", type=PLACE, help="Only the letters of this partition before this one.")
+@click.option(
+    "--before", type=Place.parse, metavar="PARTITION:OFFSET",
+    help="Delete only older letters in the partition of this one.",
+)  # fmt: skip
 @YES
 @BROKER
 @pass_chosen
 def purge(chosen: Chosen, before: Place | None, yes: bool) -> None:
-    """Delete them for good."""
+    """Delete dead letters permanently."""
     with opened(chosen.load("dlq")) as (_, records):
         bounds = records.bounds()
         ends = up_to(bounds, before) if before else up_to_end(bounds)
         if ends:
-            _confirm(f"Delete {_letters(count(bounds, ends))} for good?", yes)
+            _confirm(f"Delete {_letters(count(bounds, ends))} permanently?", yes)
         _delete(records, bounds, ends)
 
 
@@ -194,9 +183,9 @@ def _confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} There is no terminal to ask on: add --yes")
+        raise click.UsageError(f"{question} Standard input is not a terminal: confirm with --yes")
     if not click.confirm(question, err=True):
-        raise UserError("nothing was done")
+        raise UserError("cancelled; nothing was changed")
 
 
 def _letters(count: int) -> str:
@@ -207,7 +196,7 @@ def _write(file: Path, content: bytes) -> None:
     try:
         with file.open("wb", buffering=0) as target:
             if target.isatty():
-                raise UserError(f"{file} is a terminal: name a file for the picture")
+                raise UserError(f"{file} is a terminal: give --picture the name of a file")
             target.write(content)
     except OSError as error:
         raise UserError(f"cannot write {file}: {error.strerror}") from error
@@ -218,12 +207,12 @@ def _write(file: Path, content: bytes) -> None:
 
 @contextmanager
 def opened(settings: "Settings") -> Iterator[tuple[Broker, Records]]:
-    """The broker and its dead letters, until the end of the block."""
+    """Opens the broker and its dead letters for the duration of the block. Turns errors into UserError."""
     url = urlsplit(settings.broker.url)
     if url.scheme in ("embedded", "memory"):
         raise UserError(
-            f"{url.scheme}:// keeps dead letters in the process that started it",
-            "while `mlaas up` runs, pass the URL of the broker that it printed at its start to --broker",
+            f"{url.scheme}:// keeps dead letters inside the process that started it",
+            "while `mlaas up` runs, pass the broker URL that it printed at startup to --broker",
             os.EX_UNAVAILABLE,
         )
     with connected(settings.broker) as broker:
@@ -236,7 +225,7 @@ def opened(settings: "Settings") -> Iterator[tuple[Broker, Records]]:
 
 
 def summaries(records: Records, limit: int | None) -> list[Letter]:
-    """The newest letters, at most as many as the limit, oldest first."""
+    """The newest letters, up to the limit, in order of age from the oldest."""
     letters = [
         decode_letter(delivery)
         for partition, offsets in records.bounds().items()
@@ -247,7 +236,7 @@ def summaries(records: Records, limit: int | None) -> list[Letter]:
 
 
 def find(records: Records, places: Collection[Place]) -> Iterator[Delivery]:
-    """Reads these letters in this order. Raises UserError at once if one is known not to exist."""
+    """Reads these letters in this order. Raises UserError before the first if one does not exist."""
     bounds = records.bounds()
     for place in places:
         if place.offset not in bounds.get(place.partition, ()):
@@ -271,6 +260,7 @@ def _no_such_letter(place: Place, bounds: Mapping[int, range]) -> UserError:
 
 
 def every(records: Records, bounds: Mapping[int, range]) -> Iterator[Delivery]:
+    """Reads all letters within these bounds, partition by partition."""
     for partition, offsets in bounds.items():
         yield from records.read(partition, offsets)
 
@@ -281,10 +271,10 @@ def every(records: Records, bounds: Mapping[int, range]) -> Iterator[Delivery]:
 def replayed(
     requester: Requester, letters: Iterable[Delivery], timeout_s: float
 ) -> Iterator[tuple[Delivery, Reply]]:
-    """Asks the workers for one letter after the other, each under a new id and with a new deadline.
+    """Sends each letter with a new ID and deadline, and yields it with its reply.
 
-    Under its old id, a letter could pass for one that was answered or cancelled lately. Raises UserError for
-    the first that is not answered, since the others would not be answered either.
+    Workers remember the IDs of recent requests, so with its old one a letter might be taken for a duplicate.
+    Raises UserError at the first letter that is not answered within timeout_s.
     """
     for letter in letters:
         request = dead_letters.revive(
@@ -297,18 +287,18 @@ def replayed(
         reply = requester.ask(request, decode, timeout_s)
         if reply is None:
             raise UserError(
-                f"{Place.of(letter)} was not answered within {timeout_s:g} s, and none after it was replayed",
-                "is a worker running? --timeout waits longer",
+                f"{Place.of(letter)} was not answered within {timeout_s:g} s; later ones were not replayed",
+                "is a worker running? Use --timeout to wait longer",
                 os.EX_UNAVAILABLE,
             )
         yield letter, reply
 
 
-# Deleting: how far in each partition.
+# Deleting. Each function returns, for partitions, the offset before which to delete.
 
 
 def up_to(bounds: Mapping[int, range], place: Place) -> dict[int, int]:
-    """Deletes the letters before this one in its partition. Raises UserError."""
+    """Up to this letter in its partition. Raises UserError if there is no such partition."""
     if place.partition not in bounds:
         raise _no_such_letter(place, bounds)
     held = bounds[place.partition]
@@ -317,12 +307,12 @@ def up_to(bounds: Mapping[int, range], place: Place) -> dict[int, int]:
 
 
 def up_to_end(bounds: Mapping[int, range]) -> dict[int, int]:
-    """Deletes all of them."""
+    """All letters."""
     return {partition: held.stop for partition, held in bounds.items() if held}
 
 
 def up_to_first_kept(bounds: Mapping[int, range], done: Collection[Place]) -> dict[int, int]:
-    """Deletes those that are done, up to the first in each partition that is not."""
+    """Up to the first letter in each partition that is not done."""
     ends = {}
     for partition, held in bounds.items():
         end = next((offset for offset in held if (partition, offset) not in done), held.stop)
@@ -332,40 +322,40 @@ def up_to_first_kept(bounds: Mapping[int, range], done: Collection[Place]) -> di
 
 
 def count(bounds: Mapping[int, range], ends: Mapping[int, int]) -> int:
-    """How many letters are before these ends."""
+    """The number of letters before these ends."""
     return sum(end - bounds[partition].start for partition, end in ends.items())
 
 
-# Printing. Headers come from strangers, so no control character may pass.
+# Printing. Anyone can write headers, so control characters are escaped.
 
 
 def table(letters: Sequence[Letter]) -> Iterable[str]:
-    """A line of titles, and one for each letter; long cells are cut off."""
+    """The letters as a table with titles; long cells are truncated."""
     return aligned([_TITLES, *(_row(letter) for letter in letters)])
 
 
-def details(delivery: Delivery) -> str:
-    """All that is known of a letter but the picture itself, one fact per line."""
-    letter = decode_letter(delivery)
-    shown = {name.replace("_", " "): value for name, value in facts(letter).items()}
-    shown |= {"original": letter.original and _where(letter.original), "sha256": _sha256(delivery)}
-    lines = [f"{name:12} {_line(value)}".rstrip() for name, value in shown.items()]
-    lines += ["headers", *(f"  {_line(name)}: {_line(value)}" for name, value in _headers(delivery).items())]
-    return "\n".join(lines)
+def details(delivery: Delivery) -> dict[str, Any]:
+    """The facts about a letter, its headers, and the SHA-256 digest of its body, by JSON key."""
+    headers = {utf8(name): utf8(value) for name, value in sorted(delivery.message.headers.items())}
+    sha256 = sha256_of(delivery.message.body)
+    return {**facts(decode_letter(delivery)), "sha256": sha256, "headers": headers}
 
 
-def details_as_json(delivery: Delivery) -> str:
-    known = facts(decode_letter(delivery))
-    return json.dumps({**known, "sha256": _sha256(delivery), "headers": _headers(delivery)})
+def as_text(its: dict[str, Any]) -> str:
+    """The details of a letter, one per line."""
+    original = its["original"] and "{topic}/{partition}@{offset}".format(**its["original"])
+    shown = {name.replace("_", " "): value for name, value in its.items() if name != "headers"}
+    lines = [f"{name:12} {_line(value)}".rstrip() for name, value in {**shown, "original": original}.items()]
+    return "\n".join([*lines, "headers", *(f"  {_line(k)}: {_line(v)}" for k, v in its["headers"].items())])
 
 
 def outcome(reply: Reply) -> str:
-    """What became of a replayed letter."""
+    """The result of a replay, on one line."""
     if reply.error is None:
         label, share = max(reply.probabilities.items(), key=lambda entry: entry[1])
         return f"answered: {_line(label)} ({share:.1%})"
     if reply.error.code is ErrorCode.INTERNAL:
-        return "failed again, and is among the dead letters once more"
+        return "failed again; it is a new dead letter"
     return f"refused, {reply.error.code}: {_line(reply.error.detail)}"
 
 
@@ -382,6 +372,7 @@ def _row(letter: Letter) -> Sequence[str]:
 
 
 def facts(letter: Letter) -> dict[str, object]:
+    """The facts about a letter that `mlaas dlq ls` prints, by JSON key."""
     its = letter.original
     return {
         "letter": str(Place.of(letter)),
@@ -395,21 +386,13 @@ def facts(letter: Letter) -> dict[str, object]:
 
 
 def _when(letter: Letter) -> str:
-    """ISO 8601 in UTC, to the second."""
+    """When the letter was written: ISO 8601 in UTC, to the second."""
     return datetime.fromtimestamp(letter.buried_at_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _where(origin: Origin) -> str:
-    """In the notation of the worker's log."""
+    """The original place, as the worker's log writes it."""
     return f"{origin.topic}/{origin.partition}@{origin.offset}"
-
-
-def _headers(delivery: Delivery) -> dict[str, str]:
-    return {utf8(name): utf8(value) for name, value in sorted(delivery.message.headers.items())}
-
-
-def _sha256(delivery: Delivery) -> str:
-    return hashlib.sha256(delivery.message.body).hexdigest()
 
 
 def _cell(text: str) -> str:
@@ -418,8 +401,5 @@ def _cell(text: str) -> str:
 
 
 def _line(value: object) -> str:
-    """On one line, - if it is empty."""
+    """The value on one line; - if it is empty."""
     return harmless("" if value is None else str(value)) or "-"
-
-
-COMMANDS = (dlq,)

@@ -1,4 +1,4 @@
-"""doctor: which link between a client and the model is broken."""
+"""doctor: find which part between a client and the model is broken."""
 
 import os
 import sys
@@ -13,11 +13,9 @@ import click
 import msgspec
 from msgspec.structs import replace
 
-from messaging import codec
-from messaging.contract import PING, Request
 from mlaas.commands import BROKER, JSON, Chosen, pass_chosen
 from mlaas.commands.bench import made_pictures
-from mlaas.commands.broker import Requester, connected, deadline_ms
+from mlaas.commands.broker import Requester, connected
 from mlaas.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -29,11 +27,11 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 5.0
 _ROUND_TRIP_S = 15.0
-_OWN_BROKER = "inside `mlaas up`, or the one that --broker named"
-_BROKER_KNOWN = "no worker"  # how the reason of a gateway begins that has reached its broker
+_OWN_BROKER = "inside `mlaas up`, or named with --broker"
+_BROKER_KNOWN = "no worker"  # how the gateway's reason begins once it has reached its broker
 
 
-@click.command(short_help="Find the part that is broken, and say how to fix it.")
+@click.command()
 @click.option(
     "--url", metavar="URL", help="The gateway.  [default: MLAAS_URL, else gateway.host and gateway.port]"
 )
@@ -41,9 +39,9 @@ _BROKER_KNOWN = "no worker"  # how the reason of a gateway begins that has reach
 @JSON
 @pass_chosen
 def doctor(chosen: Chosen, url: str | None, as_json: bool) -> None:
-    """Check settings, model, broker, topics, worker and gateway, and classify a picture.
+    """Check every part of the service, and classify a picture.
 
-    Prints a line for each check: ok, FAILED with how to fix it, or -- if something else must be fixed first.
+    Prints a line for each check: ok, FAILED and how to fix it, or -- if it depends on a check that failed.
     The exit status is 1 if any check failed.
     """
     require("client")
@@ -66,25 +64,24 @@ def _check(chosen: Chosen, url: str | None) -> "list[Finding]":
         return [failed("settings", str(error), "`mlaas config show` prints the settings in effect")]
     url = url or os.environ.get("MLAAS_URL") or _own_url(settings)
     url = url if "://" in url else f"http://{url}"
-    return [ok("settings", "can be read"), *findings(look(settings, url.rstrip("/")))]
+    return [ok("settings", "valid"), *findings(look(settings, url.rstrip("/")))]
 
 
 def _own_url(settings: "Settings") -> str:
-    from mlaas.up import reachable
+    from mlaas.up import reachable, url_of
 
-    host = reachable(settings.gateway.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.gateway.port}"
+    return url_of(reachable(settings.gateway.host), settings.gateway.port)
 
 
 # Looking.
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What the checks saw. Errors are their texts.
+    """What the checks saw. Fields that end in _error hold messages.
 
-    topics has the number of partitions by name, and is None if the broker did not answer; wanted has what the
-    settings ask for. creates_topics: the broker creates topics as they are used. worker: whether one answered
-    over the broker; None if none was asked. not_ready: the gateway's reason.
+    topics has the number of partitions of each topic, and is None if the broker did not answer; wanted has
+    the numbers that the settings ask for. creates_topics: whether the broker creates topics on first use.
+    worker: whether one answered over the broker; None if not asked. not_ready: why the gateway is not.
     """
 
     models: Sequence[str] = ()
@@ -113,25 +110,24 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def has_own_broker(self) -> bool:
-        """The gateway has reached a broker, and it is not the one in these settings."""
-        knows = self.is_mlaas and (self.not_ready is None or self.not_ready.startswith(_BROKER_KNOWN))
+        """Whether the gateway has reached a broker other than the one in these settings."""
+        knows = self.is_ready or (self.is_mlaas and (self.not_ready or "").startswith(_BROKER_KNOWN))
         return knows and self.broker_error is not None
 
 
 def look(settings: "Settings", url: str) -> Seen:
-    """Takes up to half a minute if something does not answer."""
+    """Looks at every part, which takes up to half a minute if some do not answer."""
     from messaging.kafka_admin import wanted_partitions
 
-    wanted = wanted_partitions(settings.topics)
     looked = _at_models(settings.model) | _at_broker(settings.broker) | _at_gateway(url)
-    seen = Seen(url=url, wanted=wanted, **looked)
+    seen = Seen(url=url, wanted=wanted_partitions(settings.topics), **looked)
     if seen.is_ready:
         return replace(seen, **_at_round_trip(url))
     return replace(seen, worker=_worker_answers(settings)) if seen.has_topics else seen
 
 
 def _at_models(settings: "ModelSettings") -> dict[str, Any]:
-    """Whether their files match the digests in their manifests."""
+    """Compares the files of each model with the digests in its manifest."""
     from model import manifest
     from model.manifest import ModelError
 
@@ -165,18 +161,12 @@ def _at_broker(settings: "BrokerSettings") -> dict[str, Any]:
 
 
 def _worker_answers(settings: "Settings") -> bool:
-    """Whether a ping over the broker is answered, without a gateway."""
-    name = f"doctor.{uuid.uuid4().hex}"
     try:
-        with connected(settings.broker) as broker, Requester(broker, settings.topics, name) as requester:
-            ping = Request(
-                body=b"",
-                correlation_id=name,
-                reply_to=requester.address,
-                deadline_ms=deadline_ms(_PATIENCE_S),
-                content_type=PING,
-            )
-            return requester.ask(codec.encode_request(ping), codec.decode_pong, _PATIENCE_S) is not None
+        with (
+            connected(settings.broker) as broker,
+            Requester(broker, settings.topics, f"doctor.{uuid.uuid4().hex}") as requester,
+        ):
+            return requester.ping(_PATIENCE_S)
     except UserError:
         return False
 
@@ -195,23 +185,23 @@ def _at_gateway(url: str) -> dict[str, Any]:
         return {"gateway_error": said.rstrip()}
     except (httpx.HTTPError, httpx.InvalidURL, MlaasError) as error:
         return {"gateway_error": str(error) or type(error).__name__}
-    live_state, ready_state = _state(live), _state(ready)
-    if not (live_state and ready_state):
-        return {"is_mlaas": False}
-    return {
-        "is_mlaas": True,
-        "live_error": None if live.is_success else str(live_state.get("reason", live_state["status"])),
-        "not_ready": None if ready.is_success else str(ready_state.get("reason", ready_state["status"])),
-    }
+    if not (_state(live) and _state(ready)):
+        return {}
+    return {"is_mlaas": True, "live_error": _reason(live), "not_ready": _reason(ready)}
 
 
 def _state(response: "httpx.Response") -> dict[str, Any]:
-    """Empty if the response is not a gateway's."""
+    """The document of a health check; empty if the response is not from a gateway."""
     try:
         state = response.json()
     except ValueError:
         return {}
     return state if isinstance(state, dict) and "status" in state else {}
+
+
+def _reason(response: "httpx.Response") -> str | None:
+    state = _state(response)
+    return None if response.is_success else str(state.get("reason", state["status"]))
 
 
 def _at_round_trip(url: str) -> dict[str, Any]:
@@ -231,7 +221,7 @@ def _at_round_trip(url: str) -> dict[str, Any]:
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of one check: unknown if it depends on one that failed."""
+    """The result of a check: unknown if it depends on one that failed."""
 
     check: str
     status: Literal["ok", "failed", "unknown"]
@@ -248,17 +238,18 @@ def failed(check: str, detail: str, fix: str) -> Finding:
 
 
 def _skipped(check: str) -> Finding:
-    return Finding(check=check, status="unknown", detail="not checked: something that it needs is broken")
+    return Finding(check=check, status="unknown", detail="not checked: it depends on a check that failed")
 
 
 def lines(found: Iterable[Finding]) -> Iterable[str]:
+    """Each finding as a line of text."""
     for its in found:
         status = {"ok": "ok", "failed": "FAILED", "unknown": "--"}[its.status]
         yield f"{status:6}  {its.check:10}  {its.detail}" + (f"; {its.fix}" if its.fix else "")
 
 
 def findings(seen: Seen) -> list[Finding]:
-    """From the model outwards: the first that failed is the one to fix."""
+    """The findings from the model outwards: the first that failed is the one to fix."""
     return [
         _of_model(seen),
         _of_broker(seen),
@@ -279,17 +270,17 @@ def _of_broker(seen: Seen) -> Finding:
     if seen.broker_error is None:
         return ok("broker", f"{seen.broker_url} answers")
     if seen.has_own_broker:
-        return ok("broker", f"the gateway has one that answers ({_OWN_BROKER}), not {seen.broker_url}")
+        return ok("broker", f"the gateway uses another ({_OWN_BROKER}), not {seen.broker_url}")
     return failed(
         "broker",
         f"{seen.broker_url} does not answer: {seen.broker_error}",
-        "start it, or name another with --broker; `mlaas up` brings its own",
+        "start it, or name another with --broker; `mlaas up` starts its own",
     )
 
 
 def _of_topics(seen: Seen) -> Finding:
     if seen.topics is None:
-        where = f"those of the gateway's broker, {_OWN_BROKER}"
+        where = f"on the gateway's own broker ({_OWN_BROKER})"
         return ok("topics", where) if seen.has_own_broker else _skipped("topics")
     missing = [name for name in seen.wanted if name not in seen.topics]
     if missing and not seen.creates_topics:
@@ -302,7 +293,7 @@ def _of_topics(seen: Seen) -> Finding:
         if seen.topics.get(name, wanted) < wanted
     ]
     if fewer:
-        return ok("topics", f"all exist; {', '.join(fewer)}, which limits how many workers share the work")
+        return ok("topics", f"all exist, but {', '.join(fewer)}, which limits the number of workers")
     return ok("topics", ", ".join(f"{name} ({count})" for name, count in seen.wanted.items()))
 
 
@@ -312,18 +303,18 @@ def _of_worker(seen: Seen) -> Finding:
     if seen.worker is None and not seen.has_own_broker:
         return _skipped("worker")
     detail = "none answers" if seen.worker is not None else f"the gateway reports: {seen.not_ready}"
-    fix = "`mlaas worker` starts one; if one is running, its log says why it does not answer"
+    fix = "`mlaas worker` starts one; if one is running, see its log"
     return failed("worker", detail, fix)
 
 
 def _of_gateway(seen: Seen) -> Iterable[Finding]:
-    if seen.gateway_error is not None or not seen.is_mlaas:
+    if not seen.is_mlaas:
         if seen.gateway_error is not None:
-            fix = "`mlaas up` starts everything, `mlaas gateway` only this; --url names another"
+            fix = "`mlaas up` starts everything, `mlaas gateway` only the gateway; --url names another"
             yield failed("port", f"nothing answers at {seen.url}: {seen.gateway_error}", fix)
         else:
             fix = "start mlaas on another --port, and pass its URL to --url"
-            yield failed("port", f"what answers at {seen.url} is not mlaas", fix)
+            yield failed("port", f"the server at {seen.url} is not mlaas", fix)
         yield from map(_skipped, ("live", "ready"))
         return
     yield ok("port", f"{seen.url} is mlaas")
@@ -332,7 +323,7 @@ def _of_gateway(seen: Seen) -> Iterable[Finding]:
     else:
         yield ok("live", "the gateway works")
     if seen.not_ready is not None:
-        fix = "fix what failed above; the gateway recovers by itself"
+        fix = "fix the checks that failed above; the gateway then recovers by itself"
         yield failed("ready", f"no picture would be answered: {seen.not_ready}", fix)
     else:
         yield ok("ready", "a picture would be answered")
@@ -342,8 +333,5 @@ def _of_round_trip(seen: Seen) -> Finding:
     if not seen.is_ready:
         return _skipped("round trip")
     if seen.answer_error is not None:
-        return failed("round trip", seen.answer_error, "the logs of gateway and worker say more")
+        return failed("round trip", seen.answer_error, "see the logs of gateway and worker")
     return ok("round trip", seen.answer)
-
-
-COMMANDS = (doctor,)

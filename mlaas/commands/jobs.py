@@ -1,4 +1,4 @@
-"""jobs, models: what the gateway keeps."""
+"""jobs, models: submit jobs and fetch their results; list the models."""
 
 import json
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ _LONGEST_WAIT_S = 20.0
 
 @click.group()
 def jobs() -> None:
-    """Submit pictures now, get the answers later."""
+    """Submit pictures now, fetch the results later."""
 
 
 @jobs.command()
@@ -31,7 +31,10 @@ def jobs() -> None:
 def submit(
     files: tuple[str, ...], url: str | None, model: str | None, mode: "Mode | None", as_json: bool
 ) -> None:
-    """Submit pictures. Prints the job's id, for `mlaas jobs get`."""
+    """Submit pictures as a job and print its ID.
+
+    Pass the ID to `mlaas jobs get`.
+    """
     its = list(named(files))
     for name, picture in its:
         if not (isinstance(picture, bytes) or picture.is_file()):
@@ -45,11 +48,14 @@ def submit(
 
 @jobs.command()
 @ID
-@click.option("--wait", is_flag=True, help="Wait until the job is over.")
+@click.option("--wait", is_flag=True, help="Wait until the job has ended.")
 @URL
 @JSON
 def get(job_id: str, wait: bool, url: str | None, as_json: bool) -> None:
-    """Print a job's finished pictures as `mlaas predict` does; with --json, the whole job."""
+    """Print the results of a job.
+
+    The output is that of `mlaas predict`; with --json, it is the whole job.
+    """
     with gateway(url) as client:
         job = client.result(job_id, wait_s=_LONGEST_WAIT_S if wait else 0)
         while wait and not job.is_over:
@@ -62,7 +68,7 @@ def get(job_id: str, wait: bool, url: str | None, as_json: bool) -> None:
 @URL
 @JSON
 def cancel(job_id: str, url: str | None, as_json: bool) -> None:
-    """Cancel a job. Finished pictures are kept, and printed."""
+    """Cancel a job and print the results it has so far."""
     with gateway(url) as client:
         job = client.cancel(job_id)
     _print(job, as_json)

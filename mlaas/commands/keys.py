@@ -1,4 +1,4 @@
-"""keys: making API keys of the gateway."""
+"""keys: create API keys for the gateway."""
 
 import secrets
 from pathlib import Path
@@ -11,26 +11,30 @@ _PREFIX = "mlaas_"
 _RANDOM_BYTES = 32
 
 
-@click.group(short_help="Make API keys for the gateway.")
+@click.group()
 def keys() -> None:
-    """The API keys of the gateway; gateway.api_keys_file has their digests."""
+    """Create API keys for the gateway, whose gateway.api_keys_file holds their digests."""
 
 
 @keys.command()
 @click.argument("name")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Limits the requests per second.")
 @click.option(
-    "--burst", type=click.IntRange(min=1), help="Requests at once after a pause.  [default: --rate]"
+    "--rate", type=click.FloatRange(min=0, min_open=True),
+    help="The most requests per second.  [default: no limit]",
+)  # fmt: skip
+@click.option(
+    "--burst", type=click.IntRange(min=1), help="The most requests at once after a pause.  [default: --rate]"
 )
 @click.option(
     "--file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Add the line to this file instead of printing it.",
+    help="Append the line for the key to this file instead of printing it.",
 )
 def new(name: str, rate: float | None, burst: int | None, file: Path | None) -> None:
-    """Make a key for NAME, and print it. It is stored nowhere: the file gets its digest.
+    """Create an API key for NAME and print it.
 
-    A NAME that already has a key in the file gets another one with the same rate, to replace the first.
+    The key is not stored: the file holds only its SHA-256 digest. If NAME has a key in the file, the new one
+    gets the same rate, so that it can replace the first.
     """
     from gateway.api_keys import NAME_IS, digest_of, is_name
 
@@ -46,12 +50,12 @@ def new(name: str, rate: float | None, burst: int | None, file: Path | None) -> 
         click.echo(f"added to {file}: {line}", err=True)
     else:
         line = " ".join((start, *limits))
-        click.echo(f"for gateway.api_keys_file:\n{line}\n\nthe key, shown only once:", err=True)
+        click.echo(f"add this line to gateway.api_keys_file:\n{line}\n\nthe key, shown only once:", err=True)
     click.echo(key)
 
 
 def _add(name: str, start: str, limits: tuple[str, ...], file: Path) -> str:
-    """Returns the line that was added."""
+    """Appends the line for a key and returns it. Raises UserError."""
     from gateway.api_keys import KeyFileError, parse
 
     try:
@@ -71,6 +75,3 @@ def _add(name: str, start: str, limits: tuple[str, ...], file: Path) -> str:
 
 def _number(limit: float) -> str:
     return f"{limit:.12g}"
-
-
-COMMANDS = (keys,)

@@ -1,4 +1,4 @@
-"""predict, watch: classifying the pictures that are named on the command line or appear in a folder."""
+"""predict, watch: classify the pictures named on the command line, or those added to a folder."""
 
 import json
 import os
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from mlaas.commands import FILES, JSON, MODE, MODEL, URL, Chosen, aligned, harmless, is_json, pass_chosen
+from messaging.contract import MODES
+from mlaas.commands import JSON, Chosen, aligned, harmless, is_json, pass_chosen
 from mlaas.errors import UserError, gateway_errors, of_gateway, reported
 
 if TYPE_CHECKING:
@@ -24,9 +25,15 @@ if TYPE_CHECKING:
     from model.classifier import Classifier
     from model.settings import ModelSettings
 
+FILES = click.argument("files", nargs=-1, required=True, metavar="FILES...")
+MODE = click.option("--mode", type=click.Choice(MODES), help="How to prepare the pictures.  [default: auto]")
+MODEL = click.option("--model", metavar="NAME", help="The model to use.  [default: the gateway's default]")
+URL = click.option(
+    "--url", metavar="URL", help="The gateway.  [default: MLAAS_URL, else http://localhost:8000]"
+)
 TIMEOUT = click.option(
     "--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
-    help="How long to wait for an answer.  [default: 30]",
+    help="How long to wait for a prediction.  [default: 30]",
 )  # fmt: skip
 
 PICTURES = (".jfif", ".jpe", ".jpeg", ".jpg", ".pjp", ".pjpeg", ".apng", ".png", ".webp")
@@ -40,14 +47,14 @@ Progress = Callable[[int, int], object]
 
 
 class Named(NamedTuple):
-    """A picture and what to call it."""
+    """A picture and its name in the output."""
 
     name: str
     picture: Path | bytes
 
 
 class Answer(NamedTuple):
-    """The prediction as POST /predict returns it, or an error and, if there is one, its problem document."""
+    """A prediction as POST /predict returns it; or an error, with its problem document if there is one."""
 
     name: str
     prediction: Mapping[str, Any] | None = None
@@ -57,7 +64,7 @@ class Answer(NamedTuple):
 
 @click.command()
 @FILES
-@click.option("--local", is_flag=True, help="Run the model in this process, without gateway and broker.")
+@click.option("--local", is_flag=True, help="Run the model in this process, without gateway or broker.")
 @URL
 @MODEL
 @MODE
@@ -74,10 +81,11 @@ def predict(
     timeout_s: float | None,
     as_json: bool,
 ) -> None:
-    """Classify pictures, with warnings where the answer may be wrong.
+    """Classify pictures, with warnings where the prediction may be wrong.
 
-    A folder stands for the pictures in it, - for standard input. Prints a table on a terminal, and one JSON
-    object per line in a pipe. The exit status is 1 if any picture has no answer.
+    FILES may include folders, which stand for the pictures in them, and -, which stands for standard input.
+    Prints a table on a terminal, and one JSON object per line otherwise. The exit status is 1 if any picture
+    could not be classified.
     """
     if local and (url or timeout_s):
         raise click.UsageError("--local does not use a gateway: leave out --url and --timeout")
@@ -95,10 +103,10 @@ def predict(
 
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--all", "everything", is_flag=True, help="Also classify the pictures that are already there.")
+@click.option("--all", "everything", is_flag=True, help="Also classify the pictures already in the folder.")
 @click.option(
     "--interval", "interval_s", type=click.FloatRange(min=0.05), default=0.5, show_default=True,
-    metavar="SECONDS", help="How often to look.",
+    metavar="SECONDS", help="How often to check the folder.",
 )  # fmt: skip
 @URL
 @MODEL
@@ -113,9 +121,9 @@ def watch(
     mode: "Mode | None",
     as_json: bool,
 ) -> None:
-    """Classify each picture that appears in a folder, until Ctrl-C.
+    """Classify each picture added to a folder, until Ctrl-C.
 
-    A picture is sent once it is completely written. While no gateway answers, pictures wait.
+    A picture is sent once its file is complete. While the gateway is unavailable, pictures wait.
     """
     try:
         arrivals = Arrivals({} if everything else look(folder))
@@ -133,14 +141,14 @@ def watch(
     except KeyboardInterrupt:
         click.echo(err=True)
     except OSError as error:
-        raise UserError(f"{folder} can no longer be watched: {error.strerror}") from error
+        raise UserError(f"cannot watch {folder}: {error.strerror}") from error
 
 
-# Which pictures.
+# Finding pictures.
 
 
 def named(files: Iterable[str]) -> Iterator[Named]:
-    """A folder stands for the pictures in it, - for standard input."""
+    """The pictures that the arguments stand for; see predict(). Raises UserError."""
     for file in files:
         if file == "-":
             yield Named("-", sys.stdin.buffer.read())
@@ -151,7 +159,7 @@ def named(files: Iterable[str]) -> Iterator[Named]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """The files that have a picture's extension; prints which others are skipped."""
+    """The files with the extension of a picture. Reports the others, which are skipped."""
     try:
         files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:
@@ -163,7 +171,7 @@ def _inside(folder: Path) -> list[Path]:
 
 
 class Stamp(NamedTuple):
-    """What changes when a file is written."""
+    """The size and time of a file, which change when it is written."""
 
     size_bytes: int
     modified_ns: int
@@ -173,14 +181,14 @@ Listing = Mapping[Path, Stamp]
 
 
 class Arrivals:
-    """Finds new files in listings of a folder. A file is complete once two listings in a row agree on it."""
+    """Finds new files in listings of a folder. A file is complete once two in a row agree on it."""
 
     def __init__(self, known: Listing) -> None:
         self._given: dict[Path, Stamp] = dict(known)
         self._last: Listing = {}
 
     def settled(self, listing: Listing) -> list[Path]:
-        """The complete files that are new, or changed, since they were last returned."""
+        """The complete files that are new, or have changed since they were last returned."""
         complete = [
             path
             for path, stamp in sorted(listing.items())
@@ -192,13 +200,13 @@ class Arrivals:
         return complete
 
     def again(self, paths: list[Path]) -> None:
-        """Return these once more."""
+        """Makes the next listing return these files again."""
         for path in paths:
             self._given.pop(path, None)
 
 
 def look(folder: Path) -> Listing:
-    """The pictures in the folder. Raises OSError if the folder is gone."""
+    """The pictures in the folder. Raises OSError if it no longer exists."""
     found: dict[Path, Stamp] = {}
     for path in folder.iterdir():
         if path.suffix.lower() in PICTURES and not path.name.startswith("."):
@@ -210,12 +218,12 @@ def look(folder: Path) -> Listing:
     return found
 
 
-# Asking.
+# Classifying.
 
 
 @contextmanager
 def gateway(url: str | None) -> Iterator["Client"]:
-    """A client of the gateway, by default the one that MLAAS_URL names. Turns its errors into UserError."""
+    """A client of the gateway at url, or at MLAAS_URL. Turns its errors into UserError."""
     from mlaas_client import Client
 
     with gateway_errors():
@@ -228,7 +236,7 @@ def gateway(url: str | None) -> Iterator["Client"]:
 
 
 def _over_http(its: Sequence[Named], client: "Client", progress: Progress, **asked: Any) -> list[Answer]:
-    """Raises MlaasError only if no request can succeed: no gateway, no valid key, an unusable proxy."""
+    """The answers in order. Raises MlaasError if all pictures failed because of the gateway, key or proxy."""
     from mlaas_client import Misconfigured, MlaasError, Unauthorized, Unreachable
 
     if len(its) == 1:
@@ -243,7 +251,7 @@ def _over_http(its: Sequence[Named], client: "Client", progress: Progress, **ask
 
 
 def _ask(client: "Client", picture: Path | bytes, **asked: Any) -> "Prediction | MlaasError":
-    """As predict_many does for each picture. Raises Misconfigured."""
+    """Returns errors, as predict_many does, except Misconfigured, which it raises."""
     from mlaas_client import Misconfigured, MlaasError
 
     try:
@@ -255,6 +263,7 @@ def _ask(client: "Client", picture: Path | bytes, **asked: Any) -> "Prediction |
 
 
 def answer(name: str, outcome: "Prediction | MlaasError") -> Answer:
+    """The answer for a picture from what the client returned."""
     from mlaas_client import MlaasError
 
     if isinstance(outcome, MlaasError):
@@ -263,6 +272,7 @@ def answer(name: str, outcome: "Prediction | MlaasError") -> Answer:
 
 
 def load_model(settings: "ModelSettings", name: str | None) -> "Classifier":
+    """Loads a model, by default the first of model.names. Raises UserError."""
     from model.classifier import load
     from model.manifest import ModelError
 
@@ -302,7 +312,7 @@ def _locally(
 
 
 def show(answers: Sequence[Answer], as_json: bool) -> None:
-    """Prints answers to standard output, errors to standard error. Exits with 1 if there are errors."""
+    """Prints predictions to standard output, errors to standard error; exits with 1 if there are errors."""
     for line in map(json_line, answers) if is_json(as_json) else table(answers):
         click.echo(line)
     failed = list(failures(answers))
@@ -313,19 +323,20 @@ def show(answers: Sequence[Answer], as_json: bool) -> None:
 
 
 def table(answers: Sequence[Answer]) -> Iterable[str]:
-    """A line of titles, and one for each prediction."""
+    """The predictions as a table with titles; nothing if there are none."""
     rows = [_cells(answer.name, answer.prediction) for answer in answers if answer.prediction is not None]
     return aligned([_TITLES, *rows]) if rows else ()
 
 
 def row(answer: Answer) -> Iterable[str]:
-    """One line of a table whose other rows are not known yet; none without a prediction."""
+    """The prediction as a line in columns of fixed width, as later rows are unknown; nothing without one."""
     if answer.prediction is not None:
         cells = _cells(answer.name, answer.prediction)
         yield "  ".join(cell.ljust(width) for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip()
 
 
 def json_line(answer: Answer) -> str:
+    """The answer as a JSON object with the file's name and the prediction or problem."""
     outcome = answer.prediction
     if outcome is None:
         outcome = {"problem": answer.problem or {"title": answer.error and answer.error.message}}
@@ -333,7 +344,7 @@ def json_line(answer: Answer) -> str:
 
 
 def failures(answers: Iterable[Answer]) -> Iterable[str]:
-    """One line for each error, with what to do."""
+    """A line for each error, with a hint on what to do."""
     for answer in answers:
         if answer.error is not None:
             yield f"{harmless(answer.name)}: {harmless(str(answer.error))}"
@@ -346,7 +357,7 @@ def _cells(name: str, prediction: Mapping[str, Any]) -> tuple[str, str, str, str
 
 
 def _print_each(paths: list[Path], ask: Callable[[Path], Any], as_json: bool, is_waiting: bool) -> list[Path]:
-    """Prints one answer after the other. Returns what has to wait for the gateway, which it reports once."""
+    """Classifies and prints each picture. Returns those that must wait for the gateway; reports that once."""
     from mlaas_client import Overloaded, Unavailable, Unreachable
 
     for number, path in enumerate(paths):
@@ -365,14 +376,14 @@ def _print_each(paths: list[Path], ask: Callable[[Path], Any], as_json: bool, is
 
 @contextmanager
 def _progress(length: int) -> Iterator[Progress]:
-    """A progress bar on the terminal if there are many pictures."""
+    """Shows a progress bar if there are many pictures and standard error is a terminal."""
     hidden = length <= _FEW or not sys.stderr.isatty()
     with click.progressbar(length=length, file=sys.stderr, hidden=hidden, label="pictures") as bar:
         yield lambda done, _: bar.update(done - bar.pos)
 
 
 def _interrupted() -> threading.Event:
-    """Set by Ctrl-C, which also raises KeyboardInterrupt: Python drops an exception raised in a finalizer."""
+    """An event that Ctrl-C sets in addition to KeyboardInterrupt, which Python drops inside a finalizer."""
     interrupted = threading.Event()
 
     def interrupt(_: int, __: FrameType | None) -> None:
@@ -381,6 +392,3 @@ def _interrupted() -> threading.Event:
 
     signal.signal(signal.SIGINT, interrupt)
     return interrupted
-
-
-COMMANDS = (predict, watch)

@@ -1,4 +1,4 @@
-"""up, gateway, worker: the commands that serve."""
+"""up, gateway, worker: run the service."""
 
 import errno
 import gc
@@ -19,14 +19,14 @@ _TAKEN = (errno.EADDRINUSE, errno.EACCES)
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 HOST = setting("gateway.host", "--host", help="The address to listen on.")
-PORT = setting("gateway.port", "--port", type=int, help="The port to listen on; 0 takes a free one.")
+PORT = setting("gateway.port", "--port", type=int, help="The port to listen on; 0 picks a free one.")
 GATEWAYS = setting(
-    "gateway.processes", "--gateways", type=int, help="The number of gateway processes, which share the port."
+    "gateway.processes", "--gateways", type=int, help="The number of gateway processes sharing the port."
 )
 WORKERS = setting("worker.processes", "--workers", type=int, help="The number of worker processes.")
 
 
-@click.command(short_help="Start everything on this machine, until Ctrl-C.")
+@click.command()
 @HOST
 @PORT
 @GATEWAYS
@@ -34,7 +34,10 @@ WORKERS = setting("worker.processes", "--workers", type=int, help="The number of
 @BROKER
 @pass_chosen
 def up(chosen: Chosen) -> None:
-    """Start worker, gateway, and a broker inside this process unless you have set another. Ctrl-C ends it."""
+    """Start the gateway, the worker and, unless you name one, a broker in this process.
+
+    Ctrl-C stops everything.
+    """
     require("gateway", "worker")
     from gateway.api_keys import KeyFileError
     from mlaas.up import StartFailed
@@ -51,20 +54,23 @@ def up(chosen: Chosen) -> None:
 
 
 def _announce(url: str) -> None:
-    click.echo(f"\nReady: {url}   (open it in a browser; every call is at {url}/docs)\n")
+    click.echo(f"\nReady: {url}   (open it in a browser; {url}/docs describes the API)\n")
     click.echo(f"  curl -F file=@samples/sandal.png {url}/predict\n")
 
 
-@click.command(short_help="Answer HTTP requests.")
+@click.command()
 @HOST
 @PORT
-@click.option("--fd", type=int, hidden=True, help="A bound socket, which other processes may share.")
+@click.option("--fd", type=int, hidden=True, help="A bound socket that other processes may share.")
 @GATEWAYS
 @BROKER
 @pass_chosen
 def gateway(chosen: Chosen, fd: int | None) -> None:
-    """Answer HTTP requests. Without a broker, it answers that it is not ready, until there is one."""
-    gc.disable()  # until serve() has built everything: what is loaded stays, and takes long to scan
+    """Serve the HTTP API.
+
+    While the broker is unavailable, the gateway runs but reports that it is not ready.
+    """
+    gc.disable()  # until serve() has built everything: imported modules stay, and scanning them takes long
     from gateway.api_keys import KeyFileError
     from gateway.jobs.store import StoreError
     from mlaas.serving import run_gateway, run_gateways
@@ -77,12 +83,15 @@ def gateway(chosen: Chosen, fd: int | None) -> None:
             run_gateways(settings)
 
 
-@click.command(short_help="Run the model on incoming pictures.")
+@click.command()
 @WORKERS
 @BROKER
 @pass_chosen
 def worker(chosen: Chosen) -> None:
-    """Run the model on incoming pictures. Before it ends, it finishes the batch at hand."""
+    """Run the model on incoming pictures.
+
+    On SIGTERM or Ctrl-C, the worker finishes the current batch first.
+    """
     require("worker")
     settings = chosen.load("worker")
     from mlaas.serving import run_worker, run_workers
@@ -97,7 +106,7 @@ def worker(chosen: Chosen) -> None:
 
 @contextmanager
 def _address_errors(settings: "Settings") -> Iterator[None]:
-    """Turns the errors of listening into UserError."""
+    """Turns errors of binding an address into UserError."""
     try:
         yield
     except OSError as error:
@@ -105,10 +114,7 @@ def _address_errors(settings: "Settings") -> Iterator[None]:
         if not (is_host or error.errno in _TAKEN):
             raise
         where = error.filename or f"{settings.gateway.host}:{settings.gateway.port}"
-        options = ("--host", "--port, or 0 for a free one")
+        options = ("--host", "--port (0 picks a free one)")
         host, port = ("metrics_host", "metrics_port") if error.filename else options
-        hint = f"name an address of this machine with {host}" if is_host else f"choose another with {port}"
+        hint = f"set {host} to an address of this machine" if is_host else f"choose another with {port}"
         raise UserError(f"cannot listen on {where}: {error.strerror}", hint) from error
-
-
-COMMANDS = (up, gateway, worker)

@@ -1,4 +1,4 @@
-"""train, evaluate: making a model, and measuring what it is worth."""
+"""train, evaluate: train a model and measure it."""
 
 import os
 import sys
@@ -22,18 +22,18 @@ FOLDER = click.Path(path_type=Path)
 WIDTH = 30
 
 
-@click.command(short_help="Train a model, and measure it.")
+@click.command()
 @setting("train.epochs", "--epochs", type=int, help="The number of passes over the training pictures.")
 @setting("train.seed", "--seed", type=int, help="Sets the initial weights and the order of the pictures.")
 @setting("train.name", "--name", help="The name of the model and its files.")
 @pass_chosen
 def train(chosen: Chosen) -> None:
-    """Train a model; write it to weights/, and what it is worth to reports/ and docs/.
+    """Train a model and measure it.
 
-    If its teacher is missing, that is trained first; --set train.teacher.name= trains without one. Ctrl-C
-    stops; the same command resumes where it stopped.
+    Writes the model to weights/, and the figures to reports/ and docs/. A missing teacher is trained first;
+    --set train.teacher.name= trains without one. After Ctrl-C, the same command resumes the training.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow describes the processor at every start
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # else TensorFlow logs notes on the processor
     settings = chosen.load("train")
     with _model_errors():
         from model.training.learning import TrainingError
@@ -42,7 +42,7 @@ def train(chosen: Chosen) -> None:
         for its in with_teacher(settings):
             weights_dir = Path(its.model.weights_dir)
             if its is not settings:
-                click.echo(f"the teacher {its.train.name} is not in {weights_dir}: it is trained first")
+                click.echo(f"training the teacher {its.train.name} first, because it is not in {weights_dir}")
             with reported(1, TrainingError):
                 manifest = run(its.train, weights_dir, click.echo, progress_bar=sys.stdout.isatty())
             click.echo(f"{manifest.name} {manifest.version}: {manifest.accuracy:.2%} on the test pictures")
@@ -50,7 +50,7 @@ def train(chosen: Chosen) -> None:
 
 
 def with_teacher(settings: "Settings") -> "list[Settings]":
-    """This training, after that of its teacher if the teacher is missing and configs/ has its settings."""
+    """These settings, after those of a missing teacher that configs/ describes."""
     from msgspec.structs import replace
 
     from mlaas.settings import DEFAULTS, load
@@ -80,16 +80,19 @@ def _model_errors() -> Iterator[None]:
         yield
 
 
-@click.command(short_help="Measure a model on test pictures, or on photos of your own.")
-@click.option("--model", "name", help="Which model.  [default: the first of model.names]")
+@click.command()
+@click.option("--model", "name", help="The model.  [default: the first of model.names]")
 @setting(
-    "model.runtime", "--runtime", type=click.Choice(["auto", "onnx", "keras"]), help="What runs the model."
+    "model.runtime",
+    "--runtime",
+    type=click.Choice(["auto", "onnx", "keras"]),
+    help="What runs the model.",
 )
 @click.option("--robustness", is_flag=True, help="Also measure accuracy on corrupted pictures.")
-@click.option("--ood", is_flag=True, help="Also measure how well out-of-distribution pictures are detected.")
-@click.option("--photos", type=FOLDER, help="Measure on a folder of photos instead of the test pictures.")
-@click.option("--report", is_flag=True, help="Measure it all; write reports/ and docs/model-card-<model>.md.")
-@click.option("--card", is_flag=True, help="Only write the model card again, from the figures in reports/.")
+@click.option("--ood", is_flag=True, help="Also measure the detection of out-of-distribution pictures.")
+@click.option("--photos", type=FOLDER, help="Measure on this folder of photos instead.")
+@click.option("--report", is_flag=True, help="Measure everything; write reports/ and a model card to docs/.")
+@click.option("--card", is_flag=True, help="Only rewrite the model card from the figures in reports/.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @pass_chosen
 def evaluate(
@@ -106,7 +109,7 @@ def evaluate(
     import msgspec
 
     if photos and (robustness or ood):
-        raise click.UsageError("--robustness and --ood need the test pictures: leave out --photos")
+        raise click.UsageError("--robustness and --ood use the test pictures: leave out --photos")
     settings = chosen.load("evaluate")
     name = name or settings.model.names[0]
     with _model_errors():
@@ -170,7 +173,7 @@ def _write_card(settings: "Settings", name: str) -> None:
 
 
 def _folders(settings: "Settings") -> tuple[Path, Path]:
-    """Where reports and model cards go: unless set otherwise, the project's reports/ and docs/."""
+    """The folders of reports and model cards, by default the project's reports/ and docs/."""
     reports_dir = Path(settings.train.reports_dir)
     return reports_dir, reports_dir.parent / "docs"
 
@@ -186,7 +189,7 @@ def _lines(found: "Evaluation | PhotoFigures") -> Iterator[str]:
 
 
 def _of_test_pictures(found: "Evaluation") -> Iterator[str]:
-    """Accuracy by class and over all, calibration, cost, and whatever else was measured."""
+    """Accuracy by class and overall, calibration, cost, and the optional figures."""
     yield from (_line(label, accuracy) for label, accuracy in found.per_class.items())
     yield f"{_line('all', found.accuracy)}  of {found.count} pictures, {found.runtime}"
     yield _line("among the first two", found.top2_accuracy)
@@ -211,12 +214,12 @@ def _of_test_pictures(found: "Evaluation") -> Iterator[str]:
 
 
 def _of_photos(found: "PhotoFigures") -> Iterator[str]:
-    """Accuracy by kind, over all, and with simpler preparation; how many unknown kinds were detected."""
+    """Accuracy by kind, overall and with simpler preparation; and the detection of unknown kinds."""
     yield from (_line_of(kind, its.right, its.total) for kind, its in found.per_kind.items())
     yield _line_of("all", found.right, found.total)
     yield from (_line(f"prepared by {name}", share) for name, share in found.baseline.items())
     yield ""
-    yield "not in the data set, detected:"
+    yield "kinds not in the training data, detected:"
     for kind, its in found.ood.items():
         if isinstance(its, float):
             yield f"{kind:{WIDTH}} {its:7.3f}"
@@ -237,6 +240,3 @@ def _line_of(name: str, count: int, total: int) -> str:
 
 def _line(name: str, *shares: float) -> str:
     return " ".join((f"{name:{WIDTH}}", *(f"{share:7.2%}" for share in shares)))
-
-
-COMMANDS = (train, evaluate)

@@ -1,8 +1,8 @@
-"""Variations of training pictures: uint8 (n, 28, 28) in and out; the same random generator gives the same.
+"""Augments training pictures, uint8 (n, 28, 28). The random generator determines the result.
 
-Besides shifts, mirror images and erased boxes there are pictures that look like what is cut out of phone
-photos. They have what the data set lacks: pairs of shoes, pointing anywhere, seen at an angle; clothes laid
-down askew, sleeves spread, folded, creased, in uneven light; prints; leftover background; missing pieces.
+Besides shifts, mirror images and erased boxes, it makes pictures that look like cut-outs from phone photos,
+with what the data set lacks: pairs of shoes in any direction and from above; clothes laid down askew,
+stretched, slanted and unevenly lit; prints; leftover background; missing pieces.
 """
 
 import numpy as np
@@ -17,9 +17,9 @@ SIDE = 28
 LARGE = 64
 SHOES = (5, 7, 9)
 WIDEST = {1: 1.25, 3: 1.9}
-"""How much wider trousers and dresses can lie than they hang on a model."""
+"""How much wider trousers and dresses can be when laid down than on a model, by label."""
 COMMON = np.array([1.6, 0.8, 0.8, 1.2, 0.9, 1.2, 0.6, 1.3, 0.4, 1.2])
-"""How often people photograph each class, relative to the mean; of two lookalikes, the more common one."""
+"""How often people photograph each class, relative to the mean: it favours the likelier of two lookalikes."""
 
 Random = np.random.Generator
 Floats = NDArray[np.float64]
@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 def augment(
     pictures: Pictures, labels: Labels, settings: AugmentationSettings, random: Random, *, erase: bool
 ) -> Pictures:
-    """A varied copy of every picture, in the same order; erase allows erased boxes."""
+    """An augmented copy of each picture, in the same order; erase enables erased boxes."""
     varied = shift(pictures, settings.shift_pixels, random)
     if settings.flip:
         varied = flip(varied, random)
@@ -41,7 +41,7 @@ def augment(
 
 
 def shift(pictures: Pictures, pixels: int, random: Random) -> Pictures:
-    """Each picture moved by up to this many pixels in both directions; what enters is black."""
+    """Shifts each picture by up to this many pixels in both directions; the gap is black."""
     count, height, width = pictures.shape
     padded = np.pad(pictures, ((0, 0), (pixels, pixels), (pixels, pixels)))
     top, left = random.integers(0, 2 * pixels + 1, (2, count))
@@ -52,13 +52,13 @@ def shift(pictures: Pictures, pixels: int, random: Random) -> Pictures:
 
 
 def flip(pictures: Pictures, random: Random) -> Pictures:
-    """About half of the pictures, mirrored left to right."""
+    """Mirrors about half of the pictures left to right."""
     mirrored = random.random(len(pictures)) < 0.5
     return np.where(mirrored[:, None, None], pictures[:, :, ::-1], pictures)
 
 
 def erase_boxes(pictures: Pictures, settings: AugmentationSettings, random: Random) -> Pictures:
-    """Some pictures with a box in a random grey over them (Zhong et al., Random Erasing, 2017)."""
+    """Covers a box of some pictures with a random grey (Zhong et al., Random Erasing, 2017)."""
     count, height, width = pictures.shape
     area = random.uniform(settings.erase_area_min, settings.erase_area_max, count) * height * width
     aspect = np.exp(random.uniform(np.log(0.3), np.log(1 / 0.3), count))
@@ -70,7 +70,7 @@ def erase_boxes(pictures: Pictures, settings: AugmentationSettings, random: Rand
 
 
 def _span(lengths: NDArray[np.float64], size: int, random: Random) -> NDArray[np.bool_]:
-    """For each length, the places of 0 to size that it covers, from a random start: bool (n, size)."""
+    """A mask of a range of each length at a random start: bool (n, size)."""
     covered = np.clip(lengths.round(), 1, size)
     start = np.floor(random.random(len(lengths)) * (size - covered + 1))
     places = np.arange(size)
@@ -78,13 +78,13 @@ def _span(lengths: NDArray[np.float64], size: int, random: Random) -> NDArray[np
 
 
 def photo_like(pictures: Pictures, labels: Labels, random: Random) -> Pictures:
-    """Each picture, as a photo might have shown it."""
+    """Each picture as a cut-out from a photo might look."""
     pairs = zip(pictures, labels, strict=True)
     return np.stack([in_a_photo(picture, int(label), random) for picture, label in pairs])
 
 
 def in_a_photo(picture: Pictures, label: int, random: Random) -> Pictures:
-    """One picture: uint8 (28, 28)."""
+    """One picture as a cut-out from a photo might look: uint8 (28, 28)."""
     large = Image.fromarray(picture).resize((LARGE, LARGE), Image.Resampling.BICUBIC)
     shown = shoes(large, random) if label in SHOES else garment(large, label, random)
     values = np.asarray(fit(shown, random), dtype=np.float64)
@@ -100,7 +100,7 @@ def in_a_photo(picture: Pictures, label: int, random: Random) -> Pictures:
 
 
 def shoes(shoe: Image.Image, random: Random) -> Image.Image:
-    """One shoe or a pair, from the side or from above, pointing anywhere, but most often up or down."""
+    """One shoe or a pair, from the side or from above, in any direction but most often up or down."""
     side = shoe.crop(shoe.getbbox() or (0, 0, LARGE, LARGE))
     one = from_above(side, random) if random.random() < 0.55 else side
     one = stretch(one, random.uniform(0.7, 1.1), random.uniform(0.8, 1.35))
@@ -110,7 +110,7 @@ def shoes(shoe: Image.Image, random: Random) -> Image.Image:
 
 
 def from_above(shoe: Image.Image, random: Random) -> Image.Image:
-    """A shoe's side and its mirror image along the sole: about the outline of a shoe seen from above."""
+    """The side of a shoe and its mirror image, which have about the outline of a shoe from above."""
     width = max(2, round(shoe.width * random.uniform(0.36, 0.62) / 2))
     half = shoe.resize((shoe.width, width), Image.Resampling.BOX)
     both = Image.new("L", (shoe.width, 2 * width))
@@ -120,7 +120,7 @@ def from_above(shoe: Image.Image, random: Random) -> Image.Image:
 
 
 def pair(shoe: Image.Image, random: Random) -> Image.Image:
-    """The shoe twice, side by side: apart, touching, or overlapping."""
+    """The shoe twice, side by side: apart, touching or overlapping."""
     other = shoe.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.2 else shoe
     one, other = turn(shoe, random.normal(0, 5)), turn(other, random.normal(0, 8))
     along = round(random.normal(0, shoe.width * 0.08))
@@ -134,7 +134,7 @@ def pair(shoe: Image.Image, random: Random) -> Image.Image:
 
 
 def garment(cloth: Image.Image, label: int, random: Random) -> Image.Image:
-    """A piece of clothing laid down askew, wider or longer than on a model."""
+    """A garment laid down askew, wider or longer than on a model."""
     wider = random.uniform(0.85, WIDEST.get(label, 1.4))
     stretched = stretch(cloth, wider, random.uniform(0.85, 1.15))
     slanted = slant(stretched, random.normal(0, 0.08), random.normal(0, 0.08))
@@ -156,12 +156,12 @@ def slant(image: Image.Image, across: float, along: float) -> Image.Image:
 
 
 def turn(image: Image.Image, degrees: float) -> Image.Image:
-    """Rotated about the centre, with nothing cut off."""
+    """Rotates a picture about its centre, without cutting anything off."""
     return image.rotate(degrees, Image.Resampling.BILINEAR, expand=True)
 
 
 def fit(image: Image.Image, random: Random) -> Image.Image:
-    """What is not black, in the middle of 28x28, its longest edge 28 or a little less."""
+    """Centres what is not black in 28x28, with a longest edge of 22 to 28."""
     cut = image.crop(image.getbbox() or (0, 0, image.width, image.height))
     longest = SIDE if random.random() < 0.7 else int(random.integers(22, SIDE + 1))
     scale = longest / max(cut.size)
@@ -173,7 +173,7 @@ def fit(image: Image.Image, random: Random) -> Image.Image:
 
 
 def relight(values: Floats, inside: NDArray[np.bool_], random: Random) -> Floats:
-    """Another fabric in other light: brightness, contrast, folds, a print, grain."""
+    """Changes fabric and light: brightness, contrast, folds, a print, grain."""
     if not inside.any():
         return values
     mean = values[inside].mean()
@@ -189,7 +189,7 @@ def relight(values: Floats, inside: NDArray[np.bool_], random: Random) -> Floats
 
 
 def damage(values: Floats, inside: NDArray[np.bool_], random: Random) -> Floats:
-    """What a mask gets wrong: missing pieces, a shadow taken for fabric, leftover background."""
+    """Adds the errors of masks: missing pieces, a shadow taken for fabric, leftover background."""
     if random.random() < 0.15:
         values = np.where(smooth_noise(4, random) > random.uniform(1.0, 2.0), 0, values)
     if random.random() < 0.25:
@@ -202,7 +202,7 @@ def damage(values: Floats, inside: NDArray[np.bool_], random: Random) -> Floats:
 
 
 def shadow(inside: NDArray[np.bool_], random: Random) -> NDArray[np.bool_]:
-    """The shape, blurred wider and shifted a little: bool (28, 28)."""
+    """The shape, widened by a blur and shifted a little: bool (28, 28)."""
     shape = Image.fromarray(inside.astype(np.uint8) * 255)
     right, down = random.normal(0, 1.5, 2).round()
     moved = shape.rotate(0, translate=(int(right), int(down)))
@@ -212,13 +212,13 @@ def shadow(inside: NDArray[np.bool_], random: Random) -> NDArray[np.bool_]:
 
 
 def smooth_noise(cells: int, random: Random) -> Floats:
-    """Noise of about unit variance, with this many hills along each edge: (28, 28)."""
+    """Smooth noise of about unit variance, with this many cells along each edge: (28, 28)."""
     coarse = Image.fromarray(random.normal(0, 1.3, (cells, cells)).astype(np.float32))
     return np.asarray(coarse.resize((SIDE, SIDE), Image.Resampling.BICUBIC), dtype=np.float64)
 
 
 def blob(random: Random, smallest: float, largest: float) -> NDArray[np.bool_]:
-    """A rectangle near the middle; smallest and largest are fractions of the picture's edge."""
+    """A rectangle near the middle; smallest and largest are fractions of the edge: bool (28, 28)."""
     height, width = (random.uniform(smallest, largest, 2) * SIDE).round()
     middle_y, middle_x = random.normal(SIDE / 2, 3, 2)
     rows, columns = np.ogrid[:SIDE, :SIDE]

@@ -1,4 +1,4 @@
-"""Writes docs/model-card-<model>.md: the template card.md, filled with the figures in reports/<model>/."""
+"""Writes docs/model-card-<model>.md from the template card.md and the figures in reports/<model>/."""
 
 import os
 import re
@@ -32,7 +32,7 @@ def write(manifest: Manifest, record: Record, reports_dir: Path, docs_dir: Path)
 def render(manifest: Manifest, record: Record, reports_dir: Path, docs_dir: Path) -> str:
     """The card for docs_dir. Raises ModelError.
 
-    A section of the template is left out if one of its values is None, and a plot if its file does not exist.
+    It omits sections of the template with a value that is None, and plots whose files do not exist.
     """
     folder = reports_dir / manifest.name
     values = figures(manifest, record, folder) | {
@@ -54,7 +54,7 @@ def render(manifest: Manifest, record: Record, reports_dir: Path, docs_dir: Path
 def figures(manifest: Manifest, record: Record, folder: Path) -> dict[str, Any]:
     """The values of the template by name. Raises ModelError.
 
-    Photos that were measured with other weights are left out.
+    It ignores figures on photos that were measured with other weights.
     """
     metrics = read(folder / "metrics.json", Evaluation)
     if metrics is None or metrics.keras_sha256 != manifest.weights_sha256:
@@ -113,12 +113,12 @@ def figures(manifest: Manifest, record: Record, folder: Path) -> dict[str, Any]:
 
 
 def rows(cells: Rows) -> str:
-    """The rows of a Markdown table."""
+    """Formats cells as the rows of a Markdown table."""
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in cells)
 
 
 def by_dotted_name(tree: Mapping[str, object], prefix: str = "") -> Rows:
-    """Nested settings, each with its dotted name."""
+    """Each nested setting with its dotted name."""
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from by_dotted_name(value, f"{prefix}{name}.")
@@ -127,12 +127,12 @@ def by_dotted_name(tree: Mapping[str, object], prefix: str = "") -> Rows:
 
 
 def standard_error(share: float, count: int) -> float:
-    """The standard error of a share of that many independent pictures."""
+    """The standard error of a fraction measured on count independent pictures."""
     return float((share * (1 - share) / count) ** 0.5)
 
 
 def of_classes(found: Evaluation, labels: Sequence[str]) -> Rows:
-    """The accuracy of each class, and what it is most often mistaken for."""
+    """For each class, its accuracy and what it is most often mistaken for."""
     for index, label in enumerate(labels):
         if label in found.per_class:
             answers, accuracy = np.array(found.confusion[index]), found.per_class[label]
@@ -142,7 +142,7 @@ def of_classes(found: Evaluation, labels: Sequence[str]) -> Rows:
 
 
 def most_confused(found: Evaluation, labels: Sequence[str]) -> Rows:
-    """The pairs of labels that are taken for each other most often."""
+    """The pairs of labels that are confused most often."""
     counts = np.array(found.confusion)
     both = np.triu(counts + counts.T, 1)
     for place in islice(np.argsort(-both, axis=None, kind="stable"), CONFUSED_PAIRS):
@@ -152,7 +152,7 @@ def most_confused(found: Evaluation, labels: Sequence[str]) -> Rows:
 
 
 def of_photos(found: PhotoFigures) -> Rows:
-    """The accuracy on each kind, on all photos, and on all of them prepared in simpler ways."""
+    """The accuracy on each kind, on all photos, and on all photos with simpler preparation."""
     for kind, its in found.per_kind.items():
         yield kind, f"{its.right} of {its.total}", f"{its.accuracy:.2%}"
     yield "all", f"{found.right} of {found.total}", f"{found.accuracy:.2%}"
@@ -161,7 +161,7 @@ def of_photos(found: PhotoFigures) -> Rows:
 
 
 def of_seeds(found: Sequence[Seed]) -> Rows:
-    """Each training, their mean, and the standard deviation of the sample."""
+    """The accuracies for each seed, their mean, and the sample standard deviation."""
     for its in found:
         yield its.seed, f"{its.accuracy:.2%}", f"{its.held_out_accuracy:.2%}"
     if len(found) > 1:

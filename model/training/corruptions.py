@@ -1,10 +1,10 @@
-"""Corruptions, to measure how robust a classifier is: uint8 (n, 28, 28) in and out, always the same noise.
+"""Corrupts pictures, uint8 (n, 28, 28), to measure the robustness of a classifier. The noise is fixed.
 
-The fifteen kinds are those of Fashion-MNIST-C (Weiss and Tonella, ISSTA 2022), implemented anew for grey
-pictures, at the first, third and fifth of its five strengths. Accuracies cannot be compared with those
-published for that set, which differs: it draws one kind and one level for each picture; its glass blur swaps
-pixels where this one copies them; its shear also shrinks the height; its saturation adds a tint; and it
-truncates values where this one rounds.
+The fifteen kinds are those of Fashion-MNIST-C (Weiss and Tonella, ISSTA 2022), reimplemented for grey
+pictures at the first, third and fifth of its five levels. Do not compare accuracies with those published for
+that set, which differs: it draws one kind and level for each picture; its glass blur swaps pixels where this
+one copies them; its shear also shrinks the height; its saturation adds a tint; and it truncates values where
+this one rounds.
 """
 
 from collections.abc import Callable
@@ -22,28 +22,28 @@ CENTRE = (SIDE - 1) / 2
 Random = np.random.Generator
 Floats = NDArray[np.float64]
 Corruption = Callable[[Floats, Random], Floats]
-"""Values from 0 to 1, (n, 28, 28), in and out; the result may exceed that range."""
+"""Maps values from 0 to 1, (n, 28, 28); the result may exceed that range."""
 
 
 def corrupt(pictures: Pictures, name: str, level: int) -> Pictures:
-    """The pictures under one of CORRUPTIONS; level is the index of its strength."""
+    """Applies one of CORRUPTIONS at a level, which is an index into its levels."""
     changed = CORRUPTIONS[name][level](pictures / 255, np.random.default_rng(SEED))
     return (np.clip(changed, 0, 1) * 255).round().astype(np.uint8)
 
 
 def shot_noise(photons: float, x: Floats, random: Random) -> Floats:
-    """What a sensor sees that counts this many photons in a white pixel."""
+    """What a sensor sees if white is this many photons."""
     return random.poisson(x * photons) / photons
 
 
 def impulse_noise(share: float, x: Floats, random: Random) -> Floats:
-    """This share of the pixels becomes white or black."""
+    """Makes this share of the pixels white or black."""
     hit, white = random.random(x.shape) < share, random.random(x.shape) < 0.5
     return np.where(hit, white, x)
 
 
 def glass_blur(sigma: float, distance: int, rounds: int, x: Floats, random: Random) -> Floats:
-    """Blurred; in each round every pixel replaced by one up to this distance away; blurred again."""
+    """Blurs; in each round replaces every pixel by one up to this distance away; blurs again."""
     x = blur(x, sigma)
     for _ in range(rounds):
         rows, columns = random.integers(-distance, distance + 1, (2, *x.shape))
@@ -52,7 +52,7 @@ def glass_blur(sigma: float, distance: int, rounds: int, x: Floats, random: Rand
 
 
 def motion_blur(radius: int, sigma: float, x: Floats, random: Random) -> Floats:
-    """Each picture smeared in a direction of its own, at most 45 degrees from the horizontal."""
+    """Smears each picture in its own direction, at most 45 degrees from the horizontal."""
     angle = random.uniform(-np.pi / 4, np.pi / 4, (len(x), 1, 1))
     steps = np.arange(2 * radius + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
@@ -65,38 +65,38 @@ def motion_blur(radius: int, sigma: float, x: Floats, random: Random) -> Floats:
 
 
 def shear(factor: float, x: Floats, random: Random) -> Floats:
-    """Rows shifted by this fraction of their distance from the middle, to a random side."""
+    """Shifts rows by this fraction of their distance from the middle, to a random side."""
     either = factor * random.choice((-1, 1), len(x))
     one, none = np.ones(len(x)), np.zeros(len(x))
     return warp(x, np.array(((one, none), (either, one))))
 
 
 def scale(size: float, x: Floats, random: Random) -> Floats:
-    """Shrunk to this fraction of its size, with black around it."""
+    """Shrinks pictures to this fraction of their size, on black."""
     return warp(x, np.eye(2)[:, :, None] / size)
 
 
 def rotate(radians: float, x: Floats, random: Random) -> Floats:
-    """Rotated to a random side."""
+    """Rotates pictures to a random side."""
     angle = radians * random.choice((-1, 1), len(x))
     sine, cosine = np.sin(angle), np.cos(angle)
     return warp(x, np.array(((cosine, -sine), (sine, cosine))))
 
 
 def contrast(kept: float, x: Floats, random: Random) -> Floats:
-    """This fraction of every pixel's difference from the picture's mean."""
+    """Reduces the difference of each pixel from the picture's mean to this fraction."""
     mean = x.mean(axis=(1, 2), keepdims=True)
     flat: Floats = (x - mean) * kept + mean
     return flat
 
 
 def saturate(gain: float, added: float, x: Floats, random: Random) -> Floats:
-    """Multiplied and brightened, background included: what a change of saturation does to grey."""
+    """Multiplies and brightens, including the background, as a change of saturation does to grey."""
     return x * gain + added
 
 
 def blur(x: Floats, sigma: float) -> Floats:
-    """Convolved with a Gaussian of this standard deviation in pixels; the outermost pixels are repeated."""
+    """Convolves with a Gaussian whose standard deviation is sigma pixels; repeats the outermost pixels."""
     reach = round(4 * sigma)
     weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
     weights /= weights.sum()
@@ -107,16 +107,15 @@ def blur(x: Floats, sigma: float) -> Floats:
 
 
 def pick(x: Floats, rows: NDArray[np.int_], columns: NDArray[np.int_]) -> Floats:
-    """The pixels at these places, which broadcast to (n, 28, 28); the nearest one for a place outside."""
+    """The pixels at these places, which broadcast to (n, 28, 28); outside, the nearest pixels."""
     rows, columns = (np.clip(places, 0, SIDE - 1) for places in (rows, columns))
     return x[np.arange(len(x))[:, None, None], rows, columns]
 
 
 def warp(x: Floats, matrices: Floats) -> Floats:
-    """Each pixel from where its picture's matrix maps its row and column, both relative to the centre.
+    """Takes each pixel from where its picture's matrix maps its row and column, relative to the centre.
 
-    matrices: (2, 2, n), or (2, 2, 1) for one that all pictures share. Places between pixels are interpolated;
-    places outside are black.
+    matrices: (2, 2, n), or (2, 2, 1) to share one. Interpolates between pixels; outside is black.
     """
     offsets = np.indices((SIDE, SIDE)) - CENTRE
     places = np.einsum("abn,bij->anij", matrices, offsets) + CENTRE + 1
@@ -147,4 +146,4 @@ CORRUPTIONS: dict[str, tuple[Corruption, ...]] = {
     "turn left": (lambda x, random: np.rot90(x, 1, (1, 2)),),
     "turn right": (lambda x, random: np.rot90(x, -1, (1, 2)),),
 }
-"""Each kind at its strengths, from mild to severe."""
+"""Each kind at its levels, from mild to severe."""

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: finds its files, reads them, checks that they are the published ones, and splits them."""
+"""Finds, reads, verifies and splits Fashion-MNIST."""
 
 import gzip
 import hashlib
@@ -23,7 +23,7 @@ Labels = NDArray[np.uint8]
 
 DEBIAN_DIR = Path("/usr/share/datasets/fashion-mnist")
 
-# The files as corrected on 2017-08-31. The digests are those of the arrays, since .gz files differ by source.
+# Of the arrays, as corrected on 2017-08-31: .gz files differ by source.
 DIGESTS = {
     "train-images-idx3-ubyte": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
     "train-labels-idx1-ubyte": "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
@@ -33,12 +33,12 @@ DIGESTS = {
 
 
 class DatasetError(Exception):
-    """A data set is missing or damaged; the message says what to do."""
+    """A data set is missing or damaged. The message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """60,000 pictures to train on and 10,000 to test with, and their labels."""
+    """60,000 training pictures and 10,000 test pictures, with their labels."""
 
     train_images: Pictures
     train_labels: Labels
@@ -46,7 +46,7 @@ class Dataset:
     test_labels: Labels
 
     def limited(self, pictures: int) -> "Dataset":
-        """The first pictures of both parts; all of them for 0."""
+        """The first pictures of both parts; all for 0."""
         end = pictures or None
         return Dataset(
             self.train_images[:end], self.train_labels[:end], self.test_images[:end], self.test_labels[:end]
@@ -55,7 +55,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The training part in two: pictures to train on, and pictures held out to choose the epoch with."""
+    """The training pictures, split into those to train on and those held out to choose the epoch."""
 
     images: Pictures
     labels: Labels
@@ -64,7 +64,7 @@ class Split:
 
 
 def load(data_dir: Path) -> Dataset:
-    """The data set: from data_dir, or Debian's package, or downloaded by Keras. Raises DatasetError."""
+    """Loads the data set from data_dir, else Debian's package, else a download. Raises DatasetError."""
     folder = find(data_dir, DEBIAN_DIR)
     arrays = download() if folder is None else read_folder(folder)
     check(arrays, DIGESTS, "the download" if folder is None else str(folder))
@@ -72,17 +72,17 @@ def load(data_dir: Path) -> Dataset:
 
 
 def find(*folders: Path) -> Path | None:
-    """The first folder that has all four files, compressed or not."""
+    """The first folder with all four files, compressed or not; None if there is none."""
     return next((folder for folder in folders if all(_file(folder, name) for name in DIGESTS)), None)
 
 
 def read_folder(folder: Path) -> dict[str, NDArray[np.uint8]]:
-    """The four arrays by file name. Raises DatasetError."""
+    """Reads the four arrays, by file name. Raises DatasetError."""
     return {name: read_idx(path) for name in DIGESTS if (path := _file(folder, name))}
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
-    """The array in an idx file, compressed with gzip or not. Raises DatasetError."""
+    """Reads an idx file, compressed with gzip or not. Raises DatasetError."""
     try:
         raw = path.read_bytes()
         return parse_idx(gzip.decompress(raw) if path.suffix == ".gz" else raw)
@@ -91,7 +91,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
 
 
 def parse_idx(raw: bytes) -> NDArray[np.uint8]:
-    """The array in the bytes of an idx file. Raises ValueError."""
+    """Parses the content of an idx file. Raises ValueError."""
     if len(raw) < 4 or raw[:3] != b"\x00\x00\x08":
         raise ValueError("not an idx file of bytes")
     dimensions = raw[3]
@@ -100,7 +100,7 @@ def parse_idx(raw: bytes) -> NDArray[np.uint8]:
 
 
 def check(arrays: Mapping[str, NDArray[np.uint8]], digests: Mapping[str, str], source: str) -> None:
-    """Raises DatasetError unless every array has its digest."""
+    """Raises DatasetError unless each array has its SHA-256 digest."""
     for name, array in arrays.items():
         if hashlib.sha256(array.tobytes()).hexdigest() != digests[name]:
             raise DatasetError(
@@ -110,7 +110,7 @@ def check(arrays: Mapping[str, NDArray[np.uint8]], digests: Mapping[str, str], s
 
 
 def download() -> dict[str, NDArray[np.uint8]]:
-    """The four arrays through Keras, which shows its progress and caches the files. Raises DatasetError."""
+    """Downloads the four arrays with Keras, which shows progress and caches files. Raises DatasetError."""
     import keras
 
     try:
@@ -124,14 +124,14 @@ def download() -> dict[str, NDArray[np.uint8]]:
 
 
 def split(data: Dataset, settings: TrainSettings) -> Split:
-    """The training part in two; the same data_seed gives the same split."""
+    """Splits the training pictures; data_seed determines the split."""
     out = held_out(data.train_labels, settings.validation_pictures, settings.data_seed)
     images, labels = data.train_images, data.train_labels
     return Split(images[~out], labels[~out], images[out], labels[out])
 
 
 def held_out(labels: Labels, count: int, seed: int) -> NDArray[np.bool_]:
-    """Which pictures to hold out: bool (n,), about count of them, the same share of every class."""
+    """Which pictures to hold out: about count of them, the same share of each class, as bool (n,)."""
     random = np.random.default_rng(seed)
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):

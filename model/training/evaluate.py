@@ -1,4 +1,4 @@
-"""From probabilities to figures: accuracy, calibration, and accuracy on corrupted pictures."""
+"""Computes figures from probabilities: accuracy, calibration, and accuracy on corrupted pictures."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ BATCH = 256
 BINS = 15
 COLDEST, HOTTEST = 0.2, 5.0
 ROBUSTNESS_PICTURES = 2000
-"""Of each corruption and level. There are 35 of these, and the standard error is at most 1.1 points."""
+"""For each of 35 combinations of corruption and level; the standard error is at most 1.1 points."""
 
 Floats = NDArray[np.float32]
 Losses = Floats
@@ -27,7 +27,7 @@ Losses = Floats
 
 
 class Bins(NamedTuple):
-    """Answers in bins of equal width by confidence: for each bin, three sums over its answers."""
+    """Predictions in bins of equal width by confidence: three sums over the predictions in each bin."""
 
     counts: NDArray[np.float64]
     confidence: NDArray[np.float64]
@@ -71,7 +71,7 @@ def evaluate(
 
 
 def measure(probabilities: Probabilities, labels: Labels, names: Sequence[str]) -> Metrics:
-    """The figures of these probabilities; per_class leaves out classes without pictures."""
+    """The figures of these probabilities; per_class omits classes without pictures."""
     right = probabilities.argmax(axis=1) == labels
     of_class = {name: right[labels == index] for index, name in enumerate(names)}
     truth = np.eye(len(names))[labels]
@@ -88,13 +88,13 @@ def measure(probabilities: Probabilities, labels: Labels, names: Sequence[str]) 
 
 
 def top_accuracy(probabilities: Probabilities, labels: Labels, answers: int) -> float:
-    """How often the label is among this many most probable ones."""
+    """The fraction of pictures whose label is among this many most probable ones."""
     best = np.argsort(probabilities, axis=1)[:, -answers:]
     return float((best == labels[:, None]).any(axis=1).mean())
 
 
 def confusion(probabilities: Probabilities, labels: Labels) -> tuple[tuple[int, ...], ...]:
-    """How many pictures of each label (row) got each answer (column)."""
+    """The confusion matrix: counts of pictures by label (row) and prediction (column)."""
     classes = probabilities.shape[1]
     pairs = labels.astype(int) * classes + probabilities.argmax(axis=1)
     counts = np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
@@ -102,7 +102,7 @@ def confusion(probabilities: Probabilities, labels: Labels) -> tuple[tuple[int, 
 
 
 def robustness(classifier: Classifier, images: Pictures, labels: Labels) -> Robustness:
-    """Accuracy under every corruption, on the first 2,000 of these pictures."""
+    """Accuracy under each corruption, on the first 2,000 of these pictures."""
     images, labels = images[:ROBUSTNESS_PICTURES], labels[:ROBUSTNESS_PICTURES]
 
     def accuracy(pictures: Pictures) -> float:
@@ -121,33 +121,33 @@ def robustness(classifier: Classifier, images: Pictures, labels: Labels) -> Robu
 
 
 def auroc(positives: Scores, negatives: Scores) -> float:
-    """The probability that a positive scores above a negative; equal scores count half (Mann-Whitney U)."""
+    """The probability that a positive scores above a negative; ties count half (Mann-Whitney U)."""
     ordered = np.sort(negatives)
     below = np.searchsorted(ordered, positives, "left") + np.searchsorted(ordered, positives, "right")
     return float(below.mean() / (2 * len(negatives)))
 
 
-# Calibration: how far confidence agrees with accuracy, and the temperature that makes it agree
-# (Guo et al., arXiv 1706.04599).
+# Calibration: how well confidence agrees with accuracy, and the temperature that improves it (Guo et al.,
+# arXiv 1706.04599).
 
 
 def in_bins(confidence: NDArray[Any], hits: NDArray[Any]) -> Bins:
-    """Confidences and hits, both (n,), in 15 bins from 0 to 1."""
+    """Puts confidences and hits, both (n,), into 15 bins from 0 to 1."""
     bin_of = np.minimum((confidence * BINS).astype(int), BINS - 1)
     weights = (np.ones(len(hits)), confidence, hits)
     return Bins(*(np.bincount(bin_of, weight, BINS).astype(np.float64) for weight in weights))
 
 
 def calibration_error(confidence: NDArray[Any], hits: NDArray[Any]) -> float:
-    """The mean distance between confidence and share of hits, both (n,), over the bins."""
+    """The expected calibration error of confidences and hits, both (n,)."""
     found = in_bins(confidence, hits)
     return float(np.abs(found.confidence - found.hits).sum() / len(confidence))
 
 
 def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
-    """The divisor of the logits (n, classes) that makes the labels most likely.
+    """The divisor of the logits (n, classes) that maximizes the likelihood of the labels.
 
-    The likelihood has a single maximum, so a golden-section search finds it.
+    The likelihood has a single maximum, which a golden-section search finds.
     """
     low, high = np.log(COLDEST), np.log(HOTTEST)
     golden = (5**0.5 - 1) / 2
@@ -161,12 +161,12 @@ def fit_temperature(logits: NDArray[np.float32], labels: Labels) -> float:
 
 
 def nll(logits: NDArray[np.float32], labels: Labels) -> float:
-    """The mean negative log likelihood of the labels, in nats."""
+    """The mean negative log-likelihood of the labels for logits (n, classes), in nats."""
     return float(losses(logits, labels).mean())
 
 
 def losses(logits: NDArray[np.float32], labels: Labels) -> Losses:
-    """The negative log likelihood of each picture's label."""
+    """The negative log-likelihood of each label for logits (n, classes)."""
     top = logits.max(axis=1, keepdims=True)
     total = np.log(np.exp(logits - top).sum(axis=1)) + top[:, 0]
     found: Losses = total - logits[np.arange(len(logits)), labels]
@@ -174,6 +174,6 @@ def losses(logits: NDArray[np.float32], labels: Labels) -> Losses:
 
 
 def with_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
-    """The probabilities that the same logits would give at this temperature; 1 changes nothing."""
+    """The probabilities after dividing their logits by a further temperature; 1 changes nothing."""
     raised = np.maximum(probabilities, 1e-30) ** (1 / temperature)
     return np.asarray(raised / raised.sum(axis=1, keepdims=True), np.float32)

@@ -1,6 +1,6 @@
-"""From a trained network to an ONNX file: exported by Keras, its convolutions then in 8-bit integers.
+"""Exports a trained network to ONNX with Keras, and quantizes its convolutions to 8-bit integers.
 
-docs/decisions/0005-int8.md has the reasons and the measurements.
+docs/decisions/0005-int8.md holds the reasons and measurements.
 """
 
 import io
@@ -34,7 +34,7 @@ QUANTIZED = ["Conv", "Relu", "MaxPool", "Add"]
 
 
 def to_onnx(network: keras.Model) -> bytes:
-    """The network of network.to_serve as an ONNX file in float32.
+    """Exports the network of network.to_serve() to ONNX in float32.
 
     Input: "pixels", uint8 (n, 28, 28). Outputs, float32: "probabilities" (n, classes), "features" (n, d).
     """
@@ -42,7 +42,7 @@ def to_onnx(network: keras.Model) -> bytes:
         saved, exported = Path(folder, "network.keras"), Path(folder, "network.onnx")
         if keras.backend.backend() == "tensorflow":
             _export(network, exported)
-        else:  # on JAX, Keras exports through another library, which does not fold batch normalization
+        else:  # on JAX, Keras exports with another library, which does not fold batch normalization
             network.save(saved)
             command = [sys.executable, "-P", "-m", "model.training.export", str(saved), str(exported)]
             subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "tensorflow"}, check=True)
@@ -92,13 +92,13 @@ def _to_file(network: keras.Model, path: Path) -> None:
 
 
 def quantized(exported: bytes, pictures: Pictures) -> bytes:
-    """The file from to_onnx, with the same inputs and outputs, computing in 8-bit integers.
+    """Quantizes an ONNX file from to_onnx() to 8-bit integers; its inputs and outputs stay the same.
 
-    Weights get one scale per channel. Each activation gets the range that holds all but the outermost
-    0.002 % of its values on the first of the pictures, uint8 (n, 28, 28).
+    Weights have a scale per channel. The range of each activation covers all but the outermost 0.002 % of its
+    values on the first 2,000 of the pictures, uint8 (n, 28, 28).
     """
     network = onnx.load_from_string(exported)
-    # Without this, it logs advice to fold batch normalization and infer shapes; the export has done both.
+    # Otherwise it logs advice to fold batch normalization and infer shapes, which the export did.
     network.metadata_props.add(key="onnx.quant.pre_process", value="onnxruntime.quant")
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         path = Path(folder, "quantized.onnx")
@@ -113,17 +113,17 @@ def quantized(exported: bytes, pictures: Pictures) -> bytes:
             weight_type=QuantType.QInt8,
             nodes_to_exclude=left_in_float32(network),
             calibrate_method=CalibrationMethod.Percentile,
-            # Every activation of one part is in memory at once: half a gigabyte.
+            # Limits the activations in memory to those of one part, half a gigabyte.
             extra_options={"CalibStridedMinMax": 1},
         )
         return path.read_bytes()
 
 
 def left_in_float32(network: onnx.ModelProto) -> list[str]:
-    """The names of the nodes that are not quantized.
+    """The names of the nodes not to quantize.
 
-    These are the convolutions of the picture itself, whose rounding would carry through all layers for little
-    gain, and the addition of the last layer's bias, the only constant that is added.
+    These are the convolutions of the picture itself, whose rounding would affect all layers for little gain,
+    and the addition of the last layer's bias, the only addition of a constant.
     """
     constants = {constant.name: constant.dims for constant in network.graph.initializer}
     return [
@@ -135,7 +135,7 @@ def left_in_float32(network: onnx.ModelProto) -> list[str]:
 
 
 class CalibrationPictures(CalibrationDataReader):  # type: ignore[misc]
-    """Feeds pictures to the quantizer in parts of equal size; a smaller rest is left out."""
+    """Feeds pictures to the quantizer in parts of equal size; omits a smaller remainder."""
 
     def __init__(self, pictures: Pictures) -> None:
         size = min(AT_ONCE, len(pictures))
@@ -146,7 +146,7 @@ class CalibrationPictures(CalibrationDataReader):  # type: ignore[misc]
         return len(self._parts)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Feeds these parts next."""
+        """Selects the parts to feed next."""
         self._remaining = iter(self._parts[start_index:end_index])
 
     def get_next(self) -> dict[str, Pictures] | None:

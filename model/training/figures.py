@@ -1,4 +1,4 @@
-"""The figures of a model, as reports/<model>/*.json contains them. Shares and accuracies are fractions."""
+"""The figures of a model, as stored in reports/<model>/*.json. Shares and accuracies are fractions."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -66,8 +66,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 class Robustness(msgspec.Struct, frozen=True, kw_only=True):
     """Accuracy on corrupted pictures: for each corruption, by level from mild to severe.
 
-    clean: accuracy on the same pictures without corruption. mean: over the corruptions, each represented by
-    the mean of its levels.
+    clean: accuracy on the same pictures without corruption. mean: the mean over corruptions of the mean over
+    their levels.
     """
 
     count: int
@@ -77,10 +77,10 @@ class Robustness(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OodFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """How well the pictures of one out-of-distribution set are told from the test pictures.
+    """How well the detector separates an out-of-distribution set from the test pictures.
 
     auroc: the probability that a picture of the set scores above a test picture. false_positive_rate: the
-    share of the set that scores 1 or less, and so passes as clothing. count: the size of the set.
+    share of the set with a score of at most 1, which passes as clothing. count: the size of the set.
     """
 
     auroc: float
@@ -89,11 +89,11 @@ class OodFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A model on the test pictures: metrics.json.
+    """The figures of a model on the test pictures: metrics.json.
 
-    keras_sha256: which weights were measured. before_temperature: with undivided logits. macs: multiply-adds
-    per picture. confusion: counts of pictures, a row for each label and a column for each answer. ood: the
-    figures of each out-of-distribution set by name.
+    keras_sha256 identifies the weights. before_temperature: without dividing the logits. macs: multiply-adds
+    per picture. confusion: counts of pictures, a row for each label and a column for each prediction. ood:
+    the figures of each out-of-distribution set, by name.
     """
 
     model: str
@@ -118,7 +118,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Right(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of the photos got an answer that counts as right."""
+    """How many photos of a kind got a label that counts as right."""
 
     right: int
     total: int
@@ -126,18 +126,18 @@ class Right(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Flagged(msgspec.Struct, frozen=True, kw_only=True):
-    """How many of the photos scored above 1, as out of distribution."""
+    """How many photos of a kind scored above 1, as out of distribution."""
 
     flagged: int
     total: int
 
 
 class PhotoFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """A model on a folder of photos: photos.json.
+    """The figures of a model on a folder of photos: photos.json.
 
-    baseline: accuracy with simpler ways of preparing the photos. per_kind: the kinds that the model knows.
-    ood: the kinds that it does not know; auroc, the probability that a photo of one of these scores above one
-    of a known kind; known_flagged, the share of known ones that score above 1. modes, warnings: counts.
+    baseline: accuracy with simpler preparation of the photos. per_kind: the kinds that the model knows. ood:
+    the kinds that it does not know; also auroc, the probability that a photo of these scores above one of a
+    known kind, and known_flagged, the share of known kinds that scores above 1. modes, warnings: counts.
     """
 
     model: str
@@ -154,7 +154,7 @@ class PhotoFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Epoch(msgspec.Struct, frozen=True):
-    """One pass over the training pictures. Losses are in nats."""
+    """An epoch of training. Losses are in nats."""
 
     loss: float
     accuracy: float
@@ -164,13 +164,13 @@ class Epoch(msgspec.Struct, frozen=True):
 
 
 class History(msgspec.Struct, frozen=True):
-    """The epochs of the training that was shipped: history.json."""
+    """The epochs of the shipped run: history.json."""
 
     history: tuple[Epoch, ...]
 
 
 class Seed(msgspec.Struct, frozen=True, kw_only=True):
-    """One training of several that differ only by seed: an entry of seeds.json."""
+    """A run with one of several seeds: an entry of seeds.json."""
 
     seed: int
     accuracy: float
@@ -187,7 +187,7 @@ def read_record(folder: Path) -> Record:
 
 
 def read(path: Path, kind: type[Figures]) -> Figures | None:
-    """The figures in this file; None if it does not exist. Raises ModelError."""
+    """Reads figures from a file; None if it does not exist. Raises ModelError."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
@@ -197,5 +197,5 @@ def read(path: Path, kind: type[Figures]) -> Figures | None:
 
 
 def encode(figures: object) -> bytes:
-    """The content of a file with these figures."""
+    """The JSON content of a file with these figures."""
     return msgspec.json.format(msgspec.json.encode(figures), indent=2) + b"\n"

@@ -1,4 +1,4 @@
-"""The epochs of one network. Each is kept as it ends, so that an interrupted training can go on."""
+"""Trains one network, and saves each epoch so that an interrupted training can resume."""
 
 import time
 from collections.abc import Callable
@@ -21,54 +21,55 @@ from model.training.network import FusedBatchNormalization, Objective, accuracy,
 from model.training.passes import Shown, passes_of
 
 Report = Callable[[str], None]
-"""Gets one line of text at a time."""
+"""Receives one line of text at a time."""
 
 STATISTICS_MOMENTUM = 0.95
-"""Of the running mean and variance. Keras's 0.99 lags too far behind where an epoch has 400 steps."""
+"""Of the running mean and variance. Keras's 0.99 lags too far behind with 400 steps per epoch."""
 
 
 class TrainingError(Exception):
-    """Training cannot go on; the message says what to change."""
+    """Training cannot continue. The message says what to change."""
 
 
 class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far a training has come, and Keras's backend in the last epoch. Epochs count from 1."""
+    """The completed epochs of a training, and Keras's backend in the last one. Epochs count from 1."""
 
     history: tuple[Epoch, ...] = ()
     backend: str = ""
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs have ended."""
+        """The number of completed epochs."""
         return len(self.history)
 
     @property
     def best_epoch(self) -> int:
-        """The last of those with the highest held-out accuracy; 0 if none has ended."""
+        """The last epoch with the highest held-out accuracy; 0 if none is complete."""
         ranked = [(epoch.held_out_accuracy, number) for number, epoch in enumerate(self.history, 1)]
         return max(ranked)[1] if ranked else 0
 
     def after(self, epoch: Epoch) -> "Progress":
-        """The progress after one more epoch."""
+        """The progress after another epoch."""
         return Progress((*self.history, epoch), keras.backend.backend())
 
 
 class Checkpoints:
-    """The folder of one training, valid at every moment: other settings have a folder of their own.
+    """The checkpoints of one training, in a folder that depends on its settings.
 
-    progress.json says which files belong together. It is replaced last, atomically.
+    The folder is consistent at any moment: progress.json says which files belong together, and is replaced
+    last, atomically.
     """
 
     def __init__(self, settings: TrainSettings) -> None:
         self._folder = Path(settings.checkpoint_dir, f"{settings.name}-{fingerprint(settings)}")
 
     def progress(self) -> Progress:
-        """How far the training has come."""
+        """The progress of the training so far."""
         path = self._folder / "progress.json"
         return msgspec.json.decode(path.read_bytes(), type=Progress) if path.exists() else Progress()
 
     def restore(self, learner: keras.Model, averaged: keras.Model) -> Progress:
-        """Loads both networks, and the state of the optimizer, as they were after the last whole epoch."""
+        """Restores both networks and the optimizer's state after the last complete epoch."""
         progress = self.progress()
         if progress.epochs_done:
             learner.load_weights(self._weights(progress.epochs_done, "learner"))
@@ -76,7 +77,7 @@ class Checkpoints:
         return progress
 
     def save(self, learner: keras.Model, averaged: keras.Model, progress: Progress) -> None:
-        """Keeps the epoch that just ended and the best one so far."""
+        """Saves the last epoch, and deletes older ones except the best."""
         files = [self._weights(progress.epochs_done, kind) for kind in ("learner", "averaged")]
         self._folder.mkdir(parents=True, exist_ok=True)
         for network, file in zip((learner, averaged), files, strict=True):
@@ -89,12 +90,12 @@ class Checkpoints:
         return self._weights(progress.best_epoch, "averaged")
 
     def losses(self, epoch: int) -> Losses:
-        """What keep_losses kept for this epoch."""
+        """The losses that keep_losses() saved for this epoch: float32 (n,)."""
         kept: Losses = np.load(self._losses(epoch), allow_pickle=False)
         return kept
 
     def keep_losses(self, epoch: int, losses: Losses) -> None:
-        """Keeps the loss of each picture before this epoch, in place of earlier ones."""
+        """Saves the loss of each picture before this epoch, and deletes earlier ones."""
         self._folder.mkdir(parents=True, exist_ok=True)
         np.save(self._losses(epoch), losses)
         self._delete("losses-*.npy", {self._losses(epoch)})
@@ -111,7 +112,7 @@ class Checkpoints:
 
 
 def fingerprint(settings: TrainSettings) -> str:
-    """Eight characters that change with every setting that changes the weights."""
+    """Eight characters that identify the settings that determine the weights."""
     return sha256(msgspec.json.encode(recipe(settings)))[:8]
 
 
@@ -124,7 +125,7 @@ def learn(
     *,
     progress_bar: bool,
 ) -> Progress:
-    """Runs the remaining epochs. Raises TrainingError."""
+    """Trains for the remaining epochs. Raises TrainingError."""
     if settings.epochs <= settings.warmup_epochs:
         raise TrainingError("train.epochs and train.later_epochs must be greater than train.warmup_epochs")
     keras.utils.set_random_seed(settings.seed)
@@ -151,7 +152,7 @@ def learn(
 
 
 def untrained(settings: TrainSettings) -> keras.Model:
-    """A network with first weights, in the precision that it is trained in."""
+    """A network with initial weights, in the precision to train it in."""
 
     def normalize() -> keras.Layer:
         return FusedBatchNormalization(momentum=STATISTICS_MOMENTUM)
@@ -161,7 +162,7 @@ def untrained(settings: TrainSettings) -> keras.Model:
 
 
 def compiled(settings: TrainSettings, pictures: int, *, taught: bool) -> keras.Model:
-    """An untrained network with its loss and its optimizer, SGD with Nesterov momentum."""
+    """An untrained network compiled with its loss and optimizer, SGD with Nesterov momentum."""
     network = untrained(settings)
     optimizer = keras.optimizers.SGD(
         schedule(settings, pictures), settings.momentum, nesterov=True, weight_decay=settings.weight_decay
@@ -174,7 +175,7 @@ def compiled(settings: TrainSettings, pictures: int, *, taught: bool) -> keras.M
 
 
 def schedule(settings: TrainSettings, pictures: int) -> keras.optimizers.schedules.LearningRateSchedule:
-    """The learning rate: a linear rise, then down to zero along a cosine."""
+    """The schedule of the learning rate: a linear warm-up, then cosine decay to 0."""
     steps = [lessons.steps(settings, pictures, epoch) for epoch in range(settings.epochs)]
     warmup_steps = sum(steps[: settings.warmup_epochs])
     return keras.optimizers.schedules.CosineDecay(
@@ -188,7 +189,7 @@ def schedule(settings: TrainSettings, pictures: int) -> keras.optimizers.schedul
 def choose(
     settings: TrainSettings, data: Split, averaged: keras.Model, checkpoints: Checkpoints, epoch: int
 ) -> Chosen:
-    """Which pictures this epoch shows, and in which order; seed, epoch and losses determine it."""
+    """The pictures of an epoch and their order, determined by seed, epoch and losses."""
     random = np.random.default_rng((settings.seed, epoch))
     if not lessons.skips(settings, epoch):
         return lessons.everything(len(data.images), random)
@@ -206,13 +207,13 @@ def judge(averaged: keras.Model, data: Split) -> tuple[float, float]:
 
 
 def logits_of(network: keras.Model, images: Pictures) -> NDArray[np.float32]:
-    """float32 (n, classes)."""
+    """The logits of pictures: float32 (n, classes)."""
     logits: NDArray[np.float32] = network.predict(images, batch_size=256, verbose=0)
     return logits
 
 
 def describe(progress: Progress, epochs: int) -> str:
-    """The last epoch in one line, with an estimate of the remaining time."""
+    """The last epoch on one line, with an estimate of the remaining time."""
     last, done = progress.history[-1], progress.epochs_done
     left = sum(epoch.seconds for epoch in progress.history) / done * (epochs - done) / 60
     return (

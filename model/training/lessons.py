@@ -1,4 +1,4 @@
-"""What an epoch shows: which of the training pictures, in which variation, and with which targets."""
+"""Selects the pictures of each epoch, augments them, and makes their targets."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,11 +20,11 @@ from model.training.network import FusedBatchNormalization, Targets, precision, 
 
 Teacher = Callable[[Pictures], Probabilities]
 Chosen = tuple[NDArray[np.intp], NDArray[np.float32]]
-"""The indices of pictures in the order they are shown, and the weight of each in the loss: both (n,)."""
+"""The indices of pictures in training order, and their weights in the loss: both (n,)."""
 
 
 class Lessons:
-    """The varied pictures of each epoch and their targets. Editions that return are kept in memory."""
+    """The augmented pictures and targets of each epoch. Editions that recur are kept in memory."""
 
     def __init__(self, data: Split, settings: TrainSettings, teacher: Teacher | None) -> None:
         self._data = data
@@ -33,7 +33,7 @@ class Lessons:
         self._kept: dict[tuple[int, bool], tuple[Pictures, Targets]] = {}
 
     def of(self, epoch: int) -> tuple[Pictures, Targets]:
-        """uint8 (n, 28, 28) and their targets, in the order of the data."""
+        """The pictures, uint8 (n, 28, 28), and targets of an epoch, in the order of the data."""
         key = edition(self._settings, epoch, taught=self._teacher is not None)
         if key in self._kept:
             return self._kept[key]
@@ -45,22 +45,22 @@ class Lessons:
 
 
 def edition(settings: TrainSettings, epoch: int, *, taught: bool) -> tuple[int, bool]:
-    """The number of the variation that an epoch shows, and whether boxes are erased in it."""
+    """The number of the augmented set that an epoch uses, and whether it has erased boxes."""
     editions = settings.augmentation.editions if taught else 0
     number = epoch % editions if editions else epoch
     return number, epoch < settings.epochs - settings.augmentation.plain_epochs
 
 
 def varied(data: Split, settings: TrainSettings, number: int, erase: bool) -> Pictures:
-    """All training pictures, varied; data_seed and edition determine how."""
+    """Augments all training pictures, as determined by data_seed and edition."""
     random = np.random.default_rng((settings.data_seed, number, erase))
     return augment(data.images, data.labels, settings.augmentation, random, erase=erase)
 
 
 def teacher(settings: TrainSettings, weights_dir: Path) -> Teacher | None:
-    """The probabilities that the model named in the settings gives; None if they name none.
+    """A function that returns the probabilities of the teacher; None if the settings name no teacher.
 
-    Answers are kept beside the checkpoints, so that each edition is asked for once. Raises ModelError.
+    It caches them beside the checkpoints, so that each edition is computed once. Raises ModelError.
     """
     if not settings.teacher.name:
         return None
@@ -91,19 +91,18 @@ def teacher(settings: TrainSettings, weights_dir: Path) -> Teacher | None:
     return answer
 
 
-# Skipping some of the easy pictures, after InfoBatch (Qin et al., arXiv 2303.04947): of the pictures with
-# little loss a random part is left out, and the rest of them weigh more, so that the expected gradient stays
-# the same.
+# Skipping easy pictures, after InfoBatch (Qin et al., arXiv 2303.04947): an epoch skips a random part of the
+# pictures with low loss and gives the rest of these more weight, so that the expected gradient is unchanged.
 
 
 def skips(settings: TrainSettings, epoch: int) -> bool:
-    """Whether this epoch leaves pictures out; the first and the last ones do not."""
+    """Whether this epoch skips pictures; the first and the last ones do not."""
     rule, last = settings.skipping, settings.epochs - settings.augmentation.plain_epochs
     return rule.easy * rule.skipped > 0 and rule.first_epochs <= epoch < last
 
 
 def judged(settings: TrainSettings, epoch: int) -> int:
-    """The epoch before which the losses that this epoch goes by are measured."""
+    """The epoch before which the losses for this epoch are measured."""
     rule = settings.skipping
     return epoch - (epoch - rule.first_epochs) % rule.every_epochs
 
@@ -120,7 +119,7 @@ def everything(pictures: int, random: np.random.Generator) -> Chosen:
 
 
 def without_some(losses: Losses, rule: SkippingSettings, random: np.random.Generator) -> Chosen:
-    """All hard pictures, and as many of the easy ones as the rule keeps."""
+    """All hard pictures, and as many easy ones as the rule keeps."""
     hard, easy = _kept(len(losses), rule)
     order = np.argsort(-losses, kind="stable")
     chosen = np.concatenate((order[:hard], random.choice(order[hard:], easy, replace=False)))
@@ -131,6 +130,6 @@ def without_some(losses: Losses, rule: SkippingSettings, random: np.random.Gener
 
 
 def _kept(pictures: int, rule: SkippingSettings) -> tuple[int, int]:
-    """How many hard and how many easy pictures an epoch shows."""
+    """The numbers of hard and easy pictures in an epoch that skips."""
     easy = round(pictures * rule.easy)
     return pictures - easy, easy - round(easy * rule.skipped)

@@ -1,4 +1,4 @@
-"""The network: its layers, how its members become one network to serve, and what training minimizes."""
+"""The network: its layers, the merging of its members for serving, and the loss."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +17,13 @@ from model.training.dataset import Labels
 Tensor = Any
 Normalize = Callable[[], keras.Layer]
 Targets = NDArray[np.float32]
-"""(n, 2, classes): for each picture the true label, one-hot, and the probabilities of a teacher."""
+"""(n, 2, classes): for each picture the one-hot label and the probabilities of the teacher."""
 
 
 def to_train(
     settings: NetworkSettings, classes: int, normalize: Normalize = layers.BatchNormalization
 ) -> keras.Model:
-    """One member, as it is trained.
+    """One member, for training.
 
     Input: uint8 (n, 28, 28), grey, bright clothing on black. Output: logits, float32 (n, classes).
     """
@@ -34,12 +34,12 @@ def to_train(
 def to_serve(
     settings: NetworkSettings, classes: int, trained: Sequence[keras.Model], temperature: float
 ) -> keras.Model:
-    """The trained members as one network: the softmax of their mean logits divided by the temperature.
+    """Merges trained members: the softmax of their mean logits, divided by the temperature.
 
-    The last layer does both divisions: its weights contain them.
+    The weights of the last layer include both divisions.
     """
     network = serving(settings, classes)
-    # Keras sorts layers by depth, and those of the same depth by their creation: member after member.
+    # Keras sorts layers by depth, and layers of the same depth by creation: member by member.
     in_turn = chain.from_iterable(zip(*map(_trunk, trained), strict=True))
     for new, old in zip(_trunk(network), in_turn, strict=True):
         new.set_weights(old.get_weights())
@@ -52,9 +52,9 @@ def to_serve(
 def serving(
     settings: NetworkSettings, classes: int, normalize: Normalize = layers.BatchNormalization
 ) -> keras.Model:
-    """The members' features side by side under one softmax.
+    """The members side by side, with their concatenated features under one softmax.
 
-    If mirrored, features are the means over the picture and its mirror image. Input: as in to_train. Output:
+    If mirrored, features are means over the picture and its mirror image. Input: as in to_train(). Output:
     probabilities, float32 (n, classes). The layer "features" outputs float32 (n, features).
     """
     pixels = keras.Input((28, 28), dtype="uint8", name="pixels")
@@ -76,7 +76,7 @@ def member(pixels: Tensor, settings: NetworkSettings, normalize: Normalize) -> T
 
 
 def vgg(x: Tensor, widths: tuple[int, ...], normalize: Normalize) -> Tensor:
-    """Two convolutions for each width; between widths, pooling halves the picture."""
+    """Two convolutions per width; pooling between widths halves the edges."""
     for stage, width in enumerate(widths):
         if stage:
             x = layers.MaxPooling2D()(x)
@@ -85,7 +85,7 @@ def vgg(x: Tensor, widths: tuple[int, ...], normalize: Normalize) -> Tensor:
 
 
 def resnet(x: Tensor, widths: tuple[int, ...], normalize: Normalize) -> Tensor:
-    """A convolution; then for each further width another, pooling, and two with a residual connection."""
+    """A convolution; then per further width a convolution, pooling, and a residual block of two."""
     x = convolution(x, widths[0], normalize)
     for width in widths[1:]:
         x = layers.MaxPooling2D()(convolution(x, width, normalize))
@@ -94,13 +94,13 @@ def resnet(x: Tensor, widths: tuple[int, ...], normalize: Normalize) -> Tensor:
 
 
 def convolution(x: Tensor, width: int, normalize: Normalize) -> Tensor:
-    """3x3, batch normalization, ReLU."""
+    """A 3x3 convolution, batch normalization, ReLU."""
     x = layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
     return layers.ReLU()(normalize()(x))
 
 
 def multiply_adds(network: keras.Model, settings: NetworkSettings) -> int:
-    """How many multiply-adds one picture takes in convolutions and dense layers."""
+    """The multiply-adds per picture in convolutions and dense layers."""
     views = {layers.Conv2D: 2 if settings.mirrored else 1, layers.Dense: 1}
     return sum(
         views[type(layer)]
@@ -116,14 +116,14 @@ def _trunk(network: keras.Model) -> Iterator[keras.Layer]:
 
 
 class FusedBatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
-    """Keras's layer with TensorFlow's fused kernel, for training: the same weights and results.
+    """Batch normalization with TensorFlow's fused kernel, for training: same weights, same results.
 
-    Keras 3 composes the normalization of simple operations; the fused kernel halves the time of a step. On
-    JAX this is Keras's layer, since JAX fuses the operations itself.
+    Keras 3 composes batch normalization from simple operations; the fused kernel halves the time of a step.
+    On JAX, which fuses operations itself, this is Keras's layer.
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        """(n, height, width, channels) in and out."""
+        """Normalizes (n, height, width, channels)."""
         if keras.backend.backend() != "tensorflow":
             return super().call(inputs, training, mask)
         import tensorflow as tf
@@ -144,7 +144,7 @@ class FusedBatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
 
 @contextmanager
 def precision(policy: str) -> Iterator[None]:
-    """Layers created inside compute in this format; mixed_bfloat16 keeps their weights in float32."""
+    """Sets the precision of layers created in the block; mixed_bfloat16 keeps weights in float32."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -177,12 +177,12 @@ class Objective(keras.losses.Loss):  # type: ignore[misc]
 
 
 def accuracy(y_true: Tensor, y_pred: Tensor) -> Tensor:
-    """Which answers are right: bool (n,)."""
+    """Whether each prediction is right: bool (n,). Takes the arguments of Objective.call()."""
     return ops.equal(ops.argmax(y_true[:, 0], axis=-1), ops.argmax(y_pred, axis=-1))
 
 
 def targets(labels: Labels, classes: int, teacher: Probabilities | None) -> Targets:
-    """The targets of pictures with these labels; without a teacher, its place has the labels again."""
+    """The targets of pictures with these labels; without a teacher, the labels take its place."""
     truth = np.eye(classes, dtype=np.float32)[labels]
     return np.stack((truth, truth if teacher is None else teacher), axis=1)
 

@@ -1,9 +1,9 @@
 """Fits the detector of out-of-distribution pictures: a logistic regression on the network's features.
 
-It learns to tell training pictures from outliers that are made here (outlier exposure, Hendrycks et al.,
-arXiv 1812.04606). Of the sets in ood_sets, which measure the result, these resemble the turned clothes and
-the noise, and their broken lines are a little like digits. Textures, photos, hats, shorts and skirts are not
-learned from, although half a pair of trousers is much like shorts.
+It learns to separate training pictures from outliers generated here (outlier exposure, Hendrycks et al.,
+arXiv 1812.04606). Of the sets in ood_sets that measure the result, these outliers resemble the turned clothes
+and the noise, and their polylines resemble digits a little. It does not learn from textures, photos, hats,
+shorts or skirts, although half a pair of trousers is much like shorts.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from model.training.dataset import Labels
 
 SEED = 3001
 TRAINING_PICTURES, OUTLIERS = 8000, 1500
-"""How many training pictures are learned from, as they are and as photos; how many outliers of each kind."""
+"""The numbers of training pictures, each used as it is and as a photo, and of outliers of each kind."""
 SHRINKAGE, RIDGE, STEPS = 0.01, 0.05, 12
 
 Random = np.random.Generator
@@ -29,7 +29,7 @@ Random = np.random.Generator
 def fit(
     features: Callable[[Pictures], Features], pictures: Pictures, labels: Labels, held_out: Pictures
 ) -> Detector:
-    """The detector for the network that gives these features; 95% of the held-out pictures pass it."""
+    """Fits the detector for a network with these features; 95% of the held-out pictures pass it."""
     random = np.random.default_rng(SEED)
     chosen = random.permutation(len(pictures))[:TRAINING_PICTURES]
     pictures, labels = pictures[chosen], labels[chosen]
@@ -42,7 +42,7 @@ def fit(
 
 
 def space(features: Features, labels: Labels) -> Detector:
-    """A detector that measures distances but does not score yet."""
+    """A detector that measures distances, with weights of 0."""
     exact, classes = features.astype(np.float64), np.unique(labels)
     means = np.stack([exact[labels == label].mean(axis=0) for label in classes])
     rest = exact - means[np.searchsorted(classes, labels)]
@@ -54,7 +54,7 @@ def space(features: Features, labels: Labels) -> Detector:
 
 
 def separate(clothing: Weights, others: Weights) -> Weights:
-    """The weights of a logistic regression by Newton's method, with both sides weighted equally: (m,)."""
+    """The weights (m,) of a logistic regression, fitted by Newton's method with balanced classes."""
     measures = np.concatenate((clothing, others)).astype(np.float64)
     centre, spread = measures.mean(axis=0), measures.std(axis=0) + 1e-6
     x = np.column_stack(((measures - centre) / spread, np.ones(len(measures))))
@@ -70,7 +70,7 @@ def separate(clothing: Weights, others: Weights) -> Weights:
 
 
 def calibrated(detector: Detector, weights: Weights, held_out: Weights) -> Detector:
-    """The detector with weights scaled so that half of the held-out pictures score 0, and 95% at most 1."""
+    """Scales the weights so that half of the held-out pictures score 0 and 95% score at most 1."""
     middle, limit = np.quantile(held_out @ weights, (0.5, 0.95))
     scale = max(limit - middle, 1e-6)
     return detector._replace(
@@ -81,8 +81,8 @@ def calibrated(detector: Detector, weights: Weights, held_out: Weights) -> Detec
 def outliers(pictures: Pictures, labels: Labels, each: int, random: Random) -> Pictures:
     """Pictures of something other than clothing, this many of each of five kinds.
 
-    Pieces of garments, halves of two put together, and drawn shapes, every second of these as in photos;
-    turned clothes; noise.
+    The kinds are pieces of garments, halves of two combined, and drawn shapes, every second of these as in
+    photos; turned clothes; and noise.
     """
     one, other = random.integers(0, len(pictures), (2, each))
     pieces = [piece(pictures[i], random) for i in one]
@@ -105,7 +105,7 @@ def piece(picture: Pictures, random: Random) -> Pictures:
 
 
 def shape(random: Random) -> Pictures:
-    """One to three ellipses, polygons or broken lines, each in one grey."""
+    """One to three ellipses, polygons or polylines, each in one grey."""
     canvas = Image.new("L", (3 * SIDE, 3 * SIDE))
     draw = ImageDraw.Draw(canvas)
     for _ in range(random.integers(1, 4)):
@@ -121,7 +121,7 @@ def shape(random: Random) -> Pictures:
 
 
 def noise(random: Random) -> Pictures:
-    """Hills of any width, with grain, in all greys or in two."""
+    """Smooth noise of any scale with grain, in all greys or in two."""
     hills = smooth_noise(int(random.integers(2, SIDE)), random) * random.uniform(10, 120)
     values = 128 + hills + random.normal(0, random.uniform(0, 50), (SIDE, SIDE))
     if random.random() < 0.3:

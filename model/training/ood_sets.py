@@ -1,6 +1,6 @@
-"""Out-of-distribution sets, and how well a model's detector tells them from clothing.
+"""Out-of-distribution sets, and how well a model's detector separates them from clothing.
 
-Each set is built with a seed of its own, from formulas and from what scikit-image and scikit-learn contain;
+Each set has a fixed seed, and comes from formulas or from data that scikit-image and scikit-learn contain;
 nothing is downloaded. The detector learns from none of them.
 """
 
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 
 def measure(classifier: Classifier, clothing: Pictures) -> dict[str, OodFigures]:
-    """The figures of every set by name, against the test pictures of clothing."""
+    """The figures of each set, by name, against test pictures of clothing."""
     probabilities, scores = in_batches(classifier.predict, clothing)
     is_shoe = np.isin(probabilities.argmax(axis=1), SHOES)
     sets = far_from_clothing() | turned(clothing, is_shoe)
@@ -42,7 +42,7 @@ def measure(classifier: Classifier, clothing: Pictures) -> dict[str, OodFigures]
 
 
 def figures(others: Scores, clothing: Scores) -> OodFigures:
-    """The figures of a set with these scores. Neither may be empty."""
+    """The figures of a set with scores others. Neither argument may be empty."""
     return OodFigures(
         auroc=auroc(others, clothing),
         false_positive_rate=float((others <= 1).mean()),
@@ -51,12 +51,12 @@ def figures(others: Scores, clothing: Scores) -> OodFigures:
 
 
 def far_from_clothing() -> dict[str, Pictures]:
-    """The sets of other things, as the service would show them to the network."""
+    """The sets of other things, as the service would prepare them."""
     return {"digits": digits(), "noise": noise(), "textures": textures(), "photos": photos()}
 
 
 def turned(pictures: Pictures, is_shoe: NDArray[np.bool_]) -> dict[str, Pictures]:
-    """Every tenth picture, turned by 90, 180 and 270 degrees; shoes apart, since they are trained turned."""
+    """Every tenth picture, turned by 90, 180 and 270 degrees; shoes separately, as training turns them."""
     parts = {"turned clothes": pictures[~is_shoe][::10], "turned shoes": pictures[is_shoe][::10]}
     return {
         name: np.concatenate([np.rot90(part, quarters, (1, 2)) for quarters in (1, 2, 3)])
@@ -66,7 +66,7 @@ def turned(pictures: Pictures, is_shoe: NDArray[np.bool_]) -> dict[str, Pictures
 
 
 def digits() -> Pictures:
-    """The 1,797 handwritten digits of scikit-learn, filling 28x28 as clothing does."""
+    """The 1,797 handwritten digits of scikit-learn, scaled to fill 28x28 as clothing does."""
     from sklearn.datasets import load_digits
 
     images = [Image.fromarray((image * (255 / 16)).astype(np.uint8)) for image in load_digits().images]
@@ -75,7 +75,7 @@ def digits() -> Pictures:
 
 
 def noise() -> Pictures:
-    """Uniform, Gaussian, salt-and-pepper, and smooth noise, as many of each."""
+    """Uniform, Gaussian, salt-and-pepper and smooth noise, in equal numbers."""
     random = np.random.default_rng(2001)
     uniform = random.uniform(0, 256, (EACH, SIDE, SIDE))
     gaussian = random.normal(128, random.uniform(10, 80, (EACH, 1, 1)), (EACH, SIDE, SIDE))
@@ -101,25 +101,25 @@ def textures() -> Pictures:
 
 
 def stripes(random: Random) -> Floats:
-    """A sine wave in any direction, 3 to 14 pixels long: (28, 28)."""
+    """A sine wave in any direction, with a period of 3 to 14 pixels: (28, 28)."""
     waves = ramp(random) * SIDE / random.uniform(3, 14) + random.random()
     return np.asarray(127.5 + random.uniform(30, 127) * np.sin(2 * np.pi * waves))
 
 
 def checks(random: Random) -> Floats:
-    """A checkerboard in two greys, with fields 2 to 9 pixels wide: (28, 28)."""
+    """A checkerboard in two greys, with squares 2 to 9 pixels wide: (28, 28)."""
     width, shift = random.integers(2, 10), random.integers(0, 10)
     fields = (np.arange(SIDE) + shift) // width
     return np.asarray(random.uniform(0, 255, 2)[(fields[:, None] + fields) % 2])
 
 
 def gradient(random: Random) -> Floats:
-    """From one grey to another, in any direction: (28, 28)."""
+    """A gradient from one grey to another, in any direction: (28, 28)."""
     return stretched(ramp(random)) * random.uniform(60, 135) + random.uniform(0, 120)
 
 
 def ramp(random: Random) -> Floats:
-    """How far each pixel lies in a random direction, in widths of the picture: (28, 28)."""
+    """The position of each pixel along a random direction, in widths of the picture: (28, 28)."""
     angle = random.uniform(0, 2 * np.pi)
     rows, columns = np.mgrid[:SIDE, :SIDE] / SIDE
     return np.asarray(rows * np.sin(angle) + columns * np.cos(angle))
@@ -131,12 +131,12 @@ def stretched(values: Floats) -> Floats:
 
 
 def photos() -> Pictures:
-    """Pieces of scikit-image's photos, prepared as an upload is; those that would be refused are left out."""
+    """Crops of scikit-image's photos, prepared like uploads; those that would be refused are omitted."""
     return np.stack(list(prepared(crops(PHOTOS, np.random.default_rng(2003), 120, 300))))
 
 
 def prepared(images: Iterable[Image.Image]) -> Iterator[Pictures]:
-    """What the network would see of each usable picture."""
+    """Prepares each usable picture."""
     for image in images:
         file = BytesIO()
         image.save(file, "PNG")
@@ -145,7 +145,7 @@ def prepared(images: Iterable[Image.Image]) -> Iterator[Pictures]:
 
 
 def crops(names: tuple[str, ...], random: Random, smallest: int, largest: int) -> Iterator[Image.Image]:
-    """Square pieces of these pictures in skimage.data, with edges of smallest to largest pixels."""
+    """Square crops of these pictures in skimage.data, with edges of smallest to largest pixels."""
     import skimage.data
 
     images = [Image.fromarray(getattr(skimage.data, name)()).convert("RGB") for name in names]
@@ -157,6 +157,6 @@ def crops(names: tuple[str, ...], random: Random, smallest: int, largest: int) -
 
 
 def as_seen(pictures: Floats) -> Pictures:
-    """Values clipped to 0..255, inverted where the border is bright, as happens to every 28x28 picture."""
+    """Clips values to 0 to 255, and inverts pictures with a bright border as the service does."""
     clipped = np.clip(pictures, 0, 255).astype(np.uint8)
     return np.stack([bright_on_black(picture) for picture in clipped])

@@ -1,7 +1,7 @@
-"""One pass over the pictures of an epoch: by Keras's fit() on processors, as one program on accelerators.
+"""Runs an epoch: with Keras's fit() on CPUs, as one compiled program on accelerators.
 
-Both train a learner and keep a second network at the moving average of its weights and statistics. The
-optimizer's own average cannot do that: fit() ends by copying it into the learner.
+Both ways train a learner, and keep a moving average of its weights and statistics in a second network. The
+optimizer's own average is no use for that, because fit() ends by copying it into the learner.
 """
 
 from functools import partial
@@ -16,15 +16,15 @@ from model.product import Pictures
 from model.training.network import Targets
 
 EVERY_STEPS = 4
-"""How many steps lie between two updates of the average."""
+"""The number of steps between updates of the average."""
 
 Arrays = list[Any]
 State = tuple[Arrays, Arrays, Arrays, Arrays, Arrays]
-"""Trainable and other variables of the learner, those of the optimizer, and both kinds of the average."""
+"""Trainable and other variables of the learner, variables of the optimizer, and both of the average."""
 
 
 class Shown(NamedTuple):
-    """The pictures of an epoch in order, their targets, and their weights in the loss."""
+    """The pictures of an epoch in order, with their targets and weights in the loss."""
 
     images: Pictures
     targets: Targets
@@ -37,19 +37,19 @@ def passes_of(learner: keras.Model, averaged: keras.Model, decay: float) -> "Fit
 
 
 def staying(steps: Any, decay: float) -> Any:
-    """The share of the average that an update keeps; less at first, so that it forgets the first weights."""
+    """The share of the average that an update keeps: less at first, to forget the initial weights."""
     return ops.minimum(decay, steps / (steps + 10)) ** EVERY_STEPS
 
 
 class Fitting:
-    """Passes by fit(): on a processor a batch takes far longer than the work around it."""
+    """Runs epochs with fit(), since a batch on a CPU takes far longer than the work around it."""
 
     def __init__(self, learner: keras.Model, averaged: keras.Model, decay: float) -> None:
         self._learner = learner
         self._averaging = _Averaging(averaged, decay)
 
     def run(self, epoch: int, shown: Shown, batch_size: int, *, progress_bar: bool) -> tuple[float, float]:
-        """One pass over the pictures: mean loss and accuracy."""
+        """Runs an epoch; returns mean loss and accuracy."""
         history = self._learner.fit(
             shown.images,
             shown.targets,
@@ -81,7 +81,7 @@ class _Averaging(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class Scanning:
-    """Passes as one program each, on JAX: an accelerator takes longer to receive a batch than to learn it."""
+    """Runs each epoch as one JAX program, since an accelerator is slower to get a batch than to learn it."""
 
     def __init__(self, learner: keras.Model, averaged: keras.Model, decay: float) -> None:
         import jax
@@ -96,7 +96,7 @@ class Scanning:
         self._program = jax.jit(partial(_scan, learner, decay))
 
     def run(self, epoch: int, shown: Shown, batch_size: int, *, progress_bar: bool) -> tuple[float, float]:
-        """One pass over the pictures: mean loss and accuracy. It ends too soon for a progress bar."""
+        """Runs an epoch; returns mean loss and accuracy. It is too short for a progress bar."""
         state = tuple([variable.value for variable in group] for group in self._kept)
         state, (loss, right) = self._program(state, shown, *batches(len(shown.images), batch_size))
         for variables, values in zip(self._kept, state, strict=True):
@@ -106,10 +106,10 @@ class Scanning:
 
 
 def batches(pictures: int, batch_size: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The indices of the pictures of every batch, and what each counts: both (steps, batch_size).
+    """The indices of the pictures in each batch, and their weights: both (steps, batch_size).
 
-    The last batch is filled up with the first pictures, which count nothing there. Its own count more
-    accordingly, so that the mean loss of the batch is theirs.
+    The first pictures pad the last batch with weight 0. The others in it weigh more, so that the mean loss of
+    the batch is theirs.
     """
     steps = -(-pictures // batch_size)
     places = np.arange(steps * batch_size).reshape(steps, batch_size)
@@ -136,7 +136,7 @@ def _scan(
         trainable, other, optimizer, *averages = state
         (loss, (other, right)), gradients = differentiated(trainable, other, *batch)
         trainable, optimizer = learner.optimizer.stateless_apply(optimizer, gradients, trainable)
-        iterations = optimizer[0]  # Keras's optimizers have the count of steps first
+        iterations = optimizer[0]  # the first variable of Keras's optimizers is the number of steps
         stays = jnp.where(iterations % EVERY_STEPS, 1.0, staying(iterations, decay))
         averages = [
             [stays * average + (1 - stays) * weight for average, weight in zip(*both, strict=True)]

@@ -1,4 +1,4 @@
-"""Measures a model on phone photos, sorted into one folder for each kind of clothing.
+"""Measures a model on phone photos in a folder for each kind of clothing.
 
 The kinds are those of clothing-dataset-small, a public data set (Alexey Grigorev and others, CC0 1.0).
 """
@@ -32,14 +32,14 @@ ACCEPTED: dict[str, frozenset[str]] = {
 """The labels that count as right for each kind."""
 
 UNKNOWN = frozenset({"hat", "shorts", "skirt"})
-"""Kinds that the training data does not contain: no label is right."""
+"""Kinds that the training data does not contain, for which no label is right."""
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-LAYOUT = "Put the photos into one folder for each kind of clothing, such as t-shirt/1.jpg"
+LAYOUT = "Put photos into a folder for each kind of clothing, such as t-shirt/1.jpg"
 
 
 class Answers(NamedTuple):
-    """What the service would answer to each photo; simpler: the labels that simpler preparation leads to."""
+    """Predictions for each photo. simpler: the labels after each simpler preparation, by name."""
 
     prepared: list[Prepared]
     labels: list[str]
@@ -48,7 +48,7 @@ class Answers(NamedTuple):
 
 
 def measure(classifier: Classifier, folder: Path, max_pixels: int) -> PhotoFigures:
-    """The figures over the photos in a folder. Raises DatasetError."""
+    """Measures a classifier on the photos in a folder. Raises DatasetError."""
     photos = read_folder(folder)
     kinds = [path.parent.name for path in photos]
     if not ACCEPTED.keys() & set(kinds):
@@ -57,9 +57,9 @@ def measure(classifier: Classifier, folder: Path, max_pixels: int) -> PhotoFigur
 
 
 def read_folder(folder: Path) -> list[Path]:
-    """The photos in the subfolders, sorted; each subfolder is named after the kind. Raises DatasetError."""
+    """The photos in the subfolders, which are named after kinds, sorted. Raises DatasetError."""
     if not folder.is_dir():
-        raise DatasetError(f"There is no folder {folder}. {LAYOUT}.")
+        raise DatasetError(f"{folder} is not a folder. {LAYOUT}.")
     kinds = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     known = sorted(ACCEPTED) + sorted(UNKNOWN)
     if not kinds or (strange := [kind for kind in kinds if kind.name not in known]):
@@ -75,7 +75,7 @@ def read_folder(folder: Path) -> list[Path]:
 
 
 def answer(classifier: Classifier, photos: Sequence[Path], max_pixels: int) -> Answers:
-    """Prepares every photo in each way and classifies it. Raises DatasetError."""
+    """Prepares each photo in every way and classifies it. Raises DatasetError."""
     prepared: list[Prepared] = []
     simpler: dict[str, list[Pictures]] = {name: [] for name in SIMPLER_WAYS}
     for photo in photos:
@@ -98,7 +98,7 @@ def answer(classifier: Classifier, photos: Sequence[Path], max_pixels: int) -> A
 
 
 def figures(classifier: Classifier, kinds: Sequence[str], found: Answers) -> PhotoFigures:
-    """The figures of these answers to photos of these kinds, of which the model must know one."""
+    """The figures of these answers to photos of these kinds, at least one of which the model knows."""
     manifest = classifier.manifest
     per_kind = score(kinds, found.labels)
     right, total = (sum(getattr(its, name) for its in per_kind.values()) for name in ("right", "total"))
@@ -121,7 +121,7 @@ def figures(classifier: Classifier, kinds: Sequence[str], found: Answers) -> Pho
 
 
 def score(kinds: Sequence[str], labels: Sequence[str]) -> dict[str, Right]:
-    """How many labels are right for each kind that the model knows, given one label for every photo."""
+    """How many labels are right for each kind that the model knows, from the label of each photo."""
     hits: dict[str, list[bool]] = {kind: [] for kind in kinds if kind in ACCEPTED}
     for kind, label in zip(kinds, labels, strict=True):
         if kind in ACCEPTED:
@@ -133,7 +133,7 @@ def score(kinds: Sequence[str], labels: Sequence[str]) -> dict[str, Right]:
 
 
 def unknown(kinds: np.ndarray, scores: Scores) -> dict[str, Flagged | float]:
-    """PhotoFigures.ood; without auroc where the model knows all kinds."""
+    """The value of PhotoFigures.ood, without auroc if the model knows all kinds."""
     known = np.isin(kinds, list(ACCEPTED))
     found: dict[str, Flagged | float] = {
         kind: Flagged(flagged=int((scores[kinds == kind] > 1).sum()), total=int((kinds == kind).sum()))
@@ -145,13 +145,13 @@ def unknown(kinds: np.ndarray, scores: Scores) -> dict[str, Flagged | float]:
 
 
 def plain_inverted_resize(picture: bytes, max_pixels: int) -> Pictures:
-    """What most tutorials do: the whole photo squeezed into 28x28 and inverted. Raises PictureError."""
+    """Squeezes the whole photo into 28x28 and inverts it, as most tutorials do. Raises PictureError."""
     image = open_upright(picture, max_pixels=max_pixels, longest_edge=256).image.convert("L")
     return 255 - np.asarray(image.resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
 def authors_steps(picture: bytes, max_pixels: int) -> Pictures:
-    """The steps of the data set's authors, on any photo. Raises PictureError."""
+    """Prepares a photo with the steps of the data set's authors. Raises PictureError."""
     return prepare(picture, mode="product", max_pixels=max_pixels).pixels
 
 
@@ -159,4 +159,4 @@ SIMPLER_WAYS: dict[str, Callable[[bytes, int], Pictures]] = {
     "plain inverted resize": plain_inverted_resize,
     "authors' steps": authors_steps,
 }
-"""What the service's preparation is compared with, from a file and max_pixels to uint8 (28, 28)."""
+"""Simpler preparations to compare with, from a file and max_pixels to uint8 (28, 28)."""

@@ -1,6 +1,6 @@
-"""Everything that is measured of a model, in reports/<model>/, with plots: `mlaas evaluate --report`.
+"""Writes all figures of a model, with plots, to reports/<model>/: `mlaas evaluate --report`.
 
-Plots are PNG files in few colours, which can be read in grey, too.
+Plots are PNG files with few colours, legible in greyscale.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,11 +28,11 @@ MISTAKES = 24
 MISTAKES_ACROSS = 8
 
 Say = Callable[[str], None]
-"""Gets one line of text at a time."""
+"""Receives one line of text at a time."""
 
 
 def write(classifier: Classifier, data: Dataset, reports_dir: Path, docs_dir: Path, say: Say) -> Evaluation:
-    """Measures the classifier on the test pictures; writes metrics.json, the plots and the model card.
+    """Measures a classifier on the test pictures; writes metrics.json, the plots and the model card.
 
     Raises ModelError.
     """
@@ -65,7 +65,7 @@ def write(classifier: Classifier, data: Dataset, reports_dir: Path, docs_dir: Pa
 def write_photos(
     classifier: Classifier, found: PhotoFigures, reports_dir: Path, docs_dir: Path, say: Say
 ) -> None:
-    """Writes photos.json, and the model card again. Raises ModelError."""
+    """Writes photos.json, and rewrites the model card. Raises ModelError."""
     path = reports_dir / classifier.manifest.name / "photos.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     manifests.replace(path, figures.encode(found))
@@ -74,12 +74,12 @@ def write_photos(
 
 
 def by_confidence(probabilities: Probabilities, labels: Labels) -> Bins:
-    """The most probable answers, in bins."""
+    """The most probable labels, in bins by confidence."""
     return in_bins(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
 
 
 def learning_curves(history: Sequence[Epoch]) -> bytes:
-    """Loss and accuracy of the learner, and of the averaged network on held-out pictures, by epoch."""
+    """Plots, by epoch, the loss and accuracy in training and of the averaged network on held-out pictures."""
     figure = Figure((9, 3.4), layout="constrained")
     loss, accuracy = figure.subplots(1, 2)
     curves(loss, [epoch.loss for epoch in history], [epoch.held_out_loss for epoch in history])
@@ -91,7 +91,7 @@ def learning_curves(history: Sequence[Epoch]) -> bytes:
 
 
 def curves(axes: Axes, training: Sequence[float], held_out: Sequence[float]) -> None:
-    """Two lines over the epochs, which count from 1."""
+    """Plots two lines over the epochs, which count from 1."""
     epochs = range(1, len(training) + 1)
     axes.plot(epochs, training, color="0.55", linestyle="--", label="training, varied pictures")
     axes.plot(epochs, held_out, color="black", label="held out")
@@ -100,7 +100,7 @@ def curves(axes: Axes, training: Sequence[float], held_out: Sequence[float]) -> 
 
 
 def confusion_matrix(confusion: Sequence[Sequence[int]], labels: Sequence[str]) -> bytes:
-    """Counts of pictures: a row for each label, a column for each answer."""
+    """Plots the confusion matrix: a row for each label, a column for each prediction."""
     figure = Figure((7, 6.4), layout="constrained")
     axes = figure.subplots()
     counts = np.array(confusion)
@@ -110,13 +110,13 @@ def confusion_matrix(confusion: Sequence[Sequence[int]], labels: Sequence[str]) 
     axes.set_yticks(places, labels)
     axes.set(xlabel="answer (number of pictures)", ylabel="label")
     for (row, column), count in np.ndenumerate(counts):
-        dark = count > 0.18 * counts.max()  # where this exponent takes the colour map past middle grey
+        dark = count > 0.18 * counts.max()  # where this exponent makes the background darker than middle grey
         axes.text(column, row, str(count), ha="center", va="center", color="white" if dark else "black")
     return png(figure)
 
 
 def mistakes(pictures: Pictures, probabilities: Probabilities, truth: Labels, labels: Sequence[str]) -> bytes:
-    """The wrong answers given with the highest confidence, in descending order."""
+    """Plots the wrong predictions with the highest confidence, in descending order."""
     figure = Figure((10, 5), layout="constrained")
     grid = figure.subplots(MISTAKES // MISTAKES_ACROSS, MISTAKES_ACROSS)
     for axes in grid.flat:
@@ -130,14 +130,14 @@ def mistakes(pictures: Pictures, probabilities: Probabilities, truth: Labels, la
 
 
 def surest_mistakes(probabilities: Probabilities, truth: Labels) -> list[int]:
-    """The indices of at most 24 wrong answers, by confidence in descending order."""
+    """The indices of up to 24 wrong predictions, by confidence in descending order."""
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != truth)
     order = np.argsort(-probabilities[wrong].max(axis=1), kind="stable")
     return [int(index) for index in wrong[order][:MISTAKES]]
 
 
 def reliability(before: Bins, after: Bins) -> bytes:
-    """The share of right answers by confidence, before and after the temperature, and counts of answers."""
+    """Plots accuracy by confidence, before and after dividing by the temperature, and counts."""
     figure = Figure((5.2, 6), layout="constrained")
     shares, counts = figure.subplots(2, 1, height_ratios=[3, 1], sharex=True)
     shares.plot([0, 100], [0, 100], color="0.7", linestyle=":", label="perfect")
@@ -154,7 +154,7 @@ def reliability(before: Bins, after: Bins) -> bytes:
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file with a palette."""
+    """Renders a figure as a PNG file with a palette."""
     drawn, small = BytesIO(), BytesIO()
     figure.savefig(drawn, format="png")
     Image.open(drawn).convert("RGB").quantize(COLOURS).save(small, "PNG", optimize=True)

@@ -1,4 +1,4 @@
-"""From data to a model that can be served: `mlaas train`."""
+"""Trains a model and writes the files to serve it: `mlaas train`."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -30,12 +30,12 @@ from model.training.lessons import Teacher, teacher, varied
 from model.training.network import multiply_adds, to_serve
 
 SEEDS_APART = 1000
-"""Between the seeds of two members: more than the number of runs."""
+"""The distance between the seeds of two members, above the number of runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A trained member: its progress, and its network with the weights of its best epoch."""
+    """A trained member: its progress, and the network with the weights of its best epoch."""
 
     progress: Progress
     network: keras.Model
@@ -43,10 +43,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One training from one seed, calibrated on the held-out pictures.
+    """A training with one seed, calibrated on the held-out pictures.
 
-    exported: the network as an ONNX file in 8-bit integers. held_out_accuracy and metrics are those of
-    exported; metrics are over the test pictures.
+    exported: the quantized ONNX file, to which held_out_accuracy and metrics refer. metrics: on the test
+    pictures.
     """
 
     settings: TrainSettings
@@ -59,23 +59,23 @@ class Run:
 
     @property
     def history(self) -> tuple[Epoch, ...]:
-        """The epochs of all members, one member after another."""
+        """The epochs of all members, member by member."""
         return tuple(epoch for member in self.members for epoch in member.progress.history)
 
     @property
     def seconds(self) -> float:
-        """The time that the epochs took."""
+        """The total duration of the epochs."""
         return round(sum(epoch.seconds for epoch in self.history), 1)
 
 
 def train(
     settings: TrainSettings, weights_dir: Path, report: Report, *, progress_bar: bool = True
 ) -> Manifest:
-    """Trains, or continues an interrupted training; writes the model and its records.
+    """Trains, or resumes an interrupted training, and writes the model and its records.
 
-    Of several runs, the best on the held-out pictures is shipped. Each run uses the test pictures once, at
-    its end. The progress bar goes to standard output. Raises DatasetError, TrainingError, and ModelError if
-    there is no such teacher.
+    Ships the run that is best on the held-out pictures. Each run uses the test pictures once, at its end. The
+    progress bar goes to standard output. Raises DatasetError, TrainingError, and ModelError if the teacher
+    cannot be loaded.
     """
     data = dataset.load(Path(settings.data_dir)).limited(settings.limit_pictures)
     parts = dataset.split(data, settings)
@@ -100,7 +100,7 @@ def run(
     *,
     progress_bar: bool,
 ) -> Run:
-    """Trains all members from one seed, and measures what would be served. Raises TrainingError."""
+    """Trains all members with one seed and measures the export. Raises TrainingError."""
     members = [
         learned(alone(settings, number), parts, taught_by, report, progress_bar=progress_bar)
         for number in range(settings.network.members)
@@ -121,9 +121,9 @@ def run(
 
 
 def alone(settings: TrainSettings, number: int) -> TrainSettings:
-    """The settings of one member, counted from 0, as if it were the only one.
+    """The settings of one member, counting from 0, as if it were the only one.
 
-    Each member has first weights of its own, so that their mistakes differ.
+    Each member has its own initial weights, so that their mistakes differ.
     """
     return replace(
         settings,
@@ -138,11 +138,11 @@ def alone(settings: TrainSettings, number: int) -> TrainSettings:
 def learned(
     settings: TrainSettings, data: Split, taught_by: Teacher | None, report: Report, *, progress_bar: bool
 ) -> Member:
-    """One member, once its remaining epochs have run. Raises TrainingError."""
+    """Trains one member for its remaining epochs. Raises TrainingError."""
     checkpoints = Checkpoints(settings)
     progress = checkpoints.progress()
     if done := progress.epochs_done:
-        report(f"seed {settings.seed}: continuing after epoch {done} of {settings.epochs}")
+        report(f"seed {settings.seed}: resuming after epoch {done} of {settings.epochs}")
     if done < settings.epochs:
         progress = learn(settings, data, checkpoints, report, taught_by, progress_bar=progress_bar)
     network = untrained(settings)
@@ -151,7 +151,7 @@ def learned(
 
 
 def mean_logits(members: Sequence[Member], images: Pictures, *, mirrored: bool) -> NDArray[np.float32]:
-    """The mean over members, and over the mirror images if mirrored: (n, classes)."""
+    """The mean logits of the members and, if mirrored, of mirror images: float32 (n, classes)."""
     views = (images, images[:, :, ::-1]) if mirrored else (images,)
     answers = [logits_of(member.network, view) for member in members for view in views]
     logits: NDArray[np.float32] = np.mean(answers, axis=0)
@@ -159,7 +159,7 @@ def mean_logits(members: Sequence[Member], images: Pictures, *, mirrored: bool) 
 
 
 def fit_detector(exported: bytes, parts: Split, settings: TrainSettings) -> Detector:
-    """The detector, fitted on training pictures as they are and varied as in the first epoch."""
+    """Fits the detector on the training pictures, as they are and augmented as in the first epoch."""
     serving = OnnxRuntime(exported, threads=0, file="the export")
 
     def features(images: Pictures) -> Features:
@@ -234,7 +234,7 @@ def golden(exported: bytes, parts: Split, folder: Path) -> Iterator[Golden]:
 
 
 def keep_records(shipped: Run, runs: Sequence[Run], folder: Path) -> None:
-    """Writes history.json, the epochs of the run that is shipped, and seeds.json, the results of all runs."""
+    """Writes history.json with the epochs of the shipped run, and seeds.json with the results of all."""
     folder.mkdir(parents=True, exist_ok=True)
     results = [
         Seed(

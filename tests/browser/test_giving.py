@@ -43,7 +43,7 @@ def test_the_sample_is_one_click_away_and_everything_about_it_is_shown(page: Pag
         expect(page.locator(".timings li", has_text=name)).to_contain_text("ms")
     seen = page.get_by_alt_text("The 28 by 28 grey pixels that the network saw")
     assert seen.evaluate("image => image.decode().then(() => image.naturalWidth)") == 28
-    given = page.get_by_alt_text("The picture as given: sandal.png")
+    given = page.get_by_alt_text("Your picture: sandal.png")
     assert given.evaluate("image => image.decode().then(() => image.naturalWidth)") == 28
     expect(page.locator("#announcer")).to_have_text(f"sandal.png: Sandal, {probability}")
 
@@ -73,10 +73,10 @@ def test_what_is_no_picture_is_said_to_be_none_until_the_next_thing_is_done(page
     page.keyboard.press("Control+V")
     remark = page.locator("#remark")
     expect(remark).to_be_visible()
-    expect(remark).to_have_text("There is no picture in the clipboard.")
+    expect(remark).to_have_text("The clipboard contains no picture.")
     page.dispatch_event("h1", "drop", {"dataTransfer": page.evaluate_handle(WORDS_TO_DROP)})
-    expect(remark).to_have_text("What was dropped is not a file.")
-    expect(page.locator("#announcer")).to_have_text("What was dropped is not a file.")
+    expect(remark).to_have_text("You dropped something other than a file.")
+    expect(page.locator("#announcer")).to_have_text("You dropped something other than a file.")
     page.get_by_role("button", name="Sandal").click()
     expect(remark).to_be_hidden()
     expect_label(page, "Sandal")
@@ -88,8 +88,8 @@ def test_of_ten_pictures_the_broken_one_fails_alone(visit: tuple[Page, Console])
     samples = [file(path.name, path.read_bytes()) for path in SAMPLES]
     samples[3]["buffer"] = samples[3]["buffer"][:100]
     page.get_by_label("Choose pictures").set_input_files(samples)
-    expect(page.locator("#summary")).to_have_text("10 pictures, 9 answered, 1 not")
-    expect(page.locator("#announcer")).to_have_text("10 pictures, 9 answered, 1 not")
+    expect(page.locator("#summary")).to_have_text("10 pictures, 9 answered, 1 failed")
+    expect(page.locator("#announcer")).to_have_text("10 pictures, 9 answered, 1 failed")
     expect(page.get_by_role("progressbar")).to_be_hidden()
     for index, path in enumerate(SAMPLES):
         shown = "Unreadable picture" if index == 3 else label_of(path)
@@ -107,14 +107,14 @@ def test_what_is_no_clothing_is_answered_with_a_warning(page: Page) -> None:
     page.get_by_label("Choose pictures").set_input_files(file("noise.png", noise()))
     expect(page.locator(".warning")).to_contain_text("This may not be clothing")
     expect(page.locator(".warning")).to_contain_text("does not look like the clothing that the model knows")
-    expect(history(page)).to_contain_text("doubtful")
+    expect(history(page)).to_contain_text("uncertain")
     expect(page.locator("#announcer")).to_contain_text("does not look like")
 
 
 def test_another_model_and_kind_are_asked_for_and_the_first_answer_stays(page: Page) -> None:
     page.get_by_role("button", name="Dress").click()
     expect_label(page, "Dress")
-    again = page.get_by_role("button", name="Ask again with the new choice")
+    again = page.get_by_role("button", name="Classify again with these options")
     expect(again).to_be_hidden()
     page.get_by_role("combobox", name="Model").select_option("fashion-mnist-large")
     page.get_by_role("combobox", name="Kind of picture").select_option("raw28")

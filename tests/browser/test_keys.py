@@ -30,7 +30,7 @@ def page(browser: Browser, guarded: str) -> Iterator[Page]:
 
 
 def field(page: Page) -> Locator:
-    return page.get_by_label("This service asks for an API key")
+    return page.get_by_label("This service requires an API key")
 
 
 def give_key(page: Page, key: str) -> None:
@@ -69,6 +69,6 @@ def test_a_refused_key_is_forgotten_by_who_gives_no_other(page: Page) -> None:
     expect(field(page)).to_be_hidden()
     assert page.evaluate("() => sessionStorage.length") == 0
     page.get_by_role("button", name="Sandal").click()
-    expect(page.locator("#key-hint")).to_contain_text("It is kept until this tab is closed")
+    expect(page.locator("#key-hint")).to_contain_text("The key is kept until you close this tab")
     page.get_by_role("button", name="Cancel").click()
     expect(title(page)).to_contain_text("API key")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
+import click
 import pytest
 
 from mlaas.cli import command
@@ -164,4 +165,4 @@ def test_send_waits_for_the_answers_or_receive_prints_them(shell: Callable[..., 
 
 def test_every_command_that_the_page_names_exists() -> None:
     named = set(re.findall(r"\bmlaas (?!import)([a-z]+)\b", PAGE))
-    assert named <= set(command.commands)
+    assert named <= set(command.list_commands(click.Context(command)))

@@ -68,8 +68,8 @@ def test_an_image_is_pinned_watched_and_not_root(dockerfile: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "modules"),
     [
-        ("gateway", "mlaas.cli, mlaas.serving, gateway.server, messaging.kafka, messaging.kafka_admin"),
-        ("worker", "mlaas.cli, mlaas.serving, messaging.kafka, worker.consumer, worker.model_main"),
+        ("gateway", "commands.serve, mlaas.commands.broker, mlaas.serving, gateway.server, messaging.kafka"),
+        ("worker", "commands.serve, mlaas.serving, messaging.kafka, worker.consumer, worker.model_main"),
     ],
 )
 def test_an_image_has_every_module_that_it_loads(image: str, modules: str, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_an_image_has_every_module_that_it_loads(image: str, modules: str, tmp_p
                 tmp_path / target / Path(source).name if len(sources) > 1 else tmp_path / target,
             )
     # -S: an editable installation would lend the modules that the image lacks.
-    command = [sys.executable, "-S", "-c", f"import {modules}"]
+    command = [sys.executable, "-S", "-c", f"import mlaas.cli, mlaas.{modules}"]
     libraries = {"PYTHONPATH": sysconfig.get_path("purelib")}
     subprocess.run(command, cwd=tmp_path, env=os.environ | libraries, check=True)
 

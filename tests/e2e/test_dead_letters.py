@@ -150,7 +150,7 @@ def test_a_replayed_letter_is_answered_and_stays(shell: Shell, letters: list[str
 def test_replaying_all_asks_first_and_deletes_only_when_told(shell: Shell, letters: list[str]) -> None:
     refused = shell.dlq("replay", "--all")
     assert refused.returncode == 2
-    assert "Replay 3 letters? There is no terminal to ask on: add --yes" in refused.stderr
+    assert "Replay 3 letters? Standard input is not a terminal: confirm with --yes" in refused.stderr
     assert shell.dlq_on_a_terminal("replay", "--all", typed="n\n")[0] == 1
     assert shell.dlq("replay", "--all", "--yes").stdout.count("answered: Sandal") == 3
     assert shell.letters() == letters
@@ -181,10 +181,12 @@ def test_what_lies_behind_a_letter_that_is_refused_again_is_kept(shell: Shell) -
 def test_purging_asks_first(shell: Shell, letters: list[str]) -> None:
     refused = shell.dlq("purge")
     assert refused.returncode == 2
-    assert "Delete 3 letters for good? There is no terminal to ask on: add --yes" in refused.stderr
+    assert (
+        "Delete 3 letters permanently? Standard input is not a terminal: confirm with --yes" in refused.stderr
+    )
     code, shown = shell.dlq_on_a_terminal("purge", typed="n\n")
     assert code == 1
-    assert "nothing was done" in shown
+    assert "nothing was changed" in shown
     assert shell.letters() == letters
     newest = letters[-1].partition(":")
     older = [letter for letter in letters[:-1] if letter.partition(":")[0] == newest[0]]
@@ -210,8 +212,8 @@ def test_what_is_no_place_is_a_wrong_use(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("broker", "hint"),
     [
-        ("kafka://user:secret@127.0.0.1:1", "is it running? --broker takes another URL"),
-        ("embedded://", "pass the URL of the broker that it printed"),
+        ("kafka://user:secret@127.0.0.1:1", "is it running? Use --broker for another URL"),
+        ("embedded://", "pass the broker URL that it printed"),
     ],
 )
 def test_a_broker_that_is_not_there_is_said_in_one_line(shell: Shell, broker: str, hint: str) -> None:
@@ -226,7 +228,7 @@ def test_a_missing_topic_is_said_with_the_command_that_makes_it(shell: Shell) ->
     said = replace(shell, environment=missing).dlq("ls")
     assert said.returncode == os.EX_UNAVAILABLE
     assert "nowhere" in (line := one_line(said))
-    assert "`mlaas topics create` makes it" in line
+    assert "`mlaas topics create` creates it" in line
 
 
 def test_the_embedded_broker_is_reached_while_its_process_runs() -> None:

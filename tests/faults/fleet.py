@@ -122,9 +122,6 @@ class Fleet:
     def output(self, name: str) -> str:
         return self._processes[name].output
 
-    def signal(self, name: str, what: Signals) -> None:
-        self._processes[name].process.send_signal(what)
-
     def signal_all(self, name: str, what: Signals) -> None:
         """Send a signal to the process and its children."""
         for pid in self.pids(name):

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 
@@ -22,9 +23,9 @@ def acknowledge_before_reply() -> None:
 
     reply = Outbox.reply
 
-    def hasty(self: Outbox, delivery: Any, *arguments: Any) -> None:
+    def hasty(self: Outbox, delivery: Any, *arguments: Any, **named: Any) -> None:
         self.drop([delivery])
-        reply(self, delivery, *arguments)
+        reply(self, delivery, *arguments, **named)
 
     from worker.answering import Answerer
 
@@ -39,13 +40,19 @@ def acknowledge_before_reply() -> None:
 
 
 def no_correlation_check() -> None:
+    """Nor does the gateway compare the digest of the picture."""
     from gateway.pending import Pending
+    from messaging import codec
 
     resolve = Pending.resolve
 
-    def careless(self: Pending, correlation_id: str, message: Any) -> Any:
-        waiting = [name for name, future in self._waiters.items() if not future.done()]
-        return resolve(self, waiting[0] if waiting else correlation_id, message)
+    def careless(self: Pending, correlation_id: str, message: Any) -> bool:
+        reply = codec.decode_reply(message)
+        waiting = [waiter for waiter in self._waiters.values() if not waiter.reply.done()]
+        if not waiting or reply.models:  # the reply to a ping
+            return resolve(self, correlation_id, message)
+        waiting[0].reply.set_result(reply)
+        return True
 
     Pending.resolve = careless  # type: ignore[method-assign]
 
@@ -61,20 +68,18 @@ def publish_before_registering() -> None:
     waiter = Pending.waiter
 
     @contextmanager
-    def late(self: Pending, correlation_id: str, size: int) -> Iterator["asyncio.Future[Any]"]:
-        with waiter(self, correlation_id, size) as future:
-            del self._waiters[correlation_id]
-
-            def register() -> None:
-                self._waiters[correlation_id] = future
-
-            asyncio.get_running_loop().call_later(0.05, register)
+    def late(self: Pending, correlation_id: str, *arguments: Any) -> Iterator["asyncio.Future[Any]"]:
+        with waiter(self, correlation_id, *arguments) as reply:
+            registered = self._waiters.pop(correlation_id)
+            register = partial(self._waiters.__setitem__, correlation_id, registered)
+            timer = asyncio.get_running_loop().call_later(0.05, register)
             try:
-                yield future
+                yield reply
             finally:
+                timer.cancel()
                 register()
 
-    Pending.waiter = late  # type: ignore[method-assign, assignment]
+    Pending.waiter = late  # type: ignore[method-assign]
 
 
 def acknowledge_before_store() -> None:

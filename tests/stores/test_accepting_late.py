@@ -11,7 +11,7 @@ import pytest
 
 from gateway.jobs.job import Job
 from gateway.jobs.postgresql_store import PostgresqlStore
-from gateway.jobs.sql_store import Database, Session, SqlStore
+from gateway.jobs.sql_store import Session, SqlStore
 from tests.stores.servers import PATIENCE_S, LocalPostgresql
 from tests.stores.test_store_contract import create, new_job, read, result
 
@@ -23,11 +23,11 @@ FORGETTING: dict[str, Callable[[PostgresqlStore, Job], object]] = {
 }
 
 
-class Late:
-    """A database that commits when the test says."""
+class LateStore(SqlStore):
+    """A store that commits when the test says."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
         self.worked, self.commit = threading.Event(), threading.Event()
 
     def change(self, work: Callable[[Session], T]) -> T:
@@ -37,10 +37,10 @@ class Late:
             assert self.commit.wait(PATIENCE_S)
             return done
 
-        return self._database.change(work_and_wait)
+        return self._store.change(work_and_wait)
 
     def close(self) -> None:
-        self._database.close()
+        self._store.close()
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def test_a_job_that_is_accepted_while_it_is_being_forgotten_stays(
     store, other = stores
     job = new_job()
     create(store, job, result(job, 0))
-    late = Late(store._database)
+    late = LateStore(store)
     with ThreadPoolExecutor(2) as threads:
-        accepting = threads.submit(SqlStore(late).accept, job.id, job.created_ms)
+        accepting = threads.submit(late.accept, job.id, job.created_ms)
         assert late.worked.wait(PATIENCE_S)
         forgotten = threads.submit(FORGETTING[forgetting], other, job)
         until_one_waits(postgresql)

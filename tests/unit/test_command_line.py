@@ -1,17 +1,21 @@
 """The command `mlaas` as it is typed."""
 
+import importlib
 import json
 import os
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from gateway.answer import grey_png
+from mlaas import commands
 from mlaas.cli import SECTIONS, command
-from mlaas.commands import Chosen, pass_chosen
+from mlaas.commands import Chosen, pass_chosen, train
 from model.settings import TrainSettings
 from tests import second_model
 
@@ -32,7 +36,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[TrainSettings]:
     def note(chosen: Chosen) -> None:
         told.append(chosen.load("train").train)
 
-    monkeypatch.setattr(command.commands["train"], "callback", note)
+    monkeypatch.setattr(train.train, "callback", note)
     return told
 
 
@@ -155,7 +159,7 @@ def test_no_gateway_is_said_once_with_what_to_do() -> None:
     said = mlaas("predict", "--url", NOBODY, SANDAL, SANDAL)
     assert (said.exit_code, said.stdout) == (1, "")
     (line,) = said.stderr.splitlines()
-    assert line.startswith("mlaas: ") and line.endswith("--url or MLAAS_URL takes another address")
+    assert line.startswith("mlaas: ") and line.endswith("use --url or MLAAS_URL for another address")
 
 
 def test_the_clients_variables_are_no_settings() -> None:
@@ -170,18 +174,30 @@ def test_the_mode_is_one_of_those_that_there_are() -> None:
 
 
 def test_every_command_is_in_a_section_of_the_help_and_shows_an_example() -> None:
-    names = [name for section in SECTIONS.values() for name in section]
-    assert sorted(names) == sorted(command.commands)
+    modules = [
+        importlib.import_module(f"mlaas.commands.{its.name}")
+        for its in pkgutil.iter_modules(commands.__path__)
+    ]
+    found = {its for module in modules for its in vars(module).values() if isinstance(its, click.Command)}
+    below = {its for group in found if isinstance(group, click.Group) for its in group.commands.values()}
+    names = command.list_commands(click.Context(command))
+    assert sorted(names) == sorted([*(its.name or "" for its in found - below), "config", "completion"])
     help_ = mlaas("--help").stdout
     assert all(f"\n{title}:\n" in help_ for title in SECTIONS)
     for section in SECTIONS.values():
-        for name, example in section.items():
-            assert f"Example:  {example}" in " ".join(mlaas(name, "--help").stdout.split()).replace(
-                "Example: ", "Example:  "
-            )
+        for name, entry in section.items():
+            assert f"{name} " in help_ and entry.help in help_
+            assert f"Example: {entry.example}" in " ".join(mlaas(name, "--help").stdout.split())
 
 
-@pytest.mark.parametrize("example", [its for section in SECTIONS.values() for its in section.values()])
+def test_no_summary_in_a_list_of_commands_is_cut_off() -> None:
+    for name in ("", *command.list_commands(click.Context(command))):
+        assert "..." not in mlaas(*name.split(), "--help").stdout.replace("FILES...", "").replace("]...", "")
+
+
+@pytest.mark.parametrize(
+    "example", [its.example for section in SECTIONS.values() for its in section.values()]
+)
 def test_every_example_can_be_typed(example: str) -> None:
     """Its command and options exist: --help is asked for in place of doing it."""
     words = [word.strip('"$()') for word in example.removeprefix("eval ").split()]
@@ -200,7 +216,14 @@ def test_the_command_starts_without_what_only_some_of_its_parts_need() -> None:
     """A gateway's image has no httpx, a worker's no fastapi, neither TensorFlow. Help needs no settings."""
     heavy = {"httpx", "fastapi", "confluent_kafka", "numpy", "onnxruntime", "keras", "uvicorn"}
     heavy |= {"mlaas.settings", "mlaas_client", "yaml"}
-    code = f"import sys, mlaas.cli; print(*({heavy} & sys.modules.keys()))"
+    load = "from mlaas.cli import *; [command.get_command(None, its) for its in command.list_commands(None)]"
+    code = f"import sys; {load}; print(*({heavy} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "\n"
+
+
+def test_help_loads_no_command() -> None:
+    loaded = "[its for its in sys.modules if its.startswith(('mlaas.commands.', 'messaging'))]"
+    code = f"import sys, mlaas.cli; print(*{loaded})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "\n"
 
 
@@ -220,7 +243,7 @@ def test_a_host_that_is_not_this_machine_is_said_in_one_line(host: str) -> None:
     said = mlaas("--set", f"gateway.host={host}", "up", "--port", "0")
     assert said.exit_code == 1
     assert f"cannot listen on {host}:0: " in said.stderr
-    assert said.stderr.endswith("name an address of this machine with --host\n")
+    assert said.stderr.endswith("set --host to an address of this machine\n")
 
 
 def test_a_proxy_that_cannot_be_used_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 
+import click
 import pytest
 from msgspec.structs import replace
 
@@ -43,7 +44,7 @@ def replay_all(running: Running, timeout_s: float = 60) -> list[tuple[str, Error
 
 @pytest.mark.parametrize("text", ["3", "3:", ":3", "-1:3", "3:x", "3:1:2", "٣:1", "1:" + 30 * "9"])
 def test_a_place_is_two_numbers(text: str) -> None:
-    with pytest.raises(ValueError, match="is not PARTITION:OFFSET, such as 3:12"):
+    with pytest.raises(click.BadParameter, match="is not PARTITION:OFFSET, such as 3:12"):
         Place.parse(text)
     assert str(Place.parse("3:12")) == "3:12"
 
@@ -173,10 +174,11 @@ def test_no_control_character_reaches_the_terminal() -> None:
     }
     delivery = Delivery(Message(b"\x1b[2J", headers), DEAD, 0, 0, 0)
     letter = dead_letters.decode_letter(delivery)
-    shown = [*dlq.table([letter]), *dlq.details(delivery).split("\n")]
-    shown += [json.dumps(dlq.facts(letter)), dlq.details_as_json(delivery)]
+    text = dlq.as_text(dlq.details(delivery))
+    shown = [*dlq.table([letter]), *text.split("\n")]
+    shown += [json.dumps(dlq.facts(letter)), json.dumps(dlq.details(delivery))]
     assert all(line.isprintable() for line in shown), shown
-    assert "\\x1b]0;owned\\x07\\r\\n\\xff" in dlq.details(delivery)
+    assert "\\x1b]0;owned\\x07\\r\\n\\xff" in text
 
 
 def test_a_table_has_a_line_for_each_with_long_reasons_cut(broker: MemoryBroker) -> None:

@@ -285,7 +285,7 @@ def test_of_a_jpeg_with_a_few_rows_missing_the_others_are_taken(size):
     for share, good in ((0.97, True), (0.93, True), (0.87, False), (0.5, False)):
         cut = file[: rows[int(share * len(rows))]]
         if not good:
-            assert "of its rows are there" in refused(cut)
+            assert "of its rows are present" in refused(cut)
             continue
         picture = opened(cut)
         assert picture.cut_off

@@ -108,7 +108,7 @@ async def test_a_charset_that_a_field_or_a_part_names_is_not_looked_at() -> None
         (form(part()[:30], end=b""), "is cut off"),
         (form(part(), end=b"--b\r\n"), "is cut off"),
         (form(end=b""), "has no parts"),
-        (form(part(), kind="multipart/form-data; boundary=c"), "no line is --c"),
+        (form(part(), kind="multipart/form-data; boundary=c"), "it has no line --c"),
         (form(part(), kind="multipart/form-data"), "has no boundary"),
         (form(part(), kind="multipart/form-data; boundary="), "has no boundary"),
         (form(part(), kind=f"multipart/form-data; boundary={300 * 'b'}"), "has no boundary of 1 to 256"),

@@ -9,7 +9,7 @@ import pytest
 from messaging.contract import ErrorCode
 from messaging.picture_header import Size
 from worker.model_process import IsolatedModel, ModelDied
-from worker.pipe import Decoded, Loaded, Outcome, Picture, Pictures, Predicted, Prepared
+from worker.pipe import Decoded, Loaded, Outcome, Picture, Pictures, Predicted, PreparedPicture
 
 DECODER_KILLER, MODEL_KILLER, SLOW, UNREADABLE = b"decoder", b"model", b"slow", b"unreadable"
 
@@ -27,7 +27,7 @@ class Mortal:
         killers = (DECODER_KILLER, MODEL_KILLER)
         if any(isinstance(each, Picture) and each.content in killers for each in pictures):
             raise ModelDied("dead of a batch")
-        if any(isinstance(each, Prepared) and each.pixels == MODEL_KILLER for each in pictures):
+        if any(isinstance(each, PreparedPicture) and each.pixels == MODEL_KILLER for each in pictures):
             raise ModelDied("dead of its pixels")
         return Predicted([Outcome(mode=each.model) for each in pictures])
 
@@ -39,7 +39,7 @@ class Mortal:
             raise ModelDied("too slow", out_of_time=True)
         if picture.content == UNREADABLE:
             return Decoded(detail="unreadable")
-        return Decoded(Prepared(picture.content, "raw28", (), 1.0, picture.model, False))
+        return Decoded(PreparedPicture(picture.content, "raw28", (), 1.0, picture.model, False))
 
     def close(self) -> None:
         self.closed = True

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from messaging.broker import BrokerUnavailable, ClientBroken, Delivery, TopicMissing
-from messaging.kafka_places import DEAF_AFTER_S, Hearing, KafkaInbox, KafkaSubscription
+from messaging.kafka_places import STALLED_AFTER_S, KafkaInbox, KafkaSubscription, StallDetector
 from messaging.kafka_topics import Topics
 
 
@@ -308,10 +308,10 @@ def pass_time(cluster: Cluster, place: KafkaInbox | KafkaSubscription, seconds: 
 def test_a_reader_that_does_not_get_what_is_there_is_replaced() -> None:
     cluster = Cluster()
     inbox = cluster.open_inbox()
-    pass_time(cluster, inbox, 10 * DEAF_AFTER_S)
+    pass_time(cluster, inbox, 10 * STALLED_AFTER_S)
     assert len(cluster.readers) == 1
     cluster.offsets = {0: range(1)}
-    pass_time(cluster, inbox, 2 * DEAF_AFTER_S)
+    pass_time(cluster, inbox, 2 * STALLED_AFTER_S)
     assert len(cluster.readers) == 2
     assert cluster.readers[1].began == (0, 0)
 
@@ -321,7 +321,7 @@ def test_what_no_reader_gets_is_passed_over_and_does_not_end_the_process() -> No
     cluster = Cluster()
     inbox = cluster.open_inbox()
     cluster.offsets = {0: range(1)}
-    pass_time(cluster, inbox, 100 * DEAF_AFTER_S)
+    pass_time(cluster, inbox, 100 * STALLED_AFTER_S)
     assert len(cluster.readers) == 2
 
 
@@ -347,22 +347,22 @@ def test_a_subscription_notices_that_one_partition_of_several_does_not_come() ->
     pytest.fail("it did not notice")
 
 
-def test_while_the_broker_is_away_nobody_is_deaf() -> None:
+def test_while_the_broker_is_away_nothing_is_stalled() -> None:
     cluster = Cluster()
     inbox = cluster.open_inbox()
     cluster.is_away = True
-    pass_time(cluster, inbox, 10 * DEAF_AFTER_S)
+    pass_time(cluster, inbox, 10 * STALLED_AFTER_S)
     assert len(cluster.readers) == 1
 
 
-def test_partitions_are_looked_at_in_turn_and_only_in_silence() -> None:
-    hearing = Hearing()
+def test_partitions_are_checked_in_turn_and_only_in_silence() -> None:
+    stalls = StallDetector()
     for partition in range(3):
-        hearing.begin(partition, 0, 0.0)
-    looked = []
+        stalls.start(partition, 0, 0.0)
+    checked = []
     for second in range(1, 20):
-        hearing.heard(1, second, float(second))
-        if (partition := hearing.due(float(second))) is not None:
-            looked.append(partition)
-            hearing.looked(partition, range(0), float(second))
-    assert looked == [0, 2] * 3
+        stalls.received(1, second, float(second))
+        if (partition := stalls.due(float(second))) is not None:
+            checked.append(partition)
+            stalls.checked(partition, range(0), float(second))
+    assert checked == [0, 2] * 3

@@ -5,8 +5,7 @@ import logging
 
 import pytest
 
-from mlaas import logs
-from mlaas.settings import LogSettings
+from mlaas.settings import LogSettings, configure_logging
 
 FORGED = "reply_to 'x\n12:00:00 ERROR   worker: all is lost\r\x1b[2K\udc80' is not allowed"
 
@@ -22,7 +21,7 @@ def root_logger():
 
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_what_a_stranger_chose_starts_no_line_of_its_own(style, root_logger, capsys) -> None:
-    logs.configure(LogSettings(level="info", format=style), "worker")
+    configure_logging(LogSettings(level="info", format=style), "worker")
     logging.getLogger("mlaas.worker").warning("%s", FORGED)
     written = capsys.readouterr().err
     assert written.count("\n") == 1
@@ -33,7 +32,7 @@ def test_what_a_stranger_chose_starts_no_line_of_its_own(style, root_logger, cap
 
 
 def test_a_traceback_keeps_its_lines(root_logger, capsys) -> None:
-    logs.configure(LogSettings(level="info", format="text"), "worker")
+    configure_logging(LogSettings(level="info", format="text"), "worker")
     try:
         raise ValueError("first\nsecond")
     except ValueError:

@@ -52,7 +52,7 @@ def test_without_a_folder_for_locks_there_is_none(tmp_path: Path, caplog: pytest
     file = tmp_path / "file"
     file.touch()
     assert own_instance_id(file) == ""
-    assert "waits some seconds" in caplog.text
+    assert "partitions pause" in caplog.text
 
 
 def test_a_sound_child_is_started_again_at_once_and_a_broken_one_ever_later() -> None:

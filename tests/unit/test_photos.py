@@ -40,7 +40,7 @@ def test_a_kind_without_photos_is_an_error(tmp_path):
 def test_an_empty_folder_and_a_missing_one_are_errors(tmp_path):
     with pytest.raises(DatasetError, match="has no folders of photos"):
         read_folder(tmp_path)
-    with pytest.raises(DatasetError, match="There is no folder"):
+    with pytest.raises(DatasetError, match="is not a folder"):
         read_folder(tmp_path / "photos")
 
 

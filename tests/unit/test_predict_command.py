@@ -69,7 +69,7 @@ def test_a_file_name_cannot_move_the_cursor() -> None:
 
 def test_a_hint_names_the_request_and_is_left_out_where_the_detail_says_it_all() -> None:
     problem = {"title": "T", "status": 500, "request_id": "r7"}
-    assert str(of_gateway(of_problem(problem, 500))) == "T; the gateway's log says more (request r7)"
+    assert str(of_gateway(of_problem(problem, 500))) == "T; see the gateway's log (request r7)"
     unknown = {"type": "urn:mlaas:problem:unknown-model", "title": "Unknown model", "detail": "served: a"}
     assert str(of_gateway(of_problem(unknown, 404))) == "Unknown model: served: a"
     assert str(of_gateway(NotFound("Not Found"))).startswith("Not Found; is this an mlaas gateway")

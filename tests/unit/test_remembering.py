@@ -5,13 +5,12 @@ import hashlib
 import pytest
 
 from messaging.broker import Delivery, Message
-from messaging.contract import Mode, Reply, Request, ReturnAddress
+from messaging.contract import Mode, Reply, Request, ReturnAddress, ServedModel
 from worker.answering import PoisonPictures, RecentReplies, Task
 from worker.batching import Queued
 from worker.cancelled import Cancelled
-from worker.pipe import LoadedModel
 
-MODEL = LoadedModel("m", "1", "onnx", ["a"])
+MODEL = ServedModel(name="m", version="1")
 
 
 def test_the_oldest_are_forgotten_first() -> None:
@@ -30,7 +29,7 @@ def test_however_long_the_ids_are_they_take_no_more_than_the_bound(length: int) 
     assert 0.8 * 100_000 < sum(250 + length for _ in kept) < 1.3 * 100_000
 
 
-def task(name: str, mode: Mode = "auto", model: LoadedModel = MODEL) -> Task:
+def task(name: str, mode: Mode = "auto", model: ServedModel = MODEL) -> Task:
     message = Message(b"", {"correlation_id": name, "reply_to": "r"})
     request = Request(body=b"", correlation_id=name, reply_to="r", mode=mode)
     address = ReturnAddress("r", {"correlation_id": name})
@@ -74,7 +73,7 @@ def test_a_copy_of_a_culprit_is_known_whoever_sends_it_but_not_for_another_model
     assert poison.has(task("2"), "a")
     assert not poison.has(task("1"), "b")
     assert not poison.has(task("1", mode="photo"), "a")
-    assert not poison.has(task("1", model=LoadedModel("other", "1", "onnx", ["a"])), "a")
+    assert not poison.has(task("1", model=ServedModel(name="other", version="1")), "a")
 
 
 def test_a_culprit_is_forgotten_after_ten_minutes_and_when_others_take_its_place() -> None:

@@ -117,7 +117,7 @@ def test_an_interrupted_training_ends_with_the_weights_of_an_uninterrupted_one(
         with pytest.raises(KeyboardInterrupt):
             quiet(settings, weights_dir)
     _, lines = quiet(settings, weights_dir)
-    assert lines[0] == f"seed 1: continuing after epoch {interrupted_after} of {epochs}"
+    assert lines[0] == f"seed 1: resuming after epoch {interrupted_after} of {epochs}"
     for resumed, whole in zip(state(settings), state(replace(settings, name="whole")), strict=True):
         np.testing.assert_allclose(resumed, whole, atol=1e-6)
 

@@ -1,11 +1,11 @@
 from messaging.broker import Delivery, Message
-from messaging.contract import PING, ErrorCode
+from messaging.contract import PING, ErrorCode, ServedModel
 from worker.answering import Triage, triage
 from worker.batching import Queued
-from worker.pipe import Loaded, LoadedModel
+from worker.pipe import Loaded
 
 NOW_MS = 1_000_000.0
-LOADED = Loaded([LoadedModel(name, "1.0.0", "onnx", ["a", "b"]) for name in ("fashion-mnist", "large")])
+LOADED = Loaded([ServedModel(name=name, version="1.0.0") for name in ("fashion-mnist", "large")])
 
 
 def sort(refusal: str = "", **changes: str) -> Triage:

@@ -1,4 +1,4 @@
-// The gateway's HTTP interface, and its errors as one kind: Problem.
+// The HTTP API of the gateway. All failures are thrown as Problem.
 
 const KEY = "api-key";
 
@@ -6,7 +6,7 @@ let current = "";
 try {
   current = sessionStorage.getItem(KEY) ?? "";
 } catch {
-  // The browser forbids storage: the key is known until the page is left.
+  // The browser blocks storage: the key is kept until the page is closed.
 }
 
 export const key = {
@@ -29,7 +29,7 @@ export const key = {
   },
 };
 
-/** A problem document (RFC 9457), or a failure of our own in the same form. Status 0: nobody answered. */
+/** A problem document (RFC 9457), or another failure in the same form. Status 0: no response. */
 export class Problem extends Error {
   constructor({ title, detail = "", status = 0, request_id = "" }, retryAfterS = null) {
     super(title);
@@ -41,7 +41,7 @@ export class Problem extends Error {
   }
 }
 
-/** The address of a call, with what is asked for in the query. */
+/** The URL of a call, with the query parameters that are not empty. */
 export function address(path, query = {}) {
   const url = new URL(path, document.baseURI);
   url.hash = url.search = "";
@@ -71,7 +71,7 @@ async function call(url, options = {}) {
   try {
     response = await fetch(url, { ...options, headers });
   } catch {
-    throw new Problem({ title: "The service cannot be reached", detail: "Is it running, and are you online?" }, 2);
+    throw new Problem({ title: "The service cannot be reached", detail: "Check that it is running and that you are online." }, 2);
   }
   if (!response.ok) throw Object.assign(await problemOf(response), { withKey });
   return response;
@@ -84,7 +84,7 @@ async function problemOf(response) {
   return new Problem({ ...document, title, status: response.status }, retryAfterS(response));
 }
 
-/** Seconds or a date (RFC 9110); null where nothing is said. */
+/** The seconds to wait, from seconds or a date (RFC 9110); null if the header is missing or invalid. */
 function retryAfterS(response) {
   const given = response.headers.get("Retry-After");
   if (given === null) return null;

@@ -1,17 +1,17 @@
-// Asking for many pictures: a few at once, each with its own end, again where the gateway says when.
+// Sends pictures, a few at once, and retries those for which the gateway says when.
 
 import { predict, Problem } from "./api.js";
 import { askForKey } from "./key.js";
 import { prepare } from "./pictures.js";
 
-const AT_ONCE = 4; // browsers open six connections to a host, and others want some, too
+const AT_ONCE = 4; // browsers open up to six connections to a host, and leave some for other requests
 
 const queue = [];
 const running = new Set();
 
 /**
- * An item is a picture and what became of it. state: waiting, asking, delayed, answered or failed.
- * changed(item) is called at each change of it.
+ * Queues an item, which is a picture and its result. state: waiting, asking, delayed, answered or failed.
+ * Calls changed(item) at each change.
  */
 export function ask(item, changed) {
   item.set = (change) => {
@@ -23,10 +23,10 @@ export function ask(item, changed) {
   next();
 }
 
-/** What is under way may still be answered; nothing is sent after it. */
+/** Requests in flight may still be answered; nothing is sent after them. */
 export function giveUpAll() {
   for (const item of queue.splice(0)) {
-    item.set({ state: "failed", problem: new Problem({ title: "Given up", detail: "It was not sent." }) });
+    item.set({ state: "failed", problem: new Problem({ title: "Cancelled", detail: "The picture was not sent." }) });
   }
   for (const item of running) {
     item.givenUp = true;
@@ -67,7 +67,7 @@ async function askUntilAnswered(item) {
   }
 }
 
-/** Until the gateway wants to be asked again, or item.tryNow() is called; item.giveUp() ends it. */
+/** Waits as long as the gateway asks, or until item.tryNow(); item.giveUp() makes it throw the problem. */
 async function delay(item, problem) {
   let timer;
   const again = await new Promise((done) => {

@@ -1,14 +1,14 @@
-// The very call as a line of curl and a few lines of Python.
+// The same call as a curl command and as Python code.
 
 import { address, key } from "./api.js";
 import { announce, element } from "./dom.js";
 
-/** For a POSIX shell. */
+/** Quotes text for a POSIX shell. */
 export function shellQuoted(text) {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-/** As curl's -F wants a file's name: quoted where it has what separates the field's parts. */
+/** The value of curl's -F for a file, quoted if the name contains separators of that option. */
 function formFile(path) {
   return /[";,\\]/.test(path) ? `file=@"${path.replace(/["\\]/g, "\\$&")}"` : `file=@${path}`;
 }
@@ -51,14 +51,14 @@ function block(title, text) {
   button.addEventListener("click", async () => {
     const copied = await copy(code);
     button.textContent = copied ? "Copied" : "Selected";
-    announce(copied ? `${title} copied` : `${title} is selected, copy it now`);
+    announce(copied ? `${title} copied` : `${title} is selected; copy it now`);
     setTimeout(() => (button.textContent = "Copy"), 2000);
   });
   return element("div", { class: "call" }, element("div", { class: "head" }, element("h4", {}, title), button),
     element("pre", {}, code));
 }
 
-/** The clipboard is there for https and localhost alone; elsewhere the text is at least selected. */
+/** Copies the text or, as the clipboard is available only over HTTPS and on localhost, selects it. */
 async function copy(code) {
   try {
     await navigator.clipboard.writeText(code.textContent);

@@ -1,4 +1,4 @@
-// What is asked for beside the picture: the model and the kind of picture.
+// The choice of the model and of the kind of picture.
 
 import { listModels } from "./api.js";
 import { byId, element, sentence } from "./dom.js";
@@ -6,21 +6,21 @@ import { askForKey } from "./key.js";
 
 const AGAIN_S = 2;
 
-/** As POST /predict takes it; empty is the default. */
+/** The query parameters of POST /predict; empty values stand for the defaults. */
 export function query() {
   return { model: byId("model").value, mode: byId("mode").value, explain: "input" };
 }
 
 let loading = null;
 
-/** Once. Where it failed, as for want of a key, it is tried anew at the next call. */
+/** Loads the list of models once; after a failure, such as a missing key, the next call tries again. */
 export function loadModels() {
   loading ??= load().then((loaded) => {
     if (!loaded) loading = null;
   });
 }
 
-/** Until a worker has said which models there are, the page says so and keeps asking. */
+/** Retries, and says so on the page, until a worker has announced its models. */
 async function load() {
   for (;;) {
     try {
@@ -34,7 +34,7 @@ async function load() {
         return false;
       }
       const seconds = problem.retryAfterS ?? AGAIN_S;
-      say(`Not ready yet. ${sentence(problem.detail || problem.title)} Asking again every ${seconds} s.`);
+      say(`Not ready yet. ${sentence(problem.detail || problem.title)} Retrying every ${seconds} s.`);
       await new Promise((done) => setTimeout(done, seconds * 1000));
     }
   }
@@ -43,7 +43,7 @@ async function load() {
 function show(models) {
   const ordered = models.toSorted((one, other) => other.default - one.default);
   byId("model").replaceChildren(...ordered.map((model) => {
-    const accuracy = model.accuracy === null ? "" : ` (${(100 * model.accuracy).toFixed(1)} % right)`;
+    const accuracy = model.accuracy === null ? "" : ` (${(100 * model.accuracy).toFixed(1)} % accurate)`;
     return element("option", { value: model.default ? "" : model.name }, model.name + accuracy);
   }));
 }

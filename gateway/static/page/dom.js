@@ -1,8 +1,8 @@
-// Making elements. Text is always text, never HTML.
+// Creates elements. Text is always inserted as text, never as HTML.
 
 export const byId = (id) => document.getElementById(id);
 
-/** An element; attributes that are functions are listeners, those that are null or false are left out. */
+/** Creates an element. Attributes that are functions become listeners; null and false are omitted. */
 export function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -14,12 +14,12 @@ export function element(name, attributes = {}, ...children) {
   return made;
 }
 
-/** Read out by screen readers when they have nothing else to say. */
+/** Has screen readers read the text when they are idle. */
 export function announce(text) {
   byId("announcer").textContent = text;
 }
 
-/** Seen and read out, until dismissed. */
+/** Shows the text until it is dismissed, and has screen readers read it. */
 export function remark(text) {
   byId("remark").textContent = text;
   byId("remark").hidden = false;
@@ -31,7 +31,7 @@ export function dismissRemark() {
   byId("remark").hidden = true;
 }
 
-/** Never 100 % of what is less than sure, nor 0 % of what is more than impossible. */
+/** Formats a probability, without rounding to 0 % or 100 %. */
 export function percent(probability) {
   if (probability > 0 && probability < 0.001) return "< 0.1\u00a0%";
   const digits = probability >= 0.99 ? 2 : 1;
@@ -39,7 +39,7 @@ export function percent(probability) {
   return `${shown.toFixed(digits)}\u00a0%`;
 }
 
-/** The service's words, begun and ended as a sentence is. */
+/** Capitalizes the text and ends it with a full stop. */
 export function sentence(text) {
   const begun = text.slice(0, 1).toUpperCase() + text.slice(1);
   return /[\w)"'%]$/.test(begun) ? `${begun}.` : begun;

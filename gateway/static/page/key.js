@@ -1,21 +1,21 @@
-// The form that asks for an API key. However many calls wait for it, it is shown once.
+// The form for an API key. It is shown once, however many calls wait for the key.
 
 import { key } from "./api.js";
 import { announce, byId, sentence } from "./dom.js";
 
 let waiting = null;
 
-/** true when there is a new key to try, false when the user does not want to give one. */
+/** Resolves to true if there is a new key to try, and to false if the user cancels. */
 export async function askForKey(problem) {
   hideModelsLink();
-  if (problem.withKey !== key.get()) return Boolean(key.get()); // another call has asked meanwhile
+  if (problem.withKey !== key.get()) return Boolean(key.get()); // another call got a key in the meantime
   const refused = Boolean(key.get());
   byId("key-hint").textContent = refused
     ? `The key was refused. ${sentence(problem.detail || problem.title)}`
-    : "It is kept until this tab is closed, and sent to this service alone.";
+    : "The key is kept until you close this tab, and sent only to this service.";
   if (!waiting) {
     byId("key-form").hidden = false;
-    announce(refused ? byId("key-hint").textContent : "This service asks for an API key");
+    announce(refused ? byId("key-hint").textContent : "This service requires an API key");
     byId("key").focus();
     waiting = {};
     waiting.promise = new Promise((resolve) => (waiting.resolve = resolve));
@@ -32,12 +32,12 @@ export function installKeyForm(keyGiven) {
     keyGiven();
   });
   byId("key-cancel").addEventListener("click", () => {
-    key.forget(); // the form is there because it was refused
+    key.forget(); // the form is shown because the key was refused
     finish(false);
   });
 }
 
-/** A link cannot send a key. */
+/** Hides the link to the models, because a link cannot send a key. */
 function hideModelsLink() {
   byId("models").hidden = true;
 }

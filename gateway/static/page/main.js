@@ -1,4 +1,4 @@
-// The ways in: drop, paste, choose, photograph, samples; and the choices beside them.
+// Input: dropping, pasting, choosing and taking pictures; samples; the options; the theme.
 
 import { giveUpAll } from "./asking.js";
 import { loadModels } from "./choices.js";
@@ -25,7 +25,7 @@ for (const button of document.querySelectorAll("[data-sample]")) {
     const name = `${button.dataset.sample}.png`;
     const file = await sample(name).catch(() => null);
     if (file) give([{ file, path: `samples/${name}` }]);
-    else remark("The sample did not come. Is the service running, and are you online?");
+    else remark("The sample could not be loaded. Check that the service is running and that you are online.");
   });
 }
 
@@ -48,12 +48,12 @@ addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
   dragged(-inside);
-  if (!take(event.dataTransfer.files)) remark("What was dropped is not a file.");
+  if (!take(event.dataTransfer.files)) remark("You dropped something other than a file.");
 });
 
 addEventListener("paste", (event) => {
   if (event.target.matches?.("input")) return;
-  if (!take(event.clipboardData.files)) remark("There is no picture in the clipboard.");
+  if (!take(event.clipboardData.files)) remark("The clipboard contains no picture.");
 });
 
 byId("give-up").addEventListener("click", giveUpAll);
@@ -69,7 +69,7 @@ byId("theme").addEventListener("click", () => {
   try {
     localStorage.setItem("theme", theme);
   } catch {
-    // The browser forbids storage: the theme is chosen until the page is left.
+    // The browser blocks storage: the theme is kept until the page is closed.
   }
 });
 dark.addEventListener("change", showTheme);

@@ -1,13 +1,13 @@
-// From what a user gives to what the gateway accepts.
+// Converts files to pictures that the gateway accepts.
 
 import { Problem } from "./api.js";
 import { bytes } from "./dom.js";
 
 const MAX_BYTES = Number(document.documentElement.dataset.maxUploadBytes);
-const LONGEST_EDGE = 3000; // 9 megapixels: more than the network sees, less than any gateway refuses
+const LONGEST_EDGE = 3000; // up to 9 megapixels: more than the network sees, less than gateways refuse
 const LOSSLESS_PIXELS = 512 * 512;
 
-/** {picture, name, note}: the file itself, or what a canvas makes of it where the gateway would refuse it. */
+/** {picture, name, note}: the file itself, or a converted picture if the gateway would refuse the file. */
 export async function prepare(file, smaller = false) {
   if (smaller) return convert(file, "made smaller by this page");
   const type = accepted(await head(file));
@@ -21,11 +21,11 @@ async function head(file) {
   try {
     return new Uint8Array(await file.slice(0, 12).arrayBuffer());
   } catch {
-    throw new Problem({ title: "The file cannot be read", detail: "It may be a folder, or be gone meanwhile." });
+    throw new Problem({ title: "The file cannot be read", detail: "It may be a folder, or have been deleted." });
   }
 }
 
-/** The media type that the first bytes show, if it is one that the gateway accepts. */
+/** The media type according to the first bytes, or "" if the gateway does not accept it. */
 function accepted(head) {
   const text = String.fromCharCode(...head);
   if (text.startsWith("\x89PNG\r\n\x1a\n")) return "image/png";
@@ -41,7 +41,7 @@ async function prepareOther(file) {
   } catch {
     if (/^image\/|\.(heic|heif|avif|tiff?)$/i.test(file.type || file.name)) throw unreadable(kind);
     if (file.size > MAX_BYTES) throw tooLarge(file);
-    return { picture: file, name: file.name, note: "" }; // the gateway says best what is wrong with it
+    return { picture: file, name: file.name, note: "" }; // the gateway reports what is wrong with it
   }
 }
 
@@ -78,7 +78,7 @@ function tooLarge(file) {
 
 function unreadable(kind) {
   const phone = /HEI[CF]/.test(kind)
-    ? " On an iPhone, Settings, Camera, Formats, Most Compatible makes it take JPEG."
+    ? " On an iPhone, choose Settings > Camera > Formats > Most Compatible to take photos as JPEG."
     : "";
   return new Problem({
     title: `This browser cannot read ${kind}`,

@@ -1,4 +1,4 @@
-// One picture's answer, or its problem.
+// Draws the answer for a picture, or its problem.
 
 import { drawCalls } from "./calls.js";
 import { byId, bytes, element, percent, sentence } from "./dom.js";
@@ -9,7 +9,7 @@ const NO_BETTER_AGAIN = [413, 415, 422]; // the picture is at fault
 const shown = { item: null, urls: new Map() };
 let ticking = null;
 
-/** Draws the item. again(change) asks for its picture once more, with the item changed so. */
+/** Draws the item. again(change) sends its picture again after changing the item. */
 export function drawResult(item, again) {
   const panel = byId("answer");
   const hadFocus = panel.contains(document.activeElement);
@@ -24,15 +24,15 @@ export function drawResult(item, again) {
   if (hadFocus) byId("answer-title").focus({ preventScroll: true });
 }
 
-/** Of a file, for as long as its item is shown. */
+/** A URL of the file, valid while its item is shown. */
 function urlOf(file) {
   if (!shown.urls.has(file)) shown.urls.set(file, URL.createObjectURL(file));
   return shown.urls.get(file);
 }
 
 const DRAWINGS = {
-  waiting: (item) => pending(item, "Waiting for its turn"),
-  asking: (item) => pending(item, "Asking"),
+  waiting: (item) => pending(item, "Waiting"),
+  asking: (item) => pending(item, "Classifying"),
   delayed: drawDelayed,
   answered: drawAnswered,
   failed: drawFailed,
@@ -54,17 +54,17 @@ function drawDelayed(item) {
   return [
     title(item.problem.title),
     element("p", { class: "detail" }, sentence(item.problem.detail)),
-    element("p", { class: "muted" }, `${item.name} is sent again in `, left, "."),
+    element("p", { class: "muted" }, `${item.name} will be sent again in `, left, "."),
     element("div", { class: "row" },
       element("button", { type: "button", class: "primary", click: item.tryNow }, "Try now"),
-      element("button", { type: "button", class: "quiet", click: item.giveUp }, "Give up")),
+      element("button", { type: "button", class: "quiet", click: item.giveUp }, "Cancel")),
   ];
 }
 
 function drawFailed(item, again) {
   const { title: what, detail, status, requestId } = item.problem;
   const shrink = status === 413
-    ? element("button", { type: "button", class: "primary", click: () => again({ smaller: true }) }, "Make it smaller and send it")
+    ? element("button", { type: "button", class: "primary", click: () => again({ smaller: true }) }, "Shrink and send")
     : null;
   const mayHelp = !NO_BETTER_AGAIN.includes(status);
   return [
@@ -81,7 +81,7 @@ function drawAnswered(item, again) {
   return [
     title(answer.label, " ", element("span", { class: "confidence" }, percent(answer.confidence))),
     element("p", { class: "muted" }, `${answer.model} ${answer.version}, prepared as ${answer.mode}`),
-    element("button", { id: "again", type: "button", class: "quiet", hidden: true, click: () => again({}) }, "Ask again with the new choice"),
+    element("button", { id: "again", type: "button", class: "quiet", hidden: true, click: () => again({}) }, "Classify again with these options"),
     drawWarnings(answer),
     element("div", { class: "columns" },
       element("div", { class: "pictures" }, given(item), seen(answer)),
@@ -91,7 +91,7 @@ function drawAnswered(item, again) {
   ];
 }
 
-/** The calls are for a file that the user has not got, where the page made what was sent. */
+/** Offers the picture that was sent, if the page converted it, because the calls need it as a file. */
 function drawSaving({ name, sent }) {
   if (!sent.note) return null;
   return element("p", { class: "muted" }, `${name} was ${sent.note}. `,
@@ -103,11 +103,11 @@ function drawWarnings({ in_distribution: known, ood_score: score, warnings }) {
   return element("div", { class: "notice warning" },
     element("strong", {}, known === false ? "This may not be clothing" : "The answer may be wrong"),
     element("ul", {}, warnings.map((text) => element("li", {}, sentence(text)))),
-    score === null ? null : element("p", {}, `Strangeness ${score.toFixed(2)}; 95 of 100 pictures of clothing have less than 1.`));
+    score === null ? null : element("p", {}, `Out-of-distribution score: ${score.toFixed(2)}. 95 % of pictures of clothing score 1 or less.`));
 }
 
 function given(item) {
-  const image = element("img", { src: urlOf(item.file), alt: `The picture as given: ${item.name}`, decoding: "async" });
+  const image = element("img", { src: urlOf(item.file), alt: `Your picture: ${item.name}`, decoding: "async" });
   const size = element("span", { class: "muted" }, bytes(item.file.size));
   image.addEventListener("load", () => {
     size.prepend(`${image.naturalWidth} × ${image.naturalHeight}, `);
@@ -115,7 +115,7 @@ function given(item) {
   });
   image.addEventListener("error", () => image.replaceWith(element("div", { class: "blank" })));
   const note = item.sent?.note ? element("span", { class: "muted" }, item.sent.note) : null;
-  return element("figure", {}, image, element("figcaption", {}, "Given", size, note));
+  return element("figure", {}, image, element("figcaption", {}, "Your picture", size, note));
 }
 
 function seen(answer) {

@@ -1,4 +1,4 @@
-// Where the milliseconds went.
+// How long each step took.
 
 import { element, milliseconds } from "./dom.js";
 
@@ -11,13 +11,13 @@ const PARTS = [
   ["infer", "Infer"],
 ];
 
-/** {name: ms} of a Server-Timing header. */
+/** Parses a Server-Timing header into {name: milliseconds}. */
 export function parseServerTiming(header) {
   const parts = header.split(",").map((part) => /^\s*([\w-]+).*;\s*dur=([\d.]+)/.exec(part));
   return Object.fromEntries(parts.filter(Boolean).map(([, name, duration]) => [name, Number(duration)]));
 }
 
-/** All parts of the time from here to here: the header's, else the answer's own, and what is left for the browser. */
+/** The parts of the round trip, from the header or else the answer; the rest is browser and network. */
 export function partsOf({ answer, serverTiming, roundTripMs }) {
   const own = Object.entries(answer.timings).map(([name, value]) => [name.replace(/_ms$/, ""), value]);
   const measured = { ...Object.fromEntries(own), ...parseServerTiming(serverTiming) };
@@ -40,6 +40,6 @@ export function drawTimings(outcome) {
       element("b", {}, milliseconds(ms))));
   return element("section", { class: "timings" },
     element("h3", {}, "Where the time went"),
-    element("p", {}, `${milliseconds(outcome.roundTripMs)} seen from here, ${milliseconds(total)} of it in the service${shared}.`),
+    element("p", {}, `${milliseconds(outcome.roundTripMs)} in total, ${milliseconds(total)} of it in the service${shared}.`),
     bar, element("ul", {}, legend));
 }

@@ -1,4 +1,4 @@
-// All pictures of this visit, newest first: their progress, and the way back to each.
+// The list of all pictures, newest first, with their progress.
 
 import { ask } from "./asking.js";
 import { query } from "./choices.js";
@@ -10,7 +10,7 @@ const NARROW = matchMedia("(max-width: 56rem)"); // as in page.css
 const items = [];
 let selected = null;
 
-/** pictures: [{file, path}], path where the sample lies. What is given at once is a group, asked for alike. */
+/** Adds pictures, [{file, path}], as a group with the same options. path: that of a sample. */
 export function give(pictures) {
   const alike = { query: query(), group: { size: pictures.length }, state: "waiting", outcome: null, problem: null };
   const added = pictures.map(({ file, path, smaller }) => ({ ...alike, file, path, smaller, name: file.name, row: makeRow() }));
@@ -29,7 +29,7 @@ export function give(pictures) {
   if (listFirst) reveal("visit");
 }
 
-/** Shows a button to ask again where the choice is another than that of the answer that is seen. */
+/** Shows a button to classify again if the options differ from those of the answer shown. */
 export function offerAgain() {
   const button = byId("again");
   if (button) button.hidden = JSON.stringify(query()) === JSON.stringify(selected.query);
@@ -59,14 +59,14 @@ function show() {
   offerAgain();
 }
 
-/** A failed picture is asked for in its place, an answered one as a new entry. */
+/** Sends a failed picture again in its place, and an answered one as a new entry. */
 function again(item, change) {
   if (item.state === "answered") return give([item]);
   Object.assign(item, change, { group: { size: 1 }, query: query() });
   ask(item, changed);
 }
 
-/** On a narrow screen the parts are below each other, and the one to look at may be out of sight. */
+/** Scrolls to a section, which may be out of sight on a narrow screen. */
 function reveal(id) {
   const { top } = byId(id).getBoundingClientRect();
   if (!NARROW.matches || (top > -40 && top < innerHeight * 0.7)) return;
@@ -78,7 +78,7 @@ function makeRow() {
   return element("li", {}, element("button", { type: "button" }));
 }
 
-const STATES = { waiting: "Waiting", asking: "Asking", delayed: "Delayed" };
+const STATES = { waiting: "Waiting", asking: "Classifying", delayed: "Delayed" };
 
 function drawRow(item) {
   const button = item.row.firstChild;
@@ -91,7 +91,7 @@ function drawRow(item) {
   button.replaceChildren(
     answer?.input ? element("img", { src: answer.input, class: "pixels", alt: "", width: 40, height: 40 }) : element("span", { class: "blank" }),
     element("span", { class: "what" }, element("b", {}, text), element("span", { class: "muted" }, item.name)),
-    element("span", { class: "number" }, number, doubt ? element("span", { class: "doubt" }, "doubtful") : null));
+    element("span", { class: "number" }, number, doubt ? element("span", { class: "doubt" }, "uncertain") : null));
 }
 
 function drawProgress() {
@@ -107,7 +107,7 @@ function drawProgress() {
   offerGivingUp();
 }
 
-/** Where several wait and the service has been asked in vain: also while it is asked again. */
+/** Offers to cancel if several pictures are open and at least one is being retried. */
 function offerGivingUp() {
   const open = items.filter((item) => !ENDED.includes(item.state));
   const offered = open.length > 1 && open.some((item) => item.problem && !item.givenUp);
@@ -118,14 +118,14 @@ function offerGivingUp() {
 
 function summary(answered, failed) {
   const pictures = answered + failed === 1 ? "1 picture" : `${answered + failed} pictures`;
-  return failed ? `${pictures}, ${answered} answered, ${failed} not` : `${pictures}, all answered`.replace("1 picture, all", "1 picture,");
+  return failed ? `${pictures}, ${answered} answered, ${failed} failed` : `${pictures}, all answered`.replace("1 picture, all", "1 picture,");
 }
 
 function announceDelay(item) {
   if (item.group.told) return;
   item.group.told = true;
-  const end = byId("give-up").hidden ? "" : ", or Give up all is pressed";
-  announce(`${item.problem.title}. It is tried again until there is an answer${end}.`);
+  const end = byId("give-up").hidden ? "" : ", or until you press Cancel all";
+  announce(`${item.problem.title}. The page retries until there is an answer${end}.`);
 }
 
 function announceEnd(item) {

@@ -22,9 +22,10 @@ from tests.faults.stage import TIMEOUT_S, Picture, Stage, under_load
 from tests.fragile_model import HANG, KILL
 
 NAME = "fashion-mnist"
+ONNX, MANIFEST, DETECTOR = f"{NAME}.onnx", f"{NAME}.json", f"{NAME}.npz"
 PATIENCE_S = 5.0
 
-Damage = Callable[[Path], None]
+Damage = Callable[[Path], object]
 
 
 def poison_kill(stage: Stage) -> Outcome:
@@ -193,6 +194,8 @@ def _cut_in_half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100_000])
 
 
+_CHANGED = " is not the file that was trained"
+
 DAMAGES: dict[str, tuple[Damage, str]] = {
     "one bit of the ONNX file": (
         lambda folder: _flip_a_bit(_in(folder) / "model.onnx"),
@@ -215,6 +218,7 @@ DAMAGES: dict[str, tuple[Damage, str]] = {
         lambda folder: _flip_a_bit(_in(folder) / "detector.npz"),
         r"detector\.npz is not the file that its manifest names",
     ),
+    "one bit of the detector": (lambda at: _flip_a_bit(at / DETECTOR), re.escape(DETECTOR) + _CHANGED),
     "an ONNX file of garbage, its digest right": (
         lambda folder: _with_other_onnx(folder, b"not a model" * 100),
         r"cannot open .*model\.onnx",
