@@ -112,8 +112,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model that a worker serves.
 
     default: whether it answers requests that name no model. runtime: onnx or keras. input: what the network
-    sees, in words. size: height, width and channels of a prepared picture. sha256: of the weights file.
-    accuracy: on the test pictures, from 0 to 1.
+    sees, in words. size: height, width and channels of a prepared picture. takes_mode: whether requests may
+    choose a mode. sha256: of the weights file. accuracy: on the test pictures, from 0 to 1.
     """
 
     name: str
@@ -123,6 +123,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     labels: list[str] = []
     input: str = ""
     size: tuple[int, int, int] = (28, 28, 1)
+    takes_mode: bool = True
     sha256: str = ""
     accuracy: float | None = None
 

@@ -9,21 +9,7 @@ from typing import NamedTuple
 import click
 
 from mlaas import __version__
-from mlaas.commands import (
-    Chosen,
-    bench,
-    broker,
-    dlq,
-    doctor,
-    jobs,
-    keys,
-    models,
-    pass_chosen,
-    predict,
-    serve,
-    settings_options,
-    train,
-)
+from mlaas.commands import Chosen, pass_chosen, settings_options
 from mlaas.errors import of_missing_package
 
 
@@ -44,7 +30,7 @@ SECTIONS = {
         "predict": Entry("predict", "Classify pictures.", "mlaas predict samples/sandal.png"),
         "watch": Entry("predict", "Classify pictures added to a folder.", "mlaas watch ~/Pictures --all"),
         "jobs": Entry("jobs", "Submit pictures now, fetch results later.", "mlaas jobs submit samples"),
-        "models": Entry("jobs", "List the models being served.", "mlaas models"),
+        "models": Entry("models", "List, add and check models.", "mlaas models"),
     },
     "Run it in production": {
         "gateway": Entry("serve", "Serve the HTTP API.", "mlaas gateway --broker kafka://localhost:9092"),
@@ -163,11 +149,6 @@ def completion(context: click.Context, shell: str) -> None:
     its = get_completion_class(shell)
     assert its is not None
     click.echo(its(context.find_root().command, {}, "mlaas", "_MLAAS_COMPLETE").source())
-
-
-for group in (serve, predict, jobs, models, train, broker, dlq, keys, doctor, bench):
-    for part in group.COMMANDS:
-        command.add_command(part)
 
 
 def main() -> None:

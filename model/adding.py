@@ -70,7 +70,7 @@ class Wanted(NamedTuple):
 
 
 def add(onnx: bytes, original: Original | None, wanted: Wanted, weights_dir: Path, say: Say) -> Path:
-    """Makes the folder of a version of a model, and returns it. Raises ModelError, and leaves nothing then."""
+    """Makes the folder of a version of a model, and returns it. Raises ModelError and leaves nothing."""
     version = wanted.version or next_version(manifests.versions(weights_dir, wanted.name))
     folder = weights_dir / wanted.name / version
     if folder.exists():

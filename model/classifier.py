@@ -19,17 +19,16 @@ WARM_UP_BATCHES = (1, 2, 8, 32)
 
 GOLDEN_PIXELS = 25_000_000
 GOLDEN_TOLERANCE = 0.02
-"""Between processors and runtimes, probabilities of 8-bit networks differ by about so much."""
+"""More than the probabilities of an 8-bit network differ between processors."""
 
 UNLIKE_CLOTHING = "this does not look like the clothing that the model knows"
 
 
 class Predictions(NamedTuple):
-    """The predictions for n pictures: probabilities (n, classes) and ood_scores (n,)."""
+    """For n pictures: probabilities (n, classes), and ood_scores (n,) if there is a detector."""
 
     probabilities: Probabilities
     ood_scores: Scores | None
-    """None without a detector."""
 
 
 class Classifier:
@@ -49,10 +48,7 @@ class Classifier:
         return self._runtime.name
 
     def predict(self, pictures: Pictures) -> Predictions:
-        """Probabilities over manifest.labels, and how unlike the training pictures each picture is.
-
-        pictures: as prepared, uint8 (n, h, w) or (n, h, w, 3).
-        """
+        """Classifies prepared pictures, uint8 (n, h, w) or (n, h, w, 3)."""
         its = self.manifest
         output, features = self._runtime.run(as_input(pictures, its.preprocessing, its.input))
         scores = None if self._detector is None or features is None else self._detector.score(features)
@@ -60,7 +56,10 @@ class Classifier:
 
 
 def load(weights_dir: Path, name: str, runtime: str, threads: int, version: str = "") -> Classifier:
-    """A version of a model, or its latest, checked and warmed up. Raises ModelError."""
+    """Loads a version of a model, or the latest; verifies its files and golden pictures.
+
+    runtime: see choose(). Raises ModelError.
+    """
     folder = manifests.folder(weights_dir, name, version)
     manifest = manifests.read(folder)
     opened = _open(folder, manifest, choose(runtime, manifest, folder), threads)
@@ -71,7 +70,7 @@ def load(weights_dir: Path, name: str, runtime: str, threads: int, version: str 
 
 
 def as_probabilities(output: Output, kind: str) -> Probabilities:
-    """What a network gives, as the probability of each label: (n, labels)."""
+    """The output of a network as probabilities (n, labels). kind: see Manifest.output."""
     rows = output.reshape(len(output), -1).astype(np.float32, copy=False)
     if kind == "logits":
         powers = np.exp(rows - rows.max(axis=1, keepdims=True))
@@ -80,9 +79,12 @@ def as_probabilities(output: Output, kind: str) -> Probabilities:
 
 
 def choose(runtime: str, manifest: Manifest, folder: Path) -> Literal["onnx", "keras"]:
-    """The runtime to use: auto takes the ONNX file, unless it is missing or stale. Raises ModelError."""
+    """The runtime for a choice of auto, onnx or keras. auto prefers an ONNX file of the current weights.
+
+    Raises ModelError.
+    """
     if runtime not in ("auto", "onnx", "keras"):
-        raise ModelError(f"There is no runtime {runtime!r}. Choose auto, onnx or keras.")
+        raise ModelError(f"Unknown runtime {runtime!r}. Choose auto, onnx or keras.")
     export = manifest.current_export
     has_export = export is not None and (folder / export.file).exists()
     if runtime == "onnx" and not has_export:
@@ -117,7 +119,7 @@ def warm_up(classifier: Classifier) -> None:
 
 
 def check_golden(classifier: Classifier) -> None:
-    """Classifies the golden pictures. Raises ModelError if an answer is not the expected one."""
+    """Raises ModelError if a golden picture is not classified as expected."""
     for golden in classifier.manifest.golden:
         path = classifier.folder / golden.file
         try:
@@ -161,14 +163,14 @@ class Answer(NamedTuple):
 
 
 def prepare_for(manifest: Manifest, picture: bytes, *, mode: Mode, max_pixels: int) -> Prepared:
-    """The picture in a file, as the manifest declares. mode: of clothing. Raises PictureError."""
+    """Prepares the picture in a file for a model. mode: for clothing. Raises PictureError."""
     if isinstance(manifest.preprocessing, ImagePreprocessing):
         return prepare_image(picture, manifest.preprocessing, manifest.input, max_pixels=max_pixels)
     return prepare(picture, mode=mode, max_pixels=max_pixels)
 
 
 def predict_picture(picture: bytes, classifier: Classifier, *, mode: Mode, max_pixels: int) -> Answer:
-    """One picture, without a broker: `mlaas predict --local`. Raises PictureError."""
+    """Prepares and classifies the picture in a PNG, JPEG or WebP file. Raises PictureError."""
     prepared = prepare_for(classifier.manifest, picture, mode=mode, max_pixels=max_pixels)
     predictions = classifier.predict(prepared.pixels[None])
     row, scores = predictions.probabilities[0].tolist(), predictions.ood_scores
@@ -180,10 +182,10 @@ def predict_picture(picture: bytes, classifier: Classifier, *, mode: Mode, max_p
 
 
 def is_in_distribution(ood_score: float | None) -> bool | None:
-    """Whether the picture is like what the model was trained on; None if there is no score. See model.ood."""
+    """Whether a picture with this score resembles the training pictures; None without a score."""
     return None if ood_score is None else ood_score <= 1
 
 
 def warnings_of(prepared: Prepared, ood_score: float | None) -> list[str]:
-    """Why the answer may be wrong, fit to be shown to whoever sent the picture."""
+    """Why the prediction may be wrong, in words for the user."""
     return [*prepared.warnings, *([UNLIKE_CLOTHING] if is_in_distribution(ood_score) is False else [])]

@@ -176,7 +176,7 @@ def folder(weights_dir: Path, name: str, version: str = "") -> Path:
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest of a model folder. Raises ModelError."""
+    """Reads the manifest of a model folder. Raises ModelError."""
     path = folder / FILE
     try:
         content = path.read_bytes()
@@ -221,7 +221,7 @@ def _contradiction(manifest: Manifest) -> str:
 
 
 def write(folder: Path, manifest: Manifest) -> None:
-    """Writes the manifest in one step."""
+    """Writes the manifest atomically."""
     tree = msgspec.to_builtins(manifest)
     text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
     replace(folder / FILE, text.encode())

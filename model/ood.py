@@ -77,7 +77,7 @@ class Detector(NamedTuple):
 
 
 def load_detector(folder: Path, manifest: Manifest) -> Detector | None:
-    """The detector that belongs to the model, if it has one. Raises ModelError."""
+    """Loads the detector of a model, if it has one. Raises ModelError."""
     if manifest.detector is None:
         return None
     path = folder / manifest.detector.file

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import onnxruntime
 
 Probabilities = NDArray[np.float32]
-"""(n, classes): each row has the probability of every label."""
+"""(n, classes): the probability of each label."""
 
 Output = NDArray[np.float32]
-"""(n, numbers): what the network's last layer gives for each picture; its manifest says what that is."""
+"""(n, numbers): the output of the network; Manifest.output says what it means."""
 
 OUTPUT, FEATURES = "probabilities", "features"
 """Outputs of an ONNX file; without them its first one counts. FEATURES is also a layer of a Keras network."""
@@ -35,11 +35,14 @@ class Runtime(Protocol):
     name: str
 
     def run(self, batch: NDArray[Any]) -> tuple[Output, Features | None]:
-        """One row of both for each picture. Without features, there is nothing for a detector."""
+        """Output and features of a batch in the shape and type of the model's input."""
 
 
 class OnnxRuntime:
-    """An ONNX file. input_shape has a name for an axis of any size; input_type is such as tensor(float)."""
+    """Runs an ONNX file.
+
+    input_shape has a name, or None, for an axis of any size; input_type is such as tensor(float).
+    """
 
     name = "onnx"
 
@@ -58,7 +61,7 @@ class OnnxRuntime:
 
     @classmethod
     def of_model(cls, folder: Path, manifest: Manifest, threads: int) -> Self:
-        """The model's file, if its digest matches. Raises ModelError."""
+        """Opens the ONNX file of a model and verifies its digest. Raises ModelError."""
         if manifest.onnx is None:
             raise ModelError(f"{folder} has no ONNX file")
         path = folder / manifest.onnx.file
@@ -79,7 +82,7 @@ class KerasRuntime:
     name = "keras"
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int) -> None:
-        """Raises ModelError."""
+        """Opens the file and verifies its digest. Raises ModelError."""
         if manifest.keras is None:
             raise ModelError(f"{folder} has no .keras file")
         path = folder / manifest.keras.file

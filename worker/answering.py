@@ -255,7 +255,7 @@ def _model_for(request: Request, refusal: str, loaded: Loaded) -> ServedModel:
         known = ", ".join(model.name for model in loaded.models)
         detail = f"no model {request.model[:100]!r} here; known: {known}"
         raise ContractError(detail, ErrorCode.UNKNOWN_MODEL)
-    if not model.is_garment and request.mode != "auto":
+    if not model.takes_mode and request.mode != "auto":
         detail = f"mode is for models of clothing; {model.name} prepares every picture alike"
         raise ContractError(detail, ErrorCode.INVALID_REQUEST)
     if refusal:
@@ -265,21 +265,7 @@ def _model_for(request: Request, refusal: str, loaded: Loaded) -> ServedModel:
 
 def reply_to_ping(loaded: Loaded) -> Reply:
     default = loaded.default
-    models = [
-        ServedModel(
-            name=model.name,
-            version=model.version,
-            default=model is default,
-            runtime=model.runtime,
-            labels=model.labels,
-            input=model.input,
-            size=model.size,
-            sha256=model.sha256,
-            accuracy=model.accuracy,
-        )
-        for model in loaded.models
-    ]
-    return Reply(sha256="", model=default.name, version=default.version, models=models)
+    return Reply(sha256="", model=default.name, version=default.version, models=loaded.models)
 
 
 def reply_to(

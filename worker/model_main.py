@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from messaging.contract import ErrorCode
+from messaging.contract import ErrorCode, ServedModel
 from model.classifier import Classifier, is_in_distribution, load, prepare_for, warnings_of
 from model.manifest import GarmentPreprocessing, Manifest, ModelError, folder, read
 from model.preprocessing import PictureError, Prepared
@@ -95,7 +95,8 @@ def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: in
     with _limited_time(pictures):
         for row, picture in enumerate(pictures):
             try:
-                one = _ready(row, picture, models[picture.model].manifest, max_pixels)
+                prepared = _prepared(picture, models[picture.model].manifest, max_pixels)
+                rows.setdefault(picture.model, {})[row] = prepared
             except PictureError as error:
                 outcomes[row] = Outcome(error=ErrorCode.INVALID_PICTURE, detail=str(error))
     for name, of_model in rows.items():
@@ -107,7 +108,7 @@ def decode(manifests: Mapping[str, Manifest], picture: Picture, max_pixels: int)
     """Prepare the picture for `predict` in another process."""
     try:
         with _limited_time([picture]):
-            one = _ready(0, picture, manifests[picture.model], max_pixels)
+            return Decoded(_prepared(picture, manifests[picture.model], max_pixels))
     except PictureError as error:
         if isinstance(error.__cause__, MemoryError):
             return Decoded(detail="Decoding the picture takes more memory than its size allows.")
@@ -125,33 +126,39 @@ def _limited_time(pictures: Sequence[Picture | PreparedPicture]) -> Iterator[Non
         signal.setitimer(signal.ITIMER_PROF, 0.0)
 
 
-def _ready(row: int, picture: Picture | pipe.Prepared, manifest: Manifest, max_pixels: int) -> _Ready:
+def _prepared(picture: Picture | PreparedPicture, manifest: Manifest, max_pixels: int) -> PreparedPicture:
     """Raises PictureError."""
-    if isinstance(picture, pipe.Prepared):
-        pixels = np.frombuffer(picture.pixels, np.uint8).reshape(manifest.input.pixels)
-        prepared = Prepared(pixels, picture.used_mode, picture.warnings)
-        return _Ready(row, prepared, picture.with_input, picture.decode_ms)
+    if isinstance(picture, PreparedPicture):
+        return picture
     started = time.perf_counter()
     prepared = prepare_for(manifest, picture.content, mode=picture.mode, max_pixels=max_pixels)
-    return _Ready(row, prepared, picture.with_input, (time.perf_counter() - started) * 1000)
+    return PreparedPicture(
+        pixels=prepared.pixels.tobytes(),
+        used_mode=prepared.mode,
+        warnings=prepared.warnings,
+        decode_ms=(time.perf_counter() - started) * 1000,
+        model=picture.model,
+        with_input=picture.with_input,
+    )
 
 
 def _infer(classifier: Classifier, pictures: Sequence[PreparedPicture]) -> list[Outcome]:
-    pixels = np.frombuffer(b"".join(each.pixels for each in pictures), np.uint8).reshape(-1, SIDE, SIDE)
+    shape = classifier.manifest.input.pixels
+    pixels = np.frombuffer(b"".join(each.pixels for each in pictures), np.uint8).reshape(-1, *shape)
     started = time.perf_counter()
     predictions = classifier.predict(pixels)
     infer_ms = (time.perf_counter() - started) * 1000
     probabilities = predictions.probabilities.tolist()
-    scores = [None] * len(ready) if predictions.ood_scores is None else predictions.ood_scores.tolist()
-    return {
-        one.row: Outcome(
+    scores = [None] * len(pictures) if predictions.ood_scores is None else predictions.ood_scores.tolist()
+    return [
+        Outcome(
             probabilities=row,
             in_distribution=is_in_distribution(score),
             ood_score=score,
-            mode=one.prepared.mode,
-            warnings=warnings_of(one.prepared, score),
-            input=_shown(one.prepared.pixels) if one.with_input else None,
-            decode_ms=one.decode_ms,
+            mode=each.used_mode,
+            warnings=warnings_of(Prepared(its_pixels, each.used_mode, each.warnings), score),
+            input=_shown(its_pixels) if each.with_input else None,
+            decode_ms=each.decode_ms,
             infer_ms=infer_ms,
         )
         for each, its_pixels, row, score in zip(pictures, pixels, probabilities, scores, strict=True)
@@ -175,15 +182,16 @@ def _only(pictures: Pictures) -> Picture:
 
 def _served(name: str, model: Classifier, *, default: bool) -> ServedModel:
     manifest = model.manifest
-    network = manifest.onnx if model.runtime == "onnx" else manifest.keras
-    return LoadedModel(
-        name,
-        manifest.version,
-        model.runtime,
-        list(manifest.labels),
+    into, network = manifest.input, manifest.onnx if model.runtime == "onnx" else manifest.keras
+    return ServedModel(
+        name=name,
+        version=manifest.version,
+        default=default,
+        runtime=model.runtime,
+        labels=list(manifest.labels),
         input=_in_words(manifest),
-        size=(manifest.input.height, manifest.input.width, manifest.input.channels),
-        is_garment=isinstance(manifest.preprocessing, GarmentPreprocessing),
+        size=(into.height, into.width, into.channels),
+        takes_mode=isinstance(manifest.preprocessing, GarmentPreprocessing),
         sha256=network.sha256 if network else "",
         accuracy=manifest.accuracy,
     )

@@ -25,20 +25,6 @@ class Role(StrEnum):
     """Prepares one picture at a time, and has neither models nor their runtime."""
 
 
-class LoadedModel(msgspec.Struct, frozen=True):
-    """The fields are those of messaging.contract.ServedModel. is_garment: whether it takes a mode."""
-
-    name: str
-    version: str
-    runtime: str
-    labels: list[str]
-    input: str = ""
-    size: tuple[int, int, int] = (28, 28, 1)
-    sha256: str = ""
-    accuracy: float | None = None
-    is_garment: bool = True
-
-
 class Loaded(msgspec.Struct, frozen=True, tag=True):
     """The process is ready. The first model is the default; a decoder has none."""
 

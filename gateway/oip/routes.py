@@ -15,7 +15,7 @@ from gateway import errors, openapi
 from gateway.answer import grey_png, raise_failure
 from gateway.asked import FORM_OVERHEAD_BYTES, Deadline, check, read_deadline
 from gateway.errors import GatewayError, InvalidRequest, Unavailable, UnknownModel
-from gateway.middleware import Router, while_connected
+from gateway.middleware import PROBE, RouteFacts, Router, while_connected
 from gateway.models import known_models
 from gateway.oip.request import INPUT, InferenceRequest, Limits, read
 from gateway.oip.response import HEADER_LENGTH, InferenceResponse, respond

@@ -1,12 +1,12 @@
-"""jobs, models: submit jobs and fetch their results; list the models."""
+"""jobs: submit jobs and fetch their results."""
 
 import json
 from typing import TYPE_CHECKING
 
 import click
 
-from mlaas.commands import FILES, JSON, MODE, MODEL, URL
-from mlaas.commands.predict import answer, gateway, named, show
+from mlaas.commands import JSON
+from mlaas.commands.predict import FILES, MODE, MODEL, URL, answer, gateway, named, show
 from mlaas.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,6 +80,3 @@ def _print(job: "Job", as_json: bool) -> None:
         click.echo(json.dumps(job.raw))
     else:
         show([answer(item.filename, item.outcome) for item in job.items], as_json)
-
-
-COMMANDS = (jobs,)

@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlaas.commands import JSON, URL, Chosen, aligned, harmless, is_json, pass_chosen
-from mlaas.commands.predict import gateway
+from mlaas.commands import JSON, Chosen, Function, aligned, harmless, is_json, pass_chosen
+from mlaas.commands.predict import URL, gateway
 from mlaas.errors import UserError, reported
 
 if TYPE_CHECKING:
@@ -67,14 +68,16 @@ def _numbers(_: click.Context, __: click.Parameter, given: str | None) -> list[f
         raise click.BadParameter("write numbers with commas between them: 0.485,0.456,0.406") from error
 
 
-def _choice(option: str, *values: str, default: str | None = None, help: str) -> Any:
+def _choice(
+    option: str, *values: str, default: str | None = None, help: str
+) -> Callable[[Function], Function]:
     kind = click.Choice(values)
     return click.option(option, type=kind, default=default, show_default=default is not None, help=help)
 
 
 @models.command()
 @NAME
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("path", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--labels", callback=_labels, help="Names separated by commas, or a file with one on each line."
 )
@@ -104,7 +107,7 @@ def _choice(option: str, *values: str, default: str | None = None, help: str) ->
     help="A picture that must be classified as this label; repeatable.",
 )
 @pass_chosen
-def add(chosen: Chosen, name: str, file: Path, **given: Any) -> None:
+def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
     """Make a model folder from a .onnx, .keras or .h5 file, and check that the model works.
 
     A Keras file is exported to ONNX, which needs the packages for training.
@@ -114,16 +117,16 @@ def add(chosen: Chosen, name: str, file: Path, **given: Any) -> None:
 
     settings = chosen.load().model
     with reported(os.EX_DATAERR, ModelError):
-        if file.suffix == ".onnx":
-            original, exported = None, file.read_bytes()
-        elif file.suffix in (".keras", ".h5"):
+        if path.suffix == ".onnx":
+            original, exported = None, path.read_bytes()
+        elif path.suffix in (".keras", ".h5"):
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
             from model.training.export import original as read_original
 
-            original = read_original(file)
+            original = read_original(path)
             exported = original.exported
         else:
-            raise UserError(f"{file} is not a .onnx, .keras or .h5 file")
+            raise UserError(f"{path} is not a .onnx, .keras or .h5 file")
         wanted = adding.Wanted(name=name, **given)
         folder = adding.add(exported, original, wanted, Path(settings.weights_dir), click.echo)
     names = ", ".join(dict.fromkeys([*settings.names, name]))
@@ -200,6 +203,3 @@ def _read(chosen: Chosen, name: str, version: str) -> "tuple[Path, Manifest]":
     with reported(os.EX_DATAERR, ModelError):
         folder = manifest.folder(Path(chosen.load().model.weights_dir), name, version)
         return folder, manifest.read(folder)
-
-
-COMMANDS = (models,)

@@ -169,7 +169,7 @@ def _write_card(settings: "Settings", name: str) -> None:
 
     folder = manifest.folder(Path(settings.model.weights_dir), name)
     path = card.write(manifest.read(folder), read_record(folder), *_folders(settings))
-    _say(f"{path} is written")
+    _say(f"wrote {path}")
 
 
 def _folders(settings: "Settings") -> tuple[Path, Path]:

@@ -30,7 +30,7 @@ def write(manifest: Manifest, record: Record, reports_dir: Path, docs_dir: Path)
 
 
 def render(manifest: Manifest, record: Record, reports_dir: Path, docs_dir: Path) -> str:
-    """The card for docs_dir. Raises ModelError.
+    """The text of the card, with links relative to docs_dir. Raises ModelError.
 
     It omits sections of the template with a value that is None, and plots whose files do not exist.
     """
@@ -52,7 +52,7 @@ def render(manifest: Manifest, record: Record, reports_dir: Path, docs_dir: Path
 
 
 def figures(manifest: Manifest, record: Record, folder: Path) -> dict[str, Any]:
-    """The values of the template by name. Raises ModelError.
+    """The values for the template by name. Raises ModelError.
 
     It ignores figures on photos that were measured with other weights.
     """

@@ -37,9 +37,9 @@ class Bins(NamedTuple):
 def in_batches(
     run: Callable[[Pictures], tuple[Floats, Floats | None]], pictures: Pictures
 ) -> tuple[Floats, Floats]:
-    """What a runtime, or a classifier's predict, gives for any number of pictures, in bounded memory.
+    """Calls run, such as Classifier.predict, on batches of pictures, and concatenates both results.
 
-    The second array is empty if there are no features, or no scores.
+    The second is empty for a model without features or detector.
     """
     parts = [run(pictures[at : at + BATCH]) for at in range(0, len(pictures), BATCH)]
     nothing = np.empty(0, np.float32)
@@ -50,7 +50,7 @@ def in_batches(
 def evaluate(
     classifier: Classifier, record: Record, probabilities: Probabilities, labels: Labels
 ) -> Evaluation:
-    """The figures of the classifier, which gave these probabilities for pictures with these labels."""
+    """The figures of a classifier that gave these probabilities for pictures with these labels."""
     manifest = classifier.manifest
     before = with_temperature(probabilities, 1 / record.temperature)
     return Evaluation(

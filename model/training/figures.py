@@ -14,12 +14,11 @@ RECORD_FILE = "training.json"
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How good the probabilities of count pictures are.
+    """The quality of the probabilities for count pictures. Accuracies and errors are fractions.
 
-    accuracy: the share of pictures whose most probable class is right; per_class: of the pictures of each
-    class. ece: expected calibration error over 15 bins of equal width; classwise_ece: the same for the
-    probability of each class, averaged. nll: mean negative log likelihood, in nats. brier: mean squared
-    error, summed over the classes.
+    accuracy: top-1 accuracy; per_class: the same for each class. ece: expected calibration error, with 15
+    bins of equal width; classwise_ece: the same per class, averaged. nll: mean negative log-likelihood, in
+    nats. brier: Brier score, summed over the classes.
     """
 
     accuracy: float
@@ -32,11 +31,11 @@ class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a model came about: training.json, beside its manifest.
+    """The training of a model: training.json, beside its manifest.
 
-    keras_sha256: which weights it describes. metrics: over the test pictures. temperature: what divides the
-    logits. epochs: of all members together; best_epochs: of each member, counting from 1. data_sha256: of
-    the decompressed arrays.
+    keras_sha256 identifies the weights. metrics: on the test pictures. temperature: divides the logits.
+    epochs: the sum over all members; best_epochs: for each member, counting from 1. data_sha256: of the
+    decompressed arrays.
     """
 
     keras_sha256: str
@@ -55,7 +54,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the probabilities can be trusted; Metrics explains each."""
+    """The calibration of probabilities; Metrics explains each field."""
 
     ece: float
     classwise_ece: float
@@ -179,7 +178,7 @@ class Seed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_record(folder: Path) -> Record:
-    """How the model in this folder was trained. Raises ModelError if that is not recorded."""
+    """Reads the record of the training of the model in this folder. Raises ModelError if there is none."""
     record = read(folder / RECORD_FILE, Record)
     if record is None:
         raise ModelError(f"{folder} has no {RECORD_FILE}: how the model was trained is not recorded")

@@ -57,8 +57,8 @@ def write(classifier: Classifier, data: Dataset, reports_dir: Path, docs_dir: Pa
     if history:
         manifests.replace(folder / "learning-curves.png", learning_curves(history.history))
     else:
-        say(f"{folder / 'history.json'}, which training writes, is missing: no learning curves are drawn")
-    say(f"{folder} and {card.write(manifest, record, reports_dir, docs_dir)} are written")
+        say(f"no learning curves, because {folder / 'history.json'} is missing; training writes it")
+    say(f"wrote {folder} and {card.write(manifest, record, reports_dir, docs_dir)}")
     return found
 
 
@@ -70,7 +70,7 @@ def write_photos(
     path.parent.mkdir(parents=True, exist_ok=True)
     manifests.replace(path, figures.encode(found))
     its_card = card.write(classifier.manifest, figures.read_record(classifier.folder), reports_dir, docs_dir)
-    say(f"{path} and {its_card} are written")
+    say(f"wrote {path} and {its_card}")
 
 
 def by_confidence(probabilities: Probabilities, labels: Labels) -> Bins:

@@ -22,7 +22,7 @@ from tests.faults.stage import TIMEOUT_S, Picture, Stage, under_load
 from tests.fragile_model import HANG, KILL
 
 NAME = "fashion-mnist"
-ONNX, MANIFEST, DETECTOR = f"{NAME}.onnx", f"{NAME}.json", f"{NAME}.npz"
+ONNX, MANIFEST, DETECTOR = "model.onnx", "model.yaml", "detector.npz"
 PATIENCE_S = 5.0
 
 Damage = Callable[[Path], object]
@@ -176,55 +176,41 @@ def _fit_manifest(weights_dir: Path, **changes: object) -> None:
 
 
 def _with_other_onnx(weights_dir: Path, content: bytes) -> None:
-    (_in(weights_dir) / "model.onnx").write_bytes(content)
+    (_in(weights_dir) / ONNX).write_bytes(content)
     export = manifests.read(_in(weights_dir)).onnx
     assert export is not None
     _fit_manifest(weights_dir, onnx=msgspec.structs.replace(export, sha256=manifests.sha256(content)))
 
 
 def _not_a_number(weights_dir: Path) -> None:
-    graph = onnx.load(_in(weights_dir) / "model.onnx")
+    graph = onnx.load(_in(weights_dir) / ONNX)
     for tensor in graph.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT and tensor.raw_data:
             tensor.raw_data = b"\x00\x00\xc0\x7f" * (len(tensor.raw_data) // 4)
     _with_other_onnx(weights_dir, graph.SerializeToString())
 
 
-def _cut_in_half(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:100_000])
-
-
-_CHANGED = " is not the file that was trained"
+_CHANGED = " is not the file that its manifest names"
 
 DAMAGES: dict[str, tuple[Damage, str]] = {
-    "one bit of the ONNX file": (
-        lambda folder: _flip_a_bit(_in(folder) / "model.onnx"),
-        r"model\.onnx is not the file that its manifest names",
-    ),
-    "weights that are not a number": (_not_a_number, r"model\.onnx does not give probabilities"),
-    "no manifest": (
-        lambda folder: (_in(folder) / "model.yaml").unlink(),
-        r"has no .*model\.yaml",
-    ),
+    "one bit of the ONNX file": (lambda at: _flip_a_bit(_in(at) / ONNX), re.escape(ONNX) + _CHANGED),
+    "weights that are not a number": (_not_a_number, re.escape(ONNX) + " does not give probabilities"),
+    "no manifest": (lambda at: (_in(at) / MANIFEST).unlink(), "has no .*" + re.escape(MANIFEST)),
     "a manifest that is no YAML": (
-        lambda folder: (_in(folder) / "model.yaml").write_text("{"),
-        r"model\.yaml is not the manifest of a model",
+        lambda at: (_in(at) / MANIFEST).write_text("{"),
+        re.escape(MANIFEST) + " is not the manifest of a model",
     ),
     "nine labels": (
-        lambda folder: _fit_manifest(folder, labels=manifests.read(_in(folder)).labels[:9]),
-        r"gives 10 numbers for 9 labels",
+        lambda at: _fit_manifest(at, labels=manifests.read(_in(at)).labels[:9]),
+        "gives 10 numbers for 9 labels",
     ),
-    "one bit of the detector": (
-        lambda folder: _flip_a_bit(_in(folder) / "detector.npz"),
-        r"detector\.npz is not the file that its manifest names",
-    ),
-    "one bit of the detector": (lambda at: _flip_a_bit(at / DETECTOR), re.escape(DETECTOR) + _CHANGED),
+    "one bit of the detector": (lambda at: _flip_a_bit(_in(at) / DETECTOR), re.escape(DETECTOR) + _CHANGED),
     "an ONNX file of garbage, its digest right": (
-        lambda folder: _with_other_onnx(folder, b"not a model" * 100),
-        r"cannot open .*model\.onnx",
+        lambda at: _with_other_onnx(at, b"not a model" * 100),
+        "cannot open .*" + re.escape(ONNX),
     ),
     "a file cut in half": (
-        lambda folder: _cut_in_half(_in(folder) / "model.onnx"),
-        r"model\.onnx is not the file that its manifest names",
+        lambda at: (_in(at) / ONNX).write_bytes((_in(at) / ONNX).read_bytes()[:100_000]),
+        re.escape(ONNX) + _CHANGED,
     ),
 }
