@@ -1,6 +1,7 @@
 """From a model file to a model folder: inspects the file, says what is assumed, and checks that it works."""
 
 import math
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -72,6 +73,9 @@ class Wanted(NamedTuple):
 def add(onnx: bytes, original: Original | None, wanted: Wanted, weights_dir: Path, say: Say) -> Path:
     """Makes the folder of a version of a model, and returns it. Raises ModelError and leaves nothing."""
     version = wanted.version or next_version(manifests.versions(weights_dir, wanted.name))
+    for text in (wanted.name, version):
+        if not re.fullmatch(manifests.FILE_NAME, text):
+            raise ModelError(f"{text!r} cannot name a folder: use letters, digits, and . _ - after the first")
     folder = weights_dir / wanted.name / version
     if folder.exists():
         raise ModelError(f"{folder} exists; choose another --version")

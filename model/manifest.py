@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 import msgspec
 import yaml
 
-FileName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+FileName = Annotated[str, msgspec.Meta(pattern=FILE_NAME)]
 GoldenName = Annotated[str, msgspec.Meta(pattern=r"^golden/[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

@@ -91,7 +91,8 @@ class KerasRuntime:
         self._forward = _as_graph(_keras_model(path), manifest)
 
     def run(self, batch: NDArray[Any]) -> tuple[Output, Features | None]:
-        output, *features = self._forward(batch)
+        found = self._forward(batch)
+        output, *features = found if isinstance(found, (list, tuple)) else [found]
         return output.numpy(), features[0].numpy() if features else None
 
 
@@ -132,6 +133,6 @@ def _as_graph(network: "keras.Model", manifest: Manifest) -> Any:
     import tensorflow as tf
 
     signature = tf.TensorSpec([None, *manifest.input.shape], manifest.input.dtype)
-    outputs = [network.output, *(layer.output for layer in network.layers if layer.name == FEATURES)]
-    both = keras.Model(network.input, outputs)
+    outputs = [network.outputs[0], *(layer.output for layer in network.layers if layer.name == FEATURES)]
+    both = keras.Model(network.inputs[0], outputs)
     return tf.function(lambda batch: both(batch, training=False), input_signature=[signature])

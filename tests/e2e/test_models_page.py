@@ -1,5 +1,6 @@
 """docs/models.md, line by line: a model that is written by hand, classified with, and served."""
 
+import json
 import os
 import re
 import shutil
@@ -23,15 +24,12 @@ SHELL = re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the page has its reader make, beside the shipped model."""
+    """Where the reader of the page is, with a file of a model, a picture, and the shipped models."""
     place = tmp_path_factory.mktemp("models")
     shutil.copytree(ROOT / "weights" / "fashion-mnist", place / "weights" / "fashion-mnist")
     into = Input(height=96, width=96, channels=3, dtype="float32", layout="NCHW")
     (place / "flowers.onnx").write_bytes(brightest(into))
     Image.new("RGB", (300, 200), (30, 240, 20)).save(place / "rose.png")
-    done = subprocess.run(["bash", "-ec", SHELL[0]], cwd=place, capture_output=True, text=True, check=True)
-    text = MANIFEST.replace("THE-DIGEST-THAT-SHA256SUM-PRINTED", done.stdout.split()[0])
-    (place / "weights" / "flowers" / "1.0.0" / "model.yaml").write_text(text)
     return place
 
 
@@ -39,30 +37,43 @@ def settings(folder: Path) -> dict[str, str]:
     return {"MLAAS_MODEL__WEIGHTS_DIR": str(folder / "weights")}
 
 
-def test_the_model_classifies_without_a_broker(folder: Path) -> None:
-    line = SHELL[1].splitlines()[0].replace("mlaas", str(ROOT / ".venv" / "bin" / "mlaas"), 1)
+def run(folder: Path, script: str) -> str:
+    path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
+    environment = os.environ | settings(folder) | {"PATH": path}
     done = subprocess.run(
-        ["bash", "-c", line], cwd=folder, env=os.environ | settings(folder), capture_output=True, text=True
+        ["bash", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )
-    assert done.returncode == 0, done.stderr
-    assert "rose" in done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
-def test_the_model_is_served_beside_the_shipped_one(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def added(folder: Path) -> str:
+    return run(folder, SHELL[0])
+
+
+def test_a_file_becomes_a_model_that_classifies(added: str, folder: Path) -> None:
+    assert "rose.png: rose" in added
+    assert (folder / "weights" / "flowers" / "1.0.0" / "golden" / "1.png").exists()
+    assert json.loads(added.splitlines()[-1])["label"] == "rose"
+
+
+def test_the_model_is_served_beside_the_shipped_one(added: str, folder: Path) -> None:
     (names,) = re.findall(r"--set 'model\.names=([^']*)'", SHELL[1])
+    (curl,) = re.findall(r"^curl .*$", SHELL[1], re.M)
     with (
         up(MLAAS_MODEL__NAMES=names, **settings(folder)) as (_, url),
         httpx.Client(base_url=url, timeout=PATIENCE_S) as http,
     ):
+        answer = json.loads(run(folder, curl.replace("localhost:8000", url.removeprefix("http://"))))
+        assert (answer["label"], answer["version"], answer["mode"]) == ("rose", "1.0.0", "image")
+        assert (answer["in_distribution"], answer["ood_score"]) == (None, None)
         described = http.get("/models/flowers").json()
-        assert described["size"] == [96, 96, 3]
+        assert (described["size"], described["takes_mode"]) == ([96, 96, 3], False)
         assert described["input"].startswith("96 x 96 RGB")
         picture = (folder / "rose.png").read_bytes()
         answer = http.post("/predict", params={"model": "flowers", "explain": "input"}, content=picture)
-        found = answer.json()
-        assert (found["label"], found["version"], found["mode"]) == ("rose", "1.0.0", "image")
-        assert (found["in_distribution"], found["ood_score"]) == (None, None)
-        assert found["input"].startswith("data:image/png;base64,iVBOR")
+        assert answer.json()["input"].startswith("data:image/png;base64,iVBOR")
         refused = http.post("/predict", params={"model": "flowers", "mode": "photo"}, content=picture)
         assert refused.status_code == 422
         assert "mode is for models of clothing" in refused.json()["detail"]
@@ -73,12 +84,19 @@ def test_the_model_is_served_beside_the_shipped_one(folder: Path) -> None:
         assert http.get("/v2/models/flowers").json()["inputs"][0]["datatype"] == "BYTES"
 
 
+def test_a_folder_made_by_hand_is_checked(added: str, folder: Path) -> None:
+    digest = run(folder, SHELL[2]).split()[0]
+    text = MANIFEST.replace("THE-DIGEST-THAT-SHA256SUM-PRINTED", digest)
+    (folder / "weights" / "flowers" / "1.1.0" / "model.yaml").write_text(text)
+    (check,) = re.findall(r"`(mlaas models check [^`]*)`", PAGE)
+    assert run(folder, check).startswith("flowers 1.1.0 can be served: onnx")
+
+
 def test_the_line_for_imagenet_models_is_a_valid_preprocessing(folder: Path) -> None:
     (line,) = re.findall(r"PyTorch: `(\{.*?\})`", PAGE, re.S)
-    source = folder / "weights" / "flowers" / "1.0.0"
-    its = yaml.safe_load((source / "model.yaml").read_text())
+    its = yaml.safe_load(MANIFEST.replace("THE-DIGEST-THAT-SHA256SUM-PRINTED", 64 * "a"))
     its["preprocessing"] = yaml.safe_load(line)
-    changed = folder / "other" / "flowers" / "1.0.0"
+    changed = folder / "other" / "flowers" / "1.1.0"
     changed.mkdir(parents=True)
     (changed / "model.yaml").write_text(yaml.safe_dump(its))
     assert manifests.read(changed).preprocessing.scale == "0..1"

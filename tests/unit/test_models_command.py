@@ -236,7 +236,7 @@ def test_what_cannot_be_served_is_refused_in_one_line_and_leaves_nothing(
         (["--labels", LABELS, "--golden", "PICTURE=blue"], "is classified as red"),
         (["--labels", LABELS, "--golden", "PICTURE=pink"], "the model has no label 'pink'"),
         (["--labels", LABELS, "--golden", "nowhere.png=red"], "nowhere.png"),
-        (["--labels", LABELS, "--version", "../1"], "`../1`"),
+        (["--labels", LABELS, "--version", "../1"], "'../1' cannot name a folder"),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused_and_leaves_nothing(
