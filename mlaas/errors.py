@@ -67,17 +67,6 @@ def broker_errors() -> Iterator[None]:
         raise UserError(str(error), hint, os.EX_UNAVAILABLE) from error
 
 
-@contextmanager
-def gateway_errors() -> Iterator[None]:
-    """Turns MlaasError into UserError."""
-    from mlaas_client import MlaasError
-
-    try:
-        yield
-    except MlaasError as error:
-        raise of_gateway(error) from error
-
-
 def of_gateway(error: "MlaasError") -> UserError:
     """The UserError for an error of the client, with a hint on what to do."""
     from mlaas_client import errors

@@ -98,9 +98,9 @@ def is_json(as_json: bool) -> bool:
     return as_json or not sys.stdout.isatty()
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> Iterable[str]:
-    """Formats rows of cells as lines with aligned columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+def aligned(rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> Iterable[str]:
+    """Formats rows of cells as lines with aligned columns, as wide as their widest cell unless given."""
+    widths = widths or [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 

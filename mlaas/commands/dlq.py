@@ -128,31 +128,26 @@ def replay(
     settings = chosen.load("dlq")
     with opened(settings) as (connection, records):
         bounds = records.bounds()
-        if take_all:
-            total = count(bounds, up_to_end(bounds))
-            letters = every(records, bounds)
-        else:
-            total = len(wanted := list(dict.fromkeys(places)))
-            letters = find(records, wanted)
+        wanted = list(dict.fromkeys(places))
+        letters = every(records, bounds) if take_all else find(records, wanted)
+        total = count(bounds) if take_all else len(wanted)
         if total and (take_all or purge):
             _confirm(f"Replay {_letters(total)}{' and delete those answered' if purge else ''}?", yes)
-        done, failed = set[Place](), 0
+        done, replies = set[Place](), 0
         with Requester(connection, settings.topics, uuid.uuid4().hex) as requester:
             answers = replayed(requester, letters, timeout_s or settings.gateway.reply_timeout_ms / 1000)
             for letter, reply in answers:
-                place = Place.of(letter)
-                click.echo(f"{place}  {outcome(reply)}")
+                replies += 1
+                click.echo(f"{Place.of(letter)}  {outcome(reply)}")
                 if reply.error is None:
-                    done.add(place)
-                else:
-                    failed += 1
-        click.echo(f"{_letters(len(done) + failed)} replayed, {len(done)} answered", err=True)
+                    done.add(Place.of(letter))
+        click.echo(f"{_letters(replies)} replayed, {len(done)} answered", err=True)
         if purge:
-            ends = up_to_first_kept(bounds, done)
-            _delete(records, bounds, ends)
-            if kept := len(done) - count(bounds, ends):
+            deletable = up_to_first_kept(bounds, done)
+            _delete(records, deletable)
+            if kept := len(done) - count(deletable):
                 click.echo(f"{_letters(kept)} answered, but kept because an older one was not", err=True)
-    if failed:
+    if len(done) < replies:
         sys.exit(1)
 
 
@@ -168,15 +163,15 @@ def purge(chosen: Chosen, before: Place | None, yes: bool) -> None:
     """Delete dead letters permanently."""
     with opened(chosen.load("dlq")) as (_, records):
         bounds = records.bounds()
-        ends = up_to(bounds, before) if before else up_to_end(bounds)
-        if ends:
-            _confirm(f"Delete {_letters(count(bounds, ends))} permanently?", yes)
-        _delete(records, bounds, ends)
+        deletable = up_to(bounds, before) if before else bounds
+        if total := count(deletable):
+            _confirm(f"Delete {_letters(total)} permanently?", yes)
+        _delete(records, deletable)
 
 
-def _delete(records: Records, bounds: Mapping[int, range], ends: Mapping[int, int]) -> None:
-    records.delete_before(ends)
-    click.echo(f"{_letters(count(bounds, ends))} deleted", err=True)
+def _delete(records: Records, deletable: Mapping[int, range]) -> None:
+    records.delete_before({partition: held.stop for partition, held in deletable.items() if held})
+    click.echo(f"{_letters(count(deletable))} deleted", err=True)
 
 
 def _confirm(question: str, yes: bool) -> None:
@@ -294,36 +289,28 @@ def replayed(
         yield letter, reply
 
 
-# Deleting. Each function returns, for partitions, the offset before which to delete.
+# Deleting. A broker deletes the oldest records of a partition: offsets from the start of its bounds.
 
 
-def up_to(bounds: Mapping[int, range], place: Place) -> dict[int, int]:
-    """Up to this letter in its partition. Raises UserError if there is no such partition."""
+def up_to(bounds: Mapping[int, range], place: Place) -> dict[int, range]:
+    """The offsets before this letter in its partition. Raises UserError if there is no such partition."""
     if place.partition not in bounds:
         raise _no_such_letter(place, bounds)
     held = bounds[place.partition]
-    end = min(place.offset, held.stop)
-    return {place.partition: end} if end > held.start else {}
+    return {place.partition: range(held.start, min(place.offset, held.stop))}
 
 
-def up_to_end(bounds: Mapping[int, range]) -> dict[int, int]:
-    """All letters."""
-    return {partition: held.stop for partition, held in bounds.items() if held}
+def up_to_first_kept(bounds: Mapping[int, range], done: Collection[Place]) -> dict[int, range]:
+    """The offsets before the first letter in each partition that is not done."""
+    return {
+        partition: range(held.start, next((at for at in held if (partition, at) not in done), held.stop))
+        for partition, held in bounds.items()
+    }
 
 
-def up_to_first_kept(bounds: Mapping[int, range], done: Collection[Place]) -> dict[int, int]:
-    """Up to the first letter in each partition that is not done."""
-    ends = {}
-    for partition, held in bounds.items():
-        end = next((offset for offset in held if (partition, offset) not in done), held.stop)
-        if end > held.start:
-            ends[partition] = end
-    return ends
-
-
-def count(bounds: Mapping[int, range], ends: Mapping[int, int]) -> int:
-    """The number of letters before these ends."""
-    return sum(end - bounds[partition].start for partition, end in ends.items())
+def count(offsets: Mapping[int, range]) -> int:
+    """The number of letters at these offsets."""
+    return sum(map(len, offsets.values()))
 
 
 # Printing. Anyone can write headers, so control characters are escaped.

@@ -17,7 +17,7 @@ import click
 
 from messaging.contract import MODES
 from mlaas.commands import JSON, Chosen, aligned, harmless, is_json, pass_chosen
-from mlaas.errors import UserError, gateway_errors, of_gateway, reported
+from mlaas.errors import UserError, of_gateway, reported
 
 if TYPE_CHECKING:
     from messaging.contract import Mode
@@ -224,15 +224,17 @@ def look(folder: Path) -> Listing:
 @contextmanager
 def gateway(url: str | None) -> Iterator["Client"]:
     """A client of the gateway at url, or at MLAAS_URL. Turns its errors into UserError."""
-    from mlaas_client import Client
+    from mlaas_client import Client, MlaasError
 
-    with gateway_errors():
+    try:
         try:
             client = Client(url)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         with client:
             yield client
+    except MlaasError as error:
+        raise of_gateway(error) from error
 
 
 def _over_http(its: Sequence[Named], client: "Client", progress: Progress, **asked: Any) -> list[Answer]:
@@ -330,9 +332,8 @@ def table(answers: Sequence[Answer]) -> Iterable[str]:
 
 def row(answer: Answer) -> Iterable[str]:
     """The prediction as a line in columns of fixed width, as later rows are unknown; nothing without one."""
-    if answer.prediction is not None:
-        cells = _cells(answer.name, answer.prediction)
-        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, _WIDTHS, strict=True)).rstrip()
+    its = answer.prediction
+    return () if its is None else aligned([_cells(answer.name, its)], _WIDTHS)
 
 
 def json_line(answer: Answer) -> str:

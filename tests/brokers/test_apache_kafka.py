@@ -159,7 +159,7 @@ def test_a_producer_that_cannot_go_on_is_replaced(apache_kafka: LocalKafka) -> N
     broker = connect(f"kafka://{apache_kafka.bootstrap_servers}")
     inbox = broker.open_inbox(topic, "i")
     broken = broker._sender._producer
-    broker._sender._note(KafkaError(KafkaError._FATAL, "out of order", fatal=True))
+    broker._sender._on_error(KafkaError(KafkaError._FATAL, "out of order", fatal=True))
     end = time.monotonic() + PATIENCE_S
     while broker._sender._producer is broken:
         assert time.monotonic() < end

@@ -73,11 +73,11 @@ def test_a_letter_that_is_not_there_is_said_before_any_is_used(
 
 def test_what_goes_before_a_letter() -> None:
     bounds = {0: range(3, 9), 1: range(0), 2: range(4, 4)}
-    assert dlq.up_to(bounds, Place(0, 5)) == {0: 5}
-    assert dlq.up_to(bounds, Place(0, 99)) == {0: 9}
-    assert dlq.up_to(bounds, Place(0, 3)) == {}
-    assert dlq.up_to_end(bounds) == {0: 9}
-    assert dlq.count(bounds, {0: 5}) == 2
+    assert dlq.up_to(bounds, Place(0, 5)) == {0: range(3, 5)}
+    assert dlq.up_to(bounds, Place(0, 99)) == {0: range(3, 9)}
+    assert dlq.count(dlq.up_to(bounds, Place(0, 3))) == 0
+    assert dlq.count(dlq.up_to(bounds, Place(0, 1))) == 0
+    assert dlq.count(bounds) == 6
     with pytest.raises(UserError, match="partitions are 0 to 2"):
         dlq.up_to(bounds, Place(3, 1))
 
@@ -85,7 +85,7 @@ def test_what_goes_before_a_letter() -> None:
 def test_nothing_is_deleted_that_was_not_answered() -> None:
     bounds = {0: range(3, 6), 1: range(2), 2: range(7, 8)}
     done = {(0, 3), (0, 5), (1, 0), (1, 1)}
-    assert dlq.up_to_first_kept(bounds, done) == {0: 4, 1: 2}
+    assert dlq.up_to_first_kept(bounds, done) == {0: range(3, 4), 1: range(2), 2: range(7, 7)}
 
 
 @pytest.mark.parametrize("url", ["embedded://", "memory://"])
