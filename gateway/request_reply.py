@@ -25,6 +25,7 @@ from messaging.broker import (
     Message,
     MessageTooLarge,
     QueueFull,
+    Retries,
     feed,
 )
 from messaging.contract import MAX_CANCELLED, PING, ContractError, Explain, Mode, Reply, Request, sha256_of
@@ -276,9 +277,10 @@ class ReplyListener:
         self._silence_s = silence_s
         self._on_open = on_open
         self._on_replies = on_replies
-        self._on_lost = on_lost
         self._stopping = threading.Event()
-        self._lost = False
+        self._retries = Retries(
+            "read replies", _log, _RETRY_S, self._stopping, on_failure=lambda error: on_lost(str(error))
+        )
         self._address = ""
         self._heard_at = 0.0
         self.failure: Exception | None = None
@@ -299,7 +301,7 @@ class ReplyListener:
 
     def _run(self) -> None:
         try:
-            inbox = self._open()
+            inbox = self._retries.until_success(self._open)
             if inbox is None:
                 return
             try:
@@ -310,26 +312,18 @@ class ReplyListener:
         except Exception as error:
             self.failure = error
 
-    def _open(self) -> Inbox | None:
-        """None if it was stopped before."""
-        while not self._stopping.is_set():
-            try:
-                inbox = self._broker.open_inbox(self._topic, self._instance_id)
-            except BrokerError as error:
-                self._on_lost(str(error))
-                self._stopping.wait(_RETRY_S)
-            else:
-                self._heard_at = time.monotonic()
-                self._note_address(inbox)
-                return inbox
-        return None
+    def _open(self) -> Inbox:
+        inbox = self._broker.open_inbox(self._topic, self._instance_id)
+        self._heard_at = time.monotonic()
+        self._note_address(inbox)
+        return inbox
 
     def _listen(self, inbox: Inbox) -> None:
         try:
             messages = inbox.receive(_MOST_AT_ONCE, 0.2)
             self._note_address(inbox)
             if messages:
-                self._lost = False
+                self._retries.succeeded()
                 self._heard_at = time.monotonic()
                 self._on_replies(messages)
             elif time.monotonic() - self._heard_at > self._silence_s:
@@ -338,11 +332,7 @@ class ReplyListener:
         except ClientBroken:
             raise
         except BrokerError as error:
-            if not self._lost:
-                _log.warning("reading replies: %s", error)
-            self._lost = True
-            self._on_lost(str(error))
-            self._stopping.wait(_RETRY_S)
+            self._retries.failed(error)
 
     def _note_address(self, inbox: Inbox) -> None:
         if inbox.address != self._address:
