@@ -108,9 +108,9 @@ def _choice(
 )
 @pass_chosen
 def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
-    """Make a model folder from a .onnx, .keras or .h5 file, and check that the model works.
+    """Make a model folder from a model file.
 
-    A Keras file is exported to ONNX, which needs the packages for training.
+    The file is a .onnx, .keras or .h5 file; the model is checked before it is kept. A Keras file is exported to ONNX, which needs the packages for training.
     """
     from model import adding
     from model.manifest import ModelError
@@ -188,7 +188,10 @@ def check(chosen: Chosen, name: str, version: str) -> None:
 @click.option("--version", required=True, help="The version.")
 @pass_chosen
 def remove(chosen: Chosen, name: str, version: str) -> None:
-    """Delete the folder of a version. A worker that serves it continues until it is restarted."""
+    """Delete the folder of a version.
+
+    A worker that serves it continues until it is restarted.
+    """
     folder, _ = _read(chosen, name, version)
     shutil.rmtree(folder)
     if not any(folder.parent.iterdir()):

@@ -86,7 +86,7 @@ REPLY_1_EXPLAIN = msgspec.structs.replace(
 GOLDEN_PING_1 = Message(
     b'{"sha256":"","model":"fashion-mnist","version":"1.0.0","models":[{"name":"fashion-mnist",'
     b'"version":"1.0.0","default":true,"runtime":"onnx","labels":["Sandal","Sneaker"],'
-    b'"input":"28 x 28","sha256":"ab12","accuracy":0.5}]}',
+    b'"input":"28 x 28","size":[28,28,1],"takes_mode":true,"sha256":"ab12","accuracy":0.5}]}',
     {"schema": "1", "correlation_id": "c0ffee"},
 )
 PING_1 = Reply(
@@ -148,6 +148,12 @@ def test_a_reply_is_written_as_the_golden_bytes_and_read_back(reply: Reply, gold
     assert codec.encode_reply(reply, ADDRESS) == golden
     assert codec.decode_reply(golden) == reply
     assert codec.correlation_id(golden) == "c0ffee"
+
+
+def test_a_ping_from_before_models_of_other_sizes_is_read_alike() -> None:
+    older = GOLDEN_PING_1.body.replace(b'"size":[28,28,1],"takes_mode":true,', b"")
+    assert older != GOLDEN_PING_1.body
+    assert codec.decode_reply(Message(older, GOLDEN_PING_1.headers)) == PING_1
 
 
 def test_an_older_workers_ping_says_of_no_model_and_a_newer_ones_may_say_more() -> None:

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 
-# Each large buffer lies below a small one that stays.
+# Each large buffer lies below a small one that stays; importing leaves holes, which are filled first.
 HOLD_AND_FREE = """
 from pathlib import Path
 {first}
+filling = [bytearray(1000) for _ in range(20_000)]
 del (once := [bytearray(24 << 20)])[:]
 large, small = [], []
 for _ in range(50):
