@@ -27,7 +27,8 @@ async def test_the_models_are_those_that_the_worker_describes() -> None:
     assert listed.json() == {"models": [as_json(SMALL), as_json(LARGE)]}
     assert one.json() == as_json(LARGE)
     assert list(one.json()) == [
-        "name", "version", "default", "runtime", "labels", "input", "size", "takes_mode", "sha256", "accuracy",
+        "name", "version", "default", "runtime", "labels",
+        "input", "size", "takes_mode", "sha256", "accuracy",
     ]  # fmt: skip
 
 
