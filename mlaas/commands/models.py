@@ -108,9 +108,9 @@ def _choice(
 )
 @pass_chosen
 def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
-    """Make a model folder from a model file.
+    """Make a model folder from a .onnx, .keras or .h5 file.
 
-    The file is a .onnx, .keras or .h5 file; the model is checked before it is kept. A Keras file is exported to ONNX, which needs the packages for training.
+    The model is tried before it is kept. A Keras file is exported to ONNX, which needs the packages for training.
     """
     from model import adding
     from model.manifest import ModelError
