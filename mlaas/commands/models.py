@@ -110,7 +110,7 @@ def _choice(
 def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
     """Make a model folder from a .onnx, .keras or .h5 file.
 
-    The model is tried before it is kept. A Keras file is exported to ONNX, which needs the packages for training.
+    The model is tried before it is kept. Exporting a Keras file to ONNX needs the packages for training.
     """
     from model import adding
     from model.manifest import ModelError
