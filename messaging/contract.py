@@ -122,7 +122,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str = ""
     labels: list[str] = []
     input: str = ""
-    size: tuple[int, int, int] = (28, 28, 1)
+    size: Annotated[tuple[int, ...], msgspec.Meta(min_length=3, max_length=3)] = (28, 28, 1)
     takes_mode: bool = True
     sha256: str = ""
     accuracy: float | None = None

@@ -57,7 +57,10 @@ def test_on_three_brokers_topics_have_three_copies_and_acknowledge_with_two() ->
         broker, topics = settings(cluster)
         create_topics(broker, topics)
         admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers})
-        found = admin.list_topics(timeout=PATIENCE_S).topics[topics.requests].partitions.values()
+        end = time.monotonic() + PATIENCE_S  # each broker learns of a topic in its own time
+        while topics.requests not in (known := admin.list_topics(timeout=PATIENCE_S).topics):
+            assert time.monotonic() < end
+        found = known[topics.requests].partitions.values()
         assert [len(partition.replicas) for partition in found] == [3] * 12
         (described,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, topics.requests)]).values()
         assert described.result(PATIENCE_S)["min.insync.replicas"].value == "2"

@@ -80,7 +80,7 @@ def test_one_that_is_killed_comes_again_and_the_others_go_on(
     gateways = [pid for pid, command in descendants(its.process.pid).items() if " gateway " in command]
     assert len(gateways) == 2
     os.kill(gateways[0], signal.SIGKILL)
-    its.wait_for(r"gateway-\d ended with code -9")
+    its.wait_for(r"gateway-\d exited with code -9")
 
     def all_answer() -> bool:
         ask_all(url)
