@@ -13,7 +13,7 @@ from messaging.kafka_config import SHARE, translated
 from messaging.kafka_places import KafkaInbox, KafkaSubscription
 from messaging.kafka_reader import Reader
 from messaging.kafka_sender import Sender
-from messaging.kafka_topics import ANY, TopicIds, Topics
+from messaging.kafka_topics import ANY, TopicAdmin, Topics
 
 # librdkafka's batch.size: a larger message does not wait for others, whatever linger.ms is.
 _LARGE_BYTES = 1_000_000
@@ -51,11 +51,8 @@ class KafkaBroker:
         }
         self._sender = Sender(kafka_config.producer(self._servers, sending))
         self._gatherer = Sender(kafka_config.gatherer(self._servers, sending))
-        self._topics = Topics(
-            self._led_partitions,
-            TopicIds(kafka_config.producer(self._servers, self._given)),
-            self._renew_producers,
-        )
+        admin = TopicAdmin(kafka_config.producer(self._servers, self._given))
+        self._topics = Topics(self._led_partitions, admin.ids, admin.offsets, self._renew_producers)
 
     def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
         topic, partition = split_address(address)

@@ -15,7 +15,7 @@ from confluent_kafka import Message as Record
 
 from messaging.broker import BrokerError, ClientBroken, Delivery, Message
 from messaging.kafka_reader import Reader, decode, delivery_of
-from messaging.kafka_topics import Topics
+from messaging.kafka_topics import AskedOffsets, Topics
 
 _log = logging.getLogger("mlaas.kafka")
 
@@ -40,6 +40,7 @@ class _RecoveringReader:
         self._failure = ""
         self._incarnation = topics.incarnation(topic)
         self._stalls = StallDetector()
+        self._asked: tuple[int, AskedOffsets] | None = None
         self._reader = self._open(self._stalls, self._incarnation)
 
     def _open(self, stalls: "StallDetector", incarnation: int) -> Reader:
@@ -71,15 +72,17 @@ class _RecoveringReader:
         return records
 
     def _check(self, now: float) -> None:
-        """Ask the broker what a silent partition has."""
-        partition = self._stalls.due(now)
-        if partition is None:
+        """Ask the broker what a silent partition has, and look at the answer in a later call."""
+        if self._asked is None:
+            partition = self._stalls.due(now)
+            if partition is not None:
+                self._asked = partition, self._topics.ask_offsets(self._topic, partition)
             return
-        try:
-            offsets = self._reader.offsets(self._topic, partition, patience_s=0)
-        except BrokerError:
-            offsets = None
-        self._stalls.checked(partition, offsets, now)
+        partition, asked = self._asked
+        if not asked.done():
+            return
+        self._asked = None
+        self._stalls.checked(partition, asked.result(), now)
         if stalled := self._stalls.stalled(now):
             self._fail(f"records of partitions {sorted(stalled)} do not arrive")
 
@@ -99,6 +102,7 @@ class _RecoveringReader:
         _log.log(level, "replaced the reader of %s: %s", self._topic, reason)
         self._reader.close(patience_s=0)
         self._reader, self._stalls, self._incarnation = reader, stalls, incarnation
+        self._asked = None
         self._failure = ""
 
 
@@ -398,8 +402,11 @@ class StallDetector:
 
     def checked(self, partition: int, offsets: range | None, now: float) -> None:
         """offsets: what the broker has of the partition; None if it did not answer."""
-        its = self._progress[partition]
-        its.at = self._checked_at = now
+        self._checked_at = now
+        its = self._progress.get(partition)
+        if its is None:  # revoked since
+            return
+        its.at = now
         if offsets is None:
             return
         its.end = offsets.stop

@@ -16,7 +16,6 @@ from messaging.kafka_config import ClientLog, Properties, is_fatal, translate, t
 _log = logging.getLogger("mlaas.kafka")
 
 _ANSWER_TIMEOUT_S = 5.0
-_LOOK_TIMEOUT_S = 1.0
 _LEAVE_TIMEOUT_S = 3.0
 
 # If the name of a header is not UTF-8, confluent-kafka returns a list with a NULL in it and sets an exception
@@ -68,14 +67,14 @@ class Reader:
         with translated(f"read {topic}/{partition}"):
             self._consumer.assign([TopicPartition(topic, partition, offset)])
 
-    def offsets(self, topic: str, partition: int, patience_s: float = _ANSWER_TIMEOUT_S) -> range:
-        """The offsets that the partition has now. Asks once if patience_s is 0. Raises BrokerError."""
+    def offsets(self, topic: str, partition: int) -> range:
+        """The offsets that the partition has now. Waits for a running fetch. Raises BrokerError."""
         place = TopicPartition(topic, partition)
 
         def ask() -> tuple[int, int]:
-            return self._consumer.get_watermark_offsets(place, timeout=patience_s or _LOOK_TIMEOUT_S)
+            return self._consumer.get_watermark_offsets(place, timeout=_ANSWER_TIMEOUT_S)
 
-        return range(*_retried(ask, f"read {topic}/{partition}", patience_s))
+        return range(*_retried(ask, f"read {topic}/{partition}"))
 
     def read(self, max_records: int, timeout: float) -> list[Record]:
         """Wait up to timeout seconds for one record, then take what was fetched with it.
@@ -164,9 +163,9 @@ class Reader:
         self._lost = self._lost or error.code() == KafkaError._ALL_BROKERS_DOWN
 
 
-def _retried(ask: Callable[[], Answer], what: str, patience_s: float = _ANSWER_TIMEOUT_S) -> Answer:
-    """Retries for patience_s, because a new topic has no leader at first. Raises BrokerError."""
-    end = time.monotonic() + patience_s
+def _retried(ask: Callable[[], Answer], what: str) -> Answer:
+    """Retries for a while, because a new topic has no leader at first. Raises BrokerError."""
+    end = time.monotonic() + _ANSWER_TIMEOUT_S
     while True:
         try:
             with translated(what):

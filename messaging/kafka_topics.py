@@ -5,9 +5,10 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
-from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from messaging.broker import BrokerError
 from messaging.kafka_config import ClientLog, Properties, translated
@@ -39,24 +40,46 @@ class _Topic:
     incarnation: int = 0
 
 
+@dataclass(frozen=True)
+class AskedOffsets:
+    """The first and the next offset of a partition, once the broker has answered."""
+
+    futures: Sequence[Future[Any]]
+
+    def done(self) -> bool:
+        return all(each.done() for each in self.futures)
+
+    def result(self) -> range | None:
+        """What the partition has; None if the broker did not answer."""
+        try:
+            first, following = (each.result().offset for each in self.futures)
+        except KafkaException:
+            return None
+        return range(first, following)
+
+
 class Topics:
     """Asks about the topics in use once a second, in a thread of its own. Thread-safe.
 
     ask_led returns the partitions of a topic that have a leader, or raises BrokerError. ask_ids returns the
-    ids of topics that are known by now, without waiting. on_recreated is called when the id of a topic has
-    changed. Clients that knew the old topic must then be replaced: until the leader epochs exceed those of
-    the old topic, librdkafka takes all it hears about the new one for outdated.
+    ids of topics that are known by now, without waiting. ask_offsets asks what a partition has, without
+    waiting: a consumer that asked would receive nothing until its running fetch ends, up to half a second
+    later. on_recreated is called when the id of a topic has changed. Clients that knew the old topic must
+    then be replaced: until the leader epochs exceed those of the old topic, librdkafka takes all it hears
+    about the new one for outdated.
     """
 
     def __init__(
         self,
         ask_led: Callable[[str], Sequence[int]],
         ask_ids: Callable[[Collection[str]], Mapping[str, str]],
+        ask_offsets: Callable[[str, int], AskedOffsets],
         on_recreated: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask_led = ask_led
         self._ask_ids = ask_ids
+        self.ask_offsets = ask_offsets
         self._on_recreated = on_recreated
         self._clock = clock
         self._lock = threading.Lock()
@@ -147,29 +170,45 @@ class Topics:
             self._closing.wait(_REFRESH_EVERY_S)
 
 
-class TopicIds:
-    """Asks for the ids of topics without waiting: each call returns the answers to the previous one.
-
-    A broker that has no ids, such as the embedded one, lets the question time out.
-    """
+class TopicAdmin:
+    """Asks the cluster without waiting, over a connection of its own. Thread-safe."""
 
     def __init__(self, properties: Properties) -> None:
         self._properties = properties
+        self._lock = threading.Lock()
         self._admin: AdminClient | None = None
         self._asked: Mapping[str, Future[object]] = {}
 
-    def __call__(self, topics: Collection[str]) -> Mapping[str, str]:
+    def offsets(self, topic: str, partition: int) -> AskedOffsets:
         """Raises BrokerError."""
+        place = TopicPartition(topic, partition)
+        with translated(f"offsets of {topic}/{partition}"):
+            admin = self._client()
+            asked = [
+                admin.list_offsets({place: spec}, request_timeout=_ANSWER_TIMEOUT_S)
+                for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+            ]
+        return AskedOffsets([future for each in asked for future in each.values()])
+
+    def ids(self, topics: Collection[str]) -> Mapping[str, str]:
+        """Returns the answers to the previous call, which are there by now. Raises BrokerError.
+
+        A broker that has no ids, such as the embedded one, lets the question time out.
+        """
         if not all(asked.done() for asked in self._asked.values()):
             return {}
         found = {name: topic_id for name, asked in self._asked.items() if (topic_id := _topic_id(asked))}
         if topics:
             with translated("topic ids"):
-                self._admin = self._admin or AdminClient(self._properties, logger=ClientLog())
-                self._asked = self._admin.describe_topics(
+                self._asked = self._client().describe_topics(
                     TopicCollection(list(topics)), request_timeout=_ANSWER_TIMEOUT_S
                 )
         return found
+
+    def _client(self) -> AdminClient:
+        with self._lock:
+            self._admin = self._admin or AdminClient(self._properties, logger=ClientLog())
+            return self._admin
 
 
 def _topic_id(asked: "Future[object]") -> str:

@@ -70,18 +70,25 @@ class Wanted(NamedTuple):
     golden: Sequence[tuple[Path, str]] = ()
 
 
-def add(onnx: bytes, original: Original | None, wanted: Wanted, weights_dir: Path, say: Say) -> Path:
-    """Makes the folder of a version of a model, and returns it. Raises ModelError and leaves nothing."""
-    version = wanted.version or next_version(manifests.versions(weights_dir, wanted.name))
-    for text in (wanted.name, version):
-        if not re.fullmatch(manifests.FILE_NAME, text):
-            raise ModelError(f"{text!r} cannot name a folder: use letters, digits, and . _ - after the first")
+def add(
+    file: str, onnx: bytes, original: Original | None, wanted: Wanted, weights_dir: Path, say: Say
+) -> Path:
+    """Makes the folder of a version of a model, and returns it. Raises ModelError and leaves nothing.
+
+    file: what errors call the ONNX file.
+    """
+    known = manifests.versions(weights_dir, wanted.name)
+    version = wanted.version or next_version(known)
+    if not re.fullmatch(manifests.FILE_NAME, wanted.name):
+        raise ModelError(f"{wanted.name!r} cannot be a name: use letters, digits, and . _ - after the first")
+    if not re.fullmatch(manifests.VERSION, version):
+        raise ModelError(f"{version!r} cannot be a version: use numbers and dots, such as 1.2.0")
     folder = weights_dir / wanted.name / version
     if folder.exists():
         raise ModelError(f"{folder} exists; choose another --version")
-    network = OnnxRuntime(onnx, 1, "the model file")
+    network = OnnxRuntime(onnx, 1, file)
     into = input_of(network.input_shape, network.input_type)
-    say(f"input: {into.height} x {into.width} {channels_of(into)}, {into.dtype}, {into.layout}")
+    say(f"input: {into.in_words}, {into.dtype}, {into.layout}")
     rows = answers(network, into)
     output = wanted.output or kind_of(rows)
     say(f"output: {rows.shape[1]} {output}{'' if wanted.output else ', judged by random pictures'}")
@@ -99,6 +106,8 @@ def add(onnx: bytes, original: Original | None, wanted: Wanted, weights_dir: Pat
         ),
         keras=original and File(file="model.keras", sha256=sha256(original.content)),
     )
+    if contradiction := manifests.contradiction_in(its):
+        raise ModelError(f"the model {contradiction}")
     staging = weights_dir / f".{wanted.name}-{version}.new" / wanted.name / version
     shutil.rmtree(staging.parents[1], ignore_errors=True)
     try:
@@ -113,6 +122,8 @@ def add(onnx: bytes, original: Original | None, wanted: Wanted, weights_dir: Pat
         say(speed(classifier))
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(folder)
+        if known and manifests.versions(weights_dir, wanted.name)[-1] != version:
+            say(f"{known[-1]} is still the latest version, which is the one that is served")
     except ModelError as error:
         raise ModelError(str(error).replace(f"{staging}/", "")) from error
     finally:
@@ -125,7 +136,7 @@ def next_version(known: Sequence[str]) -> str:
     if not known:
         return "1.0.0"
     head, dot, last = known[-1].rpartition(".")
-    return f"{head}{dot}{int(last) + 1}" if last.isdigit() else f"{known[-1]}.1"
+    return f"{head}{dot}{int(last) + 1}"
 
 
 def input_of(shape: Sequence[object], dtype: str) -> Input:
@@ -134,21 +145,17 @@ def input_of(shape: Sequence[object], dtype: str) -> Input:
     if dtype not in types:
         raise ModelError(f"the input is a {dtype}; float32 and uint8 can be served")
     sizes = [size if isinstance(size, int) else None for size in shape[1:]]
+    if len(sizes) in (2, 3) and None in sizes:
+        raise ModelError(f"the input has the shape {list(shape)}: export the model with a fixed size")
     for layout, axes in (("NHW", "HW"), ("NCHW", "CHW"), ("NHWC", "HWC")):
         if len(sizes) != len(axes):
             continue
         found = dict(zip(axes, sizes, strict=True)) | ({} if "C" in axes else {"C": 1})
         if found["C"] not in (1, 3):
             continue
-        if found["H"] is None or found["W"] is None:
-            raise ModelError(f"the input has the shape {list(shape)}: its height and width must be fixed")
         described = {"height": found["H"], "width": found["W"], "channels": found["C"], "layout": layout}
         return msgspec.convert(described | {"dtype": types[dtype]}, Input)
     raise ModelError(f"the input has the shape {list(shape)}, which is not that of pictures in grey or RGB")
-
-
-def channels_of(into: Input) -> str:
-    return "grey" if into.channels == 1 else "RGB"
 
 
 def probes(into: Input) -> NDArray[np.generic]:
@@ -176,6 +183,11 @@ def answers(network: OnnxRuntime, into: Input) -> NDArray[np.float32]:
     return rows
 
 
+def outputs(classifier: Classifier) -> NDArray[np.float32]:
+    """What a loaded model gives for random pictures, before it is turned into probabilities: (n, numbers)."""
+    return classifier.outputs(probes(classifier.manifest.input))
+
+
 def kind_of(rows: NDArray[np.float32]) -> Output:
     """What the numbers are, judged by their range and sum."""
     if rows.min() < 0 or rows.max() > 1:
@@ -190,10 +202,14 @@ def labels_of(given: Sequence[str] | None, count: int, output: Output) -> tuple[
     needed = 2 if output == "sigmoid" else count
     if given is None:
         raise ModelError(f"the model has {needed} classes: name them with --labels, in its own order")
+    if output == "sigmoid" and count != 1:
+        raise ModelError(
+            f"sigmoid is for a single number, and the model gives {count}: try --output sigmoids"
+        )
     if output == "logits" and count == 1:
         raise ModelError("the model has a single output, and it is not between 0 and 1: add a sigmoid to it")
     if len(given) != needed:
-        raise ModelError(f"--labels has {len(given)} names; the model has {needed} classes")
+        raise ModelError(f"--labels (names or a file) has {len(given)}; the model has {needed} classes")
     return tuple(given)
 
 
@@ -232,13 +248,19 @@ def golden(
         try:
             content = path.read_bytes()
             answer = predict_picture(content, classifier, mode="auto", max_pixels=MAX_PIXELS)
-        except (OSError, PictureError) as error:
+        except OSError as error:
+            raise ModelError(f"{path} cannot be read ({error.strerror})") from error
+        except PictureError as error:
             raise ModelError(f"{path}: {error}") from error
         top, probability = next(iter(answer.probabilities.items()))
         if label not in answer.probabilities:
-            raise ModelError(f"{path}: the model has no label {label!r}")
+            known = ", ".join(classifier.manifest.labels[:10])
+            raise ModelError(f"{path}: the model has no label {label!r}; its labels: {known}")
         if top != label:
-            raise ModelError(f"{path} is classified as {top} ({probability:.1%}), not as {label}")
+            raise ModelError(
+                f"{path} is classified as {top} ({probability:.1%}), not as {label}: "
+                "check the order of --labels, and --scale, --mean and --std"
+            )
         name = f"golden/{number}{path.suffix.lower()}"
         (folder / "golden").mkdir(exist_ok=True)
         manifests.replace(folder / name, content)

@@ -3,9 +3,10 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model import manifest as manifests
 from model.image import as_input, prepare_image
@@ -47,6 +48,16 @@ class Classifier:
         """The name of the runtime: onnx or keras."""
         return self._runtime.name
 
+    def outputs(self, batch: NDArray[Any]) -> Output:
+        """What the network gives for a batch in the shape and type of its input: (n, numbers)."""
+        return self._runtime.run(batch)[0].reshape(len(batch), -1)
+
+    @property
+    def takes(self) -> str:
+        """The input that the network itself declares, in ONNX Runtime's words; empty for Keras."""
+        its = self._runtime
+        return f"{list(its.input_shape)} {its.input_type}" if isinstance(its, OnnxRuntime) else ""
+
     def predict(self, pictures: Pictures) -> Predictions:
         """Classifies prepared pictures, uint8 (n, h, w) or (n, h, w, 3)."""
         its = self.manifest
@@ -86,7 +97,7 @@ def choose(runtime: str, manifest: Manifest, folder: Path) -> Literal["onnx", "k
     if runtime not in ("auto", "onnx", "keras"):
         raise ModelError(f"Unknown runtime {runtime!r}. Choose auto, onnx or keras.")
     export = manifest.current_export
-    has_export = export is not None and (folder / export.file).exists()
+    has_export = export is not None and (manifest.keras is None or (folder / export.file).exists())
     if runtime == "onnx" and not has_export:
         raise ModelError(f"{folder} has no ONNX file of these weights. Choose the runtime auto or keras.")
     if runtime == "keras" and manifest.keras is None:
@@ -108,8 +119,9 @@ def warm_up(classifier: Classifier) -> None:
         except Exception as error:
             shape = " x ".join(map(str, manifest.input.shape))
             reason = str(error).splitlines()[0]
+            takes = f"; it takes {classifier.takes}" if classifier.takes else ""
             raise ModelError(
-                f"{file} cannot run on an input of {shape} {manifest.input.dtype}: {reason}"
+                f"{file} cannot run on an input of {shape} {manifest.input.dtype}{takes} ({reason})"
             ) from error
         if rows.shape[1] != len(manifest.labels):
             raise ModelError(f"{file} gives {rows.shape[1]} numbers for {len(manifest.labels)} labels")

@@ -15,6 +15,8 @@ import yaml
 
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 FileName = Annotated[str, msgspec.Meta(pattern=FILE_NAME)]
+VERSION = r"^[0-9]+(\.[0-9]+)*$"
+Version = Annotated[str, msgspec.Meta(pattern=VERSION)]
 GoldenName = Annotated[str, msgspec.Meta(pattern=r"^golden/[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -37,6 +39,13 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     channels: Literal[1, 3]
     dtype: Literal["uint8", "float32"]
     layout: Literal["NHW", "NHWC", "NCHW"]
+
+    @property
+    def in_words(self) -> str:
+        """Such as 28 x 28 grey; with the sides named if they differ."""
+        square = f"{self.height} x {self.width}"
+        size = square if self.height == self.width else f"{self.height} high x {self.width} wide"
+        return f"{size} {'grey' if self.channels == 1 else 'RGB'}"
 
     @property
     def pixels(self) -> tuple[int, ...]:
@@ -125,7 +134,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """
 
     name: FileName
-    version: FileName
+    version: Version
     labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     input: Input
     preprocessing: Preprocessing
@@ -143,6 +152,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return None if is_stale else self.onnx
 
     @property
+    def takes_mode(self) -> bool:
+        """Whether requests may choose how their picture is prepared."""
+        return isinstance(self.preprocessing, GarmentPreprocessing)
+
+    @property
     def weights_sha256(self) -> str:
         """The digest of the .keras file, or of the ONNX file if there is no other."""
         file = self.keras or self.onnx
@@ -154,13 +168,19 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         yield from self.golden
 
 
+def names(weights_dir: Path) -> list[str]:
+    """The names of the models that have a folder, in alphabetical order."""
+    folders = sorted(weights_dir.iterdir()) if weights_dir.is_dir() else []
+    return [folder.name for folder in folders if versions(weights_dir, folder.name)]
+
+
 def versions(weights_dir: Path, name: str) -> list[str]:
-    """The versions of a model, oldest first: numbers in them count as numbers, so 1.10 follows 1.9."""
-    return sorted((path.parent.name for path in (weights_dir / name).glob(f"*/{FILE}")), key=_numerically)
-
-
-def _numerically(version: str) -> list[tuple[int, str]]:
-    return [(int(part) if part.isdigit() else -1, part) for part in re.split(r"(\d+)", version)]
+    """The versions of a model, oldest first. They are numbers with dots between them: 1.10 follows 1.9."""
+    folders = (path.parent.name for path in (weights_dir / name).glob(f"*/{FILE}"))
+    return sorted(
+        (version for version in folders if re.fullmatch(VERSION, version)),
+        key=lambda version: [int(number) for number in version.split(".")],
+    )
 
 
 def folder(weights_dir: Path, name: str, version: str = "") -> Path:
@@ -168,10 +188,12 @@ def folder(weights_dir: Path, name: str, version: str = "") -> Path:
     known = versions(weights_dir, name)
     if version in known:
         return weights_dir / name / version
-    if version or not known:
-        there = f"; there are {', '.join(known)}" if known else ""
+    if known and version:
+        raise ModelError(f"{weights_dir / name} has no {version}/{FILE}; there are {', '.join(known)}")
+    if not known:
+        there = ", ".join(names(weights_dir)) or "none"
         raise ModelError(
-            f"{weights_dir / name} has no {version + '/' if version else '<version>/'}{FILE}{there}"
+            f"{weights_dir / name} has no <version>/{FILE}, such as 1.0.0/{FILE}; models there: {there}"
         )
     return weights_dir / name / known[-1]
 
@@ -188,17 +210,21 @@ def read(folder: Path) -> Manifest:
         raise ModelError(f"{path} cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, msgspec.ValidationError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
+        if "Expected `str`, got" in reason:
+            reason += "; put it in quotes"
+        elif isinstance(error, msgspec.ValidationError):
+            reason += "; docs/models.md lists the fields and their values"
         raise ModelError(f"{path} is not the manifest of a model: {reason}") from error
     if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
         where = f"{manifest.name}/{manifest.version}"
         raise ModelError(f"{path} describes {where}: name its folders so, or change name and version in it")
-    if contradiction := _contradiction(manifest):
+    if contradiction := contradiction_in(manifest):
         raise ModelError(f"{path} {contradiction}")
     return manifest
 
 
-def _contradiction(manifest: Manifest) -> str:
-    """What does not fit together, or nothing."""
+def contradiction_in(manifest: Manifest) -> str:
+    """What does not fit together, to follow the name of the file; or nothing."""
     if manifest.keras is None and manifest.onnx is None:
         return "names neither a keras nor an onnx file"
     its, into = manifest.preprocessing, manifest.input

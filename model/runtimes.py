@@ -106,6 +106,8 @@ def _onnx_session(content: bytes, threads: int, name: str) -> "onnxruntime.Infer
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
+        if "INVALID_PROTOBUF" in str(error) or "No graph was found" in str(error):
+            raise ModelError(f"{name} is damaged, or not an ONNX file: export or copy it again") from error
         raise ModelError(f"ONNX Runtime cannot open {name}: {error}") from error
 
 

@@ -191,15 +191,14 @@ def _served(name: str, model: Classifier, *, default: bool) -> ServedModel:
         labels=list(manifest.labels),
         input=_in_words(manifest),
         size=(into.height, into.width, into.channels),
-        takes_mode=isinstance(manifest.preprocessing, GarmentPreprocessing),
+        takes_mode=manifest.takes_mode,
         sha256=network.sha256 if network else "",
         accuracy=manifest.accuracy,
     )
 
 
 def _in_words(manifest: Manifest) -> str:
-    its, into = manifest.preprocessing, manifest.input
-    size = f"{into.height} x {into.width} {'grey' if into.channels == 1 else 'RGB'}"
+    its, size = manifest.preprocessing, manifest.input.in_words
     if isinstance(its, GarmentPreprocessing):
         return f"{size}, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it"
     return f"{size}; a PNG, JPEG or WebP picture is made into it ({its.resize})"

@@ -126,9 +126,9 @@ def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
             original = read_original(path)
             exported = original.exported
         else:
-            raise UserError(f"{path} is not a .onnx, .keras or .h5 file")
+            raise UserError(f"{path} is not a .onnx, .keras or .h5 file", exit_code=os.EX_DATAERR)
         wanted = adding.Wanted(name=name, **given)
-        folder = adding.add(exported, original, wanted, Path(settings.weights_dir), click.echo)
+        folder = adding.add(str(path), exported, original, wanted, Path(settings.weights_dir), click.echo)
     names = ", ".join(dict.fromkeys([*settings.names, name]))
     click.echo(f"\n{folder} is ready. To serve it, and to ask it:\n")
     click.echo(f"  mlaas --set 'model.names=[{names}]' up")
@@ -143,10 +143,7 @@ def list_folders(chosen: Chosen, as_json: bool) -> None:
     from model import manifest
 
     weights_dir = Path(chosen.load().model.weights_dir)
-    versions = {
-        path.name: manifest.versions(weights_dir, path.name) for path in sorted(weights_dir.iterdir())
-    }
-    found = {name: its for name, its in versions.items() if its}
+    found = {name: manifest.versions(weights_dir, name) for name in manifest.names(weights_dir)}
     if is_json(as_json):
         click.echo(json.dumps(found))
         return
@@ -173,6 +170,7 @@ def show(chosen: Chosen, name: str, version: str) -> None:
 @pass_chosen
 def check(chosen: Chosen, name: str, version: str) -> None:
     """Load a model as a worker would, and classify its golden pictures."""
+    from model import adding
     from model.classifier import load
     from model.manifest import ModelError
 
@@ -180,19 +178,32 @@ def check(chosen: Chosen, name: str, version: str) -> None:
     settings = chosen.load().model
     with reported(os.EX_DATAERR, ModelError):
         loaded = load(folder.parents[1], name, settings.runtime, settings.threads, its.version)
+    if its.output == "logits" and adding.kind_of(adding.outputs(loaded)) == "probabilities":
+        raise UserError(
+            f"{folder} gives probabilities, and its manifest says logits: write output: probabilities",
+            exit_code=os.EX_DATAERR,
+        )
     click.echo(f"{name} {its.version} can be served: {loaded.runtime}, {len(its.golden)} golden pictures")
 
 
 @models.command()
 @NAME
 @click.option("--version", required=True, help="The version.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_chosen
-def remove(chosen: Chosen, name: str, version: str) -> None:
+def remove(chosen: Chosen, name: str, version: str, yes: bool) -> None:
     """Delete the folder of a version.
 
-    A worker that serves it continues until it is restarted.
+    Workers that serve it continue. When they start again, they serve the latest version that is left. If none
+    is left, they end until the name is taken out of model.names.
     """
+    from model import manifest
+
     folder, _ = _read(chosen, name, version)
+    is_last = manifest.versions(folder.parents[1], name) == [version]
+    which = f"{name} {version}, the last version of it" if is_last else f"{name} {version}"
+    if not yes:
+        click.confirm(f"Delete {which}, from {folder.parents[1]}?", abort=True)
     shutil.rmtree(folder)
     if not any(folder.parent.iterdir()):
         folder.parent.rmdir()

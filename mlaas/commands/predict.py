@@ -293,6 +293,9 @@ def _locally(
     from model.preprocessing import PictureError
 
     classifier = load_model(settings, model)
+    if mode not in (None, "auto") and not classifier.manifest.takes_mode:
+        who = classifier.manifest.name
+        raise UserError(f"mode is for models of clothing; {who} prepares every picture alike")
     about = {"model": classifier.manifest.name, "version": classifier.manifest.version}
     for number, (name, picture) in enumerate(its, 1):
         try:

@@ -5,6 +5,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -44,6 +45,7 @@ def up(chosen: Chosen) -> None:
     from mlaas.up import up as run
 
     settings = chosen.load("up", unless={"broker.url": "embedded://"})
+    _check_models(settings)
     with (
         _address_errors(settings),
         broker_errors(),
@@ -51,6 +53,15 @@ def up(chosen: Chosen) -> None:
         reported(os.EX_CONFIG, KeyFileError),
     ):
         run(settings, _announce)
+
+
+def _check_models(settings: "Settings") -> None:
+    """Raises UserError if a model of model.names has no folder."""
+    from model.manifest import ModelError, folder
+
+    with reported(os.EX_DATAERR, ModelError):
+        for name in settings.model.names:
+            folder(Path(settings.model.weights_dir), name)
 
 
 def _announce(url: str) -> None:

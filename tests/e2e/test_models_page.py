@@ -26,7 +26,8 @@ SHELL = re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the reader of the page is, with a file of a model, a picture, and the shipped models."""
     place = tmp_path_factory.mktemp("models")
-    shutil.copytree(ROOT / "weights" / "fashion-mnist", place / "weights" / "fashion-mnist")
+    for name in ("fashion-mnist", "fashion-mnist-large"):
+        shutil.copytree(ROOT / "weights" / name, place / "weights" / name)
     into = Input(height=96, width=96, channels=3, dtype="float32", layout="NCHW")
     (place / "flowers.onnx").write_bytes(brightest(into))
     Image.new("RGB", (300, 200), (30, 240, 20)).save(place / "rose.png")

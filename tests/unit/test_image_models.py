@@ -90,7 +90,15 @@ def test_a_model_whose_softmax_is_missing_is_refused(tmp_path: Path, output: str
 def test_a_network_of_another_shape_than_its_manifest_says_is_refused(tmp_path: Path) -> None:
     folder = write_colours(tmp_path)
     second_model.change(folder, input=msgspec.structs.replace(manifests.read(folder).input, layout="NHWC"))
-    with pytest.raises(ModelError, match=r"model\.onnx cannot run on an input of 96 x 96 x 3 float32"):
+    with pytest.raises(
+        ModelError, match=r"cannot run on an input of 96 x 96 x 3 float32; it takes .*3, 96, 96\] tensor"
+    ):
+        load(tmp_path, "colours", "auto", 1)
+
+
+def test_a_file_that_the_manifest_names_and_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (write_colours(tmp_path) / "model.onnx").unlink()
+    with pytest.raises(ModelError, match=r"model\.onnx cannot be read \(No such file"):
         load(tmp_path, "colours", "auto", 1)
 
 

@@ -6,14 +6,16 @@ and one that waits with a lock held stands still for ever once the poll calls ba
 
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from messaging.broker import BrokerUnavailable, ClientBroken, Delivery, TopicMissing
 from messaging.kafka_places import STALLED_AFTER_S, KafkaInbox, KafkaSubscription, StallDetector
-from messaging.kafka_topics import Topics
+from messaging.kafka_topics import AskedOffsets, Topics
 
 
 class Record:
@@ -48,12 +50,28 @@ class Cluster:
         self.offsets: dict[int, range] = {}
         self.committed: dict[int, tuple[int, str]] = {}
         self.is_away = False
+        self.is_slow = False
+        self.asked: list[Future[Any]] = []
         self.now = 1000.0
         self.readers: list[Reader] = []
-        self.topics = Topics(lambda _: [], lambda topics: dict.fromkeys(topics, self.id), lambda: None)
+        self.topics = Topics(
+            lambda _: [], lambda topics: dict.fromkeys(topics, self.id), self.ask_offsets, lambda: None
+        )
         self.topics.close()
         self.topics.watch("t")
         self.topics.refresh()
+
+    def ask_offsets(self, _: str, partition: int) -> AskedOffsets:
+        found = self.offsets.get(partition, range(0))
+        futures: list[Future[Any]] = [Future(), Future()]
+        for future, offset in zip(futures, (found.start, found.stop), strict=True):
+            if self.is_slow:
+                self.asked.append(future)
+            elif self.is_away:
+                future.set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+            else:
+                future.set_result(SimpleNamespace(offset=offset))
+        return AskedOffsets(futures)
 
     def create_again(self, partitions: int) -> None:
         self.id, self.partitions, self.offsets = "second", partitions, {}
@@ -110,7 +128,9 @@ class Reader:
         taken, self.records = self.records[:max_records], self.records[max_records:]
         return taken
 
-    def offsets(self, _: str, partition: int, patience_s: float = 5.0) -> range:
+    def offsets(self, _: str, partition: int) -> range:
+        """For inboxes, before they read."""
+        assert self.began is None
         if self._cluster.is_away:
             raise BrokerUnavailable("away")
         return self._cluster.offsets.get(partition, range(0))
@@ -146,6 +166,28 @@ def test_only_the_receiving_thread_calls_the_client() -> None:
     made.receive(10, 0)
     assert sorted(reader.stored) == [(0, 7, "first"), (1, 8, "first")]
     assert reader.callers == {threading.current_thread().name}
+
+
+def test_records_are_received_while_the_broker_says_what_a_silent_partition_has() -> None:
+    """The consumer itself is not asked: its answer would wait for the fetch that is running."""
+    cluster = Cluster()
+    cluster.is_slow = True
+    made = cluster.subscribe()
+    cluster.now += 10
+    made.receive(10, 0)
+    first, last = cluster.asked
+    (reader,) = cluster.readers
+    reader.records = [Record(1, 0)]
+    assert [delivery.offset for delivery in made.receive(10, 0)] == [0]
+    cluster.now += 10
+    made.receive(10, 0)
+    assert len(cluster.asked) == 2  # one question at a time
+    first.set_result(SimpleNamespace(offset=0))
+    last.set_result(SimpleNamespace(offset=0))
+    made.receive(10, 0)
+    cluster.now += 10
+    made.receive(10, 0)
+    assert len(cluster.asked) == 4
 
 
 def test_what_was_acknowledged_last_is_committed_at_the_end() -> None:

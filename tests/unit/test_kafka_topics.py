@@ -2,7 +2,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from messaging.broker import BrokerUnavailable
-from messaging.kafka_topics import ANY, READ_AFTER_S, Topics
+from messaging.kafka_topics import ANY, READ_AFTER_S, AskedOffsets, Topics
 
 
 class Cluster:
@@ -22,13 +22,16 @@ class Cluster:
     def ask_ids(self, topics: Collection[str]) -> dict[str, str]:
         return dict.fromkeys(topics, self.id) if self.id else {}
 
+    def ask_offsets(self, _: str, __: int) -> AskedOffsets:
+        raise NotImplementedError  # readers ask
+
     def noted(self) -> None:
         self.recreations += 1
 
 
 def topics(cluster: Cluster) -> Topics:
     """Asked by hand alone."""
-    made = Topics(cluster.ask_led, cluster.ask_ids, cluster.noted, lambda: cluster.now)
+    made = Topics(cluster.ask_led, cluster.ask_ids, cluster.ask_offsets, cluster.noted, lambda: cluster.now)
     made.close()
     made.next("t", gather=False)
     made.refresh()

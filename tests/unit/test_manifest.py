@@ -72,7 +72,7 @@ def test_the_latest_version_is_the_one_of_the_highest_numbers(tmp_path):
 
 
 def test_a_model_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(ModelError, match=r"other has no <version>/model\.yaml"):
+    with pytest.raises(ModelError, match=r"other has no <version>/model\.yaml, .*; models there: none"):
         manifests.folder(tmp_path, "other")
 
 
@@ -99,7 +99,12 @@ def test_a_manifest_of_unreasonable_size_is_refused(folder):
     [
         (lambda tree: tree.update(lables=[]), "unknown field `lables`"),
         (lambda tree: tree.pop("labels"), "required field `labels`"),
-        (lambda tree: tree.update(labels=[0, 1]), r"Expected `str`, got `int` - at `\$.labels"),
+        (
+            lambda tree: tree.update(labels=[0, 1]),
+            r"Expected `str`, got `int` - at `\$.labels.*; put it in quotes",
+        ),
+        (lambda tree: tree.update(version="v2"), r"\$.version"),
+        (lambda tree: tree["preprocessing"].update(kind="imag"), "docs/models.md lists the fields"),
         (lambda tree: tree["input"].update(layout="NHCW"), r"NHCW.*\$.input.layout"),
         (lambda tree: tree["input"].update(height=0), r">= 1.*\$.input.height"),
         (lambda tree: tree.update(version="1.5.0"), r"describes fashion-mnist/1\.5\.0"),

@@ -200,11 +200,15 @@ def external_data(file: Path) -> None:
     [
         (two_inputs, "has 2 inputs; a model with one can be served"),
         (not_a_number, "something other than finite numbers"),
-        (custom_operator, "ONNX Runtime cannot open the model file"),
-        (external_data, "ONNX Runtime cannot open the model file"),
-        (lambda file: file.write_bytes(pickle.dumps({"a": 1})), "ONNX Runtime cannot open the model file"),
-        (lambda file: file.write_bytes(b""), "ONNX Runtime cannot open the model file"),
-        (lambda file: of_shape(file, "n", 3, "h", "w"), "its height and width must be fixed"),
+        (custom_operator, "ONNX Runtime cannot open "),
+        (external_data, "ONNX Runtime cannot open "),
+        (
+            lambda file: file.write_bytes(pickle.dumps({"a": 1})),
+            "colours.onnx is damaged, or not an ONNX file",
+        ),
+        (lambda file: file.write_bytes(b""), "colours.onnx is damaged, or not an ONNX file"),
+        (lambda file: of_shape(file, "n", 3, "h", "w"), "export the model with a fixed size"),
+        (lambda file: of_shape(file, "a", "b", "c", "d"), "export the model with a fixed size"),
         (lambda file: of_shape(file, "n", 5, 8, 8), "not that of pictures in grey or RGB"),
         (lambda file: of_shape(file, "n", 4), "not that of pictures in grey or RGB"),
         (lambda file: of_shape(file, 7, 3, 8, 8), "takes exactly 7 pictures"),
@@ -229,14 +233,25 @@ def test_what_cannot_be_served_is_refused_in_one_line_and_leaves_nothing(
     ("options", "complaint"),
     [
         ([], "the model has 3 classes: name them with --labels"),
-        (["--labels", "a,b"], "--labels has 2 names; the model has 3 classes"),
-        (["--labels", "a,b,b"], "has the same label twice"),
-        (["--labels", LABELS, "--mean", "1,2"], "2 numbers in mean for 3 channels"),
+        (["--labels", "a,b"], "--labels (names or a file) has 2; the model has 3 classes"),
+        (["--labels", "a,b,b"], "the model has the same label twice"),
+        (["--labels", "a,b", "--output", "sigmoid"], "the model gives 3: try --output sigmoids"),
+        (["--labels", LABELS, "--mean", "1,2"], "the model has 2 numbers in mean for 3 channels"),
         (["--labels", LABELS, "--output", "probabilities"], "model.onnx does not give probabilities"),
-        (["--labels", LABELS, "--golden", "PICTURE=blue"], "is classified as red"),
-        (["--labels", LABELS, "--golden", "PICTURE=pink"], "the model has no label 'pink'"),
-        (["--labels", LABELS, "--golden", "nowhere.png=red"], "nowhere.png"),
-        (["--labels", LABELS, "--version", "../1"], "'../1' cannot name a folder"),
+        (
+            ["--labels", LABELS, "--golden", "PICTURE=blue"],
+            "not as blue: check the order of --labels, and --scale, --mean and --std",
+        ),
+        (
+            ["--labels", LABELS, "--golden", "PICTURE=pink"],
+            "the model has no label 'pink'; its labels: red, green, blue",
+        ),
+        (
+            ["--labels", LABELS, "--golden", "nowhere.png=red"],
+            "nowhere.png cannot be read (No such file or directory)",
+        ),
+        (["--labels", LABELS, "--version", "../1"], "'../1' cannot be a version"),
+        (["--labels", LABELS, "--version", "v2"], "'v2' cannot be a version"),
     ],
 )
 def test_what_does_not_fit_the_model_is_refused_and_leaves_nothing(
@@ -261,6 +276,32 @@ def test_a_keras_file_with_code_in_it_is_refused(models: Any, weights: Path) -> 
     assert os.listdir(weights) == []
 
 
+def test_a_version_that_is_not_the_latest_is_said_to_be_not_served(models: Any, file: Path) -> None:
+    assert models("add", "colours", file, "--labels", LABELS, "--version", "2.0").exit_code == 0
+    older = models("add", "colours", file, "--labels", LABELS, "--version", "1.10")
+    assert "2.0 is still the latest version, which is the one that is served" in older.stdout
+
+
+def test_a_manifest_that_takes_probabilities_for_logits_fails_the_check(
+    models: Any, weights: Path, file: Path
+) -> None:
+    file.write_bytes(brightest(RGB_96, "Softmax"))
+    assert models("add", "colours", file, "--labels", LABELS).exit_code == 0
+    second_model.change(weights / "colours" / "1.0.0", output="logits")
+    done = models("check", "colours")
+    assert done.exit_code == os.EX_DATAERR
+    assert "gives probabilities, and its manifest says logits" in done.stderr
+
+
+def test_mode_is_refused_locally_as_over_http(models: Any, weights: Path, file: Path) -> None:
+    assert models("add", "colours", file, "--labels", LABELS).exit_code == 0
+    picture = str(png((250, 10, 10), weights.parent))
+    given = ["--set", f"model.weights_dir={weights}", "predict", "--local", "--model", "colours", "--mode"]
+    done = CliRunner().invoke(command, [*given, "raw28", picture])
+    assert done.exit_code == 1
+    assert "mode is for models of clothing; colours prepares every picture alike" in done.stderr
+
+
 def test_a_file_of_another_kind_is_refused(models: Any, weights: Path) -> None:
     path = weights.parent / "network.pt"
     path.touch()
@@ -279,10 +320,14 @@ def test_folders_are_listed_shown_checked_and_removed(models: Any, weights: Path
     assert models("show", "colours").stdout.startswith("name: colours\nversion: 1.0.1\n")
     assert "colours 1.0.0 can be served: onnx" in models("check", "colours", "--version", "1.0.0").stdout
     assert "10 golden pictures" in models("check", "fashion-mnist").stdout
+    asked = models("remove", "colours", "--version", "1.0.0")  # nobody answers
+    assert asked.exit_code != 0
+    assert "Delete colours 1.0.0, from " in asked.output
     for version in ("1.0.0", "1.0.1"):
-        assert models("remove", "colours", "--version", version).exit_code == 0
+        assert models("remove", "colours", "--version", version, "--yes").exit_code == 0
     gone = models("show", "colours")
-    assert (gone.exit_code, "has no <version>/model.yaml" in gone.stderr) == (os.EX_DATAERR, True)
+    assert gone.exit_code == os.EX_DATAERR
+    assert "has no <version>/model.yaml, such as 1.0.0/model.yaml; models there: fashion-mnist" in gone.stderr
     (second_model.in_weights(weights) / "model.onnx").write_bytes(b"")
     damaged = models("check", "fashion-mnist")
     assert damaged.exit_code == os.EX_DATAERR
