@@ -17,11 +17,11 @@ import msgspec
 import numpy as np
 import onnxruntime
 import tensorflow as tf
-import yaml
 from keras import layers, ops
 from numpy.typing import NDArray
 
-from model.manifest import Metrics, ModelError, sha256
+from model import manifest as manifests
+from model.manifest import Export, File, Golden, Manifest, ModelError, sha256
 from model.product import Pictures
 from model.runtimes import OnnxRuntime, Probabilities
 from model.training import drawn_clothes, imagenet
@@ -34,12 +34,13 @@ from model.training.evaluate import (
     with_temperature,
 )
 from model.training.export import quantized, to_onnx
+from model.training.figures import RECORD_FILE, Metrics
 from model.training.fine_tuning import AT_ONCE, FineTuningSettings, learn, logits_of, read_settings
 from model.training.learning import Progress, Report, TrainingError
-from model.training.photo_variation import KEPT_SIDE, Photos, read, seen, varied
+from model.training.photo_variation import KEPT_SIDE, PREPROCESSING, Photos, input_of, read, seen, varied
 from model.training.photos import read_folder
 
-MANIFEST_FILE, KERAS_FILE, ONNX_FILE, RECORD_FILE = "model.yaml", "model.keras", "model.onnx", "training.json"
+KERAS_FILE, ONNX_FILE = "model.keras", "model.onnx"
 TEMPLATE = Path(__file__).with_name("photo_card.md")
 CALIBRATION_PHOTOS = 256
 FOLDS = 5
@@ -100,9 +101,7 @@ def ship(
     golden = golden_pictures(settings, integers)
     for name, (picture, _) in golden.items():
         (new / name).write_bytes(picture)
-    its = manifest(settings, new, found.metrics.accuracy, golden)
-    text = yaml.safe_dump(its, sort_keys=False, default_flow_style=None, width=120)
-    (new / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    manifests.write(new, manifest(settings, new, found.metrics.accuracy, golden))
     (new / RECORD_FILE).write_bytes(
         msgspec.json.format(
             msgspec.json.encode(record(settings, progress, temperature, network, found)), indent=2
@@ -227,39 +226,24 @@ def golden_pictures(settings: FineTuningSettings, exported: bytes) -> dict[str, 
 
 def manifest(
     settings: FineTuningSettings, folder: Path, accuracy: float, golden: Mapping[str, tuple[bytes, float]]
-) -> dict[str, Any]:
+) -> Manifest:
     """What serving has to know of the model, and the digests of its files."""
     keras_sha256 = digest(folder / KERAS_FILE)
-    return {
-        "name": settings.name,
-        "version": settings.version,
-        "labels": list(settings.labels),
-        "input": {
-            "height": settings.side,
-            "width": settings.side,
-            "channels": 3,
-            "dtype": "uint8",
-            "layout": "NHWC",
-        },
-        "preprocessing": {
-            "kind": "image",
-            "resize": "stretch",
-            "interpolation": "bilinear",
-            "scale": "0..255",
-        },
-        "output": "probabilities",
-        "keras": {"file": KERAS_FILE, "sha256": keras_sha256},
-        "onnx": {
-            "file": ONNX_FILE,
-            "sha256": digest(folder / ONNX_FILE),
-            "exported_from": keras_sha256,
-        },
-        "accuracy": round(accuracy, 4),
-        "golden": [
-            {"file": name, "sha256": sha256(picture), "label": Path(name).stem, "probability": probability}
+    return Manifest(
+        name=settings.name,
+        version=settings.version,
+        labels=settings.labels,
+        input=input_of(settings.side),
+        preprocessing=PREPROCESSING,
+        output="probabilities",
+        keras=File(file=KERAS_FILE, sha256=keras_sha256),
+        onnx=Export(file=ONNX_FILE, sha256=digest(folder / ONNX_FILE), exported_from=keras_sha256),
+        accuracy=round(accuracy, 4),
+        golden=tuple(
+            Golden(file=name, sha256=sha256(picture), label=Path(name).stem, probability=probability)
             for name, (picture, probability) in golden.items()
-        ],
-    }
+        ),
+    )
 
 
 def record(

@@ -10,7 +10,9 @@ import msgspec
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from model.decoding import PictureError, open_upright
+from model.decoding import PictureError
+from model.image import prepare_image
+from model.manifest import ImagePreprocessing, Input
 from model.product import Pictures
 from model.settings import Fraction
 from model.training.dataset import DatasetError, Labels
@@ -20,8 +22,8 @@ from model.training.photos import read_folder
 MAX_PIXELS = 50_000_000
 KEPT_SIDE = 256
 """The edge of the pictures in memory: a little more than a network sees, since variations enlarge a part."""
-WORKING_EDGE = 1024
-"""Larger pictures are made smaller while they are decoded; so much is left that the resampling decides."""
+PREPROCESSING = ImagePreprocessing(resize="stretch", interpolation="bilinear", scale="0..255")
+"""Values stay as they are: the network itself subtracts ImageNet's mean."""
 THREADS = 2
 
 
@@ -72,13 +74,12 @@ def read(folder: Path, kinds: Sequence[str], side: int) -> Photos:
 
 def seen(picture: bytes, side: int) -> Pictures:
     """What the network sees of a picture file: uint8 (side, side, 3), stretched. Raises PictureError."""
-    try:
-        opened = open_upright(picture, max_pixels=MAX_PIXELS, longest_edge=max(WORKING_EDGE, 4 * side))
-        return np.asarray(opened.image.convert("RGB").resize((side, side), Image.Resampling.BILINEAR))
-    except PictureError:
-        raise
-    except Exception as error:
-        raise PictureError("The picture is damaged or incomplete.") from error
+    return prepare_image(picture, PREPROCESSING, input_of(side), max_pixels=MAX_PIXELS).pixels
+
+
+def input_of(side: int) -> Input:
+    """The input of a network for pictures of this size."""
+    return Input(height=side, width=side, channels=3, dtype="uint8", layout="NHWC")
 
 
 def varied(photos: Photos, side: int, rule: VariationSettings, seed: tuple[int, ...]) -> Pictures:
