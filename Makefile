@@ -4,7 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: help run install test check kafka train evaluate samples bench faults faults-selftest lock screenshot
+.PHONY: help run install test check kafka train train-photos evaluate samples bench faults faults-selftest lock screenshot
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,6 +30,9 @@ kafka: .venv/.serving ## a real Apache Kafka on port 9092, with its topics' data
 train: .venv/.development ## train both models, their teacher first, and write weights/
 	$(BIN)/mlaas train --config configs/fashion-mnist-large.yaml
 	$(BIN)/mlaas train
+
+train-photos: .venv/.development ## train clothing-photo on the photos that configs/clothing-photo.yaml names
+	TF_CPP_MIN_LOG_LEVEL=2 $(BIN)/python -P -m model.training.photo_model configs/clothing-photo.yaml
 
 evaluate: .venv/.development ## accuracy on the 10,000 test pictures
 	$(BIN)/mlaas evaluate

@@ -28,15 +28,17 @@ from model.adding import Original
 from model.manifest import ModelError
 from model.product import Pictures
 
-CALIBRATION_PICTURES, AT_ONCE = 2000, 50
+CALIBRATION_PICTURES = 2000
+PIXELS_AT_ONCE = 40_000
+"""Of calibration pictures: every activation of so many is in memory at once, half a gigabyte."""
 SCALING = (keras.layers.Rescaling, keras.layers.Normalization)
-QUANTIZED = ["Conv", "Relu", "MaxPool", "Add"]
+QUANTIZED = ["Conv", "Relu", "Clip", "MaxPool", "Add"]
 
 
 def to_onnx(network: keras.Model) -> bytes:
-    """Exports the network of network.to_serve() to ONNX in float32.
+    """Exports a network that has a layer "features" to ONNX in float32, with that layer as a second output.
 
-    Input: "pixels", uint8 (n, 28, 28). Outputs, float32: "probabilities" (n, classes), "features" (n, d).
+    Input: "pixels", uint8. Outputs, float32: "probabilities" (n, classes), "features" (n, d).
     """
     with tempfile.TemporaryDirectory() as folder:
         saved, exported = Path(folder, "network.keras"), Path(folder, "network.onnx")
@@ -95,7 +97,7 @@ def quantized(exported: bytes, pictures: Pictures) -> bytes:
     """Quantizes an ONNX file from to_onnx() to 8-bit integers; its inputs and outputs stay the same.
 
     Weights have a scale per channel. The range of each activation covers all but the outermost 0.002 % of its
-    values on the first 2,000 of the pictures, uint8 (n, 28, 28).
+    values on the first 2,000 of the pictures, uint8.
     """
     network = onnx.load_from_string(exported)
     # Otherwise it logs advice to fold batch normalization and infer shapes, which the export did.
@@ -113,7 +115,6 @@ def quantized(exported: bytes, pictures: Pictures) -> bytes:
             weight_type=QuantType.QInt8,
             nodes_to_exclude=left_in_float32(network),
             calibrate_method=CalibrationMethod.Percentile,
-            # Limits the activations in memory to those of one part, half a gigabyte.
             extra_options={"CalibStridedMinMax": 1},
         )
         return path.read_bytes()
@@ -123,13 +124,18 @@ def left_in_float32(network: onnx.ModelProto) -> list[str]:
     """The names of the nodes not to quantize.
 
     These are the convolutions of the picture itself, whose rounding would affect all layers for little gain,
-    and the addition of the last layer's bias, the only addition of a constant.
+    and the additions of a constant: the last layer's bias, and the mean of the pixels.
     """
     constants = {constant.name: constant.dims for constant in network.graph.initializer}
+
+    def channels_in(node: onnx.NodeProto) -> int:
+        groups = next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)
+        return int(constants[node.input[1]][1] * groups)
+
     return [
         node.name
         for node in network.graph.node
-        if (node.op_type == "Conv" and constants[node.input[1]][1] == 1)
+        if (node.op_type == "Conv" and channels_in(node) <= 3)
         or (node.op_type == "Add" and not constants.keys().isdisjoint(node.input))
     ]
 
@@ -138,7 +144,7 @@ class CalibrationPictures(CalibrationDataReader):  # type: ignore[misc]
     """Feeds pictures to the quantizer in parts of equal size; omits a smaller remainder."""
 
     def __init__(self, pictures: Pictures) -> None:
-        size = min(AT_ONCE, len(pictures))
+        size = max(1, min(PIXELS_AT_ONCE // (pictures.shape[1] * pictures.shape[2]), len(pictures)))
         self._parts = [pictures[at : at + size] for at in range(0, len(pictures) - size + 1, size)]
         self._remaining = iter(self._parts)
 

@@ -60,8 +60,8 @@ class Checkpoints:
     last, atomically.
     """
 
-    def __init__(self, settings: TrainSettings) -> None:
-        self._folder = Path(settings.checkpoint_dir, f"{settings.name}-{fingerprint(settings)}")
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def progress(self) -> Progress:
         """The progress of the training so far."""
@@ -109,6 +109,11 @@ class Checkpoints:
     def _delete(self, pattern: str, but: set[Path]) -> None:
         for path in set(self._folder.glob(pattern)) - but:
             path.unlink()
+
+
+def checkpoints_of(settings: TrainSettings) -> Checkpoints:
+    """Those of a training with these settings."""
+    return Checkpoints(Path(settings.checkpoint_dir, f"{settings.name}-{fingerprint(settings)}"))
 
 
 def fingerprint(settings: TrainSettings) -> str:

@@ -25,7 +25,7 @@ from model.training.dataset import DIGESTS, LABELS, Dataset, Split
 from model.training.evaluate import fit_temperature, in_batches, measure
 from model.training.export import quantized, to_onnx
 from model.training.figures import Epoch, History, Metrics, Record, Seed
-from model.training.learning import Checkpoints, Progress, Report, learn, logits_of, untrained
+from model.training.learning import Progress, Report, checkpoints_of, learn, logits_of, untrained
 from model.training.lessons import Teacher, teacher, varied
 from model.training.network import multiply_adds, to_serve
 
@@ -139,7 +139,7 @@ def learned(
     settings: TrainSettings, data: Split, taught_by: Teacher | None, report: Report, *, progress_bar: bool
 ) -> Member:
     """Trains one member for its remaining epochs. Raises TrainingError."""
-    checkpoints = Checkpoints(settings)
+    checkpoints = checkpoints_of(settings)
     progress = checkpoints.progress()
     if done := progress.epochs_done:
         report(f"seed {settings.seed}: resuming after epoch {done} of {settings.epochs}")

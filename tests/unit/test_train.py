@@ -13,7 +13,7 @@ from model.settings import NetworkSettings, TeacherSettings, TrainSettings
 from model.training import dataset, learning, ood_fit
 from model.training.dataset import Dataset
 from model.training.figures import Epoch, read_record
-from model.training.learning import Checkpoints, Progress, TrainingError, fingerprint
+from model.training.learning import Progress, TrainingError, checkpoints_of, fingerprint
 from model.training.lessons import Lessons
 from model.training.train import alone, train
 from tests.unit import recipes
@@ -74,7 +74,7 @@ def state(settings):
     settings = alone(settings, 0)
     learner = learning.compiled(settings, pictures=100, taught=False)
     averaged = learning.untrained(settings)
-    Checkpoints(settings).restore(learner, averaged)
+    checkpoints_of(settings).restore(learner, averaged)
     optimizer = [np.asarray(variable) for variable in learner.optimizer.variables]
     return [*learner.get_weights(), *averaged.get_weights(), *optimizer]
 
@@ -187,7 +187,7 @@ def test_a_teacher_that_is_not_there_is_named(settings, weights_dir):
 def test_a_loss_that_is_not_a_number_ends_the_training_with_a_hint(settings, weights_dir):
     with pytest.raises(TrainingError, match=r"lower train\.learning_rate"):
         quiet(replace(settings, learning_rate=1e30, warmup_epochs=0), weights_dir)
-    assert Checkpoints(alone(settings, 0)).progress().epochs_done == 0
+    assert checkpoints_of(alone(settings, 0)).progress().epochs_done == 0
 
 
 def test_members_without_enough_epochs_are_refused(settings, weights_dir):
