@@ -218,8 +218,9 @@ def _of_photos(found: "PhotoFigures") -> Iterator[str]:
     yield from (_line_of(kind, its.right, its.total) for kind, its in found.per_kind.items())
     yield _line_of("all", found.right, found.total)
     yield from (_line(f"prepared by {name}", share) for name, share in found.baseline.items())
-    yield ""
-    yield "kinds not in the training data, detected:"
+    if found.ood:
+        yield ""
+        yield "kinds not in the training data, detected:"
     for kind, its in found.ood.items():
         if isinstance(its, float):
             yield f"{kind:{WIDTH}} {its:7.3f}"

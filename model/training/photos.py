@@ -4,15 +4,16 @@ The kinds are those of clothing-dataset-small, a public data set (Alexey Grigore
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from model.classifier import Classifier
+from model.classifier import Classifier, prepare_for
 from model.decoding import open_upright
+from model.manifest import Manifest
 from model.ood import Scores
 from model.preprocessing import PictureError, Prepared, prepare
 from model.product import SIDE, Pictures
@@ -20,7 +21,9 @@ from model.training.dataset import DatasetError
 from model.training.evaluate import auroc, in_batches
 from model.training.figures import Flagged, PhotoFigures, Right
 
-ACCEPTED: dict[str, frozenset[str]] = {
+Accepted = Mapping[str, frozenset[str]]
+
+ACCEPTED: Accepted = {
     "t-shirt": frozenset({"T-shirt/top"}),
     "pants": frozenset({"Trouser"}),
     "dress": frozenset({"Dress"}),
@@ -29,10 +32,12 @@ ACCEPTED: dict[str, frozenset[str]] = {
     "longsleeve": frozenset({"Pullover", "Shirt", "T-shirt/top"}),
     "shoes": frozenset({"Sandal", "Sneaker", "Ankle boot"}),
 }
-"""The labels that count as right for each kind."""
+"""The labels of Fashion-MNIST that count as right for each kind."""
 
 UNKNOWN = frozenset({"hat", "shorts", "skirt"})
 """Kinds that the training data does not contain, for which no label is right."""
+
+KINDS = (*sorted(ACCEPTED), *sorted(UNKNOWN))
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 LAYOUT = "Put photos into a folder for each kind of clothing, such as t-shirt/1.jpg"
@@ -49,19 +54,24 @@ class Answers(NamedTuple):
 
 def measure(classifier: Classifier, folder: Path, max_pixels: int) -> PhotoFigures:
     """Measures a classifier on the photos in a folder. Raises DatasetError."""
-    photos = read_folder(folder)
+    accepted = accepted_by(classifier.manifest)
+    photos = read_folder(folder, KINDS if accepted is ACCEPTED else tuple(accepted))
     kinds = [path.parent.name for path in photos]
-    if not ACCEPTED.keys() & set(kinds):
-        raise DatasetError(f"{folder} has no photos of a kind that the model knows: {', '.join(ACCEPTED)}.")
+    if not accepted.keys() & set(kinds):
+        raise DatasetError(f"{folder} has no photos of a kind that the model knows: {', '.join(accepted)}.")
     return figures(classifier, kinds, answer(classifier, photos, max_pixels))
 
 
-def read_folder(folder: Path) -> list[Path]:
-    """The photos in the subfolders, which are named after kinds, sorted. Raises DatasetError."""
+def accepted_by(manifest: Manifest) -> Accepted:
+    """The labels that count as right for each kind: its own, but for the models of Fashion-MNIST."""
+    return ACCEPTED if manifest.takes_mode else {label: frozenset({label}) for label in manifest.labels}
+
+
+def read_folder(folder: Path, known: Sequence[str] = KINDS) -> list[Path]:
+    """The photos in the subfolders, which are named after known kinds, sorted. Raises DatasetError."""
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder. {LAYOUT}.")
     kinds = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    known = sorted(ACCEPTED) + sorted(UNKNOWN)
     if not kinds or (strange := [kind for kind in kinds if kind.name not in known]):
         problem = f"{strange[0]} is not a known kind" if kinds else f"{folder} has no folders of photos"
         raise DatasetError(f"{problem}. {LAYOUT}; the kinds are {', '.join(known)}.")
@@ -77,13 +87,14 @@ def read_folder(folder: Path) -> list[Path]:
 def answer(classifier: Classifier, photos: Sequence[Path], max_pixels: int) -> Answers:
     """Prepares each photo in every way and classifies it. Raises DatasetError."""
     prepared: list[Prepared] = []
-    simpler: dict[str, list[Pictures]] = {name: [] for name in SIMPLER_WAYS}
+    ways = SIMPLER_WAYS if classifier.manifest.takes_mode else {}
+    simpler: dict[str, list[Pictures]] = {name: [] for name in ways}
     for photo in photos:
         content = photo.read_bytes()
         try:
-            prepared.append(prepare(content, max_pixels=max_pixels))
+            prepared.append(prepare_for(classifier.manifest, content, mode="auto", max_pixels=max_pixels))
             for name, pixels in simpler.items():
-                pixels.append(SIMPLER_WAYS[name](content, max_pixels))
+                pixels.append(ways[name](content, max_pixels))
         except PictureError as error:
             raise DatasetError(f"{photo}: {error}") from error
 
@@ -99,10 +110,10 @@ def answer(classifier: Classifier, photos: Sequence[Path], max_pixels: int) -> A
 
 def figures(classifier: Classifier, kinds: Sequence[str], found: Answers) -> PhotoFigures:
     """The figures of these answers to photos of these kinds, at least one of which the model knows."""
-    manifest = classifier.manifest
-    per_kind = score(kinds, found.labels)
+    manifest, accepted = classifier.manifest, accepted_by(classifier.manifest)
+    per_kind = score(kinds, found.labels, accepted)
     right, total = (sum(getattr(its, name) for its in per_kind.values()) for name in ("right", "total"))
-    simpler = {name: score(kinds, labels) for name, labels in found.simpler.items()}
+    simpler = {name: score(kinds, labels, accepted) for name, labels in found.simpler.items()}
     return PhotoFigures(
         model=manifest.name,
         version=manifest.version,
@@ -114,18 +125,18 @@ def figures(classifier: Classifier, kinds: Sequence[str], found: Answers) -> Pho
             name: sum(its.right for its in its_kinds.values()) / total for name, its_kinds in simpler.items()
         },
         per_kind=per_kind,
-        ood=unknown(np.array(kinds), found.ood_scores),
+        ood=unknown(np.array(kinds), found.ood_scores) if found.ood_scores.size else {},
         modes=dict(Counter(each.mode for each in found.prepared).most_common()),
         warnings=dict(Counter(text for each in found.prepared for text in each.warnings).most_common()),
     )
 
 
-def score(kinds: Sequence[str], labels: Sequence[str]) -> dict[str, Right]:
+def score(kinds: Sequence[str], labels: Sequence[str], accepted: Accepted = ACCEPTED) -> dict[str, Right]:
     """How many labels are right for each kind that the model knows, from the label of each photo."""
-    hits: dict[str, list[bool]] = {kind: [] for kind in kinds if kind in ACCEPTED}
+    hits: dict[str, list[bool]] = {kind: [] for kind in kinds if kind in accepted}
     for kind, label in zip(kinds, labels, strict=True):
-        if kind in ACCEPTED:
-            hits[kind].append(label in ACCEPTED[kind])
+        if kind in accepted:
+            hits[kind].append(label in accepted[kind])
     return {
         kind: Right(right=sum(its), total=len(its), accuracy=sum(its) / len(its))
         for kind, its in hits.items()
