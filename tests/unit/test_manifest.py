@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from model import manifest as manifests
+from model.classifier import load
 from model.manifest import ModelError, sha256, verify
 from tests import second_model
 from tests.second_model import SHIPPED
@@ -39,6 +40,14 @@ def test_every_shipped_file_is_the_one_that_the_manifest_names(shipped):
     for file in files:
         verify(SHIPPED / file.file, file.sha256)
     assert shipped.current_export == shipped.onnx
+
+
+@pytest.mark.parametrize("name", manifests.names(second_model.WEIGHTS))
+def test_every_shipped_model_can_be_served_and_has_golden_pictures(name):
+    classifier = load(second_model.WEIGHTS, name, "onnx", 1)
+    assert classifier.manifest.golden
+    for file in classifier.manifest.files():
+        verify(classifier.folder / file.file, file.sha256)
 
 
 def test_the_shipped_files_are_small(shipped):

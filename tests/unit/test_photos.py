@@ -1,9 +1,11 @@
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from model.classifier import load
 from model.preprocessing import prepare
 from model.training import dataset
 from model.training.dataset import DatasetError
@@ -119,6 +121,15 @@ def test_photos_are_counted_by_kind_and_those_of_unknown_kinds_apart(classifier,
     assert found.ood["hat"].total == 2
     assert sum(found.modes.values()) == 9
     assert set(found.baseline) == {"plain inverted resize", "authors' steps"}
+
+
+def test_a_model_that_knows_the_kinds_by_name_is_measured_on_each(photos):
+    """The shipped photo model, which prepares pictures by itself and has no detector."""
+    shipped = load(Path("weights"), "clothing-photo", "onnx", 1)
+    found = measure(shipped, photos, 1_000_000)
+    assert set(found.per_kind) == {path.name for path in photos.iterdir()}
+    assert (found.ood, found.baseline) == ({}, {})
+    assert found.modes == {"image": found.total}
 
 
 def test_photos_that_score_above_one_are_flagged():
