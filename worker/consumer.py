@@ -138,8 +138,6 @@ class Consumer:
     def _predict(self, size: Size, intake: "Intake", cancelled: Cancelled) -> None:
         """The life of a predictor thread. Any exception ends the process, which is of no use without it."""
         try:
-            if size is not Size.SMALL:
-                self._model.start_decoder(size)
             answerer, lane = self._answerer(size, intake, cancelled), self._lanes.of(size)
             while (batch := lane.take()) is not None:
                 answerer.answer(batch)

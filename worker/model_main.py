@@ -53,9 +53,9 @@ def main(arguments: list[str]) -> None:
     weights_dir = Path(settings.weights_dir)
     try:
         if role == Role.DECODER:
-            manifests = {name: read(folder(weights_dir, name)) for name in settings.names}
             limit_resources(settings.max_pixels)
             send_answer(connection, Loaded([]))
+            manifests = _Manifests(weights_dir)
             serve(connection, lambda pictures: decode(manifests, _only(pictures), settings.max_pixels))
             return
         models = {
@@ -102,6 +102,18 @@ def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: in
     for name, of_model in rows.items():
         outcomes |= zip(of_model, _infer(models[name], list(of_model.values())), strict=True)
     return Predicted([outcomes[row] for row in range(len(pictures))])
+
+
+class _Manifests(dict[str, Manifest]):
+    """The manifests of models by name, read when first needed."""
+
+    def __init__(self, weights_dir: Path) -> None:
+        self._weights_dir = weights_dir
+
+    def __missing__(self, name: str) -> Manifest:
+        """Raises ModelError."""
+        self[name] = manifest = read(folder(self._weights_dir, name))
+        return manifest
 
 
 def decode(manifests: Mapping[str, Manifest], picture: Picture, max_pixels: int) -> Decoded:

@@ -56,9 +56,9 @@ class ModelDied(Exception):
 class IsolatedModel:
     """A model and decoders that are restarted when a picture ends their process. Thread-safe.
 
-    The model process prepares small pictures itself, in batches. Each larger size has a decoder, so that the
-    model never waits for one. If a batch ends the model process, its pictures go through a decoder one by
-    one, which shows the one to blame.
+    The model process prepares small pictures itself, in batches. Each larger size has a decoder, which its
+    first picture starts, so that the model never waits for one. If a batch ends the model process, its
+    pictures go through a decoder one by one, which shows the one to blame.
     """
 
     def __init__(
@@ -79,10 +79,6 @@ class IsolatedModel:
     def load(self) -> Loaded:
         """What the model process has loaded; starts it first if necessary. Raises ModelUnavailable."""
         return self._model.load()
-
-    def start_decoder(self, size: Size) -> None:
-        """Start it before the first picture needs it. Raises ModelUnavailable."""
-        self._decoders[size].load()
 
     def predict(self, pictures: list[Picture]) -> Predicted:
         """For small pictures; outcome i is for picture i. Raises ModelDied or ModelUnavailable."""
