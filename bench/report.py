@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from deploy.kafka.jars import POM
+from deploy.kafka.local_kafka import POM
 from mlaas import __version__
 from mlaas.commands.bench import Result
 

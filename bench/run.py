@@ -21,8 +21,7 @@ from bench.report import BARE, CLIENTS, EMBEDDED, KAFKA, ROOT, Case, Cell, Faile
 from bench.scale import scale
 from bench.systems import CACHE, CONSUMER, GATEWAY, MODEL, PEERS, PeerFailed, System
 from bench.tables import LOW_RATE_PER_S
-from deploy.kafka.jars import missing_tools
-from deploy.kafka.local_kafka import LocalKafka
+from deploy.kafka.local_kafka import LocalKafka, missing_tools
 
 GROUPS = ("mlaas", "peers", "limits", "batch", "large", "start", "scale")
 PARTIAL = CACHE / "partial.json"

@@ -16,7 +16,7 @@ import httpx
 import msgspec
 
 from bench.report import REQUIREMENTS, ROOT, Body
-from deploy.kafka.ports import free_port
+from deploy.kafka.local_kafka import free_port
 from tests.e2e.services import descendants, is_alive, up
 from tests.faults.fleet import memory_mib
 

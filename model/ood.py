@@ -2,7 +2,7 @@
 
 Features are whitened by their covariance within classes, so that distances from class means are Mahalanobis
 distances (Lee et al., arXiv 1807.03888). The score is linear in features and distances;
-model.training.ood_fit fits it.
+model.training.ood fits it.
 """
 
 from io import BytesIO

@@ -1,19 +1,32 @@
-"""Runs an Apache Kafka broker on this machine, without containers: `python -m deploy.kafka.local_kafka`."""
+"""Runs Apache Kafka on this machine, without containers: `python -m deploy.kafka.local_kafka`.
+
+The jars come from Maven, once, into a cache folder. LocalKafka is one broker, LocalCluster several.
+"""
 
 import argparse
+import hashlib
+import os
+import random
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Self
 
-from deploy.kafka.jars import java, missing_tools, resolve_jars
-from deploy.kafka.ports import HOST, free_port
+HOST = "127.0.0.1"
+FIRST, LAST = 20_000, 32_000
+"""Below the ephemeral ports, so that no outgoing connection takes one before it is used."""
+
+POM = Path(__file__).with_name("pom.xml")
+OLDEST_JAVA = 17
 
 CACHE = Path(__file__).parents[2] / ".cache"
 PROPERTIES = Path(__file__).with_name("server.properties")
@@ -29,6 +42,67 @@ JVM_OPTIONS = (
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",
 )
+
+
+def free_port(in_a_row: int = 1) -> int:
+    """The first of in_a_row consecutive free ports."""
+    while True:
+        port = random.randrange(FIRST, LAST - in_a_row)
+        with suppress(OSError), ExitStack() as held:
+            for each in range(port, port + in_a_row):
+                held.enter_context(socket.socket()).bind((HOST, each))
+            return port
+
+
+def java() -> str:
+    """The Java program: that of JAVA_HOME if set, otherwise the one on PATH."""
+    home = os.environ.get("JAVA_HOME")
+    return str(Path(home, "bin", "java")) if home else "java"
+
+
+def missing_tools() -> str | None:
+    """What to install to run Kafka here; None if everything is installed."""
+    if (_java_version() or 0) < OLDEST_JAVA:
+        return f"Java {OLDEST_JAVA}+ is needed: `apt install default-jdk-headless` or `brew install openjdk`"
+    if not shutil.which("mvn"):
+        return "Maven is needed: `apt install maven` or `brew install maven`"
+    return None
+
+
+def resolve_jars(cache: Path) -> Path:
+    """The folder with the jars in pom.xml; downloads missing ones. Raises RuntimeError if that fails."""
+    jars = cache / "kafka" / hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
+    if not jars.is_dir():
+        jars.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=jars.parent) as download:
+            _download(Path(download, "jars"))
+            _publish(Path(download, "jars"), jars)
+    return jars
+
+
+def _download(target: Path) -> None:
+    command = ["mvn", "--quiet", "--batch-mode", f"--file={POM}", f"-Dkafka.jars={target}", "package"]
+    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode:
+        raise RuntimeError(f"Maven could not download Apache Kafka:\n{result.stdout[-2000:]}")
+
+
+def _publish(download: Path, jars: Path) -> None:
+    """Renames atomically: nobody sees half a download, and the first of two concurrent ones wins."""
+    try:
+        download.rename(jars)
+    except OSError:
+        if not jars.is_dir():
+            raise
+
+
+def _java_version() -> int | None:
+    try:
+        result = subprocess.run([java(), "-version"], capture_output=True, text=True)
+    except OSError:
+        return None
+    found = re.search(r'version "(\d+)', result.stderr)
+    return int(found.group(1)) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,3 +288,32 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+class LocalCluster:
+    """A cluster of brokers that are also controllers, so a majority must be up. A context manager."""
+
+    def __init__(self, size: int = 3) -> None:
+        first = free_port(in_a_row=size)
+        ports = tuple(range(first, first + size))
+        self.brokers = [LocalKafka(node=Node(number, ports)) for number in range(1, size + 1)]
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return ",".join(broker.bootstrap_servers for broker in self.brokers)
+
+    def __enter__(self) -> Self:
+        try:
+            for broker in self.brokers:
+                broker.launch()
+            for broker in self.brokers:
+                broker.wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for broker in self.brokers:
+            broker.kill()
+            broker.__exit__()

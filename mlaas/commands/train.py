@@ -130,7 +130,8 @@ def evaluate(
 def _test_pictures(settings: "Settings", classifier: "Classifier", robust: bool, ood: bool) -> "Evaluation":
     from msgspec.structs import replace
 
-    from model.training import dataset, ood_sets
+    from model.training import dataset
+    from model.training import ood as detection
     from model.training.evaluate import evaluate, in_batches, robustness
     from model.training.figures import read_record
 
@@ -140,7 +141,7 @@ def _test_pictures(settings: "Settings", classifier: "Classifier", robust: bool,
     if robust:
         found = replace(found, robustness=robustness(classifier, data.test_images, data.test_labels))
     if ood:
-        found = replace(found, ood=ood_sets.measure(classifier, data.test_images))
+        found = replace(found, ood=detection.measure(classifier, data.test_images))
     return found
 
 

@@ -18,7 +18,7 @@ from model import manifest as manifests
 from model.classifier import Classifier
 from model.product import Pictures
 from model.runtimes import Probabilities
-from model.training import card, figures, ood_sets
+from model.training import card, figures, ood
 from model.training.dataset import Dataset, Labels
 from model.training.evaluate import BINS, Bins, evaluate, in_batches, in_bins, robustness, with_temperature
 from model.training.figures import Epoch, Evaluation, History, PhotoFigures
@@ -42,7 +42,7 @@ def write(classifier: Classifier, data: Dataset, reports_dir: Path, docs_dir: Pa
     found = replace(
         evaluate(classifier, record, probabilities, labels),
         robustness=robustness(classifier, images, labels),
-        ood=ood_sets.measure(classifier, images),
+        ood=ood.measure(classifier, images),
     )
     before = with_temperature(probabilities, 1 / found.temperature)
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from model.ood import Detector
 from model.product import Pictures
 from model.runtimes import Features, OnnxRuntime
 from model.settings import TrainSettings, recipe
-from model.training import dataset, figures, ood_fit
+from model.training import dataset, figures, ood
 from model.training.dataset import DIGESTS, LABELS, Dataset, Split
 from model.training.evaluate import fit_temperature, in_batches, measure
 from model.training.export import quantized, to_onnx
@@ -167,7 +167,7 @@ def fit_detector(exported: bytes, parts: Split, settings: TrainSettings) -> Dete
 
     pictures = np.concatenate((parts.images, varied(parts, settings, 0, erase=True)))
     labels = np.concatenate((parts.labels, parts.labels))
-    return ood_fit.fit(features, pictures, labels, parts.held_out_images)
+    return ood.fit(features, pictures, labels, parts.held_out_images)
 
 
 def ship(run: Run, detector: Detector, parts: Split, folder: Path) -> Manifest:

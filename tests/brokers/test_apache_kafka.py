@@ -8,8 +8,7 @@ import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
-from deploy.kafka.local_cluster import LocalCluster
-from deploy.kafka.local_kafka import LocalKafka
+from deploy.kafka.local_kafka import LocalCluster, LocalKafka
 from messaging.broker import BrokerUnavailable, Delivery, Inbox, Message, Subscription, TopicMissing
 from messaging.connect import connect
 from messaging.kafka_admin import create_topics, partitions, wanted_partitions

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy.kafka.ports import free_port
+from deploy.kafka.local_kafka import free_port
 from mlaas_client import AsyncClient, Client, Prediction, Refused
 from tests.e2e.services import ROOT, SAMPLES, label_of, mlaas, service, up
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.kafka.ports import free_port
+from deploy.kafka.local_kafka import free_port
 from tests import second_model
 from tests.e2e.services import ROOT, Service, descendants, is_ready, mlaas, until, up
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import yaml
 
-from deploy.kafka.ports import free_port
+from deploy.kafka.local_kafka import free_port
 from gateway.api_keys import digest_of
 from mlaas.settings import load
 from tests.e2e.services import PNG, ROOT, SAMPLES, service, until, up

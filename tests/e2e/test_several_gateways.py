@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from deploy.kafka.ports import free_port
+from deploy.kafka.local_kafka import free_port
 from tests.e2e.services import (
     SAMPLES,
     Service,

@@ -14,7 +14,7 @@ from urllib.request import urlopen
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, OffsetSpec
 
-from deploy.kafka.ports import free_port
+from deploy.kafka.local_kafka import free_port
 from tests.e2e.services import Service, descendants, is_ready, until
 
 HOST = "127.0.0.1"

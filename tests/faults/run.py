@@ -10,8 +10,7 @@ from contextlib import contextmanager
 
 import msgspec
 
-from deploy.kafka.jars import missing_tools
-from deploy.kafka.local_kafka import LocalKafka
+from deploy.kafka.local_kafka import LocalKafka, missing_tools
 from tests.faults.outcome import Outcome, write
 from tests.faults.scenarios import brokers, gateways, hostile, jobs, load, models, workers
 from tests.faults.stage import Pictures, Stage

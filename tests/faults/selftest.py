@@ -2,8 +2,7 @@
 
 import sys
 
-from deploy.kafka.jars import missing_tools
-from deploy.kafka.local_kafka import LocalKafka
+from deploy.kafka.local_kafka import LocalKafka, missing_tools
 from tests.faults.run import play
 from tests.faults.stage import Pictures, Stage
 

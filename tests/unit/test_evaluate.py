@@ -10,7 +10,7 @@ from mlaas.commands import Chosen
 from mlaas.commands.train import evaluate as command
 from model import classifier as classifiers
 from model.classifier import Predictions
-from model.training import dataset, ood_sets
+from model.training import dataset, ood
 from model.training.evaluate import (
     BATCH,
     calibration_error,
@@ -195,7 +195,7 @@ def test_the_command_prints_the_figures_of_the_model_asked_for(tiny):
 
 def test_the_command_measures_what_is_asked_for_besides(tiny, monkeypatch):
     figures = {"fog": OodFigures(auroc=0.875, false_positive_rate=0.25, count=8)}
-    monkeypatch.setattr(ood_sets, "measure", lambda *_: figures)
+    monkeypatch.setattr(ood, "measure", lambda *_: figures)
     found = json.loads(run("--ood", "--robustness", "--json"))
     assert found["ood"]["fog"]["auroc"] == 0.875
     assert found["robustness"]["count"] == 100

@@ -7,7 +7,7 @@ import pytest
 from model.manifest import File, ModelError, sha256
 from model.ood import Detector, load_detector
 from model.training.evaluate import auroc
-from model.training.ood_fit import OUTLIERS, fit, outliers
+from model.training.ood import OUTLIERS, fit, outliers
 
 SIDE = 28
 

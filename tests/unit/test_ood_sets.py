@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from model.classifier import Predictions
-from model.training import ood_sets
+from model.training import ood
 from model.training.evaluate import auroc, in_batches
-from model.training.ood_sets import figures, measure, noise, textures, turned
+from model.training.ood import figures, measure, noise, textures, turned
 
 
 class ByBrightness:
@@ -73,7 +73,7 @@ def test_a_set_is_the_same_every_time(build):
 
 def test_digits_fill_the_picture_as_clothing_does():
     pytest.importorskip("sklearn")
-    shown = ood_sets.digits() > 0
+    shown = ood.digits() > 0
     assert len(shown) == 1797
     heights, widths = shown.any(axis=2).sum(axis=1), shown.any(axis=1).sum(axis=1)
     assert (np.maximum(heights, widths) >= 26).mean() > 0.99
@@ -86,16 +86,16 @@ def test_photos_are_shown_as_an_upload_is(monkeypatch):
     def prepare(content, *, max_pixels):
         seen.append(content[:4])
         if len(seen) % 2:
-            raise ood_sets.PictureError("not this one")
+            raise ood.PictureError("not this one")
         return SimpleNamespace(pixels=np.zeros((28, 28), np.uint8))
 
-    monkeypatch.setattr(ood_sets, "prepare", prepare)
-    assert len(ood_sets.photos()) == len(seen) / 2
+    monkeypatch.setattr(ood, "prepare", prepare)
+    assert len(ood.photos()) == len(seen) / 2
     assert set(seen) == {b"\x89PNG"}
 
 
 def test_every_set_is_measured_against_the_clothing(monkeypatch):
-    monkeypatch.setattr(ood_sets, "far_from_clothing", lambda: {"bright": greys(200, 255), "dark": greys(0)})
+    monkeypatch.setattr(ood, "far_from_clothing", lambda: {"bright": greys(200, 255), "dark": greys(0)})
     clothing = np.concatenate((greys(*range(1, 41)), greys(*[255] * 10)))
     found = measure(ByBrightness(), clothing)
     assert set(found) == {"bright", "dark", "turned clothes", "turned shoes"}

@@ -13,7 +13,7 @@ from mlaas.commands.train import evaluate as command
 from model import classifier as classifiers
 from model import manifest as manifests
 from model.manifest import ModelError
-from model.training import dataset, ood_sets, report
+from model.training import dataset, ood, report
 from model.training import evaluate as evaluation
 from model.training.evaluate import evaluate, in_batches, in_bins
 from model.training.figures import Epoch, Evaluation, OodFigures, PhotoFigures
@@ -42,7 +42,7 @@ def classifier(data, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """The out-of-distribution sets have tests of their own; a few pictures are enough to corrupt."""
-    monkeypatch.setattr(ood_sets, "measure", lambda *_: FOG)
+    monkeypatch.setattr(ood, "measure", lambda *_: FOG)
     monkeypatch.setattr(evaluation, "ROBUSTNESS_PICTURES", 10)
 
 

@@ -10,7 +10,7 @@ from model.classifier import load
 from model.manifest import ModelError, verify
 from model.runtimes import OnnxRuntime
 from model.settings import NetworkSettings, TeacherSettings, TrainSettings
-from model.training import dataset, learning, ood_fit
+from model.training import dataset, learning, ood
 from model.training.dataset import Dataset
 from model.training.figures import Epoch, read_record
 from model.training.learning import Progress, TrainingError, checkpoints_of, fingerprint
@@ -63,7 +63,7 @@ def data(monkeypatch):
     """The committed pictures, in place of the data set."""
     with np.load(Path(__file__).parents[1] / "data" / "fashion-mnist-test-500.npz") as arrays:
         images, labels = arrays["images"], arrays["labels"]
-    monkeypatch.setattr(ood_fit, "OUTLIERS", 50)
+    monkeypatch.setattr(ood, "OUTLIERS", 50)
     data = Dataset(images[:400], labels[:400], images[400:], labels[400:])
     monkeypatch.setattr(dataset, "load", lambda _: data)
     return data

@@ -7,8 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from deploy.kafka.local_cluster import LocalCluster
-from deploy.kafka.local_kafka import LocalKafka
+from deploy.kafka.local_kafka import LocalCluster, LocalKafka
 from tests.e2e.services import until
 from tests.faults.asking import Client, in_turn, judge, percentile
 from tests.faults.fleet import Address, Fleet
