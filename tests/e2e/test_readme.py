@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from gateway import errors
 from model import manifest as manifests
-from tests.e2e.services import ROOT, SAMPLES, Service, label_of, up
+from tests.e2e.services import PATIENCE_S, ROOT, SAMPLES, Service, label_of, up
 
 README = (ROOT / "README.md").read_text()
 PAGES = [
@@ -128,6 +129,19 @@ def subclasses(kind: type[errors.GatewayError]) -> Iterator[type[errors.GatewayE
 def test_config_show_prints_the_settings(running: tuple[Service, str]) -> None:
     assert "reply_timeout_ms: 30000" in run(".venv/bin/mlaas config show", running[1])
     assert ".venv/bin/mlaas config show" in COMMANDS
+
+
+def test_the_photo_model_is_served_with_the_names_that_the_page_gives() -> None:
+    (names,) = re.findall(r"--set 'model\.names=(\[[^']*clothing-photo\])' up", README)
+    folder = manifests.folder(ROOT / "weights", "clothing-photo")
+    golden = manifests.read(folder).golden
+    with up(MLAAS_MODEL__NAMES=names) as (_, url):
+        for each in golden:
+            content = (folder / each.file).read_bytes()
+            asked = httpx.post(f"{url}/predict?model=clothing-photo", content=content, timeout=PATIENCE_S)
+            answer = asked.json()
+            assert (answer["label"], answer["in_distribution"]) == (each.label, None)
+            assert answer["confidence"] == pytest.approx(each.probability, abs=0.02)
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "fashion-mnist-large"])
