@@ -59,29 +59,19 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         return tuple(sizes[axis] for axis in self.layout[1:])
 
 
-class GarmentPreprocessing(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    kw_only=True,
-    omit_defaults=True,
-    tag_field="kind",
-    tag="garment",
+class _Declared(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="kind"
 ):
+    """A kind of preprocessing; its field `kind` names it."""
+
+
+class GarmentPreprocessing(_Declared, frozen=True, kw_only=True, tag="garment"):
     """A picture of clothing becomes one like those of Fashion-MNIST; see model.preprocessing."""
 
     scale: Scale = "0..255"
 
 
-class ImagePreprocessing(
-    msgspec.Struct,
-    frozen=True,
-    forbid_unknown_fields=True,
-    kw_only=True,
-    omit_defaults=True,
-    tag_field="kind",
-    tag="image",
-):
+class ImagePreprocessing(_Declared, frozen=True, kw_only=True, tag="image"):
     """A picture is resized and its values are scaled; see model.image.
 
     resize: stretch changes the proportions; fit adds a border of this value; crop takes crop_fraction of the

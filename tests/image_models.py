@@ -8,6 +8,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from model import manifest as manifests
+from model.adding import Output
 from model.manifest import Export, ImagePreprocessing, Input, Manifest
 
 
@@ -49,7 +50,7 @@ def write(
     into: Input,
     declared: ImagePreprocessing,
     *,
-    output: str,
+    output: Output,
     content: bytes,
 ) -> Path:
     """Returns the folder of the model, which has an ONNX file alone."""
@@ -62,7 +63,7 @@ def write(
         labels=tuple(labels),
         input=into,
         preprocessing=declared,
-        output=output,  # type: ignore[arg-type]
+        output=output,
         onnx=Export(file="model.onnx", sha256=manifests.sha256(content)),
     )
     manifests.write(folder, manifest)
