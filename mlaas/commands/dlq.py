@@ -17,7 +17,7 @@ import click
 
 from messaging import codec, dead_letters
 from messaging.broker import Broker, BrokerUnavailable, Delivery, Records
-from messaging.contract import ErrorCode, Reply, sha256_of
+from messaging.contract import ContractError, ErrorCode, Failure, Reply, sha256_of
 from messaging.dead_letters import Letter, Origin, decode_letter
 from mlaas.commands import BROKER, JSON, Chosen, aligned, harmless, is_json, pass_chosen, utf8
 from mlaas.commands.broker import Requester, connected, deadline_ms
@@ -278,6 +278,11 @@ def replayed(
             reply_to=requester.address,
             deadline_ms=deadline_ms(timeout_s),
         )
+        try:
+            codec.return_address(request)
+        except ContractError as error:  # a worker would bury it again, without a reply
+            yield letter, Reply(sha256="", error=Failure(error.code, str(error)))
+            continue
         decode = partial(codec.decode_prediction, sha256=sha256_of(letter.message.body))
         reply = requester.ask(request, decode, timeout_s)
         if reply is None:

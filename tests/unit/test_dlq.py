@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from messaging import codec, dead_letters
 from messaging.broker import Broker, Delivery, Message
-from messaging.contract import ErrorCode, Reply, sha256_of
+from messaging.contract import MAX_HEADERS, ErrorCode, Reply, sha256_of
 from messaging.memory import MemoryBroker
 from mlaas.commands import dlq
 from mlaas.commands.broker import Requester
@@ -130,6 +130,15 @@ def test_what_the_worker_refuses_is_said() -> None:
 
     with worker(before=send) as running:
         assert replay_all(running) == [("0:0", ErrorCode.UNKNOWN_MODEL)]
+
+
+def test_a_letter_that_no_worker_could_answer_does_not_stop_the_next() -> None:
+    def send(running: Running) -> None:
+        bury(running.broker, SANDAL, "too many headers", note=(MAX_HEADERS + 1) * "x")
+        bury(running.broker, SANDAL, "no correlation_id")
+
+    with worker(before=send) as running:
+        assert replay_all(running) == [("0:0", ErrorCode.INVALID_REQUEST), ("0:1", None)]
 
 
 def test_a_reply_that_cannot_be_the_letters_is_passed_over(broker: MemoryBroker) -> None:
