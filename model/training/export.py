@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -74,9 +75,17 @@ def original(path: Path) -> Original:
         return Original(
             content=path.read_bytes() if path.suffix == ".keras" else saved.read_bytes(),
             exported=exported.read_bytes(),
-            scales_itself=any(isinstance(layer, SCALING) for layer in network._flatten_layers()),
+            scales_itself=any(isinstance(layer, SCALING) for layer in _layers(network)),
             run=lambda batch: np.asarray(network(batch, training=False)),
         )
+
+
+def _layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Those of the networks within it, too."""
+    for layer in network.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
 
 
 def _export(network: keras.Model, path: Path) -> None:
