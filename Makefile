@@ -4,7 +4,10 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-.PHONY: help run install test check kafka train train-photos evaluate samples bench faults faults-selftest lock screenshot
+# Pages, and the files that they link to.
+DOCUMENTED := '*.md' '*.py' '*.yaml' '*.png' '*.svg' '*.json' LICENSE ':!tests' ':!gateway/static' ':!model/training/*.md'
+
+.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults faults-selftest lock screenshot
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -17,12 +20,18 @@ install: .venv/.development ## what training, tests and benches need, too; make 
 test: .venv/.development ## every test: unit, brokers (a real Apache Kafka too), end to end
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
 
-check: .venv/.development ## style, types, the direction of imports, and the length of files
+check: .venv/.development docs ## style, types, the direction of imports, the length of files, and links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@! git ls-files '*.py' ':!tests' | xargs wc -l | awk '$$1 > 450 && $$2 != "total" {print $$2 " has " $$1 " lines; at most 450 are allowed"}' | grep .
+
+docs: .venv/.development ## the documentation as a site in build/site; a dead link is an error
+	rm -rf build/docs && mkdir -p build/docs
+	git ls-files $(DOCUMENTED) | xargs cp --parents -t build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "build/site/index.html is the documentation; for its search: python3 -m http.server --directory build/site"
 
 kafka: .venv/.serving ## a real Apache Kafka on port 9092, with its topics' data in .cache; needs Java and Maven
 	$(BIN)/python -m deploy.kafka.local_kafka --port 9092 --data-dir .cache/kafka-data
