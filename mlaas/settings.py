@@ -6,10 +6,10 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import yaml
@@ -27,10 +27,15 @@ PREFIX = "MLAAS_"
 FILE_VARIABLE = "MLAAS_CONFIG"
 NO_SETTINGS = (FILE_VARIABLE, "MLAAS_URL", "MLAAS_API_KEY")  # the client reads the last two
 
+# Kubernetes sets these in every pod for each Service of the namespace, such as one named mlaas-gateway.
+_SERVICE_PORT = re.compile(r"(MLAAS(?:_\w+?)?)_PORT=(?:tcp|udp|sctp)://", re.ASCII)
+_OF_SERVICE = r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+
 _SECRET = re.compile(r"((?:password|secret|token|key)[\w.]*=)[^&\s]+", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"(://[^:@/\s]*:)\S+(@)")
 
 Tree = dict[str, Any]
+Where = tuple[str, ...]
 
 
 class SettingsError(UserError):
@@ -67,31 +72,27 @@ def load(
     file defaults to the one that MLAAS_CONFIG names. overrides are dotted paths and values, such as
     ("gateway.port", 8123). unless has defaults, by dotted path, that replace those of configs/config.yaml.
     """
-    tree = _read(DEFAULTS)
+    tree = _read(DEFAULTS).tree
     for name, default in (unless or {}).items():
-        tree = _merged(tree, _nested(name.split("."), default), "defaults", ())
+        tree = _merged(tree, Source(_nested(name.split("."), default), "defaults"))
     chosen = file or (Path(environment[FILE_VARIABLE]) if environment.get(FILE_VARIABLE) else None)
-    if chosen is not None:
-        tree = _merged(tree, _read(chosen), str(chosen), ())
-    for path, value, source in [*_from_environment(environment), *_from_command_line(overrides)]:
-        tree = _merged(tree, _nested(path, value), source, ())
-    return _absolute(_consistent(_converted(tree)))
+    sources = [
+        *([] if chosen is None else [_read(chosen)]),
+        *_from_environment(environment, tree),
+        *_from_command_line(overrides),
+    ]
+    for source in sources:
+        tree = _merged(tree, source)
+    return _absolute(_consistent(_converted(tree, sources)))
 
 
 def as_environment(settings: Settings) -> dict[str, str]:
     """The environment variables from which load() restores these settings in a child process."""
-    variables: dict[str, str] = {}
-
-    def add(path: tuple[str, ...], value: Any) -> None:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                add((*path, name), inner)
-        else:
-            text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-            variables[PREFIX + "__".join(path).upper()] = text
-
-    add((), msgspec.to_builtins(settings))
-    return variables
+    return {
+        variable(path): value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for path, value in _nodes(msgspec.to_builtins(settings), ())
+        if not isinstance(value, dict)
+    }
 
 
 def without_secrets(text: str) -> str:
@@ -99,28 +100,99 @@ def without_secrets(text: str) -> str:
     return _CREDENTIALS.sub(r"\1***\2", _SECRET.sub(r"\1***", text))
 
 
-def _read(file: Path) -> Tree:
+def set_by_kubernetes(environment: Mapping[str, str]) -> list[str]:
+    """The variables that begin with MLAAS_ because a Service does, and are no settings."""
+    found = (_SERVICE_PORT.match(f"{name}={value}") for name, value in environment.items())
+    services = {match[1] for match in found if match}
+    return [name for name in environment if any(re.fullmatch(its + _OF_SERVICE, name) for its in services)]
+
+
+class Source(NamedTuple):
+    """Settings that have been set in one place: a file, an environment variable, or the command line.
+
+    lines: where each setting is in the file, by path.
+    """
+
+    tree: Tree
+    name: str
+    lines: Mapping[Where, int] = {}
+
+    def at(self, path: Where) -> str:
+        """The place where a setting is set, for an error message."""
+        line = next((its for end in range(len(path), 0, -1) if (its := self.lines.get(path[:end]))), None)
+        return f"{self.name}:{line}" if line else self.name
+
+    def get(self, path: Where) -> Any:
+        """What is set at this path; None for nothing."""
+        found: Any = self.tree
+        for name in path:
+            found = found.get(name) if isinstance(found, dict) else None
+        return found
+
+
+def _read(file: Path) -> Source:
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        tree = None if root is None else loader.construct_document(root)
     except OSError as error:
         raise SettingsError(f"{file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise SettingsError(f"{file}:{line}: not text in UTF-8") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        said = ", ".join(filter(None, (error.context, error.problem)))
+        raise SettingsError(f"{file}:{line}: not valid YAML: {said}") from error
     except yaml.YAMLError as error:
-        raise SettingsError(f"{file}: {error}") from error
+        raise SettingsError(f"{file}: not valid YAML: {error}") from error
+    if tree is None:  # nothing but comments
+        return Source({}, str(file))
     if not isinstance(tree, dict):
         raise SettingsError(f"{file}: expected a mapping of settings")
-    return tree
+    return Source(tree, str(file), dict(_lines(root, ())))
 
 
-def _from_environment(environment: Mapping[str, str]) -> list[tuple[list[str], Any, str]]:
-    return [
-        (name.removeprefix(PREFIX).lower().split("__"), _value(text, name), name)
-        for name, text in sorted(environment.items())
-        if name.startswith(PREFIX) and name not in NO_SETTINGS
-    ]
+def _lines(node: yaml.Node | None, path: Where) -> Iterator[tuple[Where, int]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            where = (*path, str(key.value))
+            yield where, key.start_mark.line + 1
+            yield from _lines(value, where)
 
 
-def _from_command_line(overrides: Iterable[tuple[str, Any]]) -> list[tuple[list[str], Any, str]]:
-    return [(path.split("."), _value(value, path), "command line") for path, value in overrides]
+def _from_environment(environment: Mapping[str, str], known: Tree) -> Iterator[Source]:
+    no_settings = {*NO_SETTINGS, *set_by_kubernetes(environment)}
+    variables = {variable(path): path for path, _ in _nodes(known, ())}
+    for name, text in sorted(environment.items()):
+        if name.startswith(PREFIX) and name not in no_settings:
+            if name not in variables:
+                raise SettingsError(f"{name} is no setting{_nearest_variable(name, variables)}")
+            yield Source(_nested(variables[name], _value(text, name)), name)
+
+
+def _nearest_variable(name: str, known: Iterable[str]) -> str:
+    """Of a single underscore where there are two, it says so."""
+    alike = {its.replace("__", "_"): its for its in known if "__" in its}
+    found = difflib.get_close_matches(name.replace("__", "_"), alike, n=1, cutoff=0.7)
+    return f"; did you mean {alike[found[0]]}?" if found else ""
+
+
+def variable(path: Iterable[str]) -> str:
+    """The environment variable of the setting at this path."""
+    return PREFIX + "__".join(path).upper()
+
+
+def _nodes(tree: Mapping[str, Any], path: Where) -> Iterator[tuple[Where, Any]]:
+    """The sections and settings, each with its path."""
+    for name, value in tree.items():
+        yield (*path, name), value
+        if isinstance(value, dict):
+            yield from _nodes(value, (*path, name))
+
+
+def _from_command_line(overrides: Iterable[tuple[str, Any]]) -> list[Source]:
+    return [Source(_nested(path.split("."), _value(its, path)), "command line") for path, its in overrides]
 
 
 def _value(value: Any, source: str) -> Any:
@@ -133,24 +205,24 @@ def _value(value: Any, source: str) -> Any:
         raise SettingsError(f"{source}: {value!r} is not a list; write one as [a, b]") from error
 
 
-def _nested(path: list[str], value: Any) -> Tree:
+def _nested(path: Sequence[str], value: Any) -> Tree:
     for name in reversed(path):
         value = {name: value}
     return value  # type: ignore[no-any-return]
 
 
-def _merged(base: Tree, over: Tree, source: str, path: tuple[str, ...]) -> Tree:
+def _merged(base: Tree, source: Source, path: Where = ()) -> Tree:
+    """The settings of base, and what the source sets below path instead. Raises SettingsError."""
     merged = dict(base)
-    for name, value in over.items():
+    for name, value in source.get(path).items():
         where = (*path, str(name))
+        said = f"{source.at(where)}: "
         if name not in base:
-            raise SettingsError(
-                f"{source}: unknown setting {'.'.join(where)}{_nearest(str(name), base, path)}"
-            )
+            raise SettingsError(f"{said}unknown setting {'.'.join(where)}{_nearest(str(name), base, path)}")
         if isinstance(base[name], dict):
             if not isinstance(value, dict):
-                raise SettingsError(f"{source}: {'.'.join(where)} is a section, not a value")
-            merged[name] = _merged(base[name], value, source, where)
+                raise SettingsError(f"{said}{'.'.join(where)} is a section, not a value")
+            merged[name] = _merged(base[name], source, where)
         else:
             merged[name] = value
     return merged
@@ -161,12 +233,15 @@ def _nearest(name: str, known: Iterable[str], path: tuple[str, ...]) -> str:
     return f"; did you mean {'.'.join((*path, found[0]))}?" if found else ""
 
 
-def _converted(tree: Tree) -> Settings:
+def _converted(tree: Tree, sources: Sequence[Source]) -> Settings:
     try:
         return msgspec.convert(tree, Settings, strict=False)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
-        raise SettingsError(f"{where.rstrip('`')}: {what}" if where else what) from error
+        where = where.rstrip("`")
+        path = tuple(where.partition("[")[0].split("."))
+        places = [source.at(path) for source in sources if source.get(path) is not None]
+        raise SettingsError(": ".join([*places[-1:], *filter(None, [where]), what])) from error
 
 
 def _consistent(settings: Settings) -> Settings:

@@ -127,18 +127,33 @@ def _with_broker(settings: Settings) -> Iterator[Settings]:
     broker = EmbeddedBroker()
     _log.info("embedded broker at %s", broker.url)
     try:
-        with tempfile.TemporaryDirectory(prefix="mlaas-") as folder:
-            yield _embedded(settings, broker.url, folder)
+        with _store(settings.jobs.store) as store:
+            yield _embedded(settings, broker.url, store)
     finally:
         broker.close()
 
 
-def _embedded(settings: Settings, url: str, folder: str) -> Settings:
-    """The settings for an embedded broker: limits that it can hold, and by default a temporary job store."""
+@contextmanager
+def _store(chosen: str) -> Iterator[str]:
+    """The job store: by default a temporary one, as jobs end with the embedded broker. Raises StartFailed."""
+    if chosen != load(None, {}).jobs.store:
+        yield chosen
+        return
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="mlaas-")
+    except OSError as error:
+        raise StartFailed(
+            f"no folder for jobs: {error.strerror or error}; set TMPDIR to a folder that can be written"
+        ) from error
+    with folder as path:
+        yield f"sqlite:///{path}/jobs.sqlite3"
+
+
+def _embedded(settings: Settings, url: str, store: str) -> Settings:
+    """The settings for an embedded broker: limits that it can hold."""
     from messaging.kafka import MAX_BYTES_IN_FLIGHT, MAX_REPLIES_IN_FLIGHT
 
     gateway, jobs = settings.gateway, settings.jobs
-    store = f"sqlite:///{folder}/jobs.sqlite3" if jobs.store == load(None, {}).jobs.store else jobs.store
     return replace(
         settings,
         broker=replace(settings.broker, url=url),

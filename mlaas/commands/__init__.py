@@ -1,5 +1,6 @@
 """The commands, a module for each group; and what they share: options, settings and output."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Pairs = tuple[tuple[str, object], ...]
+
+_log = logging.getLogger("mlaas")
 
 _OPTIONS = "mlaas.commands.setting"
 
@@ -77,6 +80,10 @@ class Chosen:
 
         loaded = settings.load(self._file, os.environ, self._pairs, unless or {})
         settings.configure_logging(loaded.log, process)
+        if foreign := settings.set_by_kubernetes(os.environ):
+            _log.warning("ignored, because Kubernetes sets them for a Service: %s", ", ".join(foreign))
+            for name in foreign:  # child processes would repeat the warning
+                del os.environ[name]
         return loaded
 
 

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pkgutil
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -244,6 +245,26 @@ def test_a_host_that_is_not_this_machine_is_said_in_one_line(host: str) -> None:
     assert said.exit_code == 1
     assert f"cannot listen on {host}:0: " in said.stderr
     assert said.stderr.endswith("set --host to an address of this machine\n")
+
+
+def test_a_start_without_a_folder_for_temporary_files_is_said_in_one_line() -> None:
+    """No file may grow, so there is no folder in which one can be written, as on a read-only file system."""
+    said = subprocess.run(
+        [sys.executable, "-m", "mlaas", "up", "--port", "0"], capture_output=True, text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+    )  # fmt: skip
+    assert said.returncode == 1
+    assert "Traceback" not in said.stderr
+    assert said.stderr.splitlines()[-1].startswith("mlaas: no folder for jobs: ")
+    assert said.stderr.endswith("set TMPDIR to a folder that can be written\n")
+
+
+def test_what_kubernetes_sets_is_ignored_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLAAS_PORT", "tcp://10.0.0.1:8000")
+    said = mlaas("config", "show")
+    assert said.exit_code == 0
+    assert said.stderr.count("MLAAS_PORT") == 1
+    assert "MLAAS_PORT" not in os.environ, "processes that this one starts have nothing to warn about"
 
 
 def test_a_proxy_that_cannot_be_used_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

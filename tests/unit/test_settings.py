@@ -3,7 +3,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlaas.settings import DEFAULTS, ROOT, SettingsError, as_environment, load, without_secrets
+from mlaas.settings import (
+    DEFAULTS,
+    ROOT,
+    SettingsError,
+    as_environment,
+    load,
+    set_by_kubernetes,
+    without_secrets,
+)
 
 
 def test_the_later_wins_file_environment_command_line(tmp_path: Path) -> None:
@@ -26,16 +34,20 @@ def test_the_environment_names_a_file(tmp_path: Path) -> None:
     [
         (
             {"MLAAS_GATEWAY__PROT": "1"},
-            r"_PROT: unknown setting gateway\.prot; .*gateway\.port\?",
+            r"MLAAS_GATEWAY__PROT is no setting; did you mean MLAAS_GATEWAY__PORT\?",
         ),
-        ({"MLAAS_GATEWY__PORT": "1"}, r"unknown setting gatewy; did you mean gateway\?"),
+        ({"MLAAS_GATEWY__PORT": "1"}, r"did you mean MLAAS_GATEWAY__PORT\?"),
+        ({"MLAAS_GATEWAY_PORT": "1"}, r"did you mean MLAAS_GATEWAY__PORT\?"),
         ({"MLAAS_GATEWAY": "1"}, "gateway is a section"),
-        ({"MLAAS_GATEWAY__PORT": "many"}, r"gateway\.port: Expected `int`"),
+        ({"MLAAS_GATEWAY__PORT": "many"}, r"^MLAAS_GATEWAY__PORT: gateway\.port: Expected `int`"),
         ({"MLAAS_GATEWAY__PORT": "70000"}, r"gateway\.port: Expected `int` <= 65535"),
         ({"MLAAS_TOPICS__REPLIES": "no spaces"}, r"topics\.replies"),
         ({"MLAAS_TRAIN__NETWORK__WIDTHS": "[16, many]"}, r"train\.network\.widths\[1\]: Expected `int`"),
         ({"MLAAS_TRAIN__NETWORK__WIDTHS": "[16"}, r"WIDTHS: '\[16' is not a list"),
-        ({"MLAAS_TRAIN__NETWORK__DEPTHS": "[16]"}, r"unknown setting train\.network\.depths"),
+        (
+            {"MLAAS_TRAIN__NETWORK__DEPTHS": "[16]"},
+            r"DEPTHS is no setting; did you mean MLAAS_TRAIN__NETWORK__WIDTHS",
+        ),
         ({"MLAAS_MODEL__NAMES": "[]"}, r"model\.names: Expected `array` of length >= 1"),
         ({"MLAAS_MODEL__NAMES": "['../etc']"}, r"model\.names"),
         ({"MLAAS_JOBS__STORE": "mysql://host/db"}, r"jobs\.store"),
@@ -64,11 +76,53 @@ def test_lists_and_what_is_nested_can_be_set_by_environment_and_command_line() -
     assert settings.train.augmentation.flip is False
 
 
-def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"gateway: [", r"mine\.yaml:1: not valid YAML: "),
+        (b"gateway:\n  port: 1\n host: a\n", r"mine\.yaml:3: not valid YAML: "),
+        (b"gateway:\n\tport: 1\n", r"mine\.yaml:2: not valid YAML: .*\\t"),
+        (b"gateway:\n  host: caf\xe9\n", r"mine\.yaml:2: not text in UTF-8"),
+        (b"- gateway\n", r"mine\.yaml: expected a mapping"),
+        (b"log: {level: info}\ngateway:\n  port: many\n", r"mine\.yaml:3: gateway\.port: Expected `int`"),
+        (
+            b"gateway:\n  prot: 1\n",
+            r"mine\.yaml:2: unknown setting gateway\.prot; did you mean gateway\.port\?",
+        ),
+        (b"model:\n  names:\n  - fine\n  - ../etc\n", r"mine\.yaml:2: model\.names\[1\]: "),
+        (b"jobs:\n  keep_ms: 1000\n", r"mine\.yaml:1: jobs: keep_ms is below"),
+        (b"gateway:\nlog: {}\n", r"mine\.yaml:1: gateway is a section"),
+    ],
+)
+def test_an_error_in_a_file_names_its_line(tmp_path: Path, text: bytes, says: str) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("gateway: [")
-    with pytest.raises(SettingsError, match=r"mine\.yaml"):
+    file.write_bytes(text)
+    with pytest.raises(SettingsError, match=says):
         load(file, {})
+
+
+def test_a_file_of_comments_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("# gateway: {port: 1}\n")
+    assert load(file, {}) == load(None, {})
+
+
+def test_what_kubernetes_sets_for_a_service_is_ignored() -> None:
+    environment = {
+        "MLAAS_SERVICE_HOST": "10.0.0.1",
+        "MLAAS_SERVICE_PORT": "8000",
+        "MLAAS_SERVICE_PORT_HTTP": "8000",
+        "MLAAS_PORT": "tcp://10.0.0.1:8000",
+        "MLAAS_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+        "MLAAS_PORT_8000_TCP_ADDR": "10.0.0.1",
+        "MLAAS_GATEWAY_PORT": "tcp://10.0.0.2:8000",
+        "MLAAS_GATEWAY_PORT_8000_TCP_PROTO": "tcp",
+        "MLAAS_GATEWAY__PORT": "8123",
+    }
+    assert load(None, environment).gateway.port == 8123
+    assert set_by_kubernetes(environment) == [name for name in environment if name != "MLAAS_GATEWAY__PORT"]
+    with pytest.raises(SettingsError, match="MLAAS_PORT is no setting"):
+        load(None, {"MLAAS_PORT": "8000"})
 
 
 def test_children_read_back_the_same_settings() -> None:
@@ -101,7 +155,7 @@ def test_another_kind_of_store_is_refused_with_those_that_there_are(url: str) ->
         load(None, {"MLAAS_JOBS__STORE": url})
     said = str(refused.value)
     assert said.startswith(
-        "jobs: jobs.store must begin with sqlite:/// (gateways on one machine) or postgresql://"
+        "MLAAS_JOBS__STORE: jobs: jobs.store must begin with sqlite:/// (gateways on one machine) or postgresql://"
     )
     assert "\n" not in said
     assert "secret" not in said
