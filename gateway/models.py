@@ -34,9 +34,11 @@ EXAMPLE: dict[str, Any] = {
         "Bag",
         "Ankle boot",
     ],
+    "kind": "garment",
     "input": "28 x 28 grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it",
-    "size": [28, 28, 1],
-    "takes_mode": True,
+    "shape": [28, 28],
+    "dtype": "uint8",
+    "output": "probabilities",
     "sha256": "3fa04850755ddc9c3dd0d570f169750eed004757bc66f438670725d905c81755",
     "accuracy": 0.9522,
 }

@@ -89,10 +89,16 @@ class Failure(msgspec.Struct, frozen=True):
 Milliseconds = Annotated[float, msgspec.Meta(ge=0, le=1e15)]
 Shown = Annotated[bytes, msgspec.Meta(max_length=1_048_576)]
 GREY_28 = 28 * 28
+MAX_AXES = 8
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Warnings = Annotated[list[Annotated[str, msgspec.Meta(max_length=1_000)]], msgspec.Meta(max_length=32)]
+
+
+def _one_of(*values: str) -> msgspec.Meta:
+    """Documents the values. Others are accepted, because newer workers may know more of them."""
+    return msgspec.Meta(max_length=256, extra_json_schema={"enum": [*values]})
 
 
 class Timings(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,9 +117,10 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model that a worker serves.
 
-    default: whether it answers requests that name no model. runtime: onnx or keras. input: what the network
-    sees, in words. size: height, width and channels of a prepared picture. takes_mode: whether requests may
-    choose a mode. sha256: of the weights file. accuracy: on the test pictures, from 0 to 1.
+    default: whether it answers requests that name no model. runtime: onnx or keras. kind: what it takes:
+    pictures of clothing (garment), other pictures (image), or numbers (tensor). input: what the network sees,
+    in words; shape and dtype: the same, of one input. output: what the network gives; see
+    model.manifest.Manifest. sha256: of the weights file. accuracy: on the test pictures, from 0 to 1.
     """
 
     name: str
@@ -121,11 +128,18 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     default: bool = False
     runtime: str = ""
     labels: list[str] = []
+    kind: Annotated[str, _one_of("garment", "image", "tensor")] = "garment"
     input: str = ""
-    size: Annotated[tuple[int, ...], msgspec.Meta(min_length=3, max_length=3)] = (28, 28, 1)
-    takes_mode: bool = True
+    shape: Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_AXES)] = (28, 28)
+    dtype: Name = "uint8"
+    output: Name = "probabilities"
     sha256: str = ""
     accuracy: float | None = None
+
+    @property
+    def takes_mode(self) -> bool:
+        """Whether requests may choose how their picture is prepared."""
+        return self.kind == "garment"
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

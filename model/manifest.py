@@ -142,9 +142,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return None if is_stale else self.onnx
 
     @property
+    def kind(self) -> Literal["garment", "image"]:
+        """The kind of its preprocessing."""
+        return "garment" if isinstance(self.preprocessing, GarmentPreprocessing) else "image"
+
+    @property
     def takes_mode(self) -> bool:
         """Whether requests may choose how their picture is prepared."""
-        return isinstance(self.preprocessing, GarmentPreprocessing)
+        return self.kind == "garment"
 
     @property
     def weights_sha256(self) -> str:

@@ -201,9 +201,11 @@ def _served(name: str, model: Classifier, *, default: bool) -> ServedModel:
         default=default,
         runtime=model.runtime,
         labels=list(manifest.labels),
+        kind=manifest.kind,
         input=_in_words(manifest),
-        size=(into.height, into.width, into.channels),
-        takes_mode=manifest.takes_mode,
+        shape=into.shape,
+        dtype=into.dtype,
+        output=manifest.output,
         sha256=network.sha256 if network else "",
         accuracy=manifest.accuracy,
     )

@@ -36,14 +36,21 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model. accuracy is the fraction of test pictures it gets right; sha256 is the file's digest."""
+    """A model. kind is what it takes: garment, image or tensor; shape and dtype are the network's own.
+
+    accuracy is the fraction of test pictures it gets right; sha256 is the file's digest.
+    """
 
     name: str
     version: str
     default: bool = False
     runtime: str = ""
     labels: Sequence[str] = ()
+    kind: str = ""
     input: str = ""
+    shape: Sequence[int] = ()
+    dtype: str = ""
+    output: str = ""
     sha256: str = ""
     accuracy: float | None = None
     raw: Document = field(default_factory=dict, repr=False)

@@ -302,9 +302,8 @@ class InferenceRoutes:
     def _check_size(self, name: str) -> None:
         """Raises InvalidRequest if the model takes other pictures than 28 x 28 grey values."""
         for model in self._requester.catalogue.models:
-            if model.name == name and model.size != (SIDE, SIDE, 1):
-                size = " x ".join(map(str, model.size))
-                raise InvalidRequest(f"{name} prepares pictures of {size}: send files, as BYTES")
+            if model.name == name and model.kind != "garment":
+                raise InvalidRequest(f"{name} does not take 28 x 28 grey values: send files, as BYTES")
 
     async def _find(self, request: Request) -> ServedModel:
         known = await known_models(self._requester, self._settings)
@@ -381,7 +380,7 @@ class _Inference:
 def _describe(model: ServedModel) -> ModelMetadata:
     values = {"content": model.input, "BYTES": "PNG, JPEG or WebP files, base64 in JSON; shape [n] or [n,1]"}
     image = MetadataTensor(name=INPUT, datatype="BYTES", shape=[-1], parameters=values)
-    if model.size == (SIDE, SIDE, 1):
+    if model.kind == "garment":
         image = MetadataTensor(name=INPUT, datatype="UINT8", shape=[-1, SIDE, SIDE], parameters=values)
         values["UINT8"] = "0 to 255; shape [n,28,28], [n,28,28,1] or [n,784]"
         values["FP32"] = "0 to 1; shape [n,28,28], [n,28,28,1] or [n,784]"

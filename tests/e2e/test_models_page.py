@@ -70,7 +70,11 @@ def test_the_model_is_served_beside_the_shipped_one(added: str, folder: Path) ->
         assert (answer["label"], answer["version"], answer["mode"]) == ("rose", "1.0.0", "image")
         assert (answer["in_distribution"], answer["ood_score"]) == (None, None)
         described = http.get("/models/flowers").json()
-        assert (described["size"], described["takes_mode"]) == ([96, 96, 3], False)
+        assert (described["kind"], described["shape"], described["dtype"]) == (
+            "image",
+            [3, 96, 96],
+            "float32",
+        )
         assert described["input"].startswith("96 x 96 RGB")
         picture = (folder / "rose.png").read_bytes()
         answer = http.post("/predict", params={"model": "flowers", "explain": "input"}, content=picture)
@@ -81,7 +85,7 @@ def test_the_model_is_served_beside_the_shipped_one(added: str, folder: Path) ->
         values = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28], "data": [0] * 784}
         refused = http.post("/v2/models/flowers/infer", json={"inputs": [values]})
         assert refused.status_code == 400
-        assert "flowers prepares pictures of 96 x 96 x 3: send files, as BYTES" in refused.text
+        assert "flowers does not take 28 x 28 grey values: send files, as BYTES" in refused.text
         assert http.get("/v2/models/flowers").json()["inputs"][0]["datatype"] == "BYTES"
 
 
