@@ -107,7 +107,11 @@ def parameter(name: str, description: str, **schema: object) -> dict[str, Any]:
 
 
 PARAMETERS = [
-    parameter("model", "Name of the model. By default, the default model answers."),
+    parameter(
+        "model",
+        "Name of the model. By default, the default model answers: fashion-mnist as shipped, for small grey "
+        "pictures. For photos, there is clothing-photo.",
+    ),
     parameter(
         "mode",
         "How the picture becomes the model's 28 x 28 grey pixels. raw28: it has that size already; product: "

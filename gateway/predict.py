@@ -84,7 +84,11 @@ class PredictRoutes:
         return router
 
     async def predict(self, request: Request) -> Response:
-        """Send one picture, in the form field `file` or as the body itself (PNG, JPEG or WebP)."""
+        """Send one picture, in the form field `file` or as the body itself (PNG, JPEG or WebP).
+
+        The default model, fashion-mnist as shipped, is for small grey pictures: for photos, add
+        `?model=clothing-photo`.
+        """
         asked, deadline = read_query(request), read_deadline(request, self._settings.reply_timeout_ms)
         self._requester.admit(0, 0.0, deadline.timeout_s)
         upload = await read_picture(request)

@@ -28,7 +28,7 @@ SECTIONS = {
     },
     "Classify pictures": {
         "predict": Entry("predict", "Classify pictures.", "mlaas predict samples/sandal.png"),
-        "watch": Entry("predict", "Classify pictures added to a folder.", "mlaas watch ~/Pictures --all"),
+        "watch": Entry("watch", "Classify pictures added to a folder.", "mlaas watch ~/Pictures --all"),
         "jobs": Entry("jobs", "Submit pictures now, fetch results later.", "mlaas jobs submit samples"),
         "models": Entry("models", "List, add and check models.", "mlaas models"),
     },

@@ -37,7 +37,7 @@ _LARGE_BUFFER_BYTES = 1024 * 1024
 def connect(settings: BrokerSettings) -> Broker:
     """Connects to the broker that the URL names. Raises UserError for an invalid URL, and BrokerError."""
     with reported(os.EX_CONFIG, ValueError):
-        return by_url.connect(
+        return by_url(
             settings.url,
             max_message_bytes=settings.max_message_bytes,
             publish_timeout_ms=settings.publish_timeout_ms,

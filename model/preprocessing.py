@@ -77,6 +77,18 @@ def suitable_mode(image: Image.Image, opacity: Pictures | None) -> Mode:
     return "product" if on_plain_ground(rgb(image)) else "photo"
 
 
+def is_like_the_data_set(picture: bytes, *, max_pixels: int) -> bool:
+    """Whether auto would take a picture for one of the data set, enlarged or not. Raises PictureError."""
+    try:
+        image, transparency, _ = open_upright(picture, max_pixels=max_pixels, longest_edge=WORKING_EDGE)
+        opacity = None if transparency is None else np.asarray(transparency)
+        return suitable_mode(image, opacity) == "raw28"
+    except PictureError:
+        raise
+    except Exception as error:
+        raise PictureError("The picture is damaged or incomplete.") from error
+
+
 def is_enlarged_raw28(image: Image.Image) -> bool:
     """Whether a picture looks like one of the data set enlarged: square, grey, with a black border."""
     if image.width != image.height or np.median(border(grey(image))) > BLACK:

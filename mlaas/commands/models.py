@@ -115,7 +115,8 @@ def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
     from model import adding
     from model.manifest import ModelError
 
-    settings = chosen.load().model
+    loaded = chosen.load()
+    settings = loaded.model
     with reported(os.EX_DATAERR, ModelError):
         if path.suffix == ".onnx":
             original, exported = None, path.read_bytes()
@@ -132,7 +133,8 @@ def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
     names = ", ".join(dict.fromkeys([*settings.names, name]))
     click.echo(f"\n{folder} is ready. To serve it, and to ask it:\n")
     click.echo(f"  mlaas --set 'model.names=[{names}]' up")
-    click.echo(f"  curl -F file=@PICTURE 'localhost:8000/predict?model={name}'")
+    url = (os.environ.get("MLAAS_URL") or f"localhost:{loaded.gateway.port}").rstrip("/")
+    click.echo(f"  curl -F file=@PICTURE '{url}/predict?model={name}'")
 
 
 @models.command("list")

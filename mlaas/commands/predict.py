@@ -1,16 +1,12 @@
-"""predict, watch: classify the pictures named on the command line, or those added to a folder."""
+"""predict: classify the pictures named on the command line."""
 
 import json
 import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -28,6 +24,10 @@ if TYPE_CHECKING:
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILES...")
 MODE = click.option("--mode", type=click.Choice(MODES), help="How to prepare the pictures.  [default: auto]")
 MODEL = click.option("--model", metavar="NAME", help="The model to use.  [default: the gateway's default]")
+AUTO_MODEL = click.option(
+    "--model", metavar="NAME",
+    help="The model to use; auto: for each picture, the one that suits it.  [default: the default model]",
+)  # fmt: skip
 URL = click.option(
     "--url", metavar="URL", help="The gateway.  [default: MLAAS_URL, else http://localhost:8000]"
 )
@@ -38,10 +38,12 @@ TIMEOUT = click.option(
 
 PICTURES = (".jfif", ".jpe", ".jpeg", ".jpg", ".pjp", ".pjpeg", ".apng", ".png", ".webp")
 
+AUTO, FOR_PHOTOS = "auto", "clothing-photo"
+
 _FEW = 32
 _MOST_NAMED = 5
-_TITLES = ("FILE", "LABEL", "CONFIDENCE", "WARNINGS")
-_WIDTHS = (32, 12, 10, 0)
+_TITLES = ("FILE", "LABEL", "CONFIDENCE", "MODEL", "WARNINGS")
+_MODEL_AT = _TITLES.index("MODEL")
 
 Progress = Callable[[int, int], object]
 
@@ -66,7 +68,7 @@ class Answer(NamedTuple):
 @FILES
 @click.option("--local", is_flag=True, help="Run the model in this process, without gateway or broker.")
 @URL
-@MODEL
+@AUTO_MODEL
 @MODE
 @TIMEOUT
 @JSON
@@ -86,7 +88,12 @@ def predict(
     FILES may include folders, which stand for the pictures in them, and -, which stands for standard input.
     Prints a table on a terminal, and one JSON object per line otherwise. The exit status is 1 if any picture
     could not be classified.
+
+    With --model auto, pictures like those of Fashion-MNIST (28 x 28 pixels; or square, grey, and black at the
+    border) go to the default model, and all others to clothing-photo, if it is served.
     """
+    if model == AUTO and mode not in (None, AUTO):
+        raise click.UsageError("--mode is for one model of clothing: name it with --model")
     if local and (url or timeout_s):
         raise click.UsageError("--local does not use a gateway: leave out --url and --timeout")
     its = list(named(files))
@@ -95,53 +102,11 @@ def predict(
             answers = list(_locally(its, chosen.load("predict").model, model, mode, progress))
         else:
             with gateway(url) as client:
-                answers = _over_http(its, client, progress, model=model, mode=mode, timeout_s=timeout_s)
+                choose = Chooser(model, partial(served_by, client))
+                answers = _over_http(its, client, choose, progress, mode=mode, timeout_s=timeout_s)
     if not its:
         raise UserError(f"no pictures in {', '.join(files)}: looked for {', '.join(PICTURES)}")
     show(answers, as_json)
-
-
-@click.command()
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--all", "everything", is_flag=True, help="Also classify the pictures already in the folder.")
-@click.option(
-    "--interval", "interval_s", type=click.FloatRange(min=0.05), default=0.5, show_default=True,
-    metavar="SECONDS", help="How often to check the folder.",
-)  # fmt: skip
-@URL
-@MODEL
-@MODE
-@JSON
-def watch(
-    folder: Path,
-    everything: bool,
-    interval_s: float,
-    url: str | None,
-    model: str | None,
-    mode: "Mode | None",
-    as_json: bool,
-) -> None:
-    """Classify each picture added to a folder, until Ctrl-C.
-
-    A picture is sent once its file is complete. While the gateway is unavailable, pictures wait.
-    """
-    try:
-        arrivals = Arrivals({} if everything else look(folder))
-        click.echo(f"watching {folder}; press Ctrl-C to stop", err=True)
-        with gateway(url) as client:
-            ask = partial(_ask, client, model=model, mode=mode)
-            interrupted = _interrupted()
-            is_waiting = False
-            while not interrupted.is_set():
-                paths = arrivals.settled(look(folder))
-                waiting = _print_each(paths, ask, is_json(as_json), is_waiting)
-                is_waiting = bool(waiting) or (is_waiting and not paths)
-                arrivals.again(waiting)
-                time.sleep(interval_s)
-    except KeyboardInterrupt:
-        click.echo(err=True)
-    except OSError as error:
-        raise UserError(f"cannot watch {folder}: {error.strerror}") from error
 
 
 # Finding pictures.
@@ -170,54 +135,6 @@ def _inside(folder: Path) -> list[Path]:
     return [path for path in files if path.suffix.lower() in PICTURES]
 
 
-class Stamp(NamedTuple):
-    """The size and time of a file, which change when it is written."""
-
-    size_bytes: int
-    modified_ns: int
-
-
-Listing = Mapping[Path, Stamp]
-
-
-class Arrivals:
-    """Finds new files in listings of a folder. A file is complete once two in a row agree on it."""
-
-    def __init__(self, known: Listing) -> None:
-        self._given: dict[Path, Stamp] = dict(known)
-        self._last: Listing = {}
-
-    def settled(self, listing: Listing) -> list[Path]:
-        """The complete files that are new, or have changed since they were last returned."""
-        complete = [
-            path
-            for path, stamp in sorted(listing.items())
-            if stamp.size_bytes and self._last.get(path) == stamp and self._given.get(path) != stamp
-        ]
-        self._last = dict(listing)
-        self._given = {path: stamp for path, stamp in self._given.items() if path in listing}
-        self._given |= {path: listing[path] for path in complete}
-        return complete
-
-    def again(self, paths: list[Path]) -> None:
-        """Makes the next listing return these files again."""
-        for path in paths:
-            self._given.pop(path, None)
-
-
-def look(folder: Path) -> Listing:
-    """The pictures in the folder. Raises OSError if it no longer exists."""
-    found: dict[Path, Stamp] = {}
-    for path in folder.iterdir():
-        if path.suffix.lower() in PICTURES and not path.name.startswith("."):
-            try:
-                its = path.stat()
-            except FileNotFoundError:
-                continue
-            found[path] = Stamp(its.st_size, its.st_mtime_ns)
-    return found
-
-
 # Classifying.
 
 
@@ -237,14 +154,65 @@ def gateway(url: str | None) -> Iterator["Client"]:
         raise of_gateway(error) from error
 
 
-def _over_http(its: Sequence[Named], client: "Client", progress: Progress, **asked: Any) -> list[Answer]:
+class Served(NamedTuple):
+    """The models to choose from. takes_mode: whether the default one is of clothing as in Fashion-MNIST."""
+
+    default: str
+    takes_mode: bool
+    names: Sequence[str]
+
+
+def served_by(client: "Client") -> Served:
+    """Raises MlaasError."""
+    models = client.models()
+    default = next((model for model in models if model.default), models[0])
+    return Served(default.name, bool(default.raw.get("takes_mode")), [model.name for model in models])
+
+
+class Chooser:
+    """The model for each picture: the one asked for, or for auto, the one that suits the picture."""
+
+    def __init__(self, asked: str | None, look: Callable[[], Served]) -> None:
+        """look is called once, and again after an error, if the choice depends on what is served."""
+        self._asked = asked
+        self._look = look
+        self._served: Served | None = None
+
+    def __call__(self, picture: Path | bytes) -> str | None:
+        if self._asked != AUTO:
+            return self._asked
+        self._served = self._served or self._look()
+        if not self._served.takes_mode or FOR_PHOTOS not in self._served.names:
+            return self._served.default
+        return self._served.default if _is_for_the_default(picture) else FOR_PHOTOS
+
+
+def _is_for_the_default(picture: Path | bytes) -> bool:
+    """Whether it is like those of the data set; or cannot be read, which whoever classifies it explains."""
+    from messaging import picture_header
+    from model.classifier import GOLDEN_PIXELS
+    from model.preprocessing import PictureError, is_like_the_data_set
+
+    try:
+        content = picture if isinstance(picture, bytes) else picture.read_bytes()
+        header = picture_header.read(content)
+        if header is not None and header.width != header.height:
+            return False
+        return is_like_the_data_set(content, max_pixels=GOLDEN_PIXELS)
+    except (OSError, picture_header.HeaderError, PictureError):
+        return True
+
+
+def _over_http(
+    its: Sequence[Named], client: "Client", choose: Chooser, progress: Progress, **asked: Any
+) -> list[Answer]:
     """The answers in order. Raises MlaasError if all pictures failed because of the gateway, key or proxy."""
     from mlaas_client import Misconfigured, MlaasError, Unauthorized, Unreachable
 
     if len(its) == 1:
-        outcomes = [_ask(client, its[0].picture, **asked)]
+        outcomes = [ask(client, choose, its[0].picture, **asked)]
     else:
-        outcomes = client.predict_many([named.picture for named in its], progress=progress, **asked)
+        outcomes = _ask_many(client, choose, [named.picture for named in its], progress, **asked)
     of_all = (Misconfigured, Unauthorized, Unreachable)
     if outcomes and all(isinstance(outcome, of_all) for outcome in outcomes):
         assert isinstance(outcomes[0], MlaasError)
@@ -252,12 +220,31 @@ def _over_http(its: Sequence[Named], client: "Client", progress: Progress, **ask
     return [answer(named.name, outcome) for named, outcome in zip(its, outcomes, strict=True)]
 
 
-def _ask(client: "Client", picture: Path | bytes, **asked: Any) -> "Prediction | MlaasError":
+def _ask_many(
+    client: "Client", choose: Chooser, pictures: Sequence[Path | bytes], progress: Progress, **asked: Any
+) -> "list[Prediction | MlaasError]":
+    """The outcomes in order, after a call for the pictures of each model. Raises MlaasError."""
+    by_model: dict[str | None, list[int]] = {}
+    for index, picture in enumerate(pictures):
+        by_model.setdefault(choose(picture), []).append(index)
+    outcomes: dict[int, Prediction | MlaasError] = {}
+    for model, indexes in by_model.items():
+        its = [pictures[index] for index in indexes]
+
+        def so_far(done: int, _: int, before: int = len(outcomes)) -> None:
+            progress(before + done, len(pictures))
+
+        found = client.predict_many(its, progress=so_far, model=model, **asked)
+        outcomes |= zip(indexes, found, strict=True)
+    return [outcomes[index] for index in range(len(pictures))]
+
+
+def ask(client: "Client", choose: Chooser, picture: Path | bytes, **asked: Any) -> "Prediction | MlaasError":
     """Returns errors, as predict_many does, except Misconfigured, which it raises."""
     from mlaas_client import Misconfigured, MlaasError
 
     try:
-        return client.predict(picture, **asked)
+        return client.predict(picture, model=choose(picture), **asked)
     except Misconfigured:
         raise
     except MlaasError as error:
@@ -292,12 +279,20 @@ def _locally(
     from model.classifier import predict_picture
     from model.preprocessing import PictureError
 
-    classifier = load_model(settings, model)
-    if mode not in (None, "auto") and not classifier.manifest.takes_mode:
-        who = classifier.manifest.name
-        raise UserError(f"mode is for models of clothing; {who} prepares every picture alike")
-    about = {"model": classifier.manifest.name, "version": classifier.manifest.version}
+    loaded = cache(partial(load_model, settings))
+
+    def served() -> Served:
+        return Served(settings.names[0], loaded(None).manifest.takes_mode, settings.names)
+
+    choose = Chooser(model, served)
     for number, (name, picture) in enumerate(its, 1):
+        classifier = loaded(choose(picture))
+        its_manifest = classifier.manifest
+        if mode not in (None, AUTO) and not its_manifest.takes_mode:
+            raise UserError(
+                f"mode is for models of clothing; {its_manifest.name} prepares every picture alike"
+            )
+        about = {"model": its_manifest.name, "version": its_manifest.version}
         try:
             content = picture if isinstance(picture, bytes) else picture.read_bytes()
             found = predict_picture(
@@ -328,15 +323,12 @@ def show(answers: Sequence[Answer], as_json: bool) -> None:
 
 
 def table(answers: Sequence[Answer]) -> Iterable[str]:
-    """The predictions as a table with titles; nothing if there are none."""
-    rows = [_cells(answer.name, answer.prediction) for answer in answers if answer.prediction is not None]
-    return aligned([_TITLES, *rows]) if rows else ()
-
-
-def row(answer: Answer) -> Iterable[str]:
-    """The prediction as a line in columns of fixed width, as later rows are unknown; nothing without one."""
-    its = answer.prediction
-    return () if its is None else aligned([_cells(answer.name, its)], _WIDTHS)
+    """The predictions as a table with titles; nothing if there are none. Names the models if they differ."""
+    its = [(answer.name, answer.prediction) for answer in answers if answer.prediction is not None]
+    rows = [_TITLES, *(cells(name, prediction) for name, prediction in its)]
+    if len({prediction.get("model") for _, prediction in its}) <= 1:
+        rows = [(*row[:_MODEL_AT], *row[_MODEL_AT + 1 :]) for row in rows]
+    return aligned(rows) if its else ()
 
 
 def json_line(answer: Answer) -> str:
@@ -354,28 +346,12 @@ def failures(answers: Iterable[Answer]) -> Iterable[str]:
             yield f"{harmless(answer.name)}: {harmless(str(answer.error))}"
 
 
-def _cells(name: str, prediction: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def cells(name: str, prediction: Mapping[str, Any]) -> tuple[str, ...]:
+    """One for each of the titles."""
     warnings = "; ".join(prediction.get("warnings", ()))
-    label, confidence = str(prediction["label"]), f"{prediction['confidence']:.1%}"
-    return harmless(name), harmless(label), confidence.rjust(_WIDTHS[2]), harmless(warnings)
-
-
-def _print_each(paths: list[Path], ask: Callable[[Path], Any], as_json: bool, is_waiting: bool) -> list[Path]:
-    """Classifies and prints each picture. Returns those that must wait for the gateway; reports that once."""
-    from mlaas_client import Overloaded, Unavailable, Unreachable
-
-    for number, path in enumerate(paths):
-        outcome = ask(path)
-        if isinstance(outcome, (Overloaded, Unavailable, Unreachable)):
-            if number or not is_waiting:
-                click.echo(f"waiting: {of_gateway(outcome)}", err=True)
-            return paths[number:]
-        its = answer(str(path), outcome)
-        for line in [json_line(its)] if as_json else row(its):
-            click.echo(line)
-        for line in failures([its]):
-            click.echo(line, err=True)
-    return []
+    confidence = f"{prediction['confidence']:.1%}".rjust(len("CONFIDENCE"))
+    label, model = str(prediction["label"]), str(prediction.get("model", ""))
+    return harmless(name), harmless(label), confidence, harmless(model), harmless(warnings)
 
 
 @contextmanager
@@ -384,15 +360,3 @@ def _progress(length: int) -> Iterator[Progress]:
     hidden = length <= _FEW or not sys.stderr.isatty()
     with click.progressbar(length=length, file=sys.stderr, hidden=hidden, label="pictures") as bar:
         yield lambda done, _: bar.update(done - bar.pos)
-
-
-def _interrupted() -> threading.Event:
-    """An event that Ctrl-C sets in addition to KeyboardInterrupt, which Python drops inside a finalizer."""
-    interrupted = threading.Event()
-
-    def interrupt(_: int, __: FrameType | None) -> None:
-        interrupted.set()
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, interrupt)
-    return interrupted

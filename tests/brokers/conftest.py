@@ -9,8 +9,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from deploy.kafka.local_kafka import LocalKafka
+from messaging import connect
 from messaging.broker import Broker
-from messaging.connect import connect
 from messaging.kafka import EmbeddedBroker
 
 MAX_MESSAGE_BYTES = 200_000

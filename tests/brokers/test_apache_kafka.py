@@ -9,8 +9,8 @@ from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from deploy.kafka.local_kafka import LocalCluster, LocalKafka
+from messaging import connect
 from messaging.broker import BrokerUnavailable, Delivery, Inbox, Message, Subscription, TopicMissing
-from messaging.connect import connect
 from messaging.kafka_admin import create_topics, partitions, wanted_partitions
 from messaging.settings import BrokerSettings, TopicSettings
 from tests.brokers import raw_producer

@@ -14,9 +14,8 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewPartitions
 
 from deploy.kafka.local_kafka import LocalKafka
-from messaging import kafka_topics
+from messaging import connect, kafka_topics
 from messaging.broker import Broker, BrokerError, Delivery, Inbox, Message, Subscription, TopicMissing
-from messaging.connect import connect
 from tests.brokers.conftest import create_topic
 
 PATIENCE_S = 60.0

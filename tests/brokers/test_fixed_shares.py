@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from deploy.kafka.local_kafka import LocalKafka
+from messaging import connect
 from messaging.broker import Broker, Delivery, Message
-from messaging.connect import connect
 from messaging.kafka import EmbeddedBroker, url_of_share
 from tests.brokers.conftest import create_topic
 

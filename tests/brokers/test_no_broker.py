@@ -4,8 +4,8 @@ import time
 
 import pytest
 
+from messaging import connect
 from messaging.broker import BrokerError, BrokerUnavailable, Message, Retries
-from messaging.connect import connect
 from messaging.kafka_admin import partitions
 from messaging.settings import BrokerSettings
 

@@ -3,8 +3,8 @@
 import pytest
 
 from deploy.kafka.local_kafka import LocalKafka
+from messaging import connect
 from messaging.broker import Broker, BrokerUnavailable, Message, NotSupported, Records, TopicMissing
-from messaging.connect import connect
 from tests.brokers.conftest import Bench
 
 PATIENCE_S = 30.0

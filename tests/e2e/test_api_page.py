@@ -27,7 +27,7 @@ def blocks(section: str) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[Service, str]]:
-    with up() as started:
+    with up(MLAAS_MODEL__NAMES="[fashion-mnist, fashion-mnist-large, clothing-photo]") as started:
         yield started
 
 
@@ -77,16 +77,25 @@ def test_predict(typed: Run) -> None:
     assert '"label":"Bag"' in printed
     assert re.search(r"^Sandal 0\.9\d+ \[\]$", printed, re.MULTILINE)
     assert '{"file": "-", "label": "Bag"' in printed
+    assert '"label":"dress"' in printed
+    assert "\nt-shirt\n" in printed
+    entries = [json.loads(line) for line in printed.splitlines() if line.startswith('{"file": "samples')]
+    assert [(entry["label"], entry["model"]) for entry in entries] == [
+        ("Sandal", "fashion-mnist"),
+        ("Bag", "fashion-mnist"),
+        ("dress", "clothing-photo"),
+    ]
 
 
 def test_many_at_once(typed: Run) -> None:
     printed = typed("Many at once")
     assert "samples/coat.png Coat\nsamples/no-such.png failed\nsamples/dress.png Dress\n" in printed
     entries = [json.loads(line) for line in printed.splitlines() if line.startswith('{"file"')]
-    assert {entry["file"]: entry["label"] for entry in entries} == {
+    photos = {"samples/photo-dress.jpg": "dress", "samples/photo-t-shirt.jpg": "t-shirt"}
+    assert {entry["file"]: entry["label"] for entry in entries} == photos | {
         str(sample.relative_to(ROOT)): label_of(sample) for sample in SAMPLES
     }
-    assert len(entries) == 2 * len(SAMPLES)
+    assert len(entries) == 2 * len(SAMPLES) + len(photos)
 
 
 def test_jobs(typed: Run) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from deploy.kafka.local_kafka import LocalKafka
+from messaging import connect
 from messaging.broker import Message
-from messaging.connect import connect
 from tests.e2e.services import PATIENCE_S, ROOT, service, until
 
 SANDAL = (ROOT / "samples" / "sandal.png").read_bytes()

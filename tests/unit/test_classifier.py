@@ -1,4 +1,5 @@
 import os
+import runpy
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -10,9 +11,9 @@ from PIL import Image
 
 from model import manifest as manifests
 from model.classifier import choose, load, predict_picture
-from model.manifest import ModelError
+from model.manifest import ModelError, sha256
 from model.preprocessing import prepare
-from model.training import dataset
+from model.training import dataset, drawn_clothes
 from model.training.evaluate import in_batches
 from tests import second_model
 
@@ -156,3 +157,21 @@ def test_the_sample_pictures_are_recognised(sample):
     label, probability = next(iter(answer.probabilities.items()))
     assert label.lower().replace("/", "-").replace(" ", "-") == sample.stem
     assert probability > 0.8
+
+
+PHOTOS = runpy.run_path("samples/make_samples.py")["PHOTOS"]
+
+
+@pytest.mark.parametrize("kind", PHOTOS)
+def test_the_sample_photos_are_recognised_and_are_what_the_script_draws(kind):
+    classifier = load(WEIGHTS, "clothing-photo", "onnx", 1)
+    content = (SAMPLES / f"photo-{kind}.jpg").read_bytes()
+    answer = predict_picture(content, classifier, mode="auto", max_pixels=10**6)
+    label, probability = next(iter(answer.probabilities.items()))
+    assert label == kind
+    assert probability > 0.9
+    assert len(content) < 60_000
+    assert sha256(content) not in [golden.sha256 for golden in classifier.manifest.golden]
+    drawn = drawn_clothes.draw(kind, PHOTOS[kind])
+    stored = np.asarray(Image.open(BytesIO(content)), np.float32)
+    assert np.abs(stored - np.asarray(drawn)).mean() < 5

@@ -2,9 +2,8 @@ import logging
 
 import pytest
 
-from messaging import kafka_config
+from messaging import connect, kafka_config
 from messaging.broker import BrokerError, TopicMissing
-from messaging.connect import connect
 from messaging.kafka import split_address
 from messaging.kafka_config import REPEAT_AFTER_S, ClientLog
 

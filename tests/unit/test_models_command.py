@@ -83,6 +83,16 @@ def test_an_onnx_file_becomes_a_model_that_can_be_served(models: Any, weights: P
     assert top(weights, "colours", red.read_bytes())[0] == "red"
 
 
+def test_the_lines_to_ask_it_name_the_gateway_that_there_is(
+    models: Any, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = models("add", "colours", file, "--labels", LABELS, "--set", "gateway.port=8123")
+    assert "'localhost:8123/predict?model=colours'" in elsewhere.stdout
+    monkeypatch.setenv("MLAAS_URL", "https://shop.example/")
+    away = models("add", "colours", file, "--labels", LABELS)
+    assert "'https://shop.example/predict?model=colours'" in away.stdout
+
+
 def test_the_next_version_follows_the_latest(models: Any, weights: Path, file: Path) -> None:
     for version in ([], ["--version", "1.9"], []):
         assert models("add", "colours", file, "--labels", LABELS, *version).exit_code == 0

@@ -2,25 +2,28 @@
 
 import json
 import os
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from PIL import Image, ImageOps
 
 from messaging.broker import BrokerError, BrokerUnavailable
+from mlaas.cli import command
 from mlaas.commands import aligned
 from mlaas.commands.predict import (
     Answer,
-    Arrivals,
-    Listing,
-    Stamp,
+    Chooser,
+    Served,
     answer,
     failures,
     json_line,
-    look,
     named,
-    row,
     table,
 )
+from mlaas.commands.watch import Arrivals, Listing, Stamp, look, row
 from mlaas.errors import UserError, broker_errors, of_gateway
 from mlaas_client.errors import NotFound, Refused, Unavailable, of_problem
 
@@ -35,6 +38,19 @@ def test_the_table_is_aligned_and_leaves_failures_out() -> None:
         "a/bag.png  Bag              50.0%  blurred; dark",
         "boot.png   Ankle boot      100.0%",
     ]
+
+
+def test_the_table_names_the_models_where_there_are_several() -> None:
+    several = [
+        its._replace(prediction={**(its.prediction or {}), "model": model})
+        for its, model in ((BAG, "one"), (BOOT, "other"))
+    ]
+    assert list(table(several)) == [
+        "FILE       LABEL       CONFIDENCE  MODEL  WARNINGS",
+        "a/bag.png  Bag              50.0%  one    blurred; dark",
+        "boot.png   Ankle boot      100.0%  other",
+    ]
+    assert "one" in next(iter(row(several[0])))
 
 
 def test_without_any_answer_there_is_no_table() -> None:
@@ -150,3 +166,87 @@ def test_hidden_files_and_other_types_are_not_looked_at(tmp_path: Path) -> None:
 @pytest.mark.parametrize("outcome", [BAG, BAD])
 def test_every_json_line_is_one_line(outcome: Answer) -> None:
     assert "\n" not in json_line(outcome)
+
+
+# Choosing a model.
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+BOTH = Served("fashion-mnist", takes_mode=True, names=["fashion-mnist", "clothing-photo"])
+
+
+def png(image: Image.Image) -> bytes:
+    written = BytesIO()
+    image.save(written, "PNG")
+    return written.getvalue()
+
+
+def square(colour: Any, mode: str = "RGB") -> bytes:
+    """200 x 200, black at the border."""
+    image = Image.new(mode, (200, 200))
+    image.paste(colour, (40, 40, 160, 160))
+    return png(image)
+
+
+SANDAL = Image.open(SAMPLES / "sandal.png")
+
+
+@pytest.mark.parametrize(
+    ("picture", "model"),
+    [
+        *((path, "fashion-mnist") for path in sorted(SAMPLES.glob("*.png"))),
+        *((path, "clothing-photo") for path in sorted(SAMPLES.glob("*.jpg"))),
+        (png(SANDAL.resize((280, 280))), "fashion-mnist"),
+        (png(SANDAL.resize((280, 280)).convert("RGB")), "fashion-mnist"),
+        (png(SANDAL.resize((280, 200))), "clothing-photo"),
+        (png(Image.new("RGB", (28, 28), "red")), "fashion-mnist"),
+        (square("grey"), "fashion-mnist"),
+        (square("red"), "clothing-photo"),
+        (png(ImageOps.invert(SANDAL).resize((280, 280))), "clothing-photo"),
+        (b"no picture", "fashion-mnist"),
+        (Path("no-such.png"), "fashion-mnist"),
+    ],
+    ids=lambda given: given.name if isinstance(given, Path) else None,
+)
+def test_auto_sends_to_the_default_model_what_is_like_the_data_set(picture: Any, model: str) -> None:
+    assert Chooser("auto", lambda: BOTH)(picture) == model
+
+
+def test_auto_is_the_default_model_where_there_is_nothing_to_choose() -> None:
+    photo = SAMPLES / "photo-dress.jpg"
+    assert Chooser("auto", lambda: BOTH._replace(names=["fashion-mnist"]))(photo) == "fashion-mnist"
+    flowers = Served("flowers", takes_mode=False, names=["flowers", "clothing-photo"])
+    assert Chooser("auto", lambda: flowers)(photo) == "flowers"
+
+
+def test_what_is_served_matters_to_auto_alone_and_is_asked_again_after_an_error() -> None:
+    answers: list[Served | Unavailable] = [Unavailable("no worker"), BOTH]
+
+    def look_it_up() -> Served:
+        found = answers.pop(0)
+        if isinstance(found, Unavailable):
+            raise found
+        return found
+
+    assert Chooser(None, look_it_up)(SAMPLES / "bag.png") is None
+    assert Chooser("flowers", look_it_up)(SAMPLES / "bag.png") == "flowers"
+    choose = Chooser("auto", look_it_up)
+    with pytest.raises(Unavailable):
+        choose(SAMPLES / "bag.png")
+    assert choose(SAMPLES / "bag.png") == "fashion-mnist"
+    assert choose(SAMPLES / "photo-dress.jpg") == "clothing-photo"
+    assert answers == []
+
+
+def test_locally_auto_takes_the_model_that_suits_each_picture() -> None:
+    names = "model.names=[fashion-mnist, clothing-photo]"
+    files = [str(SAMPLES / name) for name in ("photo-dress.jpg", "bag.png", "photo-t-shirt.jpg")]
+    done = CliRunner().invoke(command, ["--set", names, "predict", "--local", "--model", "auto", *files])
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(its["model"], its["label"]) for its in found] == [
+        ("clothing-photo", "dress"),
+        ("fashion-mnist", "Bag"),
+        ("clothing-photo", "t-shirt"),
+    ]
+    assert min(its["confidence"] for its in found) > 0.9
+    refused = CliRunner().invoke(command, ["predict", "--model", "auto", "--mode", "photo", files[0]])
+    assert (refused.exit_code, "name it with --model" in refused.stderr) == (2, True)
