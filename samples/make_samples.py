@@ -21,6 +21,7 @@ from model.training.evaluate import in_batches
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "samples"
 SURE = 0.98
+QUALITY = 80
 
 PHOTOS = {"t-shirt": 6, "dress": 15}
 """Kinds of drawn_clothes, each with its seed. None is a golden picture of clothing-photo."""
@@ -29,7 +30,7 @@ PHOTOS = {"t-shirt": 6, "dress": 15}
 def main() -> None:
     for kind, seed in PHOTOS.items():
         path = SAMPLES / f"photo-{kind}.jpg"
-        path.write_bytes(drawn_clothes.as_jpeg(drawn_clothes.draw(kind, seed)))
+        path.write_bytes(drawn_clothes.as_jpeg(drawn_clothes.draw(kind, seed), QUALITY))
         print(f"{path.name}: drawn with seed {seed}")
     data = dataset.load(ROOT / "data")
     classifier = load(ROOT / "weights", "fashion-mnist", "auto", 1)

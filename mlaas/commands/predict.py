@@ -155,10 +155,10 @@ def gateway(url: str | None) -> Iterator["Client"]:
 
 
 class Served(NamedTuple):
-    """The models to choose from. takes_mode: whether the default one is of clothing as in Fashion-MNIST."""
+    """The models to choose from. kind: of the default one, as in ServedModel."""
 
     default: str
-    takes_mode: bool
+    kind: str
     names: Sequence[str]
 
 
@@ -166,7 +166,7 @@ def served_by(client: "Client") -> Served:
     """Raises MlaasError."""
     models = client.models()
     default = next((model for model in models if model.default), models[0])
-    return Served(default.name, bool(default.raw.get("takes_mode")), [model.name for model in models])
+    return Served(default.name, default.kind, [model.name for model in models])
 
 
 class Chooser:
@@ -182,7 +182,7 @@ class Chooser:
         if self._asked != AUTO:
             return self._asked
         self._served = self._served or self._look()
-        if not self._served.takes_mode or FOR_PHOTOS not in self._served.names:
+        if self._served.kind != "garment" or FOR_PHOTOS not in self._served.names:
             return self._served.default
         return self._served.default if _is_for_the_default(picture) else FOR_PHOTOS
 
@@ -282,7 +282,7 @@ def _locally(
     loaded = cache(partial(load_model, settings))
 
     def served() -> Served:
-        return Served(settings.names[0], loaded(None).manifest.takes_mode, settings.names)
+        return Served(settings.names[0], loaded(None).manifest.kind, settings.names)
 
     choose = Chooser(model, served)
     for number, (name, picture) in enumerate(its, 1):

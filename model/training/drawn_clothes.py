@@ -99,10 +99,10 @@ def as_png(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def as_jpeg(image: Image.Image) -> bytes:
+def as_jpeg(image: Image.Image, quality: int = 88) -> bytes:
     """The picture as the file of a phone: smaller, with losses."""
     file = BytesIO()
-    image.save(file, "JPEG", quality=88)
+    image.save(file, "JPEG", quality=quality)
     return file.getvalue()
 
 

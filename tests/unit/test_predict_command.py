@@ -171,7 +171,7 @@ def test_every_json_line_is_one_line(outcome: Answer) -> None:
 # Choosing a model.
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-BOTH = Served("fashion-mnist", takes_mode=True, names=["fashion-mnist", "clothing-photo"])
+BOTH = Served("fashion-mnist", kind="garment", names=["fashion-mnist", "clothing-photo"])
 
 
 def png(image: Image.Image) -> bytes:
@@ -214,7 +214,7 @@ def test_auto_sends_to_the_default_model_what_is_like_the_data_set(picture: Any,
 def test_auto_is_the_default_model_where_there_is_nothing_to_choose() -> None:
     photo = SAMPLES / "photo-dress.jpg"
     assert Chooser("auto", lambda: BOTH._replace(names=["fashion-mnist"]))(photo) == "fashion-mnist"
-    flowers = Served("flowers", takes_mode=False, names=["flowers", "clothing-photo"])
+    flowers = Served("flowers", kind="image", names=["flowers", "clothing-photo"])
     assert Chooser("auto", lambda: flowers)(photo) == "flowers"
 
 
