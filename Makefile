@@ -63,8 +63,8 @@ faults-selftest: .venv/.development ## plant defects; the scenarios of make faul
 
 lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt
-	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra gateway --extra postgresql -c requirements.txt -o requirements/gateway.txt
-	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra worker -c requirements.txt -o requirements/worker.txt
+	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra gateway --extra postgresql --extra tracing -c requirements.txt -o requirements/gateway.txt
+	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra worker --extra tracing -c requirements.txt -o requirements/worker.txt
 	uv pip compile -q --universal --generate-hashes --no-header client/pyproject.toml -c requirements.txt -o requirements/client.txt
 
 .venv/bin/pip:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,6 +29,7 @@ from gateway.predict import BatchResult, PredictRoutes
 from gateway.problem import Problem, Problems
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
+from messaging import tracing
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -53,8 +54,12 @@ def create_app(
     settings: GatewaySettings,
     version: str = "unknown",
     jobs: Jobs | None = None,
+    *,
+    traced: bool = False,
 ) -> FastAPI:
     """The application, which starts and closes the requester and the jobs with itself.
+
+    traced: whether to record a span for each request; see messaging.tracing.
 
     Raises KeyFileError if the file of API keys cannot be used.
     """
@@ -73,6 +78,9 @@ def create_app(
                 await jobs.close()
             await requester.close()
 
+    def is_uncounted(scope: MutableMapping[str, Any]) -> bool:
+        return scope["path"] in table.uncounted
+
     app = FastAPI(
         title="mlaas",
         version=version,
@@ -82,6 +90,14 @@ def create_app(
         openapi_url=None,
         redirect_slashes=False,  # a redirect would lead to whatever Host the client was made to send
         lifespan=lifespan,
+        telemetry={
+            "tracing": traced,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+            "exclude": is_uncounted,
+        },
     )
     predicting = PredictRoutes(requester, settings).router()
     routers = [
@@ -100,7 +116,7 @@ def create_app(
     problems.install(app)
     busiest = [route for route in predicting.routes if isinstance(route, APIRoute)]
     app.add_middleware(Shortcut, routes=busiest, handlers=app.exception_handlers)
-    _wrap(app, requester, settings, problems, table)
+    _wrap(app, requester, settings, problems, table, traced)
     return app
 
 
@@ -112,7 +128,12 @@ async def _until_ready(requester: Requester) -> None:
 
 
 def _wrap(
-    app: FastAPI, requester: Requester, settings: GatewaySettings, problems: Problems, table: RouteTable
+    app: FastAPI,
+    requester: Requester,
+    settings: GatewaySettings,
+    problems: Problems,
+    table: RouteTable,
+    traced: bool,
 ) -> None:
     """From the innermost middleware to the outermost."""
     app.add_middleware(
@@ -131,6 +152,7 @@ def _wrap(
         uncounted=table.uncounted,
         is_leaving=lambda: requester.leaving,
         answer=problems.answer,
+        name_span=tracing.name_request if traced else None,
     )
     if settings.cors_allowed_origins:
         app.add_middleware(

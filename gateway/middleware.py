@@ -123,12 +123,15 @@ class Observing:
         uncounted: Collection[str],
         is_leaving: Callable[[], bool],
         answer: Callable[[Scope, GatewayError], Response],
+        name_span: Callable[[str, str], None] | None = None,
     ) -> None:
+        """name_span: called with the method and route of a request when its answer begins."""
         self._app = app
         self._metrics = metrics
         self._uncounted = uncounted
         self._is_leaving = is_leaving
         self._answer = answer
+        self._name_span = name_span
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -143,6 +146,8 @@ class Observing:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if self._name_span is not None and (route := _route(scope)):
+                    self._name_span(scope["method"], route)
                 headers: list[RawHeader] = [*message["headers"], *added]
                 if not any(name == b"server-timing" for name, _ in headers):
                     took_ms = (time.perf_counter() - started) * 1000

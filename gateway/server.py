@@ -40,9 +40,12 @@ def serve(
     settings: GatewaySettings,
     job_settings: JobSettings,
     version: str,
+    *,
+    traced: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then answer the requests in flight and return.
 
+    traced: see create_app.
     Raises KeyFileError, StoreError, OSError if the port for metrics is taken, and whatever exception ended
     the reading of replies.
     """
@@ -66,7 +69,7 @@ def serve(
         rest_timeout_s=settings.body_timeout_ms / 1000,
     )
     config = uvicorn.Config(
-        create_app(requester, settings, version, jobs),
+        create_app(requester, settings, version, jobs, traced=traced),
         http=protocol,
         log_config=None,
         access_log=False,

@@ -26,8 +26,8 @@ from messaging.contract import (
 Choice = TypeVar("Choice", bound=str)
 Headers = Mapping[str, str]
 
-_CORRELATION = ("correlation_id", "kafka_correlationId")
-RETURN_ADDRESS = (*_CORRELATION, "reply_to", "kafka_replyTopic", "kafka_replyPartition")
+CORRELATION = ("correlation_id", "kafka_correlationId")
+RETURN_ADDRESS = (*CORRELATION, "reply_to", "kafka_replyTopic", "kafka_replyPartition")
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for invalid JSON or wrong types, invalid UTF-8, and too deep nesting."""
@@ -142,7 +142,7 @@ def decode_cancellation(message: Message) -> list[str]:
 
 def correlation(headers: Headers) -> Headers:
     """The headers that name the request: ours, or those of Spring and Nest. Raises ValueError."""
-    found = {name: headers[name] for name in _CORRELATION if headers.get(name)}
+    found = {name: headers[name] for name in CORRELATION if headers.get(name)}
     if not found:
         raise ValueError("no correlation_id")
     for name, value in found.items():

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import tempfile
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,18 +15,23 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from messaging import connect as by_url
+from messaging import tracing
 from messaging.broker import Broker
 from messaging.settings import BrokerSettings
 from mlaas import __version__
-from mlaas.errors import reported
+from mlaas.errors import reported, require
 from mlaas.settings import Settings
 from mlaas.up import start_gateways, start_workers, stop_on_signals, supervising, watch
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
     from worker.model_process import ModelProcess
     from worker.pipe import Role
 
 _log = logging.getLogger("mlaas.worker")
+
+_TRACE_RECEIVERS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 _MOST_ON_A_MACHINE = 1_000
 
@@ -44,6 +50,23 @@ def connect(settings: BrokerSettings) -> Broker:
         )
 
 
+def wants_traces(environment: Mapping[str, str]) -> bool:
+    """Whether the environment names a receiver of traces, as OpenTelemetry defines it."""
+    if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    exporter = environment.get("OTEL_TRACES_EXPORTER") or "otlp"
+    return exporter.lower() == "otlp" and any(environment.get(name) for name in _TRACE_RECEIVERS)
+
+
+def traced(broker: Broker, service: str) -> "tuple[Broker, Tracer | None]":
+    """The broker, and a tracer if the environment asks for traces. Raises UserError."""
+    if not wants_traces(os.environ):
+        return broker, None
+    require("tracing")
+    tracer = tracing.start(service, __version__)
+    return tracing.TracedBroker(broker, tracer), tracer
+
+
 def run_gateway(settings: Settings, fd: int | None) -> None:
     """Runs a gateway until SIGTERM or SIGINT. fd is a bound socket, which other gateways may share.
 
@@ -55,8 +78,16 @@ def run_gateway(settings: Settings, fd: int | None) -> None:
     give_back_large_buffers()
     open_key_file(settings.gateway.api_keys_file)
     listener = listen(settings.gateway) if fd is None else socket.socket(fileno=fd)
-    connection = connect(settings.broker)
-    serve(listener, connection, settings.topics, settings.gateway, settings.jobs, __version__)
+    connection, tracer = traced(connect(settings.broker), "mlaas-gateway")
+    serve(
+        listener,
+        connection,
+        settings.topics,
+        settings.gateway,
+        settings.jobs,
+        __version__,
+        traced=tracer is not None,
+    )
 
 
 def run_gateways(settings: Settings) -> None:
@@ -91,7 +122,15 @@ def run_worker(settings: Settings) -> None:
     give_back_large_buffers()
     ours = replace(settings.worker, instance_id=settings.worker.instance_id or own_instance_id())
     model = IsolatedModel(partial(start, Role.MODEL), partial(start, Role.DECODER))
-    consumer = Consumer(connect(settings.broker), settings.topics, ours, model, settings.model.max_pixels)
+    connection, tracer = traced(connect(settings.broker), "mlaas-worker")
+    consumer = Consumer(
+        connection,
+        settings.topics,
+        ours,
+        model,
+        settings.model.max_pixels,
+        trace=partial(tracing.record_batch, tracer) if tracer else None,
+    )
     signal.signal(signal.SIGTERM, lambda *_: consumer.stop())
     signal.signal(signal.SIGINT, lambda *_: consumer.stop())
     if settings.worker.metrics_port:

@@ -23,6 +23,7 @@ from messaging.contract import (
     sha256_of,
 )
 from messaging.picture_header import Size
+from messaging.tracing import Worked
 from worker.batching import Batch, Queued
 from worker.metrics import Ending, WorkerMetrics
 from worker.model_process import IsolatedModel, ModelDied
@@ -98,12 +99,14 @@ class Answerer:
         isolate: Callable[[Sequence[Queued]], None],
         decode_timeout_s: float,
         size: Size = Size.SMALL,
+        trace: Callable[[Sequence[Worked]], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """reply_topics: the only topics that replies may go to. cancelled: correlation ids.
 
         isolate: called with the batch that ended the model process, to process its pictures one by one.
+        trace: called with what the model predicted.
         clock is the lanes'; wall_clock gives epoch seconds.
         """
         self._model = model
@@ -115,6 +118,7 @@ class Answerer:
         self._isolate = isolate
         self._decode_timeout_s = decode_timeout_s
         self._size = size
+        self._trace = trace
         self._recent = RecentReplies()
         self._clock = clock
         self._wall_clock = wall_clock
@@ -185,6 +189,8 @@ class Answerer:
             (picture,) = pictures
             predicted = self._model.predict_alone(picture, self._size)
         outcomes = [checked(outcome) for outcome in predicted.outcomes]
+        if self._trace is not None:
+            self._trace([worked(task, outcome) for (task, _), outcome in zip(work, outcomes, strict=True)])
         at_worker_ms = (self._clock() - received_at) * 1000
         received_ms = self._wall_clock() * 1000 - at_worker_ms
         self._metrics.predicted(outcomes)
@@ -297,6 +303,11 @@ def reply_to(
             batch_size=batch_size,
         ),
     )
+
+
+def worked(task: Task, outcome: Outcome) -> Worked:
+    model = task.model
+    return Worked(task.request.traceparent, model.name, model.version, outcome.decode_ms, outcome.infer_ms)
 
 
 def checked(outcome: Outcome) -> Outcome:

@@ -2,12 +2,13 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from messaging.broker import Broker, BrokerError, ClientBroken, Delivery, Retries
 from messaging.picture_header import Size
 from messaging.settings import TopicSettings
+from messaging.tracing import Worked
 from worker.answering import Answerer, PoisonPictures
 from worker.batching import Lanes
 from worker.cancelled import CancellationListener, Cancelled
@@ -36,13 +37,16 @@ class Consumer:
         settings: WorkerSettings,
         model: IsolatedModel,
         max_pixels: int,
+        trace: Callable[[Sequence[Worked]], None] | None = None,
     ) -> None:
+        """trace: called with each batch that a model has predicted."""
         self.metrics = WorkerMetrics()
         self.metrics.watch_starts(lambda: model.starts, lambda: model.decoder_starts)
         self._broker = broker
         self._topics = topics
         self._settings = settings
         self._model = model
+        self._trace = trace
         self._stopping = threading.Event()
         self._retries = Retries(
             "receive requests", _log, _RETRY_S, self._stopping, on_failure=lambda _: self._beat()
@@ -155,6 +159,7 @@ class Consumer:
             isolate=self._lanes.isolate,
             decode_timeout_s=self._settings.decode_timeout_ms / 1000,
             size=size,
+            trace=self._trace,
         )
 
     def _fail(self, error: BaseException) -> None:
