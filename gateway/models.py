@@ -39,6 +39,7 @@ EXAMPLE: dict[str, Any] = {
     "shape": [28, 28],
     "dtype": "uint8",
     "output": "probabilities",
+    "output_size": 10,
     "sha256": "3fa04850755ddc9c3dd0d570f169750eed004757bc66f438670725d905c81755",
     "accuracy": 0.9522,
 }

@@ -112,7 +112,7 @@ def decode_prediction(message: Message, sha256: str | None) -> Reply:
 def decode_pong(message: Message) -> Reply:
     """The reply to a ping. Raises ContractError."""
     reply = decode_reply(message)
-    if reply.error is not None or reply.probabilities or not reply.model:
+    if reply.error is not None or reply.probabilities or reply.outputs or not reply.model:
         raise ContractError("reply: does not answer a ping")
     return reply
 

@@ -1,6 +1,7 @@
 """The wire contract: what requests, replies and cancellations say, over any broker. See codec.py."""
 
 import hashlib
+import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, get_args
@@ -10,6 +11,7 @@ import msgspec
 SCHEMA = "1"
 ACCEPTED_SCHEMAS = ("1",)
 PING = "application/vnd.mlaas.ping"
+TENSOR = "application/vnd.mlaas.tensor"
 
 Mode = Literal["auto", "raw28", "product", "photo"]
 Explain = Literal["", "input"]
@@ -21,6 +23,7 @@ MAX_CORRELATION_ID = 256
 MAX_REPLY_TO = 512
 MAX_HEADERS = 65_536
 MAX_CANCELLED = 1_000
+MAX_OUTPUTS = 40_000  # in JSON, numbers of 24 characters then take less than a reply may have
 
 CancelledIds = Annotated[
     list[Annotated[str, msgspec.Meta(max_length=MAX_CORRELATION_ID)]], msgspec.Meta(max_length=MAX_CANCELLED)
@@ -28,7 +31,11 @@ CancelledIds = Annotated[
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture to classify, or a ping. deadline_ms: epoch; nobody waits for the reply after it."""
+    """A picture to classify, or a ping. deadline_ms: epoch; nobody waits for the reply after it.
+
+    With the content type TENSOR, the body is one input of the model's network, as its ServedModel describes
+    it: numbers of its dtype in little-endian order, row by row; a bool is one byte, 0 or 1.
+    """
 
     body: bytes
     correlation_id: str
@@ -43,6 +50,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_ping(self) -> bool:
         return self.content_type == PING
+
+    @property
+    def is_tensor(self) -> bool:
+        return self.content_type == TENSOR
 
 
 class ReturnAddress(msgspec.Struct, frozen=True):
@@ -92,6 +103,8 @@ GREY_28 = 28 * 28
 MAX_AXES = 8
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
+# JSON has no infinity, and readers differ in what they make of larger numbers.
+Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 Warnings = Annotated[list[Annotated[str, msgspec.Meta(max_length=1_000)]], msgspec.Meta(max_length=32)]
 
@@ -119,8 +132,9 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     default: whether it answers requests that name no model. runtime: onnx or keras. kind: what it takes:
     pictures of clothing (garment), other pictures (image), or numbers (tensor). input: what the network sees,
-    in words; shape and dtype: the same, of one input. output: what the network gives; see
-    model.manifest.Manifest. sha256: of the weights file. accuracy: on the test pictures, from 0 to 1.
+    in words; shape and dtype: the same, of one input. output: what the network gives, see
+    model.manifest.Manifest; output_size: how many numbers. sha256: of the weights file. accuracy: on the test
+    pictures, from 0 to 1.
     """
 
     name: str
@@ -133,6 +147,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     shape: Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_AXES)] = (28, 28)
     dtype: Name = "uint8"
     output: Name = "probabilities"
+    output_size: int = 0
     sha256: str = ""
     accuracy: float | None = None
 
@@ -146,15 +161,17 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A prediction, an error, or the answer to a ping. Decoding checks the bounds.
 
     sha256: of the request's body, which proves what a prediction is about; errors may leave it empty.
-    probabilities: by label. ood_score: above 1 if the picture is unlike the training data. mode: used, or
-    chosen by auto. input: what the model saw, in base64: 28 x 28 grey values, row by row, or a PNG file.
-    models: all that the worker serves, in answer to a ping; older workers leave it empty.
+    probabilities: by label. outputs: the numbers that a model without labels gives. ood_score: above 1 if the
+    picture is unlike the training data. mode: used, or chosen by auto; tensor for a tensor. input: what the
+    model saw, in base64: 28 x 28 grey values, row by row, or a PNG file. models: all that the worker serves,
+    in answer to a ping; older workers leave it empty.
     """
 
     sha256: Annotated[str, msgspec.Meta(max_length=64)]
     model: Name = ""
     version: Name = ""
     probabilities: dict[Name, Probability] = {}
+    outputs: Annotated[list[Finite], msgspec.Meta(max_length=MAX_OUTPUTS)] = []
     in_distribution: bool | None = None
     ood_score: float | None = None
     mode: Name = ""
@@ -179,8 +196,8 @@ def check_prediction(reply: Reply, sha256: str | None) -> None:
 
     Raises ContractError.
     """
-    if reply.error is None and not reply.probabilities:
-        raise ContractError("reply: neither probabilities nor an error")
+    if reply.error is None and not reply.probabilities and not reply.outputs:
+        raise ContractError("reply: neither probabilities, outputs nor an error")
     if sha256 is None or reply.sha256 == sha256 or (reply.error is not None and reply.sha256 == ""):
         return
     raise ContractError(f"reply: for another picture, with sha256 {reply.sha256!r}")

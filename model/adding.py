@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from model import manifest as manifests
-from model.classifier import Classifier, load, predict_picture
+from model.classifier import Classifier, alike, blank, load, predict_golden
 from model.manifest import (
     Export,
     File,
@@ -23,20 +23,37 @@ from model.manifest import (
     Input,
     Manifest,
     ModelError,
+    Output,
+    PictureInput,
     Scale,
+    TensorInput,
+    TensorPreprocessing,
     sha256,
 )
-from model.preprocessing import PictureError
 from model.runtimes import OnnxRuntime
 
 PROBES = 16
-"""Random pictures that show what a network's output is, and whether an export agrees with its original."""
+"""Random inputs that show what a network's output is, and whether an export agrees with its original."""
 
 AGREEMENT = 1e-3
-MAX_PIXELS = 25_000_000
+SMALLEST_SIDE = 8
+TYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(int8)": "int8",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+    "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64",
+    "tensor(bool)": "bool",
+}
+"""ONNX Runtime's names of the types that an input may have."""
+
 TIMED_RUNS, BATCH = 20, 16
 
-Output = Literal["probabilities", "logits", "sigmoid", "sigmoids"]
 Say = Callable[[str], None]
 """Gets one line of text at a time."""
 
@@ -57,6 +74,7 @@ class Wanted(NamedTuple):
     """What the caller says of the model; None is for what is to be found out, or assumed."""
 
     name: str
+    kind: Literal["image", "tensor"] | None = None
     version: str | None = None
     labels: Sequence[str] | None = None
     resize: Literal["stretch", "fit", "crop"] = "crop"
@@ -87,11 +105,11 @@ def add(
     if folder.exists():
         raise ModelError(f"{folder} exists; choose another --version")
     network = OnnxRuntime(onnx, 1, file)
-    into = input_of(network.input_shape, network.input_type)
-    say(f"input: {into.in_words}, {into.dtype}, {into.layout}")
+    into = input_of(network.input_shape, network.input_type, wanted.kind)
+    say(described(into, wanted))
     rows = answers(network, into)
-    output = wanted.output or kind_of(rows)
-    say(f"output: {rows.shape[1]} {output}{'' if wanted.output else ', judged by random pictures'}")
+    output, reason = output_of(wanted, into, rows)
+    say(f"output: {rows.shape[1]} {output}{reason}")
     if original is not None:
         say(f"the export differs from Keras by at most {disagreement(rows, original, into):.1e}")
     its = Manifest(
@@ -99,7 +117,11 @@ def add(
         version=version,
         labels=labels_of(wanted.labels, rows.shape[1], output),
         input=into,
-        preprocessing=preprocessing(wanted, into, original, say),
+        preprocessing=(
+            preprocessing(wanted, into, original, say)
+            if isinstance(into, PictureInput)
+            else as_they_are(wanted)
+        ),
         output=output,
         onnx=Export(
             file="model.onnx", sha256=sha256(onnx), exported_from=original and sha256(original.content)
@@ -117,8 +139,8 @@ def add(
             manifests.replace(staging / "model.keras", original.content)
         manifests.write(staging, its)
         classifier = load(staging.parents[1], wanted.name, "onnx", 1)
-        pictures = golden(classifier, wanted.golden, staging, say)
-        manifests.write(staging, replace(its, golden=tuple(pictures)))
+        answered = golden(classifier, wanted.golden, staging, say)
+        manifests.write(staging, replace(its, golden=tuple(answered)))
         say(speed(classifier))
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(folder)
@@ -139,28 +161,74 @@ def next_version(known: Sequence[str]) -> str:
     return f"{head}{dot}{int(last) + 1}"
 
 
-def input_of(shape: Sequence[object], dtype: str) -> Input:
-    """The input that a network's own description means. Raises ModelError if it is none for pictures."""
-    types = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
-    if dtype not in types:
-        raise ModelError(f"the input is a {dtype}; float32 and uint8 can be served")
-    sizes = [size if isinstance(size, int) else None for size in shape[1:]]
-    if len(sizes) in (2, 3) and None in sizes:
+def input_of(shape: Sequence[object], dtype: str, kind: str | None) -> Input:
+    """The input that a network's own description means: of kind image or tensor; None for what it looks like.
+
+    Raises ModelError.
+    """
+    sizes = [size for size in shape[1:] if isinstance(size, int)]
+    if not sizes and len(shape) < 2:
+        raise ModelError(f"the input has the shape {list(shape)}: it has no axis besides that of the batch")
+    if len(sizes) < len(shape) - 1:
         raise ModelError(f"the input has the shape {list(shape)}: export the model with a fixed size")
+    type_ = TYPES.get(dtype)
+    if type_ is None:
+        raise ModelError(f"the input is a {dtype}; {', '.join(TYPES.values())} can be served")
+    if kind != "tensor" and (found := _pictures_of(sizes, type_, is_certain=kind == "image")) is not None:
+        return found
+    if kind == "image":
+        what = f"{list(shape)} and the type {type_}"
+        raise ModelError(f"the input has the shape {what}, which is not that of pictures in grey or RGB")
+    try:
+        return msgspec.convert({"shape": sizes, "dtype": type_}, TensorInput)
+    except msgspec.ValidationError as error:
+        raise ModelError(f"the input has the shape {list(shape)}: {error}") from error
+
+
+def _pictures_of(sizes: Sequence[int], dtype: str, *, is_certain: bool) -> PictureInput | None:
+    """The input if these are the sizes of pictures. Without an axis for channels, only a square looks so."""
+    if dtype not in ("uint8", "float32"):
+        return None
     for layout, axes in (("NHW", "HW"), ("NCHW", "CHW"), ("NHWC", "HWC")):
         if len(sizes) != len(axes):
             continue
         found = dict(zip(axes, sizes, strict=True)) | ({} if "C" in axes else {"C": 1})
-        if found["C"] not in (1, 3):
-            continue
-        described = {"height": found["H"], "width": found["W"], "channels": found["C"], "layout": layout}
-        return msgspec.convert(described | {"dtype": types[dtype]}, Input)
-    raise ModelError(f"the input has the shape {list(shape)}, which is not that of pictures in grey or RGB")
+        height, width = found["H"], found["W"]
+        looks_so = "C" in axes or (height == width >= SMALLEST_SIDE)
+        if found["C"] in (1, 3) and (looks_so or is_certain):
+            described = {"height": height, "width": width, "channels": found["C"], "layout": layout}
+            return msgspec.convert(described | {"dtype": dtype}, PictureInput)
+    return None
+
+
+def described(into: Input, wanted: Wanted) -> str:
+    """The line that says what the input is, and how to say that it is another."""
+    if isinstance(into, PictureInput):
+        which = f"input: {into.in_words}, {into.dtype}, {into.layout}"
+        return which if wanted.kind or into.layout != "NHW" else f"{which} (--kind tensor: numbers instead)"
+    return f"input: {into.in_words}"
+
+
+def output_of(wanted: Wanted, into: Input, rows: NDArray[np.float32]) -> tuple[Output, str]:
+    """What the network gives, and how that is known."""
+    if wanted.output:
+        return wanted.output, ""
+    if wanted.labels is None and isinstance(into, TensorInput):
+        return "numbers", ", as there are no --labels"
+    return kind_of(rows), ", judged by random inputs"
 
 
 def probes(into: Input) -> NDArray[np.generic]:
-    """Random pictures as the network takes them; the last two are black and white."""
-    values = np.random.default_rng(1).integers(0, 256, (PROBES, *into.shape), np.uint8)
+    """Random inputs as the network takes them; of pictures, the last two are black and white.
+
+    Whole numbers are 0 or 1, which any vocabulary has.
+    """
+    random = np.random.default_rng(1)
+    if isinstance(into, TensorInput):
+        shape = PROBES, *into.shape
+        numbers = random.normal(size=shape) if "float" in into.dtype else random.integers(0, 2, shape)
+        return numbers.astype(into.dtype)
+    values = random.integers(0, 256, (PROBES, *into.shape), np.uint8)
     values[-2:] = np.array([0, 255], np.uint8).reshape(2, *(1 for _ in into.shape))
     return values if into.dtype == "uint8" else (values / np.float32(255)).astype(np.float32)
 
@@ -171,7 +239,8 @@ def answers(network: OnnxRuntime, into: Input) -> NDArray[np.float32]:
         output, _ = network.run(probes(into))
     except Exception as error:
         raise ModelError(f"the model cannot run: {str(error).splitlines()[0]}") from error
-    if output.ndim != 2 and output.size != PROBES * output.shape[-1]:
+    is_table = output.ndim == 2 or output.size == PROBES * output.shape[-1]
+    if isinstance(into, PictureInput) and not is_table:
         raise ModelError(
             f"the output has the shape {list(output.shape)}; one number for each label is needed"
         )
@@ -198,7 +267,11 @@ def kind_of(rows: NDArray[np.float32]) -> Output:
 
 
 def labels_of(given: Sequence[str] | None, count: int, output: Output) -> tuple[str, ...]:
-    """Raises ModelError unless there is a label for each number."""
+    """Raises ModelError unless there is a label for each number, or none for output numbers."""
+    if output == "numbers":
+        if given is not None:
+            raise ModelError("numbers have no labels: leave out --labels, or choose another --output")
+        return ()
     needed = 2 if output == "sigmoid" else count
     if given is None:
         raise ModelError(f"the model has {needed} classes: name them with --labels, in its own order")
@@ -213,7 +286,16 @@ def labels_of(given: Sequence[str] | None, count: int, output: Output) -> tuple[
     return tuple(given)
 
 
-def preprocessing(wanted: Wanted, into: Input, original: Original | None, say: Say) -> ImagePreprocessing:
+def as_they_are(wanted: Wanted) -> TensorPreprocessing:
+    """Raises ModelError if the numbers are to be prepared as a picture is."""
+    if wanted.scale or wanted.mean or wanted.std or wanted.invert:
+        raise ModelError("numbers are not prepared: leave out --scale, --mean, --std and --invert")
+    return TensorPreprocessing()
+
+
+def preprocessing(
+    wanted: Wanted, into: PictureInput, original: Original | None, say: Say
+) -> ImagePreprocessing:
     scale = wanted.scale
     if scale is None:
         scale = "0..255" if into.dtype == "uint8" or (original and original.scales_itself) else "0..1"
@@ -240,49 +322,78 @@ def disagreement(rows: NDArray[np.float32], original: Original, into: Input) -> 
 
 
 def golden(
-    classifier: Classifier, pictures: Sequence[tuple[Path, str]], folder: Path, say: Say
+    classifier: Classifier, expected: Sequence[tuple[Path, str]], folder: Path, say: Say
 ) -> list[Golden]:
-    """Copies the pictures into the folder. Raises ModelError if one is not classified as it should be."""
+    """Copies pictures, or rows in JSON, into the folder.
+
+    expected: the label of each, or its numbers, separated by commas. Raises ModelError for another answer.
+    """
     found = []
-    for number, (path, label) in enumerate(pictures, 1):
+    for number, (path, wanted) in enumerate(expected, 1):
         try:
             content = path.read_bytes()
-            answer = predict_picture(content, classifier, mode="auto", max_pixels=MAX_PIXELS)
         except OSError as error:
             raise ModelError(f"{path} cannot be read ({error.strerror})") from error
-        except PictureError as error:
-            raise ModelError(f"{path}: {error}") from error
-        top, probability = next(iter(answer.probabilities.items()))
-        if label not in answer.probabilities:
-            known = ", ".join(classifier.manifest.labels[:10])
-            raise ModelError(f"{path}: the model has no label {label!r}; its labels: {known}")
-        if top != label:
-            raise ModelError(
-                f"{path} is classified as {top} ({probability:.1%}), not as {label}: "
-                "check the order of --labels, and --scale, --mean and --std"
-            )
+        answer = predict_golden(path, content, classifier)
         name = f"golden/{number}{path.suffix.lower()}"
+        its = Golden(file=name, sha256=sha256(content))
+        if classifier.manifest.output == "numbers":
+            _check_numbers(path, answer.outputs, wanted)
+            said, its = _listed(answer.outputs), replace(its, numbers=tuple(answer.outputs))
+        else:
+            top, probability = next(iter(answer.probabilities.items()))
+            _check_label(path, top, probability, wanted, classifier)
+            said, its = (
+                f"{top} ({probability:.1%})",
+                replace(its, label=top, probability=round(probability, 4)),
+            )
         (folder / "golden").mkdir(exist_ok=True)
         manifests.replace(folder / name, content)
-        found.append(
-            Golden(file=name, sha256=sha256(content), label=label, probability=round(probability, 4))
-        )
-        say(f"{path}: {top} ({probability:.1%})")
+        found.append(its)
+        say(f"{path}: {said}")
     return found
 
 
+def _check_label(path: Path, top: str, probability: float, wanted: str, classifier: Classifier) -> None:
+    """Raises ModelError."""
+    labels = classifier.manifest.labels
+    if wanted not in labels:
+        raise ModelError(f"{path}: the model has no label {wanted!r}; its labels: {', '.join(labels[:10])}")
+    if top != wanted:
+        pictures_only = "" if classifier.manifest.kind == "tensor" else ", and --scale, --mean and --std"
+        raise ModelError(
+            f"{path} is classified as {top} ({probability:.1%}), not as {wanted}: "
+            f"check the order of --labels{pictures_only}"
+        )
+
+
+def _check_numbers(path: Path, outputs: Sequence[float], wanted: str) -> None:
+    """Raises ModelError."""
+    try:
+        numbers = [float(each) for each in wanted.split(",")]
+    except ValueError as error:
+        raise ModelError(f"{path}: the model answers with numbers; {wanted!r} is none") from error
+    if not alike(outputs, numbers):
+        raise ModelError(f"{path} is answered by {_listed(outputs)}, not by {wanted}")
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
+    return ", ".join(f"{number:g}" for number in numbers[:10]) + more
+
+
 def speed(classifier: Classifier) -> str:
-    """Milliseconds for one picture, and for each of a batch: the fastest of several runs, on one thread."""
+    """Milliseconds for one input, and for each of a batch: the fastest of several runs, on one thread."""
 
     def fastest_ms(count: int) -> float:
-        pictures = np.zeros((count, *classifier.manifest.input.pixels), np.uint8)
-        best = math.inf
+        batch, best = blank(classifier.manifest, count), math.inf
         for _ in range(TIMED_RUNS):
             started = time.perf_counter()
-            classifier.predict(pictures)
+            classifier.infer(batch)
             best = min(best, time.perf_counter() - started)
         return best * 1000
 
     one, batch = fastest_ms(1), fastest_ms(BATCH)
     each = batch / BATCH
-    return f"speed on one thread: {one:.2f} ms for one picture, {each:.2f} ms each in a batch of {BATCH}"
+    what = "row" if classifier.manifest.kind == "tensor" else "picture"
+    return f"speed on one thread: {one:.2f} ms for one {what}, {each:.2f} ms each in a batch of {BATCH}"

@@ -1,7 +1,9 @@
-"""A loaded model: its probabilities and out-of-distribution scores for prepared pictures."""
+"""A loaded model: its probabilities, or numbers, and out-of-distribution scores for prepared inputs."""
 
+import functools
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,25 +12,31 @@ from numpy.typing import NDArray
 
 from model import manifest as manifests
 from model.image import as_input, prepare_image
-from model.manifest import ImagePreprocessing, Manifest, ModelError, verify
+from model.manifest import ImagePreprocessing, Manifest, ModelError, PictureInput, verify
 from model.ood import Detector, Scores, load_detector
 from model.preprocessing import Mode, PictureError, Prepared, prepare
 from model.product import Pictures
-from model.runtimes import KerasRuntime, OnnxRuntime, Output, Probabilities, Runtime
+from model.runtimes import CannotRun, KerasRuntime, OnnxRuntime, Output, Probabilities, Runtime
+from model.tensor import MODE as TENSOR_MODE
+from model.tensor import Row, RowError, from_json
 
 WARM_UP_BATCHES = (1, 2, 8, 32)
 
 GOLDEN_PIXELS = 25_000_000
 GOLDEN_TOLERANCE = 0.02
-"""More than the probabilities of an 8-bit network differ between processors."""
+"""More than the probabilities of an 8-bit network differ between processors. Of numbers, the share of the
+largest by which they may differ."""
 
 UNLIKE_CLOTHING = "this does not look like the clothing that the model knows"
 
 
 class Predictions(NamedTuple):
-    """For n pictures: probabilities (n, classes), and ood_scores (n,) if there is a detector."""
+    """For n inputs: answers (n, labels or numbers), and ood_scores (n,) if there is a detector.
 
-    probabilities: Probabilities
+    answers: the probability of each label; or what a model without labels gives.
+    """
+
+    answers: Output
     ood_scores: Scores | None
 
 
@@ -52,6 +60,11 @@ class Classifier:
         """What the network gives for a batch in the shape and type of its input: (n, numbers)."""
         return self._runtime.run(batch)[0].reshape(len(batch), -1)
 
+    @functools.cached_property
+    def output_size(self) -> int:
+        """How many numbers the network gives for one input."""
+        return int(self.outputs(blank(self.manifest, 1)).shape[1])
+
     @property
     def takes(self) -> str:
         """The input that the network itself declares, in ONNX Runtime's words; empty for Keras."""
@@ -60,10 +73,15 @@ class Classifier:
 
     def predict(self, pictures: Pictures) -> Predictions:
         """Classifies prepared pictures, uint8 (n, h, w) or (n, h, w, 3)."""
-        its = self.manifest
-        output, features = self._runtime.run(as_input(pictures, its.preprocessing, its.input))
+        return self.infer(as_input(pictures, *self.manifest.for_pictures))
+
+    def infer(self, batch: NDArray[Any]) -> Predictions:
+        """What the network says of a batch in the shape and type of its input."""
+        output, features = self._runtime.run(batch)
         scores = None if self._detector is None or features is None else self._detector.score(features)
-        return Predictions(as_probabilities(output, its.output), scores)
+        if self.manifest.output == "numbers":
+            return Predictions(output.reshape(len(batch), -1), scores)
+        return Predictions(as_probabilities(output, self.manifest.output), scores)
 
 
 def load(weights_dir: Path, name: str, runtime: str, threads: int, version: str = "") -> Classifier:
@@ -106,23 +124,25 @@ def choose(runtime: str, manifest: Manifest, folder: Path) -> Literal["onnx", "k
 
 
 def warm_up(classifier: Classifier) -> None:
-    """Runs blank pictures, so that the first request does not wait for what a runtime does only once.
+    """Runs blank inputs, so that the first request does not wait for what a runtime does only once.
 
-    Raises ModelError if the output is not a probability distribution over the labels.
+    Raises ModelError if there are labels, and the output is not a probability distribution over them.
     """
     manifest = classifier.manifest
     network = manifest.onnx if classifier.runtime == "onnx" else manifest.keras
     file = classifier.folder / network.file if network else classifier.folder
     for count in WARM_UP_BATCHES:
         try:
-            rows = classifier.predict(np.zeros((count, *manifest.input.pixels), np.uint8)).probabilities
-        except Exception as error:
+            rows = classifier.infer(blank(manifest, count)).answers
+        except (CannotRun, ValueError) as error:
             shape = " x ".join(map(str, manifest.input.shape))
-            reason = str(error).splitlines()[0]
+            reason = str(error)
             takes = f"; it takes {classifier.takes}" if classifier.takes else ""
             raise ModelError(
                 f"{file} cannot run on an input of {shape} {manifest.input.dtype}{takes} ({reason})"
             ) from error
+        if manifest.output == "numbers":
+            continue
         if rows.shape[1] != len(manifest.labels):
             raise ModelError(f"{file} gives {rows.shape[1]} numbers for {len(manifest.labels)} labels")
         sound = bool(((rows >= -1e-3) & (rows <= 1 + 1e-3)).all())  # False for what is not a number
@@ -130,22 +150,49 @@ def warm_up(classifier: Classifier) -> None:
             raise ModelError(f"{file} does not give {manifest.output}, or its weights are damaged")
 
 
+def blank(manifest: Manifest, count: int) -> NDArray[Any]:
+    """A batch of black pictures; or of numbers from 0 to 1, or 0, as not every network can compute zeros."""
+    into = manifest.input
+    if isinstance(into, PictureInput):
+        return as_input(np.zeros((count, *into.pixels), np.uint8), *manifest.for_pictures)
+    rising = np.linspace(0, 1, count * math.prod(into.shape)).reshape(count, *into.shape)
+    return rising.astype(into.dtype)
+
+
 def check_golden(classifier: Classifier) -> None:
-    """Raises ModelError if a golden picture is not classified as expected."""
+    """Raises ModelError if a golden picture or row is not answered as expected."""
     for golden in classifier.manifest.golden:
         path = classifier.folder / golden.file
-        try:
-            answer = predict_picture(
-                verify(path, golden.sha256), classifier, mode="auto", max_pixels=GOLDEN_PIXELS
-            )
-        except PictureError as error:
-            raise ModelError(f"{path}: {error}") from error
+        answer = predict_golden(path, verify(path, golden.sha256), classifier)
+        if golden.numbers:
+            if not alike(answer.outputs, golden.numbers):
+                raise ModelError(
+                    f"{path} is answered by {answer.outputs}, and should be by {[*golden.numbers]}"
+                )
+            continue
         label, probability = next(iter(answer.probabilities.items()))
         if label != golden.label or abs(probability - golden.probability) > GOLDEN_TOLERANCE:
             expected = f"{golden.label} {golden.probability:.3f}"
             raise ModelError(
                 f"{path} is classified as {label} {probability:.3f}, and should be as {expected}"
             )
+
+
+def predict_golden(path: Path, content: bytes, classifier: Classifier) -> "Answer":
+    """The answer to the content of a golden file: a picture, or JSON with a row. Raises ModelError."""
+    try:
+        if classifier.manifest.kind == "tensor":
+            return predict_row(from_json(content, classifier.manifest.input), classifier)
+        return predict_picture(content, classifier, mode="auto", max_pixels=GOLDEN_PIXELS)
+    except (PictureError, RowError) as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def alike(found: Sequence[float], expected: Sequence[float]) -> bool:
+    """Whether numbers differ by no more than GOLDEN_TOLERANCE allows."""
+    most = GOLDEN_TOLERANCE * max(map(abs, expected), default=0.0)
+    pairs = zip(found, expected, strict=False)
+    return len(found) == len(expected) and all(abs(one - other) <= most for one, other in pairs)
 
 
 def _open(folder: Path, manifest: Manifest, runtime: Literal["onnx", "keras"], threads: int) -> Runtime:
@@ -165,9 +212,13 @@ def _implementation(runtime: Literal["onnx", "keras"]) -> Callable[[Path, Manife
 
 
 class Answer(NamedTuple):
-    """The prediction for a picture. probabilities is sorted, highest first; mode is the one used."""
+    """The prediction for a picture or a row. probabilities is sorted, highest first; mode is the one used.
+
+    outputs: what a model without labels gives.
+    """
 
     probabilities: dict[str, float]
+    outputs: list[float]
     in_distribution: bool | None
     ood_score: float | None
     mode: str
@@ -176,21 +227,41 @@ class Answer(NamedTuple):
 
 def prepare_for(manifest: Manifest, picture: bytes, *, mode: Mode, max_pixels: int) -> Prepared:
     """Prepares the picture in a file for a model. mode: for clothing. Raises PictureError."""
-    if isinstance(manifest.preprocessing, ImagePreprocessing):
-        return prepare_image(picture, manifest.preprocessing, manifest.input, max_pixels=max_pixels)
+    declared, into = manifest.for_pictures
+    if isinstance(declared, ImagePreprocessing):
+        return prepare_image(picture, declared, into, max_pixels=max_pixels)
     return prepare(picture, mode=mode, max_pixels=max_pixels)
 
 
 def predict_picture(picture: bytes, classifier: Classifier, *, mode: Mode, max_pixels: int) -> Answer:
     """Prepares and classifies the picture in a PNG, JPEG or WebP file. Raises PictureError."""
     prepared = prepare_for(classifier.manifest, picture, mode=mode, max_pixels=max_pixels)
-    predictions = classifier.predict(prepared.pixels[None])
-    row, scores = predictions.probabilities[0].tolist(), predictions.ood_scores
+    found = _first(classifier.predict(prepared.pixels[None]), classifier.manifest, prepared.mode)
+    return found._replace(warnings=warnings_of(prepared.warnings, found.ood_score))
+
+
+def predict_row(row: Row, classifier: Classifier) -> Answer:
+    """The prediction for numbers in the shape and type of the model's input. Raises RowError."""
+    try:
+        return _first(classifier.infer(row[None]), classifier.manifest, TENSOR_MODE)
+    except CannotRun as error:
+        raise RowError(f"the model cannot compute these numbers: {error}") from error
+
+
+def _first(predictions: Predictions, manifest: Manifest, mode: str) -> Answer:
+    """The answer to the first input of a batch."""
+    numbers, scores = as_floats(predictions.answers[0]), predictions.ood_scores
     score = None if scores is None else float(scores[0])
-    ranked = sorted(zip(row, classifier.manifest.labels, strict=True), reverse=True)
+    if manifest.output == "numbers":
+        return Answer({}, numbers, is_in_distribution(score), score, mode, [])
+    ranked = sorted(zip(numbers, manifest.labels, strict=True), reverse=True)
     probabilities = {label: probability for probability, label in ranked}
-    warnings = warnings_of(prepared, score)
-    return Answer(probabilities, is_in_distribution(score), score, prepared.mode, warnings)
+    return Answer(probabilities, [], is_in_distribution(score), score, mode, [])
+
+
+def as_floats(numbers: Output) -> list[float]:
+    """Numbers of any type, those of float32 without the digits that float64 would add."""
+    return [float(str(number)) for number in numbers]
 
 
 def is_in_distribution(ood_score: float | None) -> bool | None:
@@ -198,6 +269,6 @@ def is_in_distribution(ood_score: float | None) -> bool | None:
     return None if ood_score is None else ood_score <= 1
 
 
-def warnings_of(prepared: Prepared, ood_score: float | None) -> list[str]:
-    """Why the prediction may be wrong, in words for the user."""
-    return [*prepared.warnings, *([UNLIKE_CLOTHING] if is_in_distribution(ood_score) is False else [])]
+def warnings_of(preparing: Iterable[str], ood_score: float | None) -> list[str]:
+    """Why the prediction may be wrong, in words for the user. preparing: those of Prepared."""
+    return [*preparing, *([UNLIKE_CLOTHING] if is_in_distribution(ood_score) is False else [])]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from model.decoding import PictureError, open_upright
-from model.manifest import ImagePreprocessing, Input, Preprocessing
+from model.manifest import ImagePreprocessing, PictureInput, PicturePreprocessing
 from model.preprocessing import Prepared
 from model.product import Pictures
 
@@ -33,7 +33,9 @@ SCALES = {"0..255": (1.0, 0.0), "0..1": (1 / 255, 0.0), "-1..1": (2 / 255, -1.0)
 """Factor and offset of a value from 0 to 255."""
 
 
-def prepare_image(picture: bytes, declared: ImagePreprocessing, into: Input, *, max_pixels: int) -> Prepared:
+def prepare_image(
+    picture: bytes, declared: ImagePreprocessing, into: PictureInput, *, max_pixels: int
+) -> Prepared:
     """The picture in a file, in the size and with the channels of the input. Raises PictureError."""
     edge = max(WORKING_EDGE, TIMES_INPUT * max(into.width, into.height))
     try:
@@ -47,7 +49,7 @@ def prepare_image(picture: bytes, declared: ImagePreprocessing, into: Input, *, 
     return Prepared(pixels, MODE, (*small, *(("picture cut off",) if upright.cut_off else ())))
 
 
-def resized(image: Image.Image, declared: ImagePreprocessing, into: Input) -> Pictures:
+def resized(image: Image.Image, declared: ImagePreprocessing, into: PictureInput) -> Pictures:
     """The image in L or RGB, in the size of the input."""
     size, resampling = (into.width, into.height), RESAMPLING[declared.interpolation]
     match declared.resize:
@@ -72,7 +74,7 @@ def middle(
     return left, top, left + width, top + height
 
 
-def as_input(pixels: Pictures, declared: Preprocessing, into: Input) -> NDArray[Any]:
+def as_input(pixels: Pictures, declared: PicturePreprocessing, into: PictureInput) -> NDArray[Any]:
     """The batch that the network takes: pixels (n, h, w) or (n, h, w, 3), scaled, their axes in order."""
     values: NDArray[Any] = pixels
     if into.dtype == "float32":

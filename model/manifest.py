@@ -5,10 +5,11 @@ their digests. No file is opened before its digest has been checked.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
@@ -22,6 +23,13 @@ Digest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Scale = Literal["0..255", "0..1", "-1..1"]
+Output = Literal["probabilities", "logits", "sigmoid", "sigmoids", "numbers"]
+DType = Literal[
+    "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"
+]
+MAX_AXES = 8
+MAX_NUMBERS = 4_194_304
+"""In one input; in float64 they have 32 MiB, which is more than a message may have by default."""
 
 FILE = "model.yaml"
 MAX_BYTES = 1024 * 1024
@@ -31,8 +39,26 @@ class ModelError(Exception):
     """The model cannot be loaded. The message names the file and the cause."""
 
 
-class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The array that the network takes. N, the number of pictures, is any; NHW has no axis for channels."""
+class Input:
+    """The array that the network takes for each picture or row. A batch has one more axis, at the front."""
+
+    __slots__ = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    @property
+    def dtype(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def in_words(self) -> str:
+        raise NotImplementedError
+
+
+class PictureInput(msgspec.Struct, Input, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Pixels. N in the layout is any number of pictures; NHW has no axis for channels."""
 
     height: Count
     width: Count
@@ -54,9 +80,20 @@ class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one picture."""
         sizes = {"H": self.height, "W": self.width, "C": self.channels}
         return tuple(sizes[axis] for axis in self.layout[1:])
+
+
+class TensorInput(msgspec.Struct, Input, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Numbers as they are: a row of a table, a window of a signal."""
+
+    shape: Annotated[tuple[Count, ...], msgspec.Meta(min_length=1, max_length=MAX_AXES)]
+    dtype: DType
+
+    @property
+    def in_words(self) -> str:
+        """Such as 24 x 3 numbers (float32)."""
+        return f"{' x '.join(map(str, self.shape))} numbers ({self.dtype})"
 
 
 class _Declared(
@@ -89,7 +126,12 @@ class ImagePreprocessing(_Declared, frozen=True, kw_only=True, tag="image"):
     std: tuple[Annotated[float, msgspec.Meta(gt=0)], ...] = ()
 
 
-Preprocessing = GarmentPreprocessing | ImagePreprocessing
+class TensorPreprocessing(_Declared, frozen=True, kw_only=True, tag="tensor"):
+    """The input is not a picture: numbers go to the network as they are; see model.tensor."""
+
+
+PicturePreprocessing = GarmentPreprocessing | ImagePreprocessing
+Preprocessing = PicturePreprocessing | TensorPreprocessing
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -105,30 +147,31 @@ class Export(File, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_d
     exported_from: Digest | None = None
 
 
-class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A picture, and what the model answers to it."""
+class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """A picture or a row of numbers, and what the model answers: the most probable label, or numbers."""
 
     file: GoldenName
     sha256: Digest
-    label: str
-    probability: Share
+    label: str = ""
+    probability: Share = 0.0
+    numbers: tuple[float, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """All that serving needs to know of a model.
 
     output: probabilities, which sum to 1; logits, of which they are the softmax; sigmoid, the probability of
-    the second of two labels; or sigmoids, independent probabilities. keras and onnx: the network; one of them
-    is enough. detector: of out-of-distribution pictures, see model.ood. accuracy: the share of test pictures
-    that it classifies correctly.
+    the second of two labels; sigmoids, independent probabilities; or numbers, which have no labels. keras and
+    onnx: the network; one of them is enough. detector: of out-of-distribution pictures, see model.ood.
+    accuracy: the share of test pictures that it classifies correctly.
     """
 
     name: FileName
     version: Version
-    labels: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    labels: tuple[str, ...] = ()
     input: Input
     preprocessing: Preprocessing
-    output: Literal["probabilities", "logits", "sigmoid", "sigmoids"]
+    output: Output
     keras: File | None = None
     onnx: Export | None = None
     detector: File | None = None
@@ -142,9 +185,23 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return None if is_stale else self.onnx
 
     @property
-    def kind(self) -> Literal["garment", "image"]:
+    def kind(self) -> Literal["garment", "image", "tensor"]:
         """The kind of its preprocessing."""
-        return "garment" if isinstance(self.preprocessing, GarmentPreprocessing) else "image"
+        match self.preprocessing:
+            case GarmentPreprocessing():
+                return "garment"
+            case ImagePreprocessing():
+                return "image"
+            case TensorPreprocessing():
+                return "tensor"
+
+    @property
+    def for_pictures(self) -> tuple[PicturePreprocessing, PictureInput]:
+        """How a picture becomes the input, and which. Raises ModelError for a model of numbers."""
+        its, into = self.preprocessing, self.input
+        if isinstance(its, PicturePreprocessing) and isinstance(into, PictureInput):
+            return its, into
+        raise ModelError(f"{self.name} takes {into.in_words}, not pictures")
 
     @property
     def takes_mode(self) -> bool:
@@ -200,7 +257,7 @@ def read(folder: Path) -> Manifest:
         content = path.read_bytes()
         if len(content) > MAX_BYTES:
             raise ModelError(f"{path} is larger than {MAX_BYTES} bytes")
-        manifest = msgspec.convert(yaml.safe_load(content), Manifest)
+        manifest = msgspec.convert(yaml.safe_load(content), Manifest, dec_hook=_input)
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, msgspec.ValidationError, ValueError, RecursionError) as error:
@@ -218,17 +275,49 @@ def read(folder: Path) -> Manifest:
     return manifest
 
 
+def _input(_: type, tree: Any) -> Input:
+    """The form that has a shape, or that of pictures. Raises msgspec.ValidationError."""
+    its: type[Input] = TensorInput if isinstance(tree, dict) and "shape" in tree else PictureInput
+    try:
+        return msgspec.convert(tree, its)
+    except msgspec.ValidationError as error:
+        where = "" if "`$" in str(error) else " - at `$.input`"
+        raise msgspec.ValidationError(str(error).replace("`$", "`$.input") + where) from error
+
+
 def contradiction_in(manifest: Manifest) -> str:
     """What does not fit together, to follow the name of the file; or nothing."""
     if manifest.keras is None and manifest.onnx is None:
         return "names neither a keras nor an onnx file"
-    its, into = manifest.preprocessing, manifest.input
+    if (manifest.output == "numbers") == bool(manifest.labels):
+        return f"has {len(manifest.labels)} labels for the output {manifest.output}"
     if len(set(manifest.labels)) < len(manifest.labels):
         return "has the same label twice"
-    if into.layout == "NHW" and into.channels != 1:
-        return f"has the layout NHW, which leaves no place for {into.channels} channels"
     if manifest.output == "sigmoid" and len(manifest.labels) != 2:
         return f"has {len(manifest.labels)} labels for the output sigmoid, which needs 2"
+    for golden in manifest.golden:
+        if (golden.label in manifest.labels) == bool(golden.numbers):
+            needed = "one of the labels" if manifest.labels else "numbers"
+            return f"says of {golden.file} something other than {needed}"
+    its, into = manifest.preprocessing, manifest.input
+    if isinstance(its, TensorPreprocessing) or isinstance(into, TensorInput):
+        return _contradiction_in_tensor(its, into)
+    assert isinstance(into, PictureInput)
+    return _contradiction_in_picture(its, into)
+
+
+def _contradiction_in_tensor(its: Preprocessing, into: Input) -> str:
+    if not isinstance(into, TensorInput):
+        return "has the preprocessing tensor, whose input has a shape and a dtype, and another input"
+    if not isinstance(its, TensorPreprocessing):
+        return "has an input with a shape, which needs the preprocessing tensor, and another one"
+    count = math.prod(into.shape)
+    return f"has an input of {count} numbers; at most {MAX_NUMBERS} are allowed" * (count > MAX_NUMBERS)
+
+
+def _contradiction_in_picture(its: PicturePreprocessing, into: PictureInput) -> str:
+    if into.layout == "NHW" and into.channels != 1:
+        return f"has the layout NHW, which leaves no place for {into.channels} channels"
     if into.dtype == "uint8" and its.scale != "0..255":
         return f"has the scale {its.scale} for an input of type uint8, which needs 0..255"
     if isinstance(its, GarmentPreprocessing) and (into.height, into.width, into.channels) != (28, 28, 1):

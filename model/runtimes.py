@@ -20,7 +20,8 @@ Probabilities = NDArray[np.float32]
 """(n, classes): the probability of each label."""
 
 Output = NDArray[np.float32]
-"""(n, numbers): the output of the network; Manifest.output says what it means."""
+"""(n, numbers): the output of the network; Manifest.output says what it means. Of another type than float32
+only if that is numbers."""
 
 OUTPUT, FEATURES = "probabilities", "features"
 """Outputs of an ONNX file; without them its first one counts. FEATURES is also a layer of a Keras network."""
@@ -29,13 +30,17 @@ Features = NDArray[np.float32]
 """(n, d): the inputs of the network's last layer."""
 
 
+class CannotRun(Exception):
+    """The network cannot compute this batch, because of an index out of range for example."""
+
+
 class Runtime(Protocol):
     """Runs a network on a batch."""
 
     name: str
 
     def run(self, batch: NDArray[Any]) -> tuple[Output, Features | None]:
-        """Output and features of a batch in the shape and type of the model's input."""
+        """Output and features of a batch in the shape and type of the model's input. Raises CannotRun."""
 
 
 class OnnxRuntime:
@@ -55,8 +60,11 @@ class OnnxRuntime:
         self._input, self.input_shape, self.input_type = its.name, tuple(its.shape), str(its.type)
         self._one_at_a_time = self.input_shape[:1] == (1,)
         if isinstance(self.input_shape[0], int) and not self._one_at_a_time:
-            raise ModelError(f"{file} takes exactly {self.input_shape[0]} pictures; export it for any number")
-        names = [each.name for each in self._session.get_outputs()]
+            raise ModelError(f"{file} takes exactly {self.input_shape[0]} inputs; export it for any number")
+        outputs = self._session.get_outputs()
+        if any(each.type.startswith("seq(") for each in outputs):
+            raise ModelError(f"{file} answers with maps, not arrays: export it with the option zipmap=False")
+        names = [each.name for each in outputs]
         self._outputs = [OUTPUT if OUTPUT in names else names[0], *({FEATURES} & set(names))]
 
     @classmethod
@@ -68,11 +76,14 @@ class OnnxRuntime:
         return cls(verify(path, manifest.onnx.sha256), threads, str(path))
 
     def run(self, batch: NDArray[Any]) -> tuple[Output, Features | None]:
-        if self._one_at_a_time and len(batch) > 1:
-            rows = [self._session.run(self._outputs, {self._input: each[None]}) for each in batch]
-            output, *features = (np.concatenate(each) for each in zip(*rows, strict=True))
-        else:
-            output, *features = self._session.run(self._outputs, {self._input: batch})
+        try:
+            if self._one_at_a_time and len(batch) > 1:
+                rows = [self._session.run(self._outputs, {self._input: each[None]}) for each in batch]
+                output, *features = (np.concatenate(each) for each in zip(*rows, strict=True))
+            else:
+                output, *features = self._session.run(self._outputs, {self._input: batch})
+        except Exception as error:
+            raise CannotRun(str(error).partition("\n")[0].rpartition("Status Message: ")[2]) from error
         return output, features[0] if features else None
 
 
@@ -91,7 +102,10 @@ class KerasRuntime:
         self._forward = _as_graph(_keras_model(path), manifest)
 
     def run(self, batch: NDArray[Any]) -> tuple[Output, Features | None]:
-        found = self._forward(batch)
+        try:
+            found = self._forward(batch)
+        except Exception as error:
+            raise CannotRun(str(error).partition("\n")[0]) from error
         output, *features = found if isinstance(found, (list, tuple)) else [found]
         return output.numpy(), features[0].numpy() if features else None
 

@@ -9,10 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model import manifest as manifests
 from model.adding import Output
-from model.manifest import Export, ImagePreprocessing, Input, Manifest
+from model.manifest import Export, ImagePreprocessing, Manifest, PictureInput
 
 
-def brightest(into: Input, last: str = "") -> bytes:
+def brightest(into: PictureInput, last: str = "") -> bytes:
     """An ONNX file whose logits are 20 times the mean of each channel, and their negative for one channel.
 
     last: an operator at the end, such as Softmax or Sigmoid.
@@ -47,7 +47,7 @@ def write(
     weights_dir: Path,
     name: str,
     labels: Sequence[str],
-    into: Input,
+    into: PictureInput,
     declared: ImagePreprocessing,
     *,
     output: Output,
@@ -75,6 +75,6 @@ COLOURS = ("red", "green", "blue")
 
 def write_colours(weights_dir: Path, name: str = "colours") -> Path:
     """Says which colour a picture has most of: 96 x 96 RGB to three logits."""
-    into = Input(height=96, width=96, channels=3, dtype="float32", layout="NCHW")
+    into = PictureInput(height=96, width=96, channels=3, dtype="float32", layout="NCHW")
     declared = ImagePreprocessing(resize="crop", scale="0..1")
     return write(weights_dir, name, COLOURS, into, declared, output="logits", content=brightest(into))

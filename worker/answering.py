@@ -28,7 +28,7 @@ from worker.batching import Batch, Queued
 from worker.metrics import Ending, WorkerMetrics
 from worker.model_process import IsolatedModel, ModelDied
 from worker.outbox import Outbox
-from worker.pipe import Loaded, Outcome, Picture
+from worker.pipe import Loaded, Outcome, Picture, Tensor
 
 # From this batch size on, more requests are waiting, and throughput counts for more than some milliseconds.
 _GATHERED_FROM = 6
@@ -177,7 +177,7 @@ class Answerer:
         return True
 
     def _predict(self, work: list[tuple[Task, str]], received_at: float) -> None:
-        pictures = [self._picture(task) for task, _ in work]
+        pictures = [self._input(task) for task, _ in work]
         if self._size is Size.SMALL:
             try:
                 predicted = self._model.predict(pictures)
@@ -198,8 +198,10 @@ class Answerer:
             reply = reply_to(task, sha256, outcome, len(outcomes), received_ms, at_worker_ms)
             self._settle(task, outcome, reply)
 
-    def _picture(self, task: Task) -> Picture:
+    def _input(self, task: Task) -> Picture | Tensor:
         request = task.request
+        if request.is_tensor:
+            return Tensor(request.body, task.model.name)
         limit_s = self._decode_timeout_s + _COST_TOLERANCE * task.queued.cost_ms / 1000
         return Picture(request.body, task.model.name, request.mode, request.explain == "input", limit_s)
 
@@ -261,9 +263,14 @@ def _model_for(request: Request, refusal: str, loaded: Loaded) -> ServedModel:
         known = ", ".join(model.name for model in loaded.models)
         detail = f"no model {request.model[:100]!r} here; known: {known}"
         raise ContractError(detail, ErrorCode.UNKNOWN_MODEL)
+    if model.kind == "tensor" and not request.is_tensor:
+        raise ContractError(
+            f'{model.name} takes {model.input}, not pictures: send {{"inputs": [row]}} as JSON'
+        )
+    if request.is_tensor and (request.explain or request.mode != "auto"):
+        raise ContractError(f"mode and explain are for pictures; {model.name} gets these numbers as they are")
     if not model.takes_mode and request.mode != "auto":
-        detail = f"mode is for models of clothing; {model.name} prepares every picture alike"
-        raise ContractError(detail, ErrorCode.INVALID_REQUEST)
+        raise ContractError(f"mode is for models of clothing; {model.name} prepares every picture alike")
     if refusal:
         raise ContractError(refusal, ErrorCode.INVALID_PICTURE)
     return model
@@ -290,6 +297,7 @@ def reply_to(
         model=model.name,
         version=model.version,
         probabilities=dict(zip(model.labels, rounded, strict=True)),
+        outputs=outcome.outputs,
         in_distribution=outcome.in_distribution,
         ood_score=None if outcome.ood_score is None else round(outcome.ood_score, _PROBABILITY_DIGITS),
         mode=outcome.mode,
@@ -313,6 +321,7 @@ def worked(task: Task, outcome: Outcome) -> Worked:
 def checked(outcome: Outcome) -> Outcome:
     """The outcome, or an error instead of numbers that gateways reject: they would drop the reply."""
     sound = all(0 <= round(each, _PROBABILITY_DIGITS) <= 1 for each in outcome.probabilities)
+    sound = sound and all(map(math.isfinite, outcome.outputs))
     if sound and (outcome.ood_score is None or math.isfinite(outcome.ood_score)):
         return outcome
     detail = (
@@ -379,11 +388,12 @@ def _request_key(task: Task, sha256: str) -> Key:
 
 
 def _picture_key(task: Task, sha256: str) -> Key:
-    return task.model.name, task.request.mode, sha256
+    request = task.request
+    return task.model.name, request.content_type if request.is_tensor else request.mode, sha256
 
 
 def _size(key: Key, reply: Reply) -> int:
     """Approximate memory in bytes. Labels and model names are shared with the model."""
     texts = (*key, *reply.warnings, reply.error.detail if reply.error else "")
-    inputs = len(reply.input or b"")
-    return _ENTRY_BYTES + sum(map(sys.getsizeof, texts)) + inputs + _LABEL_BYTES * len(reply.probabilities)
+    inputs, answers = len(reply.input or b""), len(reply.probabilities) + len(reply.outputs)
+    return _ENTRY_BYTES + sum(map(sys.getsizeof, texts)) + inputs + _LABEL_BYTES * answers

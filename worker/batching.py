@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from messaging import picture_header
 from messaging.broker import Delivery
+from messaging.contract import TENSOR
 from messaging.picture_header import MAX_SCANS, HeaderError, Size, size_of
 
 BATCH_MS = 5.0
@@ -50,9 +51,12 @@ class Batch:
 def assess(delivery: Delivery, max_pixels: int, received_at: float) -> Queued:
     """Check the picture's header again, because not every publisher is a gateway.
 
-    A body of no known picture type costs nothing here; decoding rejects it.
+    A body of no known picture type costs nothing here; decoding rejects it. Nor does a tensor, which is not
+    decoded.
     """
     message = delivery.message
+    if message.headers.get("content_type") == TENSOR:
+        return Queued(delivery, 0.0, received_at)
     try:
         header = picture_header.read(message.body)
     except HeaderError as error:

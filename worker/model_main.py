@@ -1,5 +1,6 @@
 """The main program of the model process and of a decoder: prepares pictures, and predicts on each batch."""
 
+import math
 import os
 import resource
 import signal
@@ -16,12 +17,30 @@ import numpy as np
 from PIL import Image
 
 from messaging.contract import ErrorCode, ServedModel
-from model.classifier import Classifier, is_in_distribution, load, prepare_for, warnings_of
-from model.manifest import GarmentPreprocessing, Manifest, ModelError, folder, read
-from model.preprocessing import PictureError, Prepared
+from model.classifier import (
+    Classifier,
+    Predictions,
+    as_floats,
+    is_in_distribution,
+    load,
+    prepare_for,
+    warnings_of,
+)
+from model.manifest import (
+    GarmentPreprocessing,
+    ImagePreprocessing,
+    Manifest,
+    ModelError,
+    TensorPreprocessing,
+    folder,
+    read,
+)
+from model.preprocessing import PictureError
 from model.product import SIDE
 from model.product import Pictures as Pixels
+from model.runtimes import CannotRun
 from model.settings import ModelSettings
+from model.tensor import MODE, Row, RowError, from_bytes
 from worker.pipe import (
     Answer,
     Decoded,
@@ -33,6 +52,7 @@ from worker.pipe import (
     Predicted,
     PreparedPicture,
     Role,
+    Tensor,
     receive_pictures,
     send_answer,
 )
@@ -89,19 +109,28 @@ def serve(connection: Connection, answer: Callable[[Pictures], Answer]) -> None:
 
 
 def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: int) -> Predicted:
-    """Outcomes in the order of the pictures. A picture that cannot be read fails alone."""
+    """Outcomes in the order of the pictures. A picture or tensor that cannot be used fails alone."""
     outcomes: dict[int, Outcome] = {}
-    rows: dict[str, dict[int, PreparedPicture]] = {}
+    prepared: dict[str, dict[int, PreparedPicture]] = {}
+    rows: dict[str, dict[int, Row]] = {}
     with _limited_time(pictures):
-        for row, picture in enumerate(pictures):
+        for at, each in enumerate(pictures):
+            its = models[each.model].manifest
             try:
-                prepared = _prepared(picture, models[picture.model].manifest, max_pixels)
-                rows.setdefault(picture.model, {})[row] = prepared
+                if isinstance(each, Tensor):
+                    rows.setdefault(each.model, {})[at] = from_bytes(each.content, its.input)
+                else:
+                    prepared.setdefault(each.model, {})[at] = _prepared(each, its, max_pixels)
             except PictureError as error:
-                outcomes[row] = Outcome(error=ErrorCode.INVALID_PICTURE, detail=str(error))
-    for name, of_model in rows.items():
+                outcomes[at] = Outcome(error=ErrorCode.INVALID_PICTURE, detail=str(error))
+            except (RowError, ModelError) as error:
+                outcomes[at] = _refused(str(error))
+    for name, of_model in prepared.items():
         outcomes |= zip(of_model, _infer(models[name], list(of_model.values())), strict=True)
-    return Predicted([outcomes[row] for row in range(len(pictures))])
+    for name, rows_of_model in rows.items():
+        found = _infer_rows(models[name], list(rows_of_model.values()))
+        outcomes |= zip(rows_of_model, found, strict=True)
+    return Predicted([outcomes[at] for at in range(len(pictures))])
 
 
 class _Manifests(dict[str, Manifest]):
@@ -121,14 +150,14 @@ def decode(manifests: Mapping[str, Manifest], picture: Picture, max_pixels: int)
     try:
         with _limited_time([picture]):
             return Decoded(_prepared(picture, manifests[picture.model], max_pixels))
-    except PictureError as error:
+    except (PictureError, ModelError) as error:
         if isinstance(error.__cause__, MemoryError):
             return Decoded(detail="Decoding the picture takes more memory than its size allows.")
         return Decoded(detail=str(error))
 
 
 @contextmanager
-def _limited_time(pictures: Sequence[Picture | PreparedPicture]) -> Iterator[None]:
+def _limited_time(pictures: Sequence[Picture | PreparedPicture | Tensor]) -> Iterator[None]:
     """Have the kernel end the process by SIGPROF, whatever a decoder does, once its time is used up."""
     limits = (picture.limit_s for picture in pictures if isinstance(picture, Picture))
     signal.setitimer(signal.ITIMER_PROF, max(limits, default=0.0))
@@ -155,26 +184,71 @@ def _prepared(picture: Picture | PreparedPicture, manifest: Manifest, max_pixels
 
 
 def _infer(classifier: Classifier, pictures: Sequence[PreparedPicture]) -> list[Outcome]:
-    shape = classifier.manifest.input.pixels
+    shape = classifier.manifest.for_pictures[1].pixels
     pixels = np.frombuffer(b"".join(each.pixels for each in pictures), np.uint8).reshape(-1, *shape)
     started = time.perf_counter()
     predictions = classifier.predict(pixels)
     infer_ms = (time.perf_counter() - started) * 1000
-    probabilities = predictions.probabilities.tolist()
-    scores = [None] * len(pictures) if predictions.ood_scores is None else predictions.ood_scores.tolist()
     return [
         Outcome(
-            probabilities=row,
+            probabilities=probabilities,
+            outputs=outputs,
             in_distribution=is_in_distribution(score),
             ood_score=score,
             mode=each.used_mode,
-            warnings=warnings_of(Prepared(its_pixels, each.used_mode, each.warnings), score),
+            warnings=warnings_of(each.warnings, score),
             input=_shown(its_pixels) if each.with_input else None,
             decode_ms=each.decode_ms,
             infer_ms=infer_ms,
         )
-        for each, its_pixels, row, score in zip(pictures, pixels, probabilities, scores, strict=True)
+        for each, its_pixels, (probabilities, outputs, score) in zip(
+            pictures, pixels, _answers(predictions, classifier.manifest), strict=True
+        )
     ]
+
+
+def _infer_rows(classifier: Classifier, rows: Sequence[Row]) -> list[Outcome]:
+    """If the network cannot compute the batch, each row is tried alone."""
+    started = time.perf_counter()
+    try:
+        predictions = classifier.infer(np.stack(rows))
+    except CannotRun as error:
+        if len(rows) > 1:
+            return [outcome for row in rows for outcome in _infer_rows(classifier, [row])]
+        return [_refused(f"the model cannot compute these numbers: {error}")]
+    infer_ms = (time.perf_counter() - started) * 1000
+    return [
+        Outcome(
+            probabilities=probabilities,
+            outputs=outputs,
+            in_distribution=is_in_distribution(score),
+            ood_score=score,
+            mode=MODE,
+            warnings=warnings_of((), score),
+            infer_ms=infer_ms,
+        )
+        if all(map(math.isfinite, (*probabilities, *outputs)))
+        else _refused("the model's answer to these numbers is not finite")
+        for probabilities, outputs, score in _answers(predictions, classifier.manifest)
+    ]
+
+
+def _refused(detail: str) -> Outcome:
+    return Outcome(error=ErrorCode.INVALID_REQUEST, detail=detail)
+
+
+def _answers(
+    predictions: Predictions, manifest: Manifest
+) -> Iterator[tuple[list[float], list[float], float | None]]:
+    """For each input: its probabilities, or the outputs of a model without labels; and its ood_score."""
+    has_labels, scores = manifest.output != "numbers", predictions.ood_scores
+    nothing: list[list[float]] = [[]] * len(predictions.answers)
+    return zip(
+        predictions.answers.tolist() if has_labels else nothing,
+        nothing if has_labels else map(as_floats, predictions.answers),
+        [None] * len(predictions.answers) if scores is None else scores.tolist(),
+        strict=True,
+    )
 
 
 def _shown(pixels: Pixels) -> bytes:
@@ -202,6 +276,7 @@ def _served(name: str, model: Classifier, *, default: bool) -> ServedModel:
         runtime=model.runtime,
         labels=list(manifest.labels),
         kind=manifest.kind,
+        output_size=model.output_size,
         input=_in_words(manifest),
         shape=into.shape,
         dtype=into.dtype,
@@ -213,9 +288,13 @@ def _served(name: str, model: Classifier, *, default: bool) -> ServedModel:
 
 def _in_words(manifest: Manifest) -> str:
     its, size = manifest.preprocessing, manifest.input.in_words
-    if isinstance(its, GarmentPreprocessing):
-        return f"{size}, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it"
-    return f"{size}; a PNG, JPEG or WebP picture is made into it ({its.resize})"
+    match its:
+        case GarmentPreprocessing():
+            return f"{size}, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it"
+        case ImagePreprocessing():
+            return f"{size}; a PNG, JPEG or WebP picture is made into it ({its.resize})"
+        case TensorPreprocessing():
+            return size
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from worker.pipe import (
     Pictures,
     Predicted,
     Role,
+    Tensor,
     receive_answer,
     send_pictures,
 )
@@ -80,16 +81,18 @@ class IsolatedModel:
         """What the model process has loaded; starts it first if necessary. Raises ModelUnavailable."""
         return self._model.load()
 
-    def predict(self, pictures: list[Picture]) -> Predicted:
-        """For small pictures; outcome i is for picture i. Raises ModelDied or ModelUnavailable."""
+    def predict(self, pictures: list[Picture | Tensor]) -> Predicted:
+        """For tensors and small pictures; outcome i is for input i. Raises ModelDied or ModelUnavailable."""
         return self._model.ask(lambda process: process.predict([*pictures]))
 
-    def predict_alone(self, picture: Picture, size: Size) -> Predicted:
-        """Through the decoder of this size, then the model. Raises ModelUnavailable.
+    def predict_alone(self, picture: Picture | Tensor, size: Size) -> Predicted:
+        """A picture goes through the decoder of this size, then the model. Raises ModelUnavailable.
 
         If the picture ends a process, the outcome is the error `internal`, with what happened as its detail.
         """
         try:
+            if isinstance(picture, Tensor):
+                return self._model.ask_twice(lambda process: process.predict([picture]))
             decoded = self._decoders[size].ask_twice(lambda process: process.decode(picture))
             if (prepared := decoded.prepared) is None:
                 return Predicted([Outcome(error=ErrorCode.INVALID_PICTURE, detail=decoded.detail)])

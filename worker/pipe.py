@@ -57,6 +57,13 @@ class Picture(msgspec.Struct, frozen=True, array_like=True, tag=True):
     limit_s: float = 0.0
 
 
+class Tensor(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """One input of the model's network; see messaging.contract.Request."""
+
+    content: bytes
+    model: str
+
+
 class PreparedPicture(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A picture as a decoder has prepared it for the model; see model.preprocessing.Prepared.
 
@@ -72,12 +79,14 @@ class PreparedPicture(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """One picture's probabilities, in the order of the model's labels, or an error code with its detail.
+    """What the model says of one picture or tensor, or an error code with its detail.
 
+    probabilities: in the order of the model's labels; outputs: the numbers of a model without labels.
     infer_ms: the model's time for all its pictures in the batch. input: see Reply; only if asked for.
     """
 
     probabilities: list[float] = []
+    outputs: list[float] = []
     in_distribution: bool | None = None
     ood_score: float | None = None
     mode: str = ""
@@ -102,7 +111,7 @@ class Decoded(msgspec.Struct, frozen=True, tag=True):
     detail: str = ""
 
 
-Pictures = list[Picture | PreparedPicture]
+Pictures = list[Picture | PreparedPicture | Tensor]
 Answer = Loaded | LoadFailed | Predicted | Decoded
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -25,7 +25,7 @@ class Answering:
         """Answers like those of POST /predict, without model names and timings."""
         prepared = [prepare(picture, max_pixels=MAX_PIXELS) for picture in pictures]
         predicted = self._classifier.predict(np.stack([one.pixels for one in prepared]))
-        probabilities, scores = predicted.probabilities.tolist(), predicted.ood_scores.tolist()
+        probabilities, scores = predicted.answers.tolist(), predicted.ood_scores.tolist()
         return [self._answer(*one) for one in zip(pictures, prepared, probabilities, scores, strict=True)]
 
     def _answer(self, picture: bytes, prepared: Any, row: list[float], ood_score: float) -> dict[str, Any]:

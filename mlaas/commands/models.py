@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 NAME = click.argument("name")
 
+_SHOWN = 300
+
 
 @click.group(invoke_without_command=True)
 @URL
@@ -50,7 +52,7 @@ def models(context: click.Context, url: str | None, as_json: bool) -> None:
 def _golden(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> list[tuple[Path, str]]:
     pairs = [each.rpartition("=") for each in given]
     if not all(path and label for path, _, label in pairs):
-        raise click.BadParameter("write it as PICTURE=LABEL")
+        raise click.BadParameter("write it as FILE=LABEL, or FILE=NUMBER")
     return [(Path(path), label) for path, _, label in pairs]
 
 
@@ -82,6 +84,9 @@ def _choice(
     "--labels", callback=_labels, help="Names separated by commas, or a file with one on each line."
 )
 @click.option("--version", help="The version.  [default: the one after the latest, or 1.0.0]")
+@_choice(
+    "--kind", "image", "tensor", help="Pictures, or numbers as they are.  [default: judged by the input]"
+)
 @_choice("--resize", "stretch", "fit", "crop", default="crop", help="How a picture gets the input's size.")
 @click.option("--crop-fraction", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
 @_choice(
@@ -96,15 +101,15 @@ def _choice(
 @click.option("--invert", is_flag=True, help="Take 255 minus each pixel value.")
 @_choice(
     "--output",
-    *("probabilities", "logits", "sigmoid", "sigmoids"),
-    help="What the network gives.  [default: judged by random pictures]",
+    *("probabilities", "logits", "sigmoid", "sigmoids", "numbers"),
+    help="What the network gives.  [default: judged by random inputs]",
 )
 @click.option(
     "--golden",
     multiple=True,
     callback=_golden,
-    metavar="PICTURE=LABEL",
-    help="A picture that must be classified as this label; repeatable.",
+    metavar="FILE=ANSWER",
+    help="A picture, or a row in JSON, and the label or number that must be the answer; repeatable.",
 )
 @pass_chosen
 def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
@@ -112,7 +117,7 @@ def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
 
     The model is tried before it is kept. Exporting a Keras file to ONNX needs the packages for training.
     """
-    from model import adding
+    from model import adding, manifest
     from model.manifest import ModelError
 
     loaded = chosen.load()
@@ -134,7 +139,20 @@ def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
     click.echo(f"\n{folder} is ready. To serve it, and to ask it:\n")
     click.echo(f"  mlaas --set 'model.names=[{names}]' up")
     url = (os.environ.get("MLAAS_URL") or f"localhost:{loaded.gateway.port}").rstrip("/")
-    click.echo(f"  curl -F file=@PICTURE '{url}/predict?model={name}'")
+    click.echo(f"  {_curl(manifest.read(folder), url)}")
+
+
+def _curl(its: "Manifest", url: str) -> str:
+    """The line that asks the model, with a picture or a row of zeros."""
+    where = f"'{url}/predict?model={its.name}'"
+    if its.kind != "tensor":
+        return f"curl -F file=@PICTURE {where}"
+    row: Any = False if its.input.dtype == "bool" else 0
+    for size in reversed(its.input.shape):
+        row = [row] * size
+    body = json.dumps({"inputs": [row]})
+    shown = f"'{body}'" if len(body) <= _SHOWN else "@ROW.json"
+    return f"curl -H 'Content-Type: application/json' -d {shown} {where}"
 
 
 @models.command("list")
@@ -171,7 +189,7 @@ def show(chosen: Chosen, name: str, version: str) -> None:
 @VERSION
 @pass_chosen
 def check(chosen: Chosen, name: str, version: str) -> None:
-    """Load a model as a worker would, and classify its golden pictures."""
+    """Load a model as a worker would, and ask it for its golden pictures or rows."""
     from model import adding
     from model.classifier import load
     from model.manifest import ModelError
@@ -185,7 +203,8 @@ def check(chosen: Chosen, name: str, version: str) -> None:
             f"{folder} gives probabilities, and its manifest says logits: write output: probabilities",
             exit_code=os.EX_DATAERR,
         )
-    click.echo(f"{name} {its.version} can be served: {loaded.runtime}, {len(its.golden)} golden pictures")
+    what = "rows" if its.kind == "tensor" else "pictures"
+    click.echo(f"{name} {its.version} can be served: {loaded.runtime}, {len(its.golden)} golden {what}")
 
 
 @models.command()

@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance
 
 from model.decoding import PictureError
 from model.image import prepare_image
-from model.manifest import ImagePreprocessing, Input
+from model.manifest import ImagePreprocessing, PictureInput
 from model.product import Pictures
 from model.settings import Fraction
 from model.training.dataset import DatasetError, Labels
@@ -77,9 +77,9 @@ def seen(picture: bytes, side: int) -> Pictures:
     return prepare_image(picture, PREPROCESSING, input_of(side), max_pixels=MAX_PIXELS).pixels
 
 
-def input_of(side: int) -> Input:
+def input_of(side: int) -> PictureInput:
     """The input of a network for pictures of this size."""
-    return Input(height=side, width=side, channels=3, dtype="uint8", layout="NHWC")
+    return PictureInput(height=side, width=side, channels=3, dtype="uint8", layout="NHWC")
 
 
 def varied(photos: Photos, side: int, rule: VariationSettings, seed: tuple[int, ...]) -> Pictures:

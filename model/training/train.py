@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model import manifest as manifests
-from model.manifest import Export, File, GarmentPreprocessing, Golden, Input, Manifest, sha256
+from model.manifest import Export, File, GarmentPreprocessing, Golden, Manifest, PictureInput, sha256
 from model.ood import Detector
 from model.product import Pictures
 from model.runtimes import Features, OnnxRuntime
@@ -201,7 +201,7 @@ def ship(run: Run, detector: Detector, parts: Split, folder: Path) -> Manifest:
         name=settings.name,
         version=settings.version,
         labels=LABELS,
-        input=Input(height=height, width=width, channels=1, dtype="uint8", layout="NHW"),
+        input=PictureInput(height=height, width=width, channels=1, dtype="uint8", layout="NHW"),
         preprocessing=GarmentPreprocessing(),
         output="probabilities",
         keras=File(file="model.keras", sha256=keras_sha256),

@@ -59,7 +59,7 @@ def test_kserve_asks_in_every_form(url: str, kserve_python: str) -> None:
     expected = load(ROOT / "weights", "fashion-mnist", "onnx", 1).predict(np.load(data)["images"][:32])
     assert len(probabilities) == 4
     for rows in probabilities:
-        assert np.allclose(rows, expected.probabilities, atol=2e-5)
+        assert np.allclose(rows, expected.answers, atol=2e-5)
     assert from_binary == from_json == ["Sandal"]
     assert "[n, 28, 28]" in error
     assert "400" in error

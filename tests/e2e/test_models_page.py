@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from model import manifest as manifests
-from model.manifest import Input
+from model.manifest import PictureInput
 from tests.e2e.services import PATIENCE_S, ROOT, up
 from tests.image_models import brightest
 
@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("models")
     for name in ("fashion-mnist", "fashion-mnist-large"):
         shutil.copytree(ROOT / "weights" / name, place / "weights" / name)
-    into = Input(height=96, width=96, channels=3, dtype="float32", layout="NCHW")
+    into = PictureInput(height=96, width=96, channels=3, dtype="float32", layout="NCHW")
     (place / "flowers.onnx").write_bytes(brightest(into))
     Image.new("RGB", (300, 200), (30, 240, 20)).save(place / "rose.png")
     return place
@@ -110,7 +110,8 @@ def test_the_line_for_imagenet_models_is_a_valid_preprocessing(folder: Path) -> 
 def test_every_field_of_the_manifest_is_on_the_page() -> None:
     fields = {
         *manifests.Manifest.__struct_fields__,
-        *manifests.Input.__struct_fields__,
+        *manifests.PictureInput.__struct_fields__,
+        *manifests.TensorInput.__struct_fields__,
         *manifests.ImagePreprocessing.__struct_fields__,
         *manifests.Export.__struct_fields__,
         *manifests.Golden.__struct_fields__,

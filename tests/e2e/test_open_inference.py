@@ -40,7 +40,7 @@ def client(url: str) -> Iterator[triton.InferenceServerClient]:
 @pytest.fixture(scope="module")
 def expected() -> np.ndarray:
     """What the model itself says of the pictures."""
-    return load(ROOT / "weights", "fashion-mnist", "onnx", 1).predict(PICTURES).probabilities
+    return load(ROOT / "weights", "fashion-mnist", "onnx", 1).predict(PICTURES).answers
 
 
 def tensor(values: np.ndarray, datatype: str, *, is_binary: bool = True) -> triton.InferInput:

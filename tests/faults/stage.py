@@ -46,7 +46,7 @@ class Pictures:
             [prepare(file, mode="auto", max_pixels=settings.max_pixels).pixels for file in self._files]
         )
         labels = asked.manifest.labels
-        self._labels = [labels[row] for row in asked.predict(pixels).probabilities.argmax(axis=1)]
+        self._labels = [labels[row] for row in asked.predict(pixels).answers.argmax(axis=1)]
 
     def __call__(self, number: int, mark: bytes = b"") -> Picture:
         """The picture of this number; mark is appended, where decoders ignore it."""

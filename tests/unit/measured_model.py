@@ -7,7 +7,7 @@ import numpy as np
 
 from mlaas import settings
 from model.classifier import Predictions
-from model.manifest import Export, File, GarmentPreprocessing, Input, Manifest
+from model.manifest import Export, File, GarmentPreprocessing, Manifest, PictureInput
 from model.settings import recipe
 from model.training import figures
 from model.training.dataset import DIGESTS, LABELS, Dataset
@@ -21,7 +21,7 @@ def manifest(**changes) -> Manifest:
         name="tiny",
         version="7.1",
         labels=LABELS,
-        input=Input(height=28, width=28, channels=1, dtype="uint8", layout="NHW"),
+        input=PictureInput(height=28, width=28, channels=1, dtype="uint8", layout="NHW"),
         preprocessing=GarmentPreprocessing(),
         output="probabilities",
         detector=File(file="detector.npz", sha256="c" * 64),

@@ -94,15 +94,15 @@ def test_the_shipped_model_is_as_accurate_as_its_manifest_says(classifiers, ever
 @pytest.mark.parametrize("count", [1, 2, 7, 64])
 def test_every_picture_gets_a_row_of_probabilities(classifiers, some, count):
     for classifier in classifiers:
-        rows = classifier.predict(some[0][:count]).probabilities
+        rows = classifier.predict(some[0][:count]).answers
         assert (rows.shape, rows.dtype) == ((count, 10), np.float32)
         assert np.allclose(rows.sum(axis=1), 1, atol=1e-5)
 
 
 def test_a_picture_gets_the_same_answer_alone_and_among_others(classifiers, some):
     for classifier in classifiers:
-        alone = np.concatenate([classifier.predict(some[0][i : i + 1]).probabilities for i in range(8)])
-        assert np.allclose(alone, classifier.predict(some[0][:8]).probabilities, atol=1e-5)
+        alone = np.concatenate([classifier.predict(some[0][i : i + 1]).answers for i in range(8)])
+        assert np.allclose(alone, classifier.predict(some[0][:8]).answers, atol=1e-5)
 
 
 def test_auto_takes_the_export_where_there_is_one(weights):

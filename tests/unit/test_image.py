@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from model.image import as_input, middle, prepare_image
-from model.manifest import ImagePreprocessing, Input
+from model.manifest import ImagePreprocessing, PictureInput
 from model.preprocessing import PictureError
 
 PLAIN = ImagePreprocessing(resize="stretch", scale="0..255")
-RGB = Input(height=4, width=6, channels=3, dtype="uint8", layout="NHWC")
-GREY = Input(height=4, width=6, channels=1, dtype="uint8", layout="NHW")
+RGB = PictureInput(height=4, width=6, channels=3, dtype="uint8", layout="NHWC")
+GREY = PictureInput(height=4, width=6, channels=1, dtype="uint8", layout="NHW")
 
 
 def file(pixels, kind="PNG", **options):
@@ -163,7 +163,7 @@ def test_a_large_photo_is_close_to_what_resizing_it_at_once_gives():
     rows, columns = np.mgrid[0:2000, 0:3000]
     waves = 127 + 60 * np.sin(rows / 300) + 60 * np.cos(columns / 200)
     picture = np.repeat(waves.astype(np.uint8)[..., None], 3, axis=2)
-    into = Input(height=64, width=64, channels=3, dtype="uint8", layout="NHWC")
+    into = PictureInput(height=64, width=64, channels=3, dtype="uint8", layout="NHWC")
     at_once = np.asarray(Image.fromarray(picture).resize((64, 64), Image.Resampling.BILINEAR))
     found = prepared(file(picture, "JPEG", quality=95), into, max_pixels=10**7)
     assert np.abs(found.values.astype(int) - at_once).mean() < 1

@@ -11,7 +11,7 @@ from PIL import Image
 from messaging.contract import ErrorCode
 from model import manifest as manifests
 from model.classifier import load, predict_picture
-from model.manifest import ImagePreprocessing, Input, ModelError
+from model.manifest import ImagePreprocessing, ModelError, PictureInput
 from tests import image_models, second_model
 from tests.image_models import COLOURS, brightest, write_colours
 from tests.unit.workers import SETTINGS, Running, label, worker
@@ -35,7 +35,7 @@ def classified(weights_dir: Path, name: str, picture: bytes) -> dict[str, float]
 @pytest.mark.parametrize(("scale", "dtype"), [("0..1", "float32"), ("-1..1", "float32"), ("0..255", "uint8")])
 def test_the_softmax_of_logits_is_the_answer(tmp_path: Path, layout: str, scale: str, dtype: str) -> None:
     into = msgspec.convert(
-        {"height": 24, "width": 32, "channels": 3, "dtype": dtype, "layout": layout}, Input
+        {"height": 24, "width": 32, "channels": 3, "dtype": dtype, "layout": layout}, PictureInput
     )
     declared = msgspec.convert({"kind": "image", "resize": "fit", "scale": scale}, ImagePreprocessing)
     image_models.write(tmp_path, "any", COLOURS, into, declared, output="logits", content=brightest(into))
@@ -53,7 +53,7 @@ def test_logits_are_turned_into_the_probabilities_worked_out_here(tmp_path: Path
         assert found[name] == pytest.approx(expected, abs=1e-4)
 
 
-GREY = Input(height=8, width=8, channels=1, dtype="float32", layout="NHWC")
+GREY = PictureInput(height=8, width=8, channels=1, dtype="float32", layout="NHWC")
 PLAIN = ImagePreprocessing(resize="stretch", scale="-1..1")
 
 

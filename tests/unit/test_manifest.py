@@ -107,7 +107,7 @@ def test_a_manifest_of_unreasonable_size_is_refused(folder):
     ("change", "complaint"),
     [
         (lambda tree: tree.update(lables=[]), "unknown field `lables`"),
-        (lambda tree: tree.pop("labels"), "required field `labels`"),
+        (lambda tree: tree.pop("labels"), "has 0 labels for the output probabilities"),
         (
             lambda tree: tree.update(labels=[0, 1]),
             r"Expected `str`, got `int` - at `\$.labels.*; put it in quotes",

@@ -28,7 +28,7 @@ async def test_the_models_are_those_that_the_worker_describes() -> None:
     assert one.json() == as_json(LARGE)
     assert list(one.json()) == [
         "name", "version", "default", "runtime", "labels",
-        "kind", "input", "shape", "dtype", "output", "sha256", "accuracy",
+        "kind", "input", "shape", "dtype", "output", "output_size", "sha256", "accuracy",
     ]  # fmt: skip
 
 

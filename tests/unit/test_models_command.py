@@ -20,14 +20,14 @@ from PIL import Image
 from mlaas.cli import command
 from model import manifest as manifests
 from model.classifier import load, predict_picture
-from model.manifest import Input
-from tests import second_model
+from model.manifest import PictureInput
+from tests import second_model, tensor_models
 from tests.image_models import COLOURS, brightest
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-RGB_96 = Input(height=96, width=96, channels=3, dtype="float32", layout="NCHW")
+RGB_96 = PictureInput(height=96, width=96, channels=3, dtype="float32", layout="NCHW")
 LABELS = ",".join(COLOURS)
 
 
@@ -70,7 +70,7 @@ def test_an_onnx_file_becomes_a_model_that_can_be_served(models: Any, weights: P
     done = models("add", "colours", file, "--labels", LABELS, "--golden", f"{red}=red")
     assert done.exit_code == 0, done.output
     assert "input: 96 x 96 RGB, float32, NCHW" in done.stdout
-    assert "output: 3 logits, judged by random pictures" in done.stdout
+    assert "output: 3 logits, judged by random inputs" in done.stdout
     assert "values: 0..1 (assumed; --scale changes it)" in done.stdout
     assert re.search(r"speed on one thread: [\d.]+ ms for one picture", done.stdout)
     assert "curl -F file=@PICTURE 'localhost:8000/predict?model=colours'" in done.stdout
@@ -91,6 +91,69 @@ def test_the_lines_to_ask_it_name_the_gateway_that_there_is(
     monkeypatch.setenv("MLAAS_URL", "https://shop.example/")
     away = models("add", "colours", file, "--labels", LABELS)
     assert "'https://shop.example/predict?model=colours'" in away.stdout
+
+
+def test_a_model_of_four_numbers_and_three_labels_is_found_to_be_one(models: Any, weights: Path) -> None:
+    place = weights.parent
+    (place / "iris.onnx").write_bytes(tensor_models.iris())
+    (place / "row.json").write_bytes(tensor_models.row_of(tensor_models.SETOSA))
+    labels = ",".join(tensor_models.LABELS)
+    golden = f"{place / 'row.json'}=setosa"
+    done = models("add", "iris", place / "iris.onnx", "--labels", labels, "--golden", golden)
+    assert done.exit_code == 0, done.output
+    assert "input: 4 numbers (float32)" in done.stdout
+    assert "output: 3 logits, judged by random inputs" in done.stdout
+    assert re.search(r"row\.json: setosa \(9\d\.\d%\)", done.stdout)
+    assert re.search(r"speed on one thread: [\d.]+ ms for one row", done.stdout)
+    assert done.stdout.endswith(
+        "  curl -H 'Content-Type: application/json' -d '{\"inputs\": [[0, 0, 0, 0]]}' "
+        "'localhost:8000/predict?model=iris'\n"
+    )
+    assert manifests.read(weights / "iris" / "1.0.0").golden[0].label == "setosa"
+    assert models("check", "iris").stdout == "iris 1.0.0 can be served: onnx, 1 golden rows\n"
+    wrong = f"{place / 'row.json'}=virginica"
+    refused = models("add", "iris", place / "iris.onnx", "--labels", labels, "--golden", wrong)
+    assert refused.exit_code == os.EX_DATAERR
+    assert refused.stderr.endswith("not as virginica: check the order of --labels\n")
+
+
+def test_a_window_without_labels_becomes_a_regression(models: Any, weights: Path) -> None:
+    place = weights.parent
+    (place / "level.onnx").write_bytes(tensor_models.level())
+    (place / "row.json").write_bytes(tensor_models.row_of([[4.0] * 3] * 24))
+    add = "add", "level", place / "level.onnx", "--golden"
+    refused = models(*add, f"{place / 'row.json'}=2.5")
+    assert refused.exit_code == os.EX_DATAERR
+    assert refused.stderr.endswith("row.json is answered by 2, not by 2.5\n")
+    assert os.listdir(weights) == []
+    done = models(*add, f"{place / 'row.json'}=2")
+    assert done.exit_code == 0, done.output
+    assert "input: 24 x 3 numbers (float32)" in done.stdout
+    assert "output: 1 numbers, as there are no --labels" in done.stdout
+    assert "-d @ROW.json 'localhost:8000/predict?model=level'" in done.stdout
+    its = manifests.read(weights / "level" / "1.0.0")
+    assert (its.labels, its.output, its.golden[0].numbers) == ((), "numbers", (2.0,))
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--labels", "a,b,c", "--output", "numbers"], "numbers have no labels: leave out --labels"),
+        (["--labels", "a,b"], "--labels (names or a file) has 2; the model has 3 classes"),
+        (["--scale", "0..1"], "numbers are not prepared: leave out --scale"),
+        (["--kind", "image"], "not that of pictures"),
+        (["--output", "logits"], "the model has 3 classes: name them with --labels"),
+    ],
+)
+def test_what_does_not_suit_a_model_of_numbers_is_refused(
+    models: Any, weights: Path, options: list[str], complaint: str
+) -> None:
+    file = weights.parent / "iris.onnx"
+    file.write_bytes(tensor_models.iris())
+    done = models("add", "iris", file, *options)
+    assert done.exit_code == os.EX_DATAERR
+    assert complaint in done.stderr
+    assert os.listdir(weights) == []
 
 
 def test_the_next_version_follows_the_latest(models: Any, weights: Path, file: Path) -> None:
@@ -159,7 +222,7 @@ def test_an_onnx_file_for_exactly_one_picture_serves_batches(models: Any, weight
     pictures = np.zeros((3, 96, 96, 3), np.uint8)
     for channel in range(3):
         pictures[channel, ..., channel] = 255
-    assert classifier.predict(pictures).probabilities.argmax(axis=1).tolist() == [0, 1, 2]
+    assert classifier.predict(pictures).answers.argmax(axis=1).tolist() == [0, 1, 2]
 
 
 def of_shape(file: Path, *shape: Any, kind: int = TensorProto.FLOAT) -> None:
@@ -206,6 +269,24 @@ def external_data(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        (("n", 5, 8, 8), TensorProto.FLOAT),
+        (("n", 4), TensorProto.FLOAT),
+        (("n", 3, 8, 8), TensorProto.DOUBLE),
+    ],
+)
+def test_an_input_that_is_no_pictures_is_not_taken_for_one(
+    models: Any, weights: Path, file: Path, shape: Any, kind: int
+) -> None:
+    of_shape(file, *shape, kind=kind)
+    done = models("add", "colours", file, "--labels", LABELS, "--kind", "image")
+    assert done.exit_code == os.EX_DATAERR
+    assert "which is not that of pictures in grey or RGB" in done.stderr
+    assert os.listdir(weights) == []
+
+
+@pytest.mark.parametrize(
     ("damage", "complaint"),
     [
         (two_inputs, "has 2 inputs; a model with one can be served"),
@@ -219,13 +300,7 @@ def external_data(file: Path) -> None:
         (lambda file: file.write_bytes(b""), "colours.onnx is damaged, or not an ONNX file"),
         (lambda file: of_shape(file, "n", 3, "h", "w"), "export the model with a fixed size"),
         (lambda file: of_shape(file, "a", "b", "c", "d"), "export the model with a fixed size"),
-        (lambda file: of_shape(file, "n", 5, 8, 8), "not that of pictures in grey or RGB"),
-        (lambda file: of_shape(file, "n", 4), "not that of pictures in grey or RGB"),
-        (lambda file: of_shape(file, 7, 3, 8, 8), "takes exactly 7 pictures"),
-        (
-            lambda file: of_shape(file, "n", 3, 8, 8, kind=TensorProto.DOUBLE),
-            "float32 and uint8 can be served",
-        ),
+        (lambda file: of_shape(file, 7, 3, 8, 8), "takes exactly 7 inputs"),
     ],
 )
 def test_what_cannot_be_served_is_refused_in_one_line_and_leaves_nothing(
