@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Pages, and the files that they link to.
 DOCUMENTED := '*.md' '*.py' '*.yaml' '*.png' '*.svg' '*.json' LICENSE ':!tests' ':!gateway/static' ':!model/training/*.md'
 
-.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults faults-selftest lock screenshot
+.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults faults-selftest upgrade-test lock screenshot
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -57,6 +57,9 @@ bench: .venv/.development ## measure it beside its peers and its parts, write be
 
 faults: .venv/.development ## kill, stop and overload the parts of it over real brokers, write bench/results/faults.json; an hour
 	$(BIN)/python -m tests.faults.run
+
+upgrade-test: .venv/.development ## replace the last release's processes one by one by these, and back, under load
+	$(BIN)/python -m tests.faults.run --only upgrade
 
 faults-selftest: .venv/.development ## plant defects; the scenarios of make faults must notice each
 	$(BIN)/python -m tests.faults.selftest

@@ -13,6 +13,8 @@ REPLICATION_COST = 2.0
 BROKER_CORES = 8
 MESSAGE_KB = 1.0
 MEMBERS_OF_A_GROUP = 500
+EXAMPLE_PRICE = 0.05
+"""Of a core-hour, in USD."""
 _STEP = 12
 
 
@@ -182,7 +184,21 @@ def _needs(cost_ms: Mapping[str, float]) -> str:
         f"of each message at {REPLICATION_COST:g} times the broker's cost (an estimate), and {MESSAGE_KB:g} "
         "kB for a picture as for an answer:"
     )
-    return f"{assumed}\n\n{table(header, lines)}"
+    return f"{assumed}\n\n{table(header, lines)}\n\n{_price(cost_ms)}"
+
+
+def core_hours(requests: int, cost_ms: Mapping[str, float]) -> float:
+    """Of all processes and brokers, idle share and copies included."""
+    own_ms = sum(cost_ms[role] for role in (GATEWAY, CONSUMER, MODEL))
+    return requests * (own_ms + cost_ms[BROKER] * REPLICATION_COST) / UTILISATION / 3_600_000
+
+
+def _price(cost_ms: Mapping[str, float]) -> str:
+    hours = core_hours(1_000_000, cost_ms)
+    return (
+        f"A million requests take {number(hours)} core-hours of that; times the price of a core-hour, this is "
+        f"what they cost: {number(hours * EXAMPLE_PRICE)} USD at {EXAMPLE_PRICE:g} USD."
+    )
 
 
 def _next_limits(cost_ms: Mapping[str, float]) -> str:

@@ -28,11 +28,13 @@ def label_of(sample: Path) -> str:
 class Service:
     """One `mlaas …` process with what it prints."""
 
-    def __init__(self, *arguments: str, module: str = "mlaas", **environment: str) -> None:
+    def __init__(
+        self, *arguments: str, module: str = "mlaas", checkout: Path = ROOT, **environment: str
+    ) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
-            cwd=ROOT,
-            env={**os.environ, **environment},
+            cwd=checkout,
+            env={**os.environ, **_of(checkout), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -81,6 +83,11 @@ class Service:
                 self.lines.append(line)
                 self._new.put(line)
         self._new.put(None)
+
+
+def _of(checkout: Path) -> dict[str, str]:
+    """What makes Python prefer another checkout to the installed packages, which are this one's."""
+    return {} if checkout == ROOT else {"PYTHONPATH": str(checkout)}
 
 
 @contextmanager

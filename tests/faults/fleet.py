@@ -15,7 +15,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions, OffsetSpec
 
 from deploy.kafka.local_kafka import free_port
-from tests.e2e.services import Service, descendants, is_ready, until
+from tests.e2e.services import ROOT, Service, descendants, is_ready, until
 
 HOST = "127.0.0.1"
 
@@ -48,7 +48,7 @@ class Fleet:
             **settings,
         }
         self._processes: dict[str, Service] = {}
-        self._started: dict[str, tuple[str, list[str], Mapping[str, str], str]] = {}
+        self._started: dict[str, tuple[str, list[str], Mapping[str, str], str, Path]] = {}
         self._ports: dict[str, int] = {}
         self._lock = threading.Lock()
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
@@ -86,16 +86,16 @@ class Fleet:
         """The names of processes that have ended."""
         return [name for name, service in self._processes.items() if service.process.poll() is not None]
 
-    def gateway(self, name: str, **settings: str) -> Address:
+    def gateway(self, name: str, checkout: Path = ROOT, **settings: str) -> Address:
         """Start a gateway; see wait_until_ready()."""
         port = self._port(name)
-        self._start(name, ["gateway"], settings | {"MLAAS_GATEWAY__PORT": str(port)})
+        self._start(name, ["gateway"], settings | {"MLAAS_GATEWAY__PORT": str(port)}, checkout=checkout)
         return HOST, port
 
-    def worker(self, name: str, model: str = "", **settings: str) -> None:
+    def worker(self, name: str, model: str = "", checkout: Path = ROOT, **settings: str) -> None:
         """model is slow-model, leisurely-model, fragile-model or simulated-model, see planted.py."""
         settings = settings | {"MLAAS_WORKER__METRICS_PORT": str(self._port(name))}
-        self._start(name, ["worker"], settings, model)
+        self._start(name, ["worker"], settings, model, checkout)
 
     def workers(self, count: int, model: str = "", **settings: str) -> list[str]:
         """Start worker-1 and so on."""
@@ -104,9 +104,10 @@ class Fleet:
             self.worker(name, model, **settings)
         return names
 
-    def again(self, name: str) -> None:
-        """Start a process that has ended, as before."""
-        self._start(*self._started[name])
+    def again(self, name: str, checkout: Path | None = None) -> None:
+        """Start a process that has ended, as before, or of another checkout."""
+        *before, its_own = self._started[name]
+        self._start(*before, checkout or its_own)
 
     def wait_until_ready(self, *names: str, patience_s: float = 90.0) -> None:
         """Wait for these gateways, or all. Raises AssertionError if one has ended."""
@@ -168,15 +169,26 @@ class Fleet:
             service.wait()
         self._folder.cleanup()
 
-    def _start(self, name: str, arguments: list[str], settings: Mapping[str, str], planted: str = "") -> None:
+    def _start(
+        self,
+        name: str,
+        arguments: list[str],
+        settings: Mapping[str, str],
+        planted: str = "",
+        checkout: Path = ROOT,
+    ) -> None:
         defects = "+".join(filter(None, [self._defect, planted]))
         module = "tests.faults.planted" if defects else "mlaas"
         service = Service(
-            *([defects] if defects else []), *arguments, module=module, **(self.environment | dict(settings))
+            *([defects] if defects else []),
+            *arguments,
+            module=module,
+            checkout=checkout,
+            **(self.environment | dict(settings)),
         )
         with self._lock:
             self._processes[name] = service
-            self._started[name] = (name, arguments, settings, planted)
+            self._started[name] = (name, arguments, settings, planted, checkout)
 
     def _is_ready(self, name: str) -> bool:
         service = self._processes[name]

@@ -12,7 +12,7 @@ import msgspec
 
 from deploy.kafka.local_kafka import LocalKafka, missing_tools
 from tests.faults.outcome import Outcome, write
-from tests.faults.scenarios import brokers, gateways, hostile, jobs, load, models, workers
+from tests.faults.scenarios import brokers, gateways, hostile, jobs, load, models, upgrade, workers
 from tests.faults.stage import Pictures, Stage
 
 SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
@@ -34,6 +34,7 @@ SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
     "hostile": hostile.hostile,
     "expensive": hostile.expensive_pictures,
     "corrupted-models": models.corrupted_models,
+    "upgrade": upgrade.upgrade,
     "soak": load.soak,
 }
 
