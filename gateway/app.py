@@ -103,7 +103,7 @@ def create_app(
     routers = [
         predicting,
         *([] if jobs is None else [JobRoutes(jobs).router()]),
-        ModelRoutes(requester, settings).router(),
+        ModelRoutes(requester).router(),
         oip.InferenceRoutes(requester, settings, version).router(),
         Pages(app, settings).router(),
     ]

@@ -1,5 +1,7 @@
 """The gateway's Prometheus metrics."""
 
+from collections.abc import Callable
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -70,8 +72,33 @@ class GatewayMetrics:
             registry=self._registry,
         )
         self.ready = Gauge(
-            "mlaas_ready", "1 while a picture sent now would be answered.", registry=self._registry
+            "mlaas_ready",
+            "1 while a picture sent now would be answered, by one model at least.",
+            registry=self._registry,
         )
+        self.queue_requests = Counter(
+            "mlaas_queue_requests_total",
+            "Pictures sent to the workers of a queue, without those of jobs.",
+            ("queue",),
+            registry=self._registry,
+        )
+        self._queue_in_flight = Gauge(
+            "mlaas_queue_in_flight_requests",
+            "Requests waiting for a reply from the workers of a queue.",
+            ("queue",),
+            registry=self._registry,
+        )
+        self._queue_ready = Gauge(
+            "mlaas_queue_ready",
+            "1 while a picture sent now to this queue would be answered.",
+            ("queue",),
+            registry=self._registry,
+        )
+
+    def watch_queue(self, name: str, in_flight: Callable[[], int], ready: Callable[[], bool]) -> None:
+        self.queue_requests.labels(name)
+        self._queue_in_flight.labels(name).set_function(in_flight)
+        self._queue_ready.labels(name).set_function(ready)
 
     def rate_limited(self, key_name: str) -> None:
         """Count a request whose API key exceeded its rate."""

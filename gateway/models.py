@@ -1,5 +1,6 @@
 """GET /models, /models/{name}, /health/live, /health/ready and /metrics."""
 
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -12,10 +13,8 @@ from gateway.errors import Unavailable
 from gateway.metrics import MEDIA_TYPE
 from gateway.middleware import PROBE, Router
 from gateway.page import conditional
-from gateway.presence import Catalogue
+from gateway.presence import KnownModel
 from gateway.request_reply import Requester
-from gateway.settings import GatewaySettings
-from messaging.contract import ServedModel
 
 EXAMPLE: dict[str, Any] = {
     "name": "fashion-mnist",
@@ -42,6 +41,8 @@ EXAMPLE: dict[str, Any] = {
     "output_size": 10,
     "sha256": "3fa04850755ddc9c3dd0d570f169750eed004757bc66f438670725d905c81755",
     "accuracy": 0.9522,
+    "queue": "shared",
+    "ready": True,
 }
 """The shipped model."""
 
@@ -49,14 +50,18 @@ EXAMPLE: dict[str, Any] = {
 class Models(msgspec.Struct, frozen=True):
     """The models that the workers serve; one of them is the default."""
 
-    models: list[ServedModel]
+    models: list[KnownModel]
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """status: live or dead, ready or not ready; reason says why not."""
+    """status: live or dead, ready or not ready; reason says why not.
+
+    queues: by name, whether a picture for a model of the queue would be answered, if there are several.
+    """
 
     status: str
     reason: str | UnsetType = UNSET
+    queues: dict[str, bool] | UnsetType = UNSET
 
 
 _UNCHANGED: openapi.Responses = {304: {"description": "The version named by If-None-Match is current"}}
@@ -67,9 +72,8 @@ _HEALTH: openapi.Responses = {200: openapi.answer(Health), 503: openapi.answer(H
 class ModelRoutes:
     """Endpoints that tell what the requester knows about the workers and the gateway."""
 
-    def __init__(self, requester: Requester, settings: GatewaySettings) -> None:
+    def __init__(self, requester: Requester) -> None:
         self._requester = requester
-        self._settings = settings
 
     def router(self) -> Router:
         router = Router()
@@ -88,7 +92,7 @@ class ModelRoutes:
             tags=["models"],
             summary="Describe a model",
             responses=_UNCHANGED
-            | openapi.answers(ServedModel, errors.UnknownModel, *_NO_WORKER, example=EXAMPLE),
+            | openapi.answers(KnownModel, errors.UnknownModel, *_NO_WORKER, example=EXAMPLE),
             openapi_extra={"parameters": [openapi.path_parameter("name", "fashion-mnist")]},
         )
         for path, endpoint, summary in (
@@ -109,13 +113,13 @@ class ModelRoutes:
 
     async def list_models(self, request: Request) -> Response:
         """What the workers last reported. `ETag` and `If-None-Match` tell whether it is still current."""
-        known = await known_models(self._requester, self._settings)
-        return conditional(request, msgspec.json.encode(Models([*known.models])))
+        await heard(self._requester)
+        return conditional(request, msgspec.json.encode(Models(self._requester.presence.models(monotonic()))))
 
     async def describe_model(self, request: Request) -> Response:
         """What the workers last reported about this model."""
-        known = await known_models(self._requester, self._settings)
-        return conditional(request, msgspec.json.encode(known.named(request.path_params["name"])))
+        known = await named(self._requester, request.path_params["name"])
+        return conditional(request, msgspec.json.encode(known))
 
     async def live(self) -> Response:
         """503 only if a restart would help."""
@@ -124,29 +128,37 @@ class ModelRoutes:
         return _unavailable("dead", f"this process can no longer read replies: {self._requester.failure}")
 
     async def ready(self) -> Response:
-        """200 while a picture sent now would be answered: a worker has answered lately."""
-        reason = self._requester.why_not_ready()
-        return _json(Health(status="ready")) if reason is None else _unavailable("not ready", reason)
+        """200 while a picture sent now would be answered by a model: a worker has answered lately."""
+        reason, queues = self._requester.why_not_ready(), self._requester.queues()
+        by_queue = queues if len(queues) > 1 else UNSET
+        if reason is None:
+            return _json(Health(status="ready", queues=by_queue))
+        return _unavailable("not ready", reason, by_queue)
 
     async def metrics(self) -> Response:
         """Prometheus's text format."""
         return Response(self._requester.metrics.text(), media_type=MEDIA_TYPE)
 
 
-async def known_models(requester: Requester, settings: GatewaySettings) -> Catalogue:
-    """Return the models, after asking a worker if none is known yet. Raises GatewayError."""
-    if not requester.catalogue.models:
-        requester.admit(0, 0.0, settings.worker_silence_ms / 1000)
-        await requester.ping()
-    if not requester.catalogue.models:
+async def named(requester: Requester, name: str, version: str = "") -> KnownModel:
+    """The model with this name and, unless it is empty, this version. Raises GatewayError."""
+    await heard(requester)
+    return requester.presence.named(name, version, monotonic())
+
+
+async def heard(requester: Requester) -> None:
+    """Return when models are known, after asking for them if necessary. Raises GatewayError."""
+    if not requester.presence.models(monotonic()) and (reason := requester.why_not_ready()):
+        raise Unavailable(reason)
+    await requester.hear_models()
+    if not requester.presence.models(monotonic()):
         raise Unavailable("the workers run an older version, which does not report its models")
-    return requester.catalogue
 
 
 def _json(body: msgspec.Struct, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     return Response(msgspec.json.encode(body), status, headers, "application/json")
 
 
-def _unavailable(status: str, reason: str) -> Response:
+def _unavailable(status: str, reason: str, queues: dict[str, bool] | UnsetType = UNSET) -> Response:
     retry = {"Retry-After": str(errors.Unavailable.retry_after_s)}
-    return _json(Health(status=status, reason=reason), 503, retry)
+    return _json(Health(status=status, reason=reason, queues=queues), 503, retry)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.errors import TooManyInFlight, Unavailable
@@ -30,24 +31,29 @@ Decode = Callable[[Message], Reply]
 _SHARES = (1.0, 0.75, 0.5)
 
 
+class Capacity:
+    """What all waiting requests of a process may take together. Each queue has a Pending."""
+
+    def __init__(self, max_requests: int, max_bytes: int, max_cost_ms: float) -> None:
+        self.requests = _Limit(max_requests)
+        self.bytes = _Limit(max_bytes)
+        self.cost_ms = _Limit(max_cost_ms)
+
+
 class Pending:
-    """Bounds the number of waiting requests, their bytes, and the cost of decoding their pictures.
+    """Bounds the number of a queue's waiting requests, their bytes, and the cost of decoding their pictures.
 
     Also refuses requests whose estimated wait is too long. Larger pictures never crowd out smaller ones,
-    which have a share of each bound to themselves and a wait estimated from pictures of their own size.
+    which have a share of each bound to themselves and a wait estimated from pictures of their own size. Nor
+    does a queue crowd out another: the only one may take the whole capacity, one of several half of what the
+    others leave.
     """
 
-    def __init__(
-        self,
-        max_requests: int,
-        max_bytes: int,
-        max_cost_ms: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, capacity: Capacity, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._requests = _Bound(max_requests, "requests")
-        self._bytes = _Bound(max_bytes, "bytes")
-        self._cost_ms = _Bound(max_cost_ms, "ms of decoding")
+        self._requests = _Bound(capacity.requests, "requests")
+        self._bytes = _Bound(capacity.bytes, "bytes")
+        self._cost_ms = _Bound(capacity.cost_ms, "ms of decoding")
         self._waiters: dict[str, _Waiter] = {}
         self._published: dict[str, Future[None]] = {}
         self._waiting = [0 for _ in Size]
@@ -143,27 +149,46 @@ class _Waiter(NamedTuple):
     decode: Decode
 
 
-class _Bound:
-    """A bound on what requests in flight take. Larger pictures leave the smaller ones a share of it."""
+@dataclass(slots=True)
+class _Limit:
+    """taken: by the requests of all queues."""
 
-    def __init__(self, limit: float, unit: str) -> None:
+    most: float
+    queues: int = 0
+    taken: float = 0.0
+
+    def of_one(self, taken: float) -> float:
+        """How much a queue may take that has taken this much."""
+        if self.queues == 1:
+            return self.most
+        left = self.most - (self.taken - taken)
+        return max(0.0, left / 2)
+
+
+class _Bound:
+    """A bound on what a queue's requests take. Larger pictures leave the smaller ones a share of it."""
+
+    def __init__(self, limit: _Limit, unit: str) -> None:
         self.unit = unit
-        self._limits = [share * limit for share in _SHARES]
+        self._limit = limit
         self._taken = [0.0 for _ in Size]
+        limit.queues += 1
 
     def take(self, size: Size, amount: float) -> None:
         """A negative amount gives back."""
         self._taken[size] += amount
+        self._limit.taken += amount
 
     def taken(self, size: Size) -> float:
         """What pictures of this size and larger ones take; the larger ones count up to their share."""
-        larger = 0.0
+        most, larger = self._limit.of_one(sum(self._taken)), 0.0
         for each in range(Size.LARGE, size, -1):
-            larger = min(larger + self._taken[each], self._limits[each])
+            larger = min(larger + self._taken[each], _SHARES[each] * most)
         return larger + self._taken[size]
 
     def has_room(self, size: Size, amount: float) -> bool:
-        return self.taken(size) + amount <= self._limits[size]
+        most = self._limit.of_one(sum(self._taken))
+        return self.taken(size) + amount <= _SHARES[size] * most
 
 
 class WaitEstimate:

@@ -90,7 +90,7 @@ class PredictRoutes:
         `?model=clothing-photo`.
         """
         asked, deadline = read_query(request), read_deadline(request, self._settings.reply_timeout_ms)
-        self._requester.admit(0, 0.0, deadline.timeout_s)
+        self._requester.admit(asked.model, 0, 0.0, deadline.timeout_s)
         upload = await read_picture(request)
         header = self._check(upload)
         async with while_connected(request):
@@ -105,9 +105,9 @@ class PredictRoutes:
     async def predict_batch(self, request: Request) -> Response:
         """Send many pictures, each in a form field `file`. Each gets its own prediction or problem."""
         asked, deadline = read_query(request), read_deadline(request, self._settings.reply_timeout_ms)
-        self._requester.admit(0, 0.0, deadline.timeout_s)
+        self._requester.admit(asked.model, 0, 0.0, deadline.timeout_s)
         uploads = await read_pictures(request, self._settings.max_batch_files)
-        budget, its_id = CallBudget(self._requester, deadline), request_id(request.scope)
+        budget, its_id = CallBudget(self._requester, asked.model, deadline), request_id(request.scope)
         async with while_connected(request):
             results = await asyncio.gather(
                 *(self._entry(*one, its_id, asked, deadline, budget) for one in enumerate(uploads))
@@ -153,8 +153,9 @@ class PredictRoutes:
 class CallBudget:
     """Lets the pictures of one call wait for each other when not all of them may be in flight at once."""
 
-    def __init__(self, requester: Requester, deadline: Deadline) -> None:
+    def __init__(self, requester: Requester, model: str, deadline: Deadline) -> None:
         self._requester = requester
+        self._model = model
         self._deadline = deadline
         self._in_flight = 0
         self._changed = asyncio.Condition()
@@ -173,7 +174,7 @@ class CallBudget:
         async with self._changed:
             while True:
                 try:
-                    self._requester.admit(size_bytes, cost_ms, self._deadline.left_s())
+                    self._requester.admit(self._model, size_bytes, cost_ms, self._deadline.left_s())
                     break
                 except TooManyInFlight:
                     if not self._in_flight:

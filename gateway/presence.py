@@ -1,4 +1,4 @@
-"""Which workers are there: pings, whether they are answered, and which models the answers name."""
+"""Which workers each queue has: pings, whether they are answered, and which models the answers name."""
 
 import asyncio
 import logging
@@ -6,10 +6,14 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
+from uuid import uuid4
 
-from gateway.errors import GatewayError, UnknownModel
+from gateway.errors import GatewayError, Unavailable, UnknownModel
+from gateway.pending import Capacity, Pending
 from gateway.settings import GatewaySettings
 from messaging.contract import ServedModel
+from messaging.settings import Queue, TopicSettings
 
 _log = logging.getLogger("mlaas.gateway")
 
@@ -17,7 +21,7 @@ _REFRESH_S = 5.0
 
 
 class Pinging:
-    """Pings the workers at intervals.
+    """Pings the workers of a queue at intervals.
 
     A ping takes the same way as a picture, so its reply shows that a picture's would arrive. Replies to
     pictures show as much; while they arrive, pings only refresh the catalogue.
@@ -65,14 +69,18 @@ class Pinging:
 
 @dataclass(slots=True)
 class Liveness:
-    """Whether a worker would answer: one has within worker_silence_s. Times are monotonic seconds."""
+    """Whether a worker would answer: one has within worker_silence_s. Times are monotonic seconds.
+
+    whom: which workers, for the reasons.
+    """
 
     worker_silence_s: float
+    whom: str = "worker"
     heard_at: float | None = None
     trouble: str = "the reply inbox is not open yet"
 
     def opened(self) -> None:
-        self.trouble = "no worker has answered yet"
+        self.trouble = f"no {self.whom} has answered yet"
 
     def heard(self, now: float) -> None:
         self.heard_at = now
@@ -91,12 +99,12 @@ class Liveness:
         if self.heard_at is None:
             return self.trouble
         if self.silence(now) > self.worker_silence_s:
-            return f"no worker has answered for {self.silence(now):.0f} s"
+            return f"no {self.whom} has answered for {self.silence(now):.0f} s"
         return None
 
 
 class Catalogue:
-    """The models that a worker reported last. All workers serve the same, except during a roll-out.
+    """The models that a worker of a queue reported last. The others serve the same, except during a roll-out.
 
     They stay known when the workers fall silent. Times are monotonic seconds.
     """
@@ -113,13 +121,106 @@ class Catalogue:
     def age_s(self, now: float) -> float:
         return now - self._heard_at
 
-    def named(self, name: str, version: str = "") -> ServedModel:
-        """Without a version, any will do. Raises UnknownModel, which lists the models served."""
-        for model in self.models:
+
+class KnownModel(ServedModel, frozen=True, kw_only=True):
+    """A model that workers have reported.
+
+    queue: whose workers serve it, see topics.queues. ready: whether it would answer a picture sent now.
+    """
+
+    queue: str
+    ready: bool
+
+
+class Channel:
+    """To the workers of one queue and back: who waits for them, whether they answer, what they serve.
+
+    prefix: what the ids of its requests begin with; no other channel of any gateway has it.
+    """
+
+    def __init__(self, queue: Queue, liveness: Liveness, capacity: Capacity) -> None:
+        self.queue = queue
+        self.liveness = liveness
+        self.pending = Pending(capacity)
+        self.catalogue = Catalogue()
+        self.prefix = uuid4().hex
+        self.correlation_ids = map(f"{self.prefix}.{{}}".format, count())
+
+
+class Presence:
+    """The channels of all queues, and what their workers serve together. Times are monotonic seconds."""
+
+    def __init__(self, topics: TopicSettings, settings: GatewaySettings) -> None:
+        queues, silence_s = topics.all_queues(), settings.worker_silence_ms / 1000
+        capacity = Capacity(
+            settings.max_in_flight, settings.max_in_flight_bytes, settings.max_in_flight_cost_ms
+        )
+        self.channels = [
+            Channel(queue, Liveness(silence_s, _whom(queue, len(queues))), capacity) for queue in queues
+        ]
+        self._shared = self.channels[0]
+        self._of_model = {model: channel for channel in self.channels for model in channel.queue.models}
+        self._of_prefix = {channel.prefix: channel for channel in self.channels}
+
+    def channel_of(self, model: str) -> Channel:
+        """Where requests for this model go; for an empty name, requests that name none."""
+        return self._of_model.get(model, self._shared)
+
+    def asked_over(self, correlation_id: str) -> Channel | None:
+        """The channel of the request with this id; None for those of other gateways."""
+        return self._of_prefix.get(correlation_id.partition(".")[0])
+
+    def waiting(self) -> int:
+        """How many requests wait for a reply."""
+        return sum(len(channel.pending) for channel in self.channels)
+
+    def why_not_ready(self, now: float) -> str | None:
+        """None if any worker would answer."""
+        reasons = [channel.liveness.why_not_ready(now) for channel in self.channels]
+        if None in reasons:
+            return None
+        silences = [channel.liveness.silence(now) for channel in self.channels]
+        return reasons[silences.index(min(silences))]
+
+    def why_refused(self, channel: Channel, now: float) -> str | None:
+        """Why a request over this channel would not be answered, and what would be; None if it would."""
+        reason = channel.liveness.why_not_ready(now)
+        ready = [model.name for model in self.models(now) if model.ready] if reason else []
+        return f"{reason}; served now: {', '.join(ready)}" if ready else reason
+
+    def models(self, now: float) -> list[KnownModel]:
+        """All that workers have reported. The default is the one that answers in the shared queue."""
+        default = next((model.name for model in self._shared.catalogue.models if model.default), "")
+        return [
+            _known(model, channel, model.name == default, now)
+            for channel in self.channels
+            for model in channel.catalogue.models
+            if self.channel_of(model.name) is channel
+        ]
+
+    def named(self, name: str, version: str, now: float) -> KnownModel:
+        """Without a version, any will do.
+
+        Raises UnknownModel, which lists the models known, and Unavailable if only a silent queue can have it.
+        """
+        known = self.models(now)
+        for model in known:
             if model.name == name and version in ("", model.version):
                 return model
-        served = (f"{model.name} {model.version}" for model in self.models)
+        if name in self._of_model and (reason := self.why_refused(self._of_model[name], now)):
+            raise Unavailable(reason)
+        served = (f"{model.name} {model.version}" for model in known)
         raise UnknownModel(no_such_model(name, version, served))
+
+
+def _whom(queue: Queue, queues: int) -> str:
+    return "worker" if queues == 1 else f"worker of the queue {queue.name}"
+
+
+def _known(model: ServedModel, channel: Channel, default: bool, now: float) -> KnownModel:
+    its = {name: getattr(model, name) for name in ServedModel.__struct_fields__}
+    ready = channel.liveness.why_not_ready(now) is None
+    return KnownModel(**{**its, "default": default, "queue": channel.queue.name, "ready": ready})
 
 
 def no_such_model(name: str, version: str, served: Iterable[str]) -> str:

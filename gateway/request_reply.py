@@ -7,14 +7,13 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from itertools import count
+from functools import partial
 from typing import TypedDict, TypeVarTuple, Unpack
 
 from gateway.errors import GatewayError, ReplyTimeout, TooLarge, TooManyInFlight, Unavailable
 from gateway.metrics import GatewayMetrics
 from gateway.middleware import traceparent
-from gateway.pending import Pending
-from gateway.presence import Catalogue, Liveness, Pinging
+from gateway.presence import Channel, Pinging, Presence
 from gateway.settings import GatewaySettings
 from messaging import codec
 from messaging.broker import (
@@ -63,19 +62,19 @@ class Requester:
 
     def __init__(self, broker: Broker, topics: TopicSettings, settings: GatewaySettings) -> None:
         self.metrics = GatewayMetrics()
-        self.catalogue = Catalogue()
+        self.presence = Presence(topics, settings)
         self._broker = broker
-        self._requests_topic = topics.requests
         self._settings = settings
-        self._ours = f"{uuid.uuid4().hex}."
-        self._correlation_ids = map(f"{self._ours}{{}}".format, count())
-        self._pending = Pending(
-            settings.max_in_flight, settings.max_in_flight_bytes, settings.max_in_flight_cost_ms
-        )
-        self.metrics.in_flight.set_function(lambda: len(self._pending))
+        self.metrics.in_flight.set_function(self.presence.waiting)
         self.metrics.ready.set_function(lambda: self.why_not_ready() is None)
-        self._liveness = Liveness(worker_silence_s=settings.worker_silence_ms / 1000)
-        self._pinging = Pinging(self.ping, self._liveness, self.catalogue, settings)
+        for channel in self.presence.channels:
+            self.metrics.watch_queue(
+                channel.queue.name, partial(len, channel.pending), partial(self._is_ready, channel)
+            )
+        self._pinging = [
+            Pinging(partial(self._ping, channel), channel.liveness, channel.catalogue, settings)
+            for channel in self.presence.channels
+        ]
         self._cancellations = Cancellations(broker, topics.cancellations)
         self._address = ""
         self.leaving = False
@@ -94,7 +93,7 @@ class Requester:
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._listener.start()
-        self._pings = asyncio.create_task(self._pinging.run())
+        self._pings = [asyncio.create_task(pinging.run()) for pinging in self._pinging]
 
     def leave(self) -> None:
         """Stop being ready, so that no new clients are sent here. Requests are still answered."""
@@ -106,11 +105,13 @@ class Requester:
         Replies have drain_timeout_ms to arrive.
         """
         self.leaving = self._closing = True
-        self._pings.cancel()
+        for pings in self._pings:
+            pings.cancel()
         end = time.monotonic() + self._settings.drain_timeout_ms / 1000
-        while len(self._pending) and self.alive and time.monotonic() < end:
+        while self.presence.waiting() and self.alive and time.monotonic() < end:
             await asyncio.sleep(0.02)
-        self._pending.fail_all(_SHUTTING_DOWN)
+        for channel in self.presence.channels:
+            channel.pending.fail_all(_SHUTTING_DOWN)
 
     async def close(self) -> None:
         await self.drain()
@@ -127,16 +128,26 @@ class Requester:
         """What ended the reading of replies. Only a restart of the process helps."""
         return self._listener.failure
 
-    def why_not_ready(self) -> str | None:
-        """None when ready."""
-        return _SHUTTING_DOWN if self.leaving else self._liveness.why_not_ready(time.monotonic())
+    def why_not_ready(self, model: str | None = None) -> str | None:
+        """None when a picture for this model would be answered; without one, for any model."""
+        if self.leaving:
+            return _SHUTTING_DOWN
+        presence, now = self.presence, time.monotonic()
+        if model is None:
+            return presence.why_not_ready(now)
+        return presence.why_refused(presence.channel_of(model), now)
 
-    def admit(self, size: int, cost_ms: float, timeout_s: float) -> None:
+    def queues(self) -> dict[str, bool]:
+        """By the name of each queue, whether a picture for it would be answered."""
+        return {channel.queue.name: self._is_ready(channel) for channel in self.presence.channels}
+
+    def admit(self, model: str, size: int, cost_ms: float, timeout_s: float) -> None:
         """Raises Unavailable, or TooManyInFlight without room for a picture of this size and cost."""
-        reason = _SHUTTING_DOWN if self._closing else self._liveness.why_not_ready(time.monotonic())
+        channel = self.presence.channel_of(model)
+        reason = _SHUTTING_DOWN if self._closing else self.presence.why_refused(channel, time.monotonic())
         if reason is not None:
             raise Unavailable(reason)
-        self._pending.admit(size, cost_ms, timeout_s)
+        channel.pending.admit(size, cost_ms, timeout_s)
 
     async def request(
         self, picture: bytes, *, cost_ms: float, timeout_s: float, **fields: Unpack[PictureFields]
@@ -146,13 +157,29 @@ class Requester:
         cost_ms: what decoding costs, by the picture's header. If the caller is cancelled, the workers are
         told to skip the picture.
         """
-        self.admit(len(picture), cost_ms, timeout_s)
-        return await self._ask(picture, cost_ms, timeout_s, **fields)
+        model = fields.get("model", "")
+        self.admit(model, len(picture), cost_ms, timeout_s)
+        channel = self.presence.channel_of(model)
+        self.metrics.queue_requests.labels(channel.queue.name).inc()
+        return await self._ask(channel, picture, cost_ms, timeout_s, **fields)
 
-    async def ping(self) -> None:
+    async def hear_models(self) -> None:
+        """Ask the workers that would answer for their models, where none is known. Raises GatewayError."""
+        unheard = [
+            channel
+            for channel in self.presence.channels
+            if self._is_ready(channel) and not channel.catalogue.models
+        ]
+        await asyncio.gather(*map(self._ping, unheard))
+
+    async def _ping(self, channel: Channel) -> None:
         """Hear from a worker that it is alive, and which models it serves. Raises GatewayError."""
-        reply = await self._ask(b"", 0.0, self._settings.worker_silence_ms / 1000, content_type=PING)
-        self.catalogue.heard(reply.models, time.monotonic())
+        timeout_s = self._settings.worker_silence_ms / 1000
+        reply = await self._ask(channel, b"", 0.0, timeout_s, content_type=PING)
+        channel.catalogue.heard(reply.models, time.monotonic())
+
+    def _is_ready(self, channel: Channel) -> bool:
+        return not self.leaving and channel.liveness.why_not_ready(time.monotonic()) is None
 
     def cancel(self, correlation_ids: Iterable[str]) -> None:
         """Tell the workers to skip those of these requests that they have not begun."""
@@ -160,12 +187,12 @@ class Requester:
             self._cancellations.add(correlation_id)
 
     async def _ask(
-        self, body: bytes, cost_ms: float, timeout_s: float, **fields: Unpack[PictureFields]
+        self, channel: Channel, body: bytes, cost_ms: float, timeout_s: float, **fields: Unpack[PictureFields]
     ) -> Reply:
         """Register, publish, wait under one deadline, remove: in this order."""
         request = Request(
             body=body,
-            correlation_id=next(self._correlation_ids),
+            correlation_id=next(channel.correlation_ids),
             reply_to=self._address,
             deadline_ms=int((time.time() + timeout_s) * 1000),
             traceparent=traceparent(),
@@ -178,11 +205,12 @@ class Requester:
                 return codec.decode_pong(message)
             return codec.decode_prediction(message, sha256)
 
-        with self._pending.waiter(request.correlation_id, len(body), cost_ms, decode) as reply:
+        pending = channel.pending
+        with pending.waiter(request.correlation_id, len(body), cost_ms, decode) as reply:
             try:
                 async with asyncio.timeout(timeout_s):
                     sha256 = await _sha256_of(body)
-                    self._publish(request, gather=self._pending.waiting(cost_ms) > _GATHERED_FROM)
+                    self._publish(channel, request, gather=pending.waiting(cost_ms) > _GATHERED_FROM)
                     return await reply
             except TimeoutError as error:
                 raise ReplyTimeout(f"no answer within {timeout_s:.2g} s") from error
@@ -191,42 +219,48 @@ class Requester:
                 self._cancellations.add(request.correlation_id)
                 raise
 
-    def _publish(self, request: Request, *, gather: bool) -> None:
+    def _publish(self, channel: Channel, request: Request, *, gather: bool) -> None:
+        pending = channel.pending
+
         def report(published: Future[None]) -> None:
             error = published.exception()
             if error is not None:
-                self._hand_over(self._pending.fail, request.correlation_id, as_gateway_error(error))
+                self._hand_over(pending.fail, request.correlation_id, as_gateway_error(error))
 
         try:
             message = codec.encode_request(request)
-            published = self._broker.publish(self._requests_topic, message, gather=gather)
-            self._pending.publishing(request.correlation_id, published)
+            published = self._broker.publish(channel.queue.requests, message, gather=gather)
+            pending.publishing(request.correlation_id, published)
             published.add_done_callback(report)
         except BrokerError as error:
             raise as_gateway_error(error) from error
 
     def _opened(self, address: str) -> None:
         self._address = address
-        self._liveness.opened()
-        self._pinging.opened()
+        for channel in self.presence.channels:
+            channel.liveness.opened()
+        for pinging in self._pinging:
+            pinging.opened()
 
     def _lost(self, reason: str) -> None:
-        self._liveness.lost(reason)
-        self._pending.fail_unpublished(reason)
+        for channel in self.presence.channels:
+            channel.liveness.lost(reason)
+            channel.pending.fail_unpublished(reason)
 
     def _resolve(self, messages: Sequence[Message]) -> None:
         """Ignore replies to other gateways' requests, which may share the partition."""
         unusable: list[ContractError] = []
         for message in messages:
             correlation_id = codec.correlation_id(message)
-            if not correlation_id.startswith(self._ours):
+            channel = self.presence.asked_over(correlation_id)
+            if channel is None:
                 continue
             try:
-                resolved = self._pending.resolve(correlation_id, message)
+                resolved = channel.pending.resolve(correlation_id, message)
             except ContractError as error:
                 unusable.append(error)
             else:
-                self._liveness.heard(time.monotonic())
+                channel.liveness.heard(time.monotonic())
                 if not resolved:
                     self.metrics.replies_dropped.labels("late").inc()
         if unusable:

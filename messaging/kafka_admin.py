@@ -47,18 +47,19 @@ def partitions(broker: BrokerSettings, timeout: float = 30.0) -> dict[str, int]:
 
 def wanted_partitions(topics: TopicSettings) -> dict[str, int]:
     """How many partitions each topic should have."""
-    shared = (topics.requests, topics.replies, topics.dead_letters, topics.jobs, topics.job_replies)
-    return {**dict.fromkeys(shared, topics.partitions), topics.cancellations: 1}
+    of_queues = (topic for queue in topics.all_queues() for topic in (queue.requests, queue.jobs))
+    others = (topics.replies, topics.dead_letters, topics.job_replies)
+    return {**dict.fromkeys([*of_queues, *others], topics.partitions), topics.cancellations: 1}
 
 
 def _wanted(broker: BrokerSettings, topics: TopicSettings, copies: int) -> list[NewTopic]:
     partitions_of = wanted_partitions(topics)
     retention_ms_of = {
-        topics.requests: topics.requests_retention_ms,
+        **{queue.requests: topics.requests_retention_ms for queue in topics.all_queues()},
+        **{queue.jobs: topics.jobs_retention_ms for queue in topics.all_queues()},
         topics.replies: topics.replies_retention_ms,
         topics.dead_letters: topics.dead_letters_retention_ms,
         topics.cancellations: topics.replies_retention_ms,
-        topics.jobs: topics.jobs_retention_ms,
         topics.job_replies: topics.jobs_retention_ms,
     }
     return [

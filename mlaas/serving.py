@@ -21,7 +21,7 @@ from messaging.settings import BrokerSettings
 from mlaas import __version__
 from mlaas.errors import reported, require
 from mlaas.settings import Settings
-from mlaas.up import start_gateways, start_workers, stop_on_signals, supervising, watch
+from mlaas.up import shares, start_gateways, start_workers, stop_on_signals, supervising, watch
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -103,7 +103,7 @@ def run_gateways(settings: Settings) -> None:
 
 
 def run_worker(settings: Settings) -> None:
-    """Runs a consumer and its model process until SIGTERM or SIGINT.
+    """Runs a consumer and its model process until SIGTERM or SIGINT. The models must share one queue.
 
     Raises ModelUnavailable, UserError, BrokerError, and OSError if it cannot listen on worker.metrics_port.
     """
@@ -122,10 +122,12 @@ def run_worker(settings: Settings) -> None:
     give_back_large_buffers()
     ours = replace(settings.worker, instance_id=settings.worker.instance_id or own_instance_id())
     model = IsolatedModel(partial(start, Role.MODEL), partial(start, Role.DECODER))
+    (queue,) = shares(settings)
     connection, tracer = traced(connect(settings.broker), "mlaas-worker")
     consumer = Consumer(
         connection,
         settings.topics,
+        queue,
         ours,
         model,
         settings.model.max_pixels,
@@ -139,7 +141,7 @@ def run_worker(settings: Settings) -> None:
 
 
 def run_workers(settings: Settings) -> None:
-    """Runs several consumers, each in a process of its own, until SIGTERM or SIGINT."""
+    """Runs several consumers, each in a process of its own, until SIGTERM or SIGINT. Raises UserError."""
     stopping = stop_on_signals()
     with supervising(settings) as supervisor:
         start_workers(supervisor, settings)

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEFAULTS = ROOT / "configs" / "config.yaml"
 PREFIX = "MLAAS_"
 FILE_VARIABLE = "MLAAS_CONFIG"
+_FREE = (("topics", "queues"),)  # mappings whose keys are names, not settings
 NO_SETTINGS = (FILE_VARIABLE, "MLAAS_URL", "MLAAS_API_KEY")  # the client reads the last two
 
 # Kubernetes sets these in every pod for each Service of the namespace, such as one named mlaas-gateway.
@@ -91,7 +92,7 @@ def as_environment(settings: Settings) -> dict[str, str]:
     return {
         variable(path): value if isinstance(value, str) else msgspec.json.encode(value).decode()
         for path, value in _nodes(msgspec.to_builtins(settings), ())
-        if not isinstance(value, dict)
+        if path in _FREE or not isinstance(value, dict)
     }
 
 
@@ -186,9 +187,10 @@ def variable(path: Iterable[str]) -> str:
 def _nodes(tree: Mapping[str, Any], path: Where) -> Iterator[tuple[Where, Any]]:
     """The sections and settings, each with its path."""
     for name, value in tree.items():
-        yield (*path, name), value
-        if isinstance(value, dict):
-            yield from _nodes(value, (*path, name))
+        where = (*path, name)
+        yield where, value
+        if isinstance(value, dict) and where not in _FREE:
+            yield from _nodes(value, where)
 
 
 def _from_command_line(overrides: Iterable[tuple[str, Any]]) -> list[Source]:
@@ -196,13 +198,14 @@ def _from_command_line(overrides: Iterable[tuple[str, Any]]) -> list[Source]:
 
 
 def _value(value: Any, source: str) -> Any:
-    """Parses a list, which is written as in YAML. Other values are converted to their types later."""
-    if not (isinstance(value, str) and value.startswith("[")):
+    """Parses a list or a mapping, written as in YAML. Other values are converted to their types later."""
+    if not (isinstance(value, str) and value.startswith(("[", "{"))):
         return value
     try:
         return yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise SettingsError(f"{source}: {value!r} is not a list; write one as [a, b]") from error
+        form = "list; write one as [a, b]" if value.startswith("[") else "mapping; write one as {a: b}"
+        raise SettingsError(f"{source}: {value!r} is not a {form}") from error
 
 
 def _nested(path: Sequence[str], value: Any) -> Tree:
@@ -222,7 +225,7 @@ def _merged(base: Tree, source: Source, path: Where = ()) -> Tree:
         if isinstance(base[name], dict):
             if not isinstance(value, dict):
                 raise SettingsError(f"{said}{'.'.join(where)} is a section, not a value")
-            merged[name] = _merged(base[name], source, where)
+            merged[name] = base[name] | value if where in _FREE else _merged(base[name], source, where)
         else:
             merged[name] = value
     return merged

@@ -1,19 +1,23 @@
 """The one-command start: broker, workers and gateways in child processes, stopped together."""
 
 import http.client
+import json
 import logging
+import os
 import signal
 import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
 from msgspec.structs import replace
 
 from gateway.settings import GatewaySettings
+from messaging.settings import SHARED, Queue
+from mlaas.errors import UserError
 from mlaas.settings import Settings, as_environment, load
 from mlaas.supervisor import Supervisor
 
@@ -44,8 +48,10 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
     ):
         host, port = reachable(settings.gateway.host), listener.getsockname()[1]
         start_gateways(supervisor, settings.gateway, listener)
+        if SHARED not in (queue.name for queue in shares(settings)):
+            _log.warning("requests that name no model are refused: every model has a queue of its own")
         start_workers(supervisor, theirs, fixed_shares=settings.broker.url != theirs.broker.url)
-        _wait_until_ready(supervisor, host, port, stopping)
+        _wait_until_ready(supervisor, host, port, {queue.name for queue in shares(theirs)}, stopping)
         if not stopping.is_set():
             announce(url_of(host, port))
         watch(supervisor, stopping)
@@ -76,22 +82,46 @@ def start_gateways(supervisor: Supervisor, settings: GatewaySettings, listener: 
 
 
 def start_workers(supervisor: Supervisor, settings: Settings, *, fixed_shares: bool = False) -> None:
-    """Starts worker.processes workers; each has its own id and metrics port.
+    """Starts worker.processes workers for each queue; each has its own id and metrics port.
 
     fixed_shares assigns partitions without a consumer group: in one, the embedded broker takes 12 s to notice
-    that a member died.
+    that a member died. Raises UserError; see shares.
     """
     its = settings.worker
-    for number in range(its.processes):
-        port = its.metrics_port and its.metrics_port + number
-        instance = its.instance_id and f"{its.instance_id}-{number + 1}"
-        its_own = ["--set", f"worker.metrics_port={port}", "--set", f"worker.instance_id={instance}"]
-        if fixed_shares:
-            from messaging.kafka import url_of_share
+    started = 0
+    for queue, models in shares(settings).items():
+        several = "" if queue.name == SHARED else f"{queue.name}-"
+        for number in range(1, its.processes + 1):
+            port = its.metrics_port and its.metrics_port + started
+            started += 1
+            instance = its.instance_id and f"{its.instance_id}-{started}"
+            its_own = ["--set", f"worker.metrics_port={port}", "--set", f"worker.instance_id={instance}"]
+            if fixed_shares:
+                from messaging.kafka import url_of_share
 
-            url = url_of_share(settings.broker.url, number + 1, its.processes)
-            its_own += ["--set", f"broker.url={url}"]
-        supervisor.start(f"worker-{number + 1}", [*its_own, "worker", "--workers", "1"])
+                url = url_of_share(settings.broker.url, number, its.processes)
+                its_own += ["--set", f"broker.url={url}"]
+            name = f"worker-{several}{number}"
+            supervisor.start(name, [*its_own, "worker", "--workers", "1", "--models", ",".join(models)])
+            if settings.topics.queues:
+                _log.info("%s serves the queue %s: %s", name, queue.name, ", ".join(models))
+
+
+def shares(settings: Settings) -> Mapping[Queue, list[str]]:
+    """The queues that workers of model.names take, and the models for each.
+
+    Raises UserError for a queue of which only some models are served: its workers would refuse the others.
+    """
+    names = settings.model.names
+    found = settings.topics.shares(names)
+    for queue, models in found.items():
+        if lacking := [model for model in queue.models if model not in models]:
+            raise UserError(
+                f"the queue {queue.name} of {', '.join(models)} is also that of {', '.join(lacking)}",
+                "serve all of them (model.names), or change topics.queues",
+                os.EX_CONFIG,
+            )
+    return found
 
 
 def watch(supervisor: Supervisor, stopping: threading.Event) -> None:
@@ -167,8 +197,10 @@ def _embedded(settings: Settings, url: str, store: str) -> Settings:
     )
 
 
-def _wait_until_ready(supervisor: Supervisor, host: str, port: int, stopping: threading.Event) -> None:
-    while not stopping.is_set() and not _is_ready(host, port):
+def _wait_until_ready(
+    supervisor: Supervisor, host: str, port: int, queues: Collection[str], stopping: threading.Event
+) -> None:
+    while not stopping.is_set() and not _is_ready(host, port, queues):
         if dead := supervisor.dead():
             raise StartFailed(
                 f"{dead[0].name} did not start: see its last log lines above, or run `mlaas doctor`"
@@ -176,12 +208,15 @@ def _wait_until_ready(supervisor: Supervisor, host: str, port: int, stopping: th
         stopping.wait(_TURN_S)
 
 
-def _is_ready(host: str, port: int) -> bool:
+def _is_ready(host: str, port: int, queues: Collection[str]) -> bool:
+    """Whether pictures for each of these queues would be answered."""
     connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", "/health/ready")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+        response = connection.getresponse()
+        answering = json.loads(response.read()).get("queues", {})
+        return response.status == 200 and all(answering.get(queue, True) for queue in queues)
+    except (OSError, http.client.HTTPException, ValueError):
         return False
     finally:
         connection.close()

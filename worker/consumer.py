@@ -7,7 +7,7 @@ from pathlib import Path
 
 from messaging.broker import Broker, BrokerError, ClientBroken, Delivery, Retries
 from messaging.picture_header import Size
-from messaging.settings import TopicSettings
+from messaging.settings import Queue, TopicSettings
 from messaging.tracing import Worked
 from worker.answering import Answerer, PoisonPictures
 from worker.batching import Lanes
@@ -28,12 +28,13 @@ _WAIT_FOR_REQUESTS_S = 0.05
 
 
 class Consumer:
-    """Serves until it is stopped or cannot go on."""
+    """Serves one queue until it is stopped or cannot go on."""
 
     def __init__(
         self,
         broker: Broker,
         topics: TopicSettings,
+        queue: Queue,
         settings: WorkerSettings,
         model: IsolatedModel,
         max_pixels: int,
@@ -44,6 +45,7 @@ class Consumer:
         self.metrics.watch_starts(lambda: model.starts, lambda: model.decoder_starts)
         self._broker = broker
         self._topics = topics
+        self._queue = queue
         self._settings = settings
         self._model = model
         self._trace = trace
@@ -53,7 +55,7 @@ class Consumer:
         )
         self._poison = PoisonPictures()
         self._lanes = Lanes(
-            topics.jobs,
+            queue.jobs,
             max_batch_size=settings.max_batch_size,
             max_batch_wait_s=settings.max_batch_wait_ms / 1000,
             max_waiting_cost_ms=settings.max_waiting_cost_ms,
@@ -86,9 +88,9 @@ class Consumer:
 
     def _subscribe(self) -> "Intake | None":
         """Retries until the broker and the topics are available; None if stopped first."""
-        settings, topics = self._settings, self._topics
+        settings = self._settings
         return self._retries.until_success(
-            lambda: Intake(self._broker, topics.requests, topics.jobs, settings.group, settings.instance_id)
+            lambda: Intake(self._broker, self._queue, settings.group, settings.instance_id)
         )
 
     def _serve(self, intake: "Intake") -> None:
@@ -179,12 +181,13 @@ class Intake:
     They are two consumers: a single one would mostly fetch from the longer topic.
     """
 
-    def __init__(self, broker: Broker, requests: str, jobs: str, group: str, instance_id: str) -> None:
-        """requests, jobs: topics. Raises BrokerError."""
-        self._jobs_topic = jobs
-        self._requests = broker.subscribe(requests, group, instance_id)
+    def __init__(self, broker: Broker, queue: Queue, group: str, instance_id: str) -> None:
+        """Raises BrokerError."""
+        self._jobs_topic = queue.jobs
+        of_requests, of_jobs = queue.groups(group)
+        self._requests = broker.subscribe(queue.requests, of_requests, instance_id)
         try:
-            self._jobs = broker.subscribe(jobs, f"{group}.jobs", instance_id)
+            self._jobs = broker.subscribe(queue.jobs, of_jobs, instance_id)
         except BrokerError:
             self._requests.close()
             raise

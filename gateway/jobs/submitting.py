@@ -86,7 +86,8 @@ class Submitter:
             earlier = await self._create(job, refused, deadline)
             if earlier is not None:
                 return Submitted(earlier, [], is_replay=True)
-            await self._publish(self._messages(job, submission), deadline)
+            topic = self._topics.queue_of(submission.query.model).jobs
+            await self._publish(topic, self._messages(job, submission), deadline)
             if not await self._in_thread(self._store.accept, job.id, now_ms()):
                 raise Unavailable("accepting the job took too long")
         except (KeyReused, TooManyJobs):
@@ -155,13 +156,13 @@ class Submitter:
             if not picture.refusal
         ]
 
-    async def _publish(self, messages: Sequence[Message], deadline: Deadline) -> None:
+    async def _publish(self, topic: str, messages: Sequence[Message], deadline: Deadline) -> None:
         """Return once the broker has all messages. Raises GatewayError."""
         published: list[asyncio.Future[None]] = []
         gather = len(messages) > 1
         try:
             for message in messages:
-                future = self._broker.publish(self._topics.jobs, message, gather=gather)
+                future = self._broker.publish(topic, message, gather=gather)
                 published.append(asyncio.wrap_future(future))
             async with asyncio.timeout(deadline.left_s()):
                 for failure in await asyncio.gather(*published, return_exceptions=True):

@@ -16,7 +16,7 @@ from gateway.answer import grey_png, raise_failure
 from gateway.asked import FORM_OVERHEAD_BYTES, Deadline, check, read_deadline
 from gateway.errors import GatewayError, InvalidRequest, Unavailable, UnknownModel
 from gateway.middleware import PROBE, RouteFacts, Router, while_connected
-from gateway.models import known_models
+from gateway.models import named
 from gateway.oip.request import INPUT, InferenceRequest, Limits, read
 from gateway.oip.response import HEADER_LENGTH, InferenceResponse, respond
 from gateway.oip.tensors import SIDE
@@ -270,7 +270,7 @@ class InferenceRoutes:
     async def model_ready(self, request: Request) -> Response:
         """200 while this model would answer pictures sent now."""
         model = await self._find(request)
-        reason = self._requester.why_not_ready()
+        reason = self._requester.why_not_ready(model.name)
         if reason is not None:
             raise Unavailable(reason)
         return _json(ModelReady(model.name, True))
@@ -285,7 +285,7 @@ class InferenceRoutes:
         """
         settings = self._settings
         deadline = read_deadline(request, settings.reply_timeout_ms)
-        self._requester.admit(0, 0.0, deadline.timeout_s)
+        self._requester.admit(request.path_params["name"], 0, 0.0, deadline.timeout_s)
         wanted = await _read(request, Limits(settings.max_batch_files, settings.max_upload_bytes))
         if not wanted.are_files:
             self._check_size(request.path_params["name"])
@@ -301,13 +301,13 @@ class InferenceRoutes:
 
     def _check_size(self, name: str) -> None:
         """Raises InvalidRequest if the model takes other pictures than 28 x 28 grey values."""
-        for model in self._requester.catalogue.models:
+        for model in self._requester.presence.channel_of(name).catalogue.models:
             if model.name == name and model.kind != "garment":
                 raise InvalidRequest(f"{name} does not take 28 x 28 grey values: send files, as BYTES")
 
     async def _find(self, request: Request) -> ServedModel:
-        known = await known_models(self._requester, self._settings)
-        return known.named(request.path_params["name"], request.path_params.get("version", ""))
+        asked = request.path_params
+        return await named(self._requester, asked["name"], asked.get("version", ""))
 
 
 async def _read(request: Request, limits: Limits) -> InferenceRequest:
@@ -332,7 +332,8 @@ class _Inference:
     deadline: Deadline
 
     def __post_init__(self) -> None:
-        self.budget = CallBudget(self.requester, self.deadline)
+        self.model = str(self.http.path_params["name"])
+        self.budget = CallBudget(self.requester, self.model, self.deadline)
 
     async def replies(self) -> Sequence[Reply]:
         """Raises GatewayError with the index of its picture."""
@@ -368,7 +369,7 @@ class _Inference:
                 content,
                 cost_ms=cost_ms,
                 content_type=header.media_type,
-                model=str(self.http.path_params["name"]),
+                model=self.model,
                 mode=self.request.mode,
                 timeout_s=self.deadline.left_s(),
             )

@@ -15,7 +15,7 @@ import click
 from messaging import codec
 from messaging.broker import Broker, Message
 from messaging.contract import PING, ContractError, Reply, Request, sha256_of
-from messaging.settings import BrokerSettings, TopicSettings
+from messaging.settings import BrokerSettings, Queue, TopicSettings
 from mlaas.commands import BROKER, Chosen, harmless, pass_chosen
 from mlaas.errors import UserError, broker_errors, reported
 
@@ -43,7 +43,7 @@ class Requester:
 
     def __init__(self, broker: Broker, topics: TopicSettings, name: str) -> None:
         self._broker = broker
-        self._topic = topics.requests
+        self._topics = topics
         self._inbox = broker.open_inbox(topics.replies, name)
         self.address = self._inbox.address
 
@@ -53,7 +53,7 @@ class Requester:
     def __exit__(self, *_: object) -> None:
         self._inbox.close()
 
-    def request(self, body: bytes, timeout_s: float, content_type: str = "") -> Message:
+    def request(self, body: bytes, timeout_s: float, content_type: str = "", model: str = "") -> Message:
         """A request whose reply comes to this inbox."""
         return codec.encode_request(
             Request(
@@ -62,12 +62,17 @@ class Requester:
                 reply_to=self.address,
                 deadline_ms=deadline_ms(timeout_s),
                 content_type=content_type,
+                model=model,
             )
         )
 
-    def send(self, request: Message) -> None:
-        """Publishes a request, and waits until the broker has it. Raises BrokerError."""
-        self._broker.publish(self._topic, request).result()
+    def send(self, request: Message, queue: Queue | None = None) -> None:
+        """Publishes a request to its model's queue or this one, and waits until the broker has it.
+
+        Raises BrokerError.
+        """
+        queue = queue or self._topics.queue_of(request.headers.get("model", ""))
+        self._broker.publish(queue.requests, request).result()
 
     def replies(self, timeout_s: float | None) -> Iterator[Message]:
         """All messages that arrive in the inbox within timeout_s; None: forever. Raises BrokerError."""
@@ -75,21 +80,28 @@ class Requester:
         while end is None or time.monotonic() < end:
             yield from self._inbox.receive(100, _TURN_S)
 
-    def ask(self, request: Message, decode: Callable[[Message], Reply], timeout_s: float) -> Reply | None:
+    def ask(
+        self,
+        request: Message,
+        decode: Callable[[Message], Reply],
+        timeout_s: float,
+        queue: Queue | None = None,
+    ) -> Reply | None:
         """Sends a request and waits for its reply, skipping those that decode rejects with ContractError.
 
         Returns None if there is none within timeout_s. Raises BrokerError.
         """
-        self.send(request)
+        self.send(request, queue)
         for message in self.replies(timeout_s):
             if codec.correlation_id(message) == codec.correlation_id(request):
                 with suppress(ContractError):
                     return decode(message)
         return None
 
-    def ping(self, timeout_s: float) -> bool:
-        """Whether a worker answers within timeout_s. Raises BrokerError."""
-        return self.ask(self.request(b"", timeout_s, PING), codec.decode_pong, timeout_s) is not None
+    def ping(self, queue: Queue, timeout_s: float) -> bool:
+        """Whether a worker of the queue answers within timeout_s. Raises BrokerError."""
+        request = self.request(b"", timeout_s, PING)
+        return self.ask(request, codec.decode_pong, timeout_s, queue) is not None
 
 
 def deadline_ms(timeout_s: float) -> int:
@@ -102,10 +114,11 @@ def deadline_ms(timeout_s: float) -> int:
     "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 @click.option("--wait", is_flag=True, help="Wait for the replies and print them.")
+@click.option("--model", default="", help="Name of the model.  [default: the workers' default model]")
 @NAME
 @BROKER
 @pass_chosen
-def send(chosen: Chosen, files: tuple[Path, ...], wait: bool, name: str) -> None:
+def send(chosen: Chosen, files: tuple[Path, ...], wait: bool, model: str, name: str) -> None:
     """Publish pictures to the broker as requests, and print their correlation IDs.
 
     `mlaas receive` prints the replies. With --wait, this command prints them, one JSON object per line, and
@@ -116,7 +129,7 @@ def send(chosen: Chosen, files: tuple[Path, ...], wait: bool, name: str) -> None
     sent: dict[str, tuple[Path, str]] = {}
     with connected(settings.broker) as connection, Requester(connection, settings.topics, name) as requester:
         for file in files:
-            request = requester.request(file.read_bytes(), timeout_s)
+            request = requester.request(file.read_bytes(), timeout_s, model=model)
             requester.send(request)
             sent[codec.correlation_id(request)] = file, sha256_of(request.body)
             if not wait:

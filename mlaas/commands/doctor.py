@@ -13,6 +13,7 @@ import click
 import msgspec
 from msgspec.structs import replace
 
+from messaging.settings import SHARED
 from mlaas.commands import BROKER, JSON, Chosen, pass_chosen
 from mlaas.commands.bench import made_pictures
 from mlaas.commands.broker import Requester, connected
@@ -21,7 +22,7 @@ from mlaas.errors import UserError, require
 if TYPE_CHECKING:
     import httpx
 
-    from messaging.settings import BrokerSettings
+    from messaging.settings import BrokerSettings, Queue
     from mlaas.settings import Settings
     from model.settings import ModelSettings
 
@@ -81,7 +82,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     topics has the number of partitions of each topic, and is None if the broker did not answer; wanted has
     the numbers that the settings ask for. creates_topics: whether the broker creates topics on first use.
-    worker: whether one answered over the broker; None if not asked. not_ready: why the gateway is not.
+    queues: the models of each queue that workers should take. workers: by queue, whether one answered, over
+    the broker or to the gateway; the others were not asked. not_ready: why the gateway is not.
     """
 
     models: Sequence[str] = ()
@@ -91,7 +93,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     topics: Mapping[str, int] | None = None
     creates_topics: bool = False
     wanted: Mapping[str, int]
-    worker: bool | None = None
+    queues: Mapping[str, Sequence[str]]
+    workers: Mapping[str, bool] = {}
     url: str
     gateway_error: str | None = None
     is_mlaas: bool = False
@@ -120,10 +123,18 @@ def look(settings: "Settings", url: str) -> Seen:
     from messaging.kafka_admin import wanted_partitions
 
     looked = _at_models(settings.model) | _at_broker(settings.broker) | _at_gateway(url)
-    seen = Seen(url=url, wanted=wanted_partitions(settings.topics), **looked)
+    wanted, queues = wanted_partitions(settings.topics), _taken(settings)
+    seen = Seen(url=url, wanted=wanted, queues={queue.name: queue.models for queue in queues}, **looked)
     if seen.is_ready:
-        return replace(seen, **_at_round_trip(url))
-    return replace(seen, worker=_worker_answers(settings)) if seen.has_topics else seen
+        default = settings.model.names[0]
+        return replace(seen, **_at_round_trip(url, default if default in settings.topics.queues else None))
+    return replace(seen, workers=_answering(settings, queues)) if seen.has_topics else seen
+
+
+def _taken(settings: "Settings") -> "Sequence[Queue]":
+    """Those of topics.queues, and the shared one unless all of model.names have others."""
+    used = settings.topics.shares(settings.model.names)
+    return [queue for queue in settings.topics.all_queues() if queue.name != SHARED or queue in used]
 
 
 def _at_models(settings: "ModelSettings") -> dict[str, Any]:
@@ -160,15 +171,16 @@ def _at_broker(settings: "BrokerSettings") -> dict[str, Any]:
         return {**about, "broker_error": str(error)}
 
 
-def _worker_answers(settings: "Settings") -> bool:
+def _answering(settings: "Settings", queues: "Iterable[Queue]") -> dict[str, bool]:
+    """Whether a worker answers, by queue."""
     try:
         with (
             connected(settings.broker) as broker,
             Requester(broker, settings.topics, f"doctor.{uuid.uuid4().hex}") as requester,
         ):
-            return requester.ping(_PATIENCE_S)
+            return {queue.name: requester.ping(queue, _PATIENCE_S) for queue in queues}
     except UserError:
-        return False
+        return {queue.name: False for queue in queues}
 
 
 def _at_gateway(url: str) -> dict[str, Any]:
@@ -187,7 +199,8 @@ def _at_gateway(url: str) -> dict[str, Any]:
         return {"gateway_error": str(error) or type(error).__name__}
     if not (_state(live) and _state(ready)):
         return {}
-    return {"is_mlaas": True, "live_error": _reason(live), "not_ready": _reason(ready)}
+    workers = _state(ready).get("queues", {})
+    return {"is_mlaas": True, "live_error": _reason(live), "not_ready": _reason(ready), "workers": workers}
 
 
 def _state(response: "httpx.Response") -> dict[str, Any]:
@@ -204,13 +217,13 @@ def _reason(response: "httpx.Response") -> str | None:
     return None if response.is_success else str(state.get("reason", state["status"]))
 
 
-def _at_round_trip(url: str) -> dict[str, Any]:
+def _at_round_trip(url: str, model: str | None) -> dict[str, Any]:
     from mlaas_client import Client, MlaasError
 
     started = time.monotonic()
     try:
         with Client(url, retries=1, timeout_s=_ROUND_TRIP_S) as client:
-            found = client.predict(made_pictures(1)[0])
+            found = client.predict(made_pictures(1)[0], model=model)
     except (MlaasError, ValueError) as error:
         return {"answer_error": str(error)}
     took_ms = (time.monotonic() - started) * 1000
@@ -243,9 +256,11 @@ def _skipped(check: str) -> Finding:
 
 def lines(found: Iterable[Finding]) -> Iterable[str]:
     """Each finding as a line of text."""
+    found = list(found)
+    width = max(len(its.check) for its in found)
     for its in found:
         status = {"ok": "ok", "failed": "FAILED", "unknown": "--"}[its.status]
-        yield f"{status:6}  {its.check:10}  {its.detail}" + (f"; {its.fix}" if its.fix else "")
+        yield f"{status:6}  {its.check:{width}}  {its.detail}" + (f"; {its.fix}" if its.fix else "")
 
 
 def findings(seen: Seen) -> list[Finding]:
@@ -254,7 +269,7 @@ def findings(seen: Seen) -> list[Finding]:
         _of_model(seen),
         _of_broker(seen),
         _of_topics(seen),
-        _of_worker(seen),
+        *(_of_worker(seen, queue, models) for queue, models in seen.queues.items()),
         *_of_gateway(seen),
         _of_round_trip(seen),
     ]
@@ -297,14 +312,18 @@ def _of_topics(seen: Seen) -> Finding:
     return ok("topics", ", ".join(f"{name} ({count})" for name, count in seen.wanted.items()))
 
 
-def _of_worker(seen: Seen) -> Finding:
-    if seen.worker or seen.is_ready:
-        return ok("worker", "answers")
-    if seen.worker is None and not seen.has_own_broker:
-        return _skipped("worker")
-    detail = "none answers" if seen.worker is not None else f"the gateway reports: {seen.not_ready}"
-    fix = "`mlaas worker` starts one; if one is running, see its log"
-    return failed("worker", detail, fix)
+def _of_worker(seen: Seen, queue: str, models: Sequence[str]) -> Finding:
+    is_shared, answers = queue == SHARED, seen.workers.get(queue)
+    check = "worker" if is_shared else f"worker {queue}"
+    if answers or (answers is None and seen.is_ready and is_shared):
+        return ok(check, "answers")
+    if answers is None and seen.is_ready:
+        return failed(check, "the gateway has no such queue", "start it with the same topics.queues")
+    if answers is None and not seen.has_own_broker:
+        return _skipped(check)
+    detail = "none answers" if answers is not None else f"the gateway reports: {seen.not_ready}"
+    command = "mlaas worker" if is_shared else f"mlaas worker --models {','.join(models)}"
+    return failed(check, detail, f"`{command}` starts one; if one is running, see its log")
 
 
 def _of_gateway(seen: Seen) -> Iterable[Finding]:

@@ -24,7 +24,19 @@ PORT = setting("gateway.port", "--port", type=int, help="The port to listen on; 
 GATEWAYS = setting(
     "gateway.processes", "--gateways", type=int, help="The number of gateway processes sharing the port."
 )
-WORKERS = setting("worker.processes", "--workers", type=int, help="The number of worker processes.")
+WORKERS = setting(
+    "worker.processes", "--workers", type=int, help="The number of worker processes, for each queue."
+)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+MODELS = setting(
+    "model.names", "--models", type=_names, metavar="NAME,NAME",
+    help="The models to serve; the first one is the default.",
+)  # fmt: skip
 
 
 @click.command()
@@ -32,6 +44,7 @@ WORKERS = setting("worker.processes", "--workers", type=int, help="The number of
 @PORT
 @GATEWAYS
 @WORKERS
+@MODELS
 @BROKER
 @pass_chosen
 def up(chosen: Chosen) -> None:
@@ -56,8 +69,11 @@ def up(chosen: Chosen) -> None:
 
 
 def _check_models(settings: "Settings") -> None:
-    """Raises UserError if a model of model.names has no folder."""
+    """Raises UserError if a model of model.names has no folder, or its queue another model."""
+    from mlaas.up import shares
     from model.manifest import ModelError, folder
+
+    shares(settings)
 
     with reported(os.EX_DATAERR, ModelError):
         for name in settings.model.names:
@@ -96,20 +112,23 @@ def gateway(chosen: Chosen, fd: int | None) -> None:
 
 @click.command()
 @WORKERS
+@MODELS
 @BROKER
 @pass_chosen
 def worker(chosen: Chosen) -> None:
-    """Run the model on incoming pictures.
+    """Run the models on incoming pictures.
 
-    On SIGTERM or Ctrl-C, the worker finishes the current batch first.
+    Models with a queue of their own (topics.queues) get processes of their own. On SIGTERM or Ctrl-C, the
+    worker finishes the current batch first.
     """
     require("worker")
     settings = chosen.load("worker")
     from mlaas.serving import run_worker, run_workers
+    from mlaas.up import shares
     from worker.model_process import ModelUnavailable
 
     with _address_errors(settings), broker_errors(), reported(os.EX_DATAERR, ModelUnavailable):
-        if settings.worker.processes == 1:
+        if settings.worker.processes == 1 and len(shares(settings)) == 1:
             run_worker(settings)
         else:
             run_workers(settings)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 
 from model import manifest as manifests
 from model.manifest import PictureInput
-from tests.e2e.services import PATIENCE_S, ROOT, up
+from tests.e2e.services import PATIENCE_S, ROOT, service, up
 from tests.image_models import brightest
 
 PAGE = (ROOT / "docs" / "models.md").read_text()
@@ -117,3 +118,22 @@ def test_every_field_of_the_manifest_is_on_the_page() -> None:
         *manifests.Golden.__struct_fields__,
     }
     assert not {field for field in fields if f"`{field}`" not in PAGE}
+
+
+def test_a_model_with_a_queue_of_its_own_has_workers_of_its_own(added: str, folder: Path) -> None:
+    (options,) = re.findall(r"^mlaas (--set 'topics\.queues=.*) up (--models .*)$", PAGE, re.M)
+    before, after = (shlex.split(each) for each in options)
+    arguments = [*before, "up", "--port", "0", *after]
+    with service(*arguments, **settings(folder)) as running:
+        url = running.wait_for(r"Ready: (http://\S+)")[1]
+        picture = (folder / "rose.png").read_bytes()
+        with httpx.Client(base_url=url, timeout=PATIENCE_S) as http:
+            listed = {each["name"]: each for each in http.get("/models").json()["models"]}
+            asked = {name: http.post("/predict", params={"model": name}, content=picture) for name in listed}
+    assert "worker-1 serves the queue shared: fashion-mnist\n" in running.output
+    assert "worker-slow-1 serves the queue slow: flowers\n" in running.output
+    assert {name: (its["queue"], its["ready"], its["default"]) for name, its in listed.items()} == {
+        "fashion-mnist": ("shared", True, True),
+        "flowers": ("slow", True, False),
+    }
+    assert {name: answer.json()["model"] for name, answer in asked.items()} == {name: name for name in listed}

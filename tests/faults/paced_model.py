@@ -1,4 +1,7 @@
-"""The real model process, slowed down by PACED_BATCH_S and PACED_PICTURE_S. See tests.faults.planted."""
+"""The real model process, slowed down by PACED_BATCH_S and PACED_PICTURE_S. See tests.faults.planted.
+
+PACED_MODEL: only pictures for this model take PACED_PICTURE_S.
+"""
 
 import os
 import sys
@@ -13,7 +16,8 @@ real_predict = model_main.predict
 
 
 def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: int) -> Predicted:
-    pause_s = float(os.environ["PACED_BATCH_S"]) + float(os.environ["PACED_PICTURE_S"]) * len(pictures)
+    paced = [each for each in pictures if os.environ.get("PACED_MODEL", each.model) == each.model]
+    pause_s = float(os.environ["PACED_BATCH_S"]) + float(os.environ["PACED_PICTURE_S"]) * len(paced)
     time.sleep(pause_s)
     return real_predict(models, pictures, max_pixels)
 

@@ -105,6 +105,11 @@ def leisurely_model() -> None:
     _paced_model(batch_s=0.0, picture_s=0.003)
 
 
+def one_slow_model() -> None:
+    """Not a defect. Of its models, that of PACED_MODEL takes PACED_PICTURE_S for each picture."""
+    _paced_model(batch_s=0.0, picture_s=float(os.environ["PACED_PICTURE_S"]))
+
+
 def _paced_model(batch_s: float, picture_s: float) -> None:
     os.environ |= {"PACED_BATCH_S": str(batch_s), "PACED_PICTURE_S": str(picture_s)}
     _model_process("tests.faults.paced_model")
@@ -136,6 +141,7 @@ DEFECTS: dict[str, Callable[[], None]] = {
     "publish-before-registering": publish_before_registering,
     "slow-model": slow_model,
     "leisurely-model": leisurely_model,
+    "one-slow-model": one_slow_model,
     "fragile-model": fragile_model,
     "simulated-model": simulated_model,
 }

@@ -7,12 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 
 from deploy.kafka.local_kafka import LocalKafka, missing_tools
-from tests.faults.outcome import Outcome, write
-from tests.faults.scenarios import brokers, gateways, hostile, jobs, load, models, upgrade, workers
+from tests.faults.outcome import RESULTS, Outcome, write
+from tests.faults.scenarios import brokers, gateways, hostile, jobs, load, models, queues, upgrade, workers
 from tests.faults.stage import Pictures, Stage
 
 SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
@@ -33,6 +34,7 @@ SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
     "jobs": jobs.jobs,
     "hostile": hostile.hostile,
     "expensive": hostile.expensive_pictures,
+    "queues": queues.queues,
     "corrupted-models": models.corrupted_models,
     "upgrade": upgrade.upgrade,
     "soak": load.soak,
@@ -63,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description="Break the running system. Keep the machine quiet meanwhile."
     )
     parser.add_argument("--only", nargs="+", choices=SCENARIOS, default=list(SCENARIOS), metavar="NAME")
+    parser.add_argument("--to", type=Path, default=RESULTS, metavar="FILE", help="write the outcomes here")
     parser.add_argument("--quick", action="store_true", help="short forms; writes nothing")
     parser.add_argument("--list", action="store_true", help="the names of the scenarios")
     chosen = parser.parse_args(arguments)
@@ -81,8 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not outcomes[-1].passed:
                 print(f"      {outcomes[-1].numbers}", flush=True)
             if not chosen.quick:
-                write(outcomes, "make faults")
+                write(outcomes, "make faults" if chosen.to == RESULTS else _command(chosen), chosen.to)
     sys.exit(0 if all(each.passed for each in outcomes) else 1)
+
+
+def _command(chosen: argparse.Namespace) -> str:
+    return f"python -m tests.faults.run --only {' '.join(chosen.only)} --to {chosen.to}"
 
 
 if __name__ == "__main__":

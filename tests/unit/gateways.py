@@ -18,8 +18,11 @@ from messaging import codec
 from messaging.broker import BrokerUnavailable
 from messaging.contract import Reply, Request, ServedModel, Timings
 from messaging.memory import MemoryBroker
+from messaging.settings import Queue, TopicSettings
 from mlaas.settings import load
 
+TOPICS = load(None, {}).topics
+SHARED = TOPICS.queue_of("")
 SAMPLES = Path(__file__).parents[2] / "samples"
 SANDAL = (SAMPLES / "sandal.png").read_bytes()
 PNG = {"Content-Type": "image/png"}
@@ -68,13 +71,16 @@ def silent(request: Request) -> None:
 
 @contextmanager
 def working(
-    broker: MemoryBroker, worker: Worker, served: Sequence[ServedModel] = (SMALL, LARGE)
+    broker: MemoryBroker,
+    worker: Worker,
+    served: Sequence[ServedModel] = (SMALL, LARGE),
+    queue: Queue = SHARED,
 ) -> Iterator[None]:
-    """Answers pings at once, and pictures as the worker says."""
+    """A worker of the queue: answers pings at once, and pictures as the worker says."""
     stop = threading.Event()
 
     def serve() -> None:
-        subscriptions = [broker.subscribe(topic, "g") for topic in ("predict.requests", "predict.jobs")]
+        subscriptions = [broker.subscribe(topic, "g") for topic in (queue.requests, queue.jobs)]
         while not stop.is_set():
             for delivery in [each for one in subscriptions for each in one.receive(10, 0.005)]:
                 request = codec.decode_request(delivery.message)
@@ -104,11 +110,12 @@ async def gateway(
     worker: Worker | None,
     broker: MemoryBroker | None = None,
     served: Sequence[ServedModel] = (SMALL, LARGE),
+    topics: TopicSettings = TOPICS,
     **changes: object,
 ) -> AsyncIterator[httpx.AsyncClient]:
     broker = broker or MemoryBroker()
     settings = gateway_settings(**changes)
-    requester = Requester(broker, load(None, {}).topics, settings)
+    requester = Requester(broker, topics, settings)
     app = create_app(requester, settings)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     with working(broker, worker, served) if worker else contextmanager(lambda: iter([None]))():

@@ -16,6 +16,7 @@ from gateway.app import create_app
 from gateway.jobs.service import Jobs
 from gateway.request_reply import Requester
 from messaging.memory import MemoryBroker
+from messaging.settings import TopicSettings
 from mlaas.settings import load
 from tests.unit.gateways import SANDAL, Worker, gateway_settings, working
 
@@ -26,14 +27,20 @@ PATIENCE_S = 20.0
 class Gateway:
     """One of those that share broker and store."""
 
-    def __init__(self, broker: MemoryBroker, store: Path, **changes: object) -> None:
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        store: Path,
+        topics: TopicSettings = DEFAULTS.topics,
+        **changes: object,
+    ) -> None:
         of_gateway = {name: changes.pop(name) for name in list(changes) if hasattr(DEFAULTS.gateway, name)}
         settings = gateway_settings(**of_gateway)
         job_settings = msgspec.structs.replace(
             DEFAULTS.jobs, **{"store": f"sqlite:///{store}", "poll_interval_ms": 10, **changes}
         )
-        self.requester = Requester(broker, DEFAULTS.topics, settings)
-        self.jobs = Jobs(broker, DEFAULTS.topics, job_settings, settings, self.requester)
+        self.requester = Requester(broker, topics, settings)
+        self.jobs = Jobs(broker, topics, job_settings, settings, self.requester)
         self.app = create_app(self.requester, settings, "1", self.jobs)
 
     @asynccontextmanager
@@ -74,8 +81,10 @@ def files(*contents: bytes) -> list[tuple[str, tuple[str, bytes, str]]]:
     return [("file", (f"{number}.png", content, "image/png")) for number, content in enumerate(contents)]
 
 
-async def submit(http: httpx.AsyncClient, *contents: bytes, **headers: str) -> dict[str, Any]:
-    response = await http.post("/jobs", files=files(*(contents or (SANDAL,))), headers=headers)
+async def submit(
+    http: httpx.AsyncClient, *contents: bytes, query: str = "", **headers: str
+) -> dict[str, Any]:
+    response = await http.post(f"/jobs{query}", files=files(*(contents or (SANDAL,))), headers=headers)
     assert response.status_code == 202, response.text
     document: dict[str, Any] = response.json()
     assert response.headers["location"] == f"/jobs/{document['id']}"

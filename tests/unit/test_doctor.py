@@ -14,7 +14,7 @@ SOUND = Seen(
     topics={"requests": 12, "replies": 12},
     creates_topics=False,
     wanted={"requests": 12, "replies": 12},
-    worker=None,
+    queues={"shared": ()},
     url="http://g:8000",
     gateway_error=None,
     is_mlaas=True,
@@ -49,10 +49,17 @@ def test_where_all_is_sound_all_is_ok() -> None:
         ({"model_error": "x.onnx is not the file"}, "model"),
         ({**AWAY, "not_ready": "broker away"}, "broker"),
         ({"topics": {"requests": 12}, "not_ready": NO_WORKER}, "topics"),
-        ({"worker": False, "not_ready": NO_WORKER}, "worker"),
-        ({"gateway_error": "refused", "is_mlaas": False, "worker": True}, "port"),
-        ({"is_mlaas": False, "worker": True}, "port"),
-        ({"live_error": "the thread has ended", "not_ready": "the thread has ended", "worker": True}, "live"),
+        ({"workers": {"shared": False}, "not_ready": NO_WORKER}, "worker"),
+        ({"gateway_error": "refused", "is_mlaas": False, "workers": {"shared": True}}, "port"),
+        ({"is_mlaas": False, "workers": {"shared": True}}, "port"),
+        (
+            {
+                "live_error": "the thread has ended",
+                "not_ready": "the thread has ended",
+                "workers": {"shared": True},
+            },
+            "live",
+        ),
         ({"answer_error": "no answer in time"}, "round trip"),
     ],
 )
@@ -91,7 +98,7 @@ def test_what_needs_a_broken_link_is_not_looked_at() -> None:
 
 
 def test_a_worker_can_be_sound_without_a_gateway() -> None:
-    assert states(gateway_error="refused", is_mlaas=False, worker=True)["worker"] == "ok"
+    assert states(gateway_error="refused", is_mlaas=False, workers={"shared": True})["worker"] == "ok"
 
 
 def test_fewer_partitions_are_said_and_missing_topics_fail_unless_the_broker_makes_them() -> None:
@@ -103,6 +110,6 @@ def test_fewer_partitions_are_said_and_missing_topics_fail_unless_the_broker_mak
 
 
 def test_each_finding_is_one_line() -> None:
-    shown = list(lines(findings(replace(SOUND, worker=False, not_ready=NO_WORKER))))
+    shown = list(lines(findings(replace(SOUND, workers={"shared": False}, not_ready=NO_WORKER))))
     assert [line.split()[0] for line in shown] == ["ok", "ok", "ok", "FAILED", "ok", "ok", "FAILED", "--"]
     assert all("\n" not in line for line in shown)

@@ -6,6 +6,7 @@ import pytest
 
 from messaging.broker import BrokerUnavailable, ClientBroken, Delivery, Message
 from messaging.memory import MemoryBroker
+from messaging.settings import SHARED, Queue
 from worker.consumer import Intake
 
 
@@ -18,7 +19,7 @@ def filled(requests: int, jobs: int) -> MemoryBroker:
 
 
 def intake(broker: MemoryBroker) -> Intake:
-    return Intake(broker, "requests", "jobs", "g", "")
+    return Intake(broker, Queue(SHARED, "requests", "jobs"), "g", "")
 
 
 def counts(deliveries: Sequence[Delivery]) -> tuple[int, int]:

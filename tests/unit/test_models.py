@@ -7,15 +7,16 @@ import msgspec
 import pytest
 
 from gateway.errors import UnknownModel
-from gateway.presence import Catalogue
+from gateway.presence import Catalogue, KnownModel, Presence
 from messaging.contract import Reply, Request, ServedModel
-from tests.unit.gateways import LARGE, SANDAL, SMALL, gateway, problem, sandal
+from tests.unit.gateways import LARGE, SANDAL, SMALL, TOPICS, gateway, gateway_settings, problem, sandal
 
 pytestmark = pytest.mark.anyio
 
 
 def as_json(model: ServedModel) -> Any:
-    return msgspec.json.decode(msgspec.json.encode(model))
+    """As a gateway lists it while it is ready."""
+    return msgspec.json.decode(msgspec.json.encode(model)) | {"queue": "shared", "ready": True}
 
 
 async def test_the_models_are_those_that_the_worker_describes() -> None:
@@ -28,7 +29,7 @@ async def test_the_models_are_those_that_the_worker_describes() -> None:
     assert one.json() == as_json(LARGE)
     assert list(one.json()) == [
         "name", "version", "default", "runtime", "labels",
-        "kind", "input", "shape", "dtype", "output", "output_size", "sha256", "accuracy",
+        "kind", "input", "shape", "dtype", "output", "output_size", "sha256", "accuracy", "queue", "ready",
     ]  # fmt: skip
 
 
@@ -109,16 +110,16 @@ def test_what_was_heard_stays_known_when_another_worker_does_not_say() -> None:
 
 @pytest.mark.parametrize(("name", "version"), [("fashion-mnist", ""), ("fashion-mnist", "1")])
 def test_a_model_is_found_by_name_and_version(name: str, version: str) -> None:
-    catalogue = Catalogue()
-    catalogue.heard([LARGE, SMALL], 0)
-    assert catalogue.named(name, version) is SMALL
+    presence = Presence(TOPICS, gateway_settings())
+    presence.channel_of(name).catalogue.heard([LARGE, SMALL], 0)
+    assert presence.named(name, version, 0).name == SMALL.name
 
 
 def test_another_version_is_unknown() -> None:
-    catalogue = Catalogue()
-    catalogue.heard([SMALL], 0)
+    presence = Presence(TOPICS, gateway_settings())
+    presence.channel_of("").catalogue.heard([SMALL], 0)
     with pytest.raises(UnknownModel, match=r"'fashion-mnist' of version '2'; served: fashion-mnist 1$"):
-        catalogue.named("fashion-mnist", "2")
+        presence.named("fashion-mnist", "2", 0)
 
 
 async def test_the_documentation_has_an_example_of_each_answer() -> None:
@@ -126,9 +127,9 @@ async def test_the_documentation_has_an_example_of_each_answer() -> None:
         document = (await http.get("/openapi.json")).json()
         answer = (await http.get("/models/fashion-mnist")).json()
     described = document["paths"]["/models/{name}"]["get"]["responses"]["200"]["content"]["application/json"]
-    example, schema = described["example"], document["components"]["schemas"]["ServedModel"]
+    example, schema = described["example"], document["components"]["schemas"]["KnownModel"]
     assert set(example) == set(answer) == set(schema["properties"])
-    msgspec.convert(example, ServedModel)
+    msgspec.convert(example, KnownModel)
     for path, statuses in {
         "/models": {"200", "304", "429", "500", "503", "504"},
         "/models/{name}": {"200", "304", "404", "429", "500", "503", "504"},

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 import pytest
 
 from gateway.errors import TooManyInFlight, Unavailable
-from gateway.pending import Pending
+from gateway.pending import Capacity, Pending
 from messaging.broker import Message
 from messaging.contract import ContractError, Reply
 
@@ -22,7 +22,7 @@ def decode(message: Message) -> Reply:
 
 
 async def test_a_reply_reaches_whoever_waits_for_it() -> None:
-    pending = Pending(10, 1000, 1000)
+    pending = Pending(Capacity(10, 1000, 1000))
     with pending.waiter("a", 1, 0, decode) as a, pending.waiter("b", 1, 0, decode) as b:
         assert pending.resolve("b", Message(b"for b"))
         assert (await b).model == "for b"
@@ -30,7 +30,7 @@ async def test_a_reply_reaches_whoever_waits_for_it() -> None:
 
 
 async def test_a_second_reply_a_late_one_and_a_foreign_one_reach_nobody() -> None:
-    pending = Pending(10, 1000, 1000)
+    pending = Pending(Capacity(10, 1000, 1000))
     with pending.waiter("a", 1, 0, decode) as a:
         assert pending.resolve("a", Message(b"first"))
         assert not pending.resolve("a", Message(b"second"))
@@ -42,7 +42,7 @@ async def test_a_second_reply_a_late_one_and_a_foreign_one_reach_nobody() -> Non
 
 
 async def test_what_cannot_be_the_reply_leaves_the_wait_to_the_one_that_can() -> None:
-    pending = Pending(10, 1000, 1000)
+    pending = Pending(Capacity(10, 1000, 1000))
     with pending.waiter("a", 1, 0, decode) as a:
         with pytest.raises(ContractError):
             pending.resolve("a", Message(b"odd"))
@@ -51,7 +51,7 @@ async def test_what_cannot_be_the_reply_leaves_the_wait_to_the_one_that_can() ->
 
 
 async def test_nothing_is_left_after_a_reply_an_error_a_timeout_or_a_cancel() -> None:
-    pending = Pending(10, 1000, 1000)
+    pending = Pending(Capacity(10, 1000, 1000))
 
     async def wait(correlation_id: str, timeout_s: float) -> None:
         with pending.waiter(correlation_id, 100, 0, decode) as reply:
@@ -78,7 +78,7 @@ async def test_nothing_is_left_after_a_reply_an_error_a_timeout_or_a_cancel() ->
 
 
 async def test_more_requests_than_may_wait_are_refused() -> None:
-    pending = Pending(2, 1000, 1000)
+    pending = Pending(Capacity(2, 1000, 1000))
     with pending.waiter("a", 1, 0, decode):
         pending.admit(1, 0, 30)
         with pending.waiter("b", 1, 0, decode), pytest.raises(TooManyInFlight, match="2 requests"):
@@ -87,7 +87,7 @@ async def test_more_requests_than_may_wait_are_refused() -> None:
 
 
 async def test_more_bytes_than_may_wait_are_refused_but_one_request_always_passes() -> None:
-    pending = Pending(10, 1000, 1000)
+    pending = Pending(Capacity(10, 1000, 1000))
     pending.admit(5000, 0, 30)
     with (
         pending.waiter("larger than all", 5000, 0, decode),
@@ -99,7 +99,7 @@ async def test_more_bytes_than_may_wait_are_refused_but_one_request_always_passe
 
 
 async def test_a_small_picture_is_not_refused_because_of_larger_ones() -> None:
-    pending = Pending(8, 1000, 1000)
+    pending = Pending(Capacity(8, 1000, 1000))
     with ExitStack() as others:
         for number in range(3):
             others.enter_context(pending.waiter(f"large {number}", 5000, LARGE_MS, decode))
@@ -112,7 +112,7 @@ async def test_a_small_picture_is_not_refused_because_of_larger_ones() -> None:
 
 
 async def test_nor_a_medium_one_because_of_large_ones() -> None:
-    pending = Pending(8, 1000, 1000)
+    pending = Pending(Capacity(8, 1000, 1000))
     with pending.waiter("large", 5000, 5 * LARGE_MS, decode), pending.waiter("a", 100, MEDIUM_MS, decode):
         pending.admit(100, MEDIUM_MS, 30)
         with pytest.raises(TooManyInFlight, match=r"5000 bytes .* 1 more .* limit for large"):
@@ -120,7 +120,7 @@ async def test_nor_a_medium_one_because_of_large_ones() -> None:
 
 
 async def test_what_pictures_cost_to_decode_is_bounded_but_one_always_passes() -> None:
-    pending = Pending(8, 1000, 1000)
+    pending = Pending(Capacity(8, 1000, 1000))
     pending.admit(1, 5000, 30)
     with pending.waiter("a", 1, 300, decode):
         pending.admit(1, 200, 30)
@@ -132,7 +132,7 @@ async def test_what_pictures_cost_to_decode_is_bounded_but_one_always_passes() -
 
 async def test_the_wait_of_small_pictures_is_not_estimated_by_larger_ones() -> None:
     now = 0.0
-    pending = Pending(1000, 1000_000, 1000_000, clock=lambda: now)
+    pending = Pending(Capacity(1000, 1000_000, 1000_000), clock=lambda: now)
     for number in range(20):
         with pending.waiter(f"large {number}", 1, LARGE_MS, decode):
             now += 10
@@ -145,7 +145,7 @@ async def test_the_wait_of_small_pictures_is_not_estimated_by_larger_ones() -> N
 
 async def test_who_would_be_answered_too_late_is_refused_and_told_when_to_come_back() -> None:
     now = 0.0
-    pending = Pending(1000, 1000_000, 1000, clock=lambda: now)
+    pending = Pending(Capacity(1000, 1000_000, 1000), clock=lambda: now)
     waiters = {str(number): pending.waiter(str(number), 1, 0, decode) for number in range(100)}
     for waiter in waiters.values():
         waiter.__enter__()
@@ -167,7 +167,7 @@ async def test_who_would_be_answered_too_late_is_refused_and_told_when_to_come_b
 
 
 async def test_at_the_end_everybody_is_told() -> None:
-    pending = Pending(10, 1000, 1000)
+    pending = Pending(Capacity(10, 1000, 1000))
     with pending.waiter("a", 1, 0, decode) as a, pending.waiter("b", 1, 0, decode) as b:
         pending.fail_all("closing")
         errors = await asyncio.gather(a, b, return_exceptions=True)
@@ -175,7 +175,7 @@ async def test_at_the_end_everybody_is_told() -> None:
 
 
 async def test_when_the_broker_is_lost_only_those_wait_on_whose_request_it_has() -> None:
-    pending = Pending(10, 1000, 1000)
+    pending = Pending(Capacity(10, 1000, 1000))
     with pending.waiter("has it", 1, 0, decode) as waits_on, pending.waiter("unknown", 1, 0, decode) as fails:
         arrived: Future[None] = Future()
         arrived.set_result(None)

@@ -25,6 +25,7 @@ from tests.unit.workers import (
     MEDIUM_SANDAL,
     SANDAL,
     SETTINGS,
+    SHARED,
     WORKER,
     Running,
     label,
@@ -312,7 +313,7 @@ def test_a_jobs_pictures_leave_room_for_requests(picture: bytes) -> None:
     for _ in range(20):
         broker.publish(topics.jobs, Message(picture))
     unused = IsolatedModel(lambda: pytest.fail("no model is needed"), lambda: pytest.fail("nor a decoder"))
-    consumer = Consumer(broker, topics, settings, unused, SETTINGS.model.max_pixels)
+    consumer = Consumer(broker, topics, SHARED, settings, unused, SETTINGS.model.max_pixels)
     intake = consumer._subscribe()
     assert intake is not None
     receiver = consumer._answerer(Size.SMALL, intake, Cancelled())
@@ -406,7 +407,7 @@ def test_whatever_ends_the_loop_ends_the_process(tmp_path: Path) -> None:
     broker = MemoryBroker()
     before = set(threading.enumerate())
     with pytest.raises(FileNotFoundError):
-        Consumer(broker, SETTINGS.topics, without, model, SETTINGS.model.max_pixels).run()
+        Consumer(broker, SETTINGS.topics, SHARED, without, model, SETTINGS.model.max_pixels).run()
     assert set(threading.enumerate()) <= before
 
 
@@ -419,6 +420,6 @@ def test_without_sound_weights_of_every_model_it_never_joins_the_group(tmp_path:
     broker = MemoryBroker()
     model = isolated(broken)
     with pytest.raises(ModelUnavailable, match=rf"/{missing} has no .*model\.yaml"):
-        Consumer(broker, SETTINGS.topics, SETTINGS.worker, model, broken.max_pixels).run()
+        Consumer(broker, SETTINGS.topics, SHARED, SETTINGS.worker, model, broken.max_pixels).run()
     waiting = MemoryBroker.subscribe(broker, SETTINGS.topics.requests, SETTINGS.worker.group)
     assert waiting.receive(1, 0) == []

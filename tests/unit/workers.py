@@ -14,6 +14,7 @@ from messaging import codec
 from messaging.broker import Message, feed
 from messaging.contract import Reply, Request
 from messaging.memory import MemoryBroker
+from messaging.settings import Queue
 from mlaas.settings import load
 from model.settings import ModelSettings
 from worker.consumer import Consumer
@@ -22,6 +23,7 @@ from worker.pipe import Role
 from worker.settings import WorkerSettings
 
 SETTINGS = load(None, {})
+SHARED = SETTINGS.topics.queue_of("")
 # What a picture hangs a decoder for, too: five times its processor time.
 TIMEOUT_S = 2.0
 WORKER = msgspec.structs.replace(SETTINGS.worker, decode_timeout_ms=int(TIMEOUT_S * 200))
@@ -35,13 +37,15 @@ LARGE_SANDAL = SANDAL + bytes(9_000_000)
 class Running:
     """The worker's surroundings: requests go in, replies come out."""
 
-    def __init__(self, module: str, model: ModelSettings, settings: WorkerSettings) -> None:
+    def __init__(
+        self, module: str, model: ModelSettings, settings: WorkerSettings, queue: Queue = SHARED
+    ) -> None:
         self.broker = MemoryBroker(max_message_bytes=SETTINGS.broker.max_message_bytes)
         self.inbox = self.broker.open_inbox(SETTINGS.topics.replies, "test")
         self._module = module
         self._settings = model
         self.model = IsolatedModel(partial(self.start, Role.MODEL), partial(self.start, Role.DECODER))
-        self.consumer = Consumer(self.broker, SETTINGS.topics, settings, self.model, model.max_pixels)
+        self.consumer = Consumer(self.broker, SETTINGS.topics, queue, settings, self.model, model.max_pixels)
         self.thread = threading.Thread(target=self.consumer.run)
 
     def start(self, role: Role) -> ModelProcess:
@@ -91,9 +95,10 @@ def worker(
     before: Callable[[Running], None] | None = None,
     model: ModelSettings = SETTINGS.model,
     settings: WorkerSettings = WORKER,
+    queue: Queue = SHARED,
 ) -> Iterator[Running]:
     """before is called with the broker there and the worker not yet: what it sends is one batch."""
-    running = Running(module, model, settings)
+    running = Running(module, model, settings, queue)
     if before is not None:
         before(running)
     running.thread.start()
