@@ -199,13 +199,13 @@ class Presence:
         ]
 
     def named(self, name: str, version: str, now: float) -> KnownModel:
-        """Without a version, any will do.
+        """Without a name, the default; without a version, any will do.
 
         Raises UnknownModel, which lists the models known, and Unavailable if only a silent queue can have it.
         """
         known = self.models(now)
         for model in known:
-            if model.name == name and version in ("", model.version):
+            if (model.name == name or (model.default and not name)) and version in ("", model.version):
                 return model
         if name in self._of_model and (reason := self.why_refused(self._of_model[name], now)):
             raise Unavailable(reason)

@@ -1,24 +1,23 @@
-"""Parsing an inference request: JSON, optionally followed by the tensor as binary data."""
+"""Parsing an inference request: JSON, optionally followed by the input as binary data."""
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from gateway.errors import InvalidRequest, TooLarge
-from gateway.oip.tensors import PIXELS, count_of, from_binary, from_json
+from gateway.tensors import IMAGE, MOST_NUMBERS, NUMBER_BYTES, checked, from_binary, from_json
 from messaging.codec import NOT_JSON, one_of
-from messaging.contract import MODES, Mode
+from messaging.contract import MODES, Mode, ServedModel
 
-INPUT = "image"
-OUTPUTS = ("probabilities", "label", "class")
+OF_LABELS = ("probabilities", "label", "class")
+NUMBERS = "numbers"
 
 Parameters = dict[str, str | int | float | bool | None]
 
 # For everything but the data: decoded, JSON of many small values takes many times its size.
 _MOST_BYTES = 10_000
 _PARAMETERS_END = 10**15
-# A float in JSON: digits, sign, exponent, a comma and a space.
-_NUMBER_BYTES = 26
 _LONG_STRING = 10_000
 _MOST_QUOTES = 20_000
 _BACKSLASH = ord("\\")
@@ -52,31 +51,37 @@ class RequestedOutput(NamedTuple):
     classes: int = 0
 
 
+Form = Literal["file", "grey", "tensor"]
+"""A picture file; 784 grey values, a byte each; or numbers as a worker takes them."""
+
+
 class InferenceRequest(NamedTuple):
-    """pictures has files if are_files is true, else 784 grey values each. timeout_s is None if not given."""
+    """rows: all in one form. timeout_s is None if not given."""
 
     id: str | None
-    pictures: list[bytes]
-    are_files: bool
+    rows: list[bytes]
+    form: Form
     mode: Mode
     outputs: list[RequestedOutput]
     timeout_s: float | None
 
 
 class Limits(NamedTuple):
-    """pictures bounds those of one request, file_bytes the size of each picture file."""
+    """rows bounds those of one request, row_bytes the size of each, of picture files too."""
 
-    pictures: int
-    file_bytes: int
+    rows: int
+    row_bytes: int
 
 
 _decode = msgspec.json.Decoder(_Body).decode
 
 
-def read(content: bytes | bytearray, header_length: str | None, limits: Limits) -> InferenceRequest:
+def read(
+    content: bytes | bytearray, header_length: str | None, model: ServedModel, limits: Limits
+) -> InferenceRequest:
     """Parse a request body. header_length is the value of Inference-Header-Content-Length.
 
-    Needs only a few megabytes besides the body and the pictures, and never holds the GIL for long. Raises
+    Needs only a few megabytes besides the body and the rows, and never holds the GIL for long. Raises
     InvalidRequest, NotAPicture, TooLarge.
     """
     length = _json_length(header_length, len(content))
@@ -89,18 +94,16 @@ def read(content: bytes | bytearray, header_length: str | None, limits: Limits) 
     except NOT_JSON as error:
         hint = "" if header_length else "; if binary data follows, set Inference-Header-Content-Length"
         raise InvalidRequest(f"the inference request is not JSON: {error}{hint}") from error
-    (image,) = body.inputs
-    if image.name != INPUT:
-        raise InvalidRequest(f"unknown input {image.name[:50]!r}; the only input is {INPUT!r}")
+    (its,) = body.inputs
     parameters = _decode_field(body.parameters, "parameters", Parameters | None) or {}
     outputs = _decode_field(body.outputs, "outputs", list[_Output] | None) or []
-    are_files = image.datatype == "BYTES"
+    form: Form = "tensor" if its.name != IMAGE else "file" if its.datatype == "BYTES" else "grey"
     return InferenceRequest(
         id=body.id,
-        pictures=_pictures(image, memoryview(content)[length:], long_strings, limits),
-        are_files=are_files,
-        mode=_mode(parameters, are_files=are_files),
-        outputs=_outputs(outputs, _flag(parameters, "binary_data_output")),
+        rows=_rows(its, model, memoryview(content)[length:], long_strings, limits),
+        form=form,
+        mode=_mode(parameters, form),
+        outputs=_outputs(outputs, model, _flag(parameters, "binary_data_output")),
         timeout_s=_timeout_s(parameters),
     )
 
@@ -113,7 +116,7 @@ def _extract_long_strings(
     They are decoded one at a time, and the remaining JSON is small. Raises TooLarge if it is not.
     """
     view, strings = memoryview(content), list[memoryview]()
-    most = limits.pictures * PIXELS * _NUMBER_BYTES + 4 * _MOST_BYTES
+    most = MOST_NUMBERS * NUMBER_BYTES + 4 * _MOST_BYTES
     if end <= most:
         return view[:end], strings
     rest, copied, start, opened = bytearray(), 0, 0, -1
@@ -123,8 +126,8 @@ def _extract_long_strings(
             break
         if opened < 0:
             opened = quote
-        elif quote - opened > 2 * limits.file_bytes:
-            raise TooLarge(f"a string is over {2 * limits.file_bytes} bytes, twice the limit of a picture")
+        elif quote - opened > 2 * limits.row_bytes:
+            raise TooLarge(f"a string is over {2 * limits.row_bytes} bytes, twice the limit of a picture")
         elif content[quote - 1] != _BACKSLASH or not _ends_with_escape(content[start:quote]):
             if quote - opened > _LONG_STRING:
                 rest += view[copied:opened]
@@ -162,23 +165,23 @@ def _json_length(given: str | None, most: int) -> int:
     return int(given)
 
 
-def _pictures(
-    image: _Input, binary: memoryview, long_strings: list[memoryview], limits: Limits
+def _rows(
+    its: _Input, model: ServedModel, binary: memoryview, long_strings: list[memoryview], limits: Limits
 ) -> list[bytes]:
-    parameters = _decode_field(image.parameters, "the input's parameters", Parameters | None) or {}
-    shape = _decode_field(image.shape, "shape", list[int])
-    count_of(image.datatype, shape, limits.pictures)
+    parameters = _decode_field(its.parameters, "the input's parameters", Parameters | None) or {}
+    shape = _decode_field(its.shape, "shape", list[int])
+    sent = checked(model, its.name, its.datatype, shape, limits.rows)
     _refuse_shared_memory(parameters)
-    data, size = bytes(image.data).removeprefix(b"null"), parameters.get("binary_data_size")
+    data, size = bytes(its.data).removeprefix(b"null"), parameters.get("binary_data_size")
     if bool(data) == (size is not None):
-        raise InvalidRequest(f"give the input {INPUT!r} either data or binary_data_size")
+        raise InvalidRequest(f"give the input {its.name!r} either data or binary_data_size")
     if size is None and binary:
         raise InvalidRequest(f"{len(binary)} bytes follow the JSON, but no input has binary_data_size")
     if size is None:
-        return from_json(image.datatype, shape, data, long_strings, limits.file_bytes)
+        return from_json(sent, data, long_strings, limits.row_bytes)
     if size != len(binary):
         raise InvalidRequest(f"binary_data_size is {size!r}, but {len(binary)} bytes follow the JSON")
-    return from_binary(image.datatype, shape, binary)
+    return from_binary(sent, binary, limits.row_bytes)
 
 
 def _refuse_shared_memory(parameters: Parameters) -> None:
@@ -186,17 +189,23 @@ def _refuse_shared_memory(parameters: Parameters) -> None:
         raise InvalidRequest("shared memory is not supported; send the data in the request")
 
 
-def _outputs(outputs: list[_Output], are_binary: bool) -> list[RequestedOutput]:
+def outputs_of(model: ServedModel) -> tuple[str, ...]:
+    """The names of the outputs."""
+    return (NUMBERS,) if model.output == "numbers" else OF_LABELS
+
+
+def _outputs(outputs: list[_Output], model: ServedModel, are_binary: bool) -> list[RequestedOutput]:
+    known = outputs_of(model)
     if not outputs:
-        return [RequestedOutput(name, are_binary) for name in OUTPUTS]
+        return [RequestedOutput(name, are_binary) for name in known]
     if len({output.name for output in outputs}) < len(outputs):
         raise InvalidRequest("an output is requested twice")
-    return [_output(output, are_binary) for output in outputs]
+    return [_output(output, known, are_binary) for output in outputs]
 
 
-def _output(output: _Output, are_binary: bool) -> RequestedOutput:
-    if output.name not in OUTPUTS:
-        raise InvalidRequest(f"unknown output {output.name[:50]!r}; known: {', '.join(OUTPUTS)}")
+def _output(output: _Output, known: Sequence[str], are_binary: bool) -> RequestedOutput:
+    if output.name not in known:
+        raise InvalidRequest(f"unknown output {output.name[:50]!r}; known: {', '.join(known)}")
     parameters = output.parameters or {}
     _refuse_shared_memory(parameters)
     classes = _positive(parameters, "classification")
@@ -205,12 +214,14 @@ def _output(output: _Output, are_binary: bool) -> RequestedOutput:
     return RequestedOutput(output.name, _flag(parameters, "binary_data", are_binary), classes)
 
 
-def _mode(parameters: Parameters, *, are_files: bool) -> Mode:
-    """Grey values are the model's input as it is, so they allow no other mode than raw28."""
-    accepted: tuple[Mode, ...] = MODES if are_files else ("raw28",)
-    given = parameters.get("mode", "")
+_MODES: Mapping[Form, tuple[Mode, ...]] = {"file": MODES, "grey": ("raw28",), "tensor": ("auto",)}
+"""Those that each form allows; the first is the default. Grey values are the input of the model as it is."""
+
+
+def _mode(parameters: Parameters, form: Form) -> Mode:
+    accepted, given = _MODES[form], parameters.get("mode", "")
     try:
-        return one_of({"mode": str(given)}, "mode", accepted, "auto" if are_files else "raw28")
+        return one_of({"mode": str(given)}, "mode", accepted, accepted[0])
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
 

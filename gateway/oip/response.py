@@ -1,18 +1,91 @@
-"""The response: workers' replies as output tensors."""
+"""What the server answers: metadata, and workers' replies as output tensors."""
 
 import struct
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from gateway.errors import Unavailable
-from gateway.oip.request import InferenceRequest, RequestedOutput
-from messaging.contract import Reply
+from gateway.oip.request import NUMBERS, InferenceRequest, RequestedOutput
+from gateway.tensors import IMAGE, TENSOR, inputs_of
+from messaging.contract import Reply, ServedModel
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
+
+
+EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
+_PLATFORMS = {"onnx": "onnx_onnxv1", "keras": "keras_keras"}
+
+_OF_FILES = "PNG, JPEG or WebP files, base64 in JSON; shape [n] or [n,1]"
+
+
+class Error(msgspec.Struct, frozen=True):
+    """What is wrong with the request, and what is accepted."""
+
+    error: str
+
+
+class Server(msgspec.Struct, frozen=True):
+    """The server, and the protocol extensions it supports."""
+
+    name: str
+    version: str
+    extensions: tuple[str, ...]
+
+    example: ClassVar[dict[str, Any]] = {"name": "mlaas", "version": "0.2.0", "extensions": [*EXTENSIONS]}
+
+
+class Live(msgspec.Struct, frozen=True):
+    """error is the reason why not."""
+
+    live: bool
+    error: str | UnsetType = UNSET
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """error is the reason why not."""
+
+    ready: bool
+    error: str | UnsetType = UNSET
+
+
+class ModelReady(msgspec.Struct, frozen=True):
+    """Whether this model would answer pictures sent now."""
+
+    name: str
+    ready: bool
+
+
+class MetadataTensor(msgspec.Struct, frozen=True, kw_only=True):
+    """-1 in a shape stands for the number of pictures. parameters explain the values of an input."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    parameters: dict[str, str] | UnsetType = UNSET
+
+
+class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
+    """parameters has the labels in class order, the model file's SHA-256 digest, and the accuracy."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[MetadataTensor]
+    outputs: list[MetadataTensor]
+    parameters: dict[str, Any]
+
+
+class IndexEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A served version of a model. reason says why it is UNAVAILABLE."""
+
+    name: str
+    version: str
+    state: Literal["READY", "UNAVAILABLE"]
+    reason: str = ""
 
 
 class _Tensor(NamedTuple):
@@ -51,7 +124,7 @@ class InferenceResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def respond(request: InferenceRequest, replies: Sequence[Reply]) -> Response:
-    """Row i of each output is for picture i. Raises Unavailable if the replies differ in their labels."""
+    """Row i of each output is for input i. Raises Unavailable if the replies differ in what they have."""
     outputs, binary = [], []
     for output in request.outputs:
         tensor = _tensor(output, replies)
@@ -78,8 +151,13 @@ def respond(request: InferenceRequest, replies: Sequence[Reply]) -> Response:
 
 
 def _tensor(output: RequestedOutput, replies: Sequence[Reply]) -> _Tensor:
+    if output.name == NUMBERS:
+        width = len(replies[0].outputs)
+        if any(len(reply.outputs) != width for reply in replies) or not width:
+            raise Unavailable("a version of the model with other outputs is being rolled out")
+        return _Tensor("FP64", [len(replies), width], [value for reply in replies for value in reply.outputs])
     labels = list(replies[0].probabilities)
-    if any(list(reply.probabilities) != labels for reply in replies):
+    if not labels or any(list(reply.probabilities) != labels for reply in replies):
         raise Unavailable("a version of the model with other labels is being rolled out")
     rows = [list(reply.probabilities.values()) for reply in replies]
     if output.classes:
@@ -105,5 +183,38 @@ def _as_binary(tensor: _Tensor) -> bytes:
     if tensor.datatype == "BYTES":
         texts = [text.encode() for text in tensor.data]
         return b"".join(struct.pack("<I", len(text)) + text for text in texts)
-    code = {"FP32": "f", "INT64": "q"}[tensor.datatype]
+    code = {"FP32": "f", "FP64": "d", "INT64": "q"}[tensor.datatype]
     return struct.pack(f"<{len(tensor.data)}{code}", *tensor.data)
+
+
+def describe(model: ServedModel) -> ModelMetadata:
+    if model.output == "numbers":
+        outputs = [MetadataTensor(name=NUMBERS, datatype="FP64", shape=[-1, model.output_size or -1])]
+    else:
+        outputs = [
+            MetadataTensor(name="probabilities", datatype="FP32", shape=[-1, len(model.labels)]),
+            MetadataTensor(name="label", datatype="BYTES", shape=[-1]),
+            MetadataTensor(name="class", datatype="INT64", shape=[-1]),
+        ]
+    return ModelMetadata(
+        name=model.name,
+        versions=[model.version],
+        platform=_PLATFORMS.get(model.runtime, model.runtime),
+        inputs=[_describe_input(model, name) for name in inputs_of(model)],
+        outputs=outputs,
+        parameters={"labels": model.labels, "sha256": model.sha256, "accuracy": model.accuracy},
+    )
+
+
+def _describe_input(model: ServedModel, name: str) -> MetadataTensor:
+    """By its first datatype and shape; parameters have the others."""
+    (datatype, (shape, *_)), *_ = inputs_of(model)[name].items()
+    values = {"content": model.input, "BYTES": _OF_FILES}
+    if name == IMAGE and datatype == "UINT8":
+        values["UINT8"] = "0 to 255; shape [n,28,28], [n,28,28,1] or [n,784]"
+        values["FP32"] = "0 to 1; shape [n,28,28], [n,28,28,1] or [n,784]"
+    elif name == TENSOR and model.kind == "image":
+        values = {"content": "the input of the network, prepared; a request has either this or image"}
+    elif name == TENSOR:
+        values = {"content": model.input}
+    return MetadataTensor(name=name, datatype=datatype, shape=[-1, *shape], parameters=values)

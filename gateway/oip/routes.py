@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from time import monotonic
 
 import msgspec
-from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -16,84 +15,46 @@ from gateway.answer import grey_png, raise_failure
 from gateway.asked import FORM_OVERHEAD_BYTES, Deadline, check, read_deadline
 from gateway.errors import GatewayError, InvalidRequest, Unavailable, UnknownModel
 from gateway.middleware import PROBE, RouteFacts, Router, while_connected
-from gateway.models import named
-from gateway.oip.request import INPUT, InferenceRequest, Limits, read
-from gateway.oip.response import HEADER_LENGTH, InferenceResponse, respond
-from gateway.oip.tensors import SIDE
+from gateway.models import heard, named
+from gateway.oip.request import InferenceRequest, Limits, read
+from gateway.oip.response import (
+    EXTENSIONS,
+    HEADER_LENGTH,
+    Error,
+    IndexEntry,
+    InferenceResponse,
+    Live,
+    ModelMetadata,
+    ModelReady,
+    Ready,
+    Server,
+    describe,
+    respond,
+)
 from gateway.predict import CallBudget
 from gateway.presence import no_such_model
 from gateway.problem import ErrorForm
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
-from messaging.contract import Reply, ServedModel
+from gateway.tensors import SIDE
+from messaging.codec import NOT_JSON
+from messaging.contract import TENSOR, Reply, ServedModel
 
+_MOST_INDEX_BYTES = 1_000
 # Parsing a longer body would noticeably delay other requests.
 _LONG_BYTES = 100_000
-_EXTENSIONS = ("binary_tensor_data", "classification")
-_PLATFORMS = {"onnx": "onnx_onnxv1", "keras": "keras_keras"}
 
 # A PNG of one black pixel.
 _BLACK = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 
 
-class Error(msgspec.Struct, frozen=True):
-    """What is wrong with the request, and what is accepted."""
+class _IndexQuery(msgspec.Struct, frozen=True):
+    """ready: only versions that are READY."""
 
-    error: str
-
-
-class Server(msgspec.Struct, frozen=True):
-    """The server, and the protocol extensions it supports."""
-
-    name: str
-    version: str
-    extensions: tuple[str, ...]
-
-    example: ClassVar[dict[str, Any]] = {"name": "mlaas", "version": "0.2.0", "extensions": [*_EXTENSIONS]}
+    ready: bool = False
 
 
-class Live(msgspec.Struct, frozen=True):
-    """error is the reason why not."""
-
-    live: bool
-    error: str | UnsetType = UNSET
-
-
-class Ready(msgspec.Struct, frozen=True):
-    """error is the reason why not."""
-
-    ready: bool
-    error: str | UnsetType = UNSET
-
-
-class ModelReady(msgspec.Struct, frozen=True):
-    """Whether this model would answer pictures sent now."""
-
-    name: str
-    ready: bool
-
-
-class MetadataTensor(msgspec.Struct, frozen=True, kw_only=True):
-    """-1 in a shape stands for the number of pictures. parameters explain the values of an input."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-    parameters: dict[str, str] | UnsetType = UNSET
-
-
-class ModelMetadata(msgspec.Struct, frozen=True, kw_only=True):
-    """parameters has the labels in class order, the model file's SHA-256 digest, and the accuracy."""
-
-    name: str
-    versions: list[str]
-    platform: str
-    inputs: list[MetadataTensor]
-    outputs: list[MetadataTensor]
-    parameters: dict[str, Any]
-
-
-TYPES = (Error, Server, Live, Ready, ModelReady, ModelMetadata, InferenceResponse)
+TYPES = (Error, Server, Live, Ready, ModelReady, ModelMetadata, IndexEntry, InferenceResponse)
 
 _PARAMETERS = {"type": "object", "additionalProperties": {"type": ["string", "number", "boolean"]}}
 _NAMED = {"name": {"type": "string"}, "parameters": _PARAMETERS}
@@ -147,13 +108,14 @@ _VERSION = openapi.path_parameter("version", "1.4.0")
 _LENGTH = openapi.header_parameter(
     HEADER_LENGTH, "The size of the JSON in bytes, if binary data follows it.", type="integer"
 )
-_OF_MODELS = (
-    errors.UnknownModel,
-    errors.TooManyInFlight,
-    errors.GatewayError,
-    errors.Unavailable,
-    errors.ReplyTimeout,
-)
+_INDEX_BODY: openapi.Tree = {
+    "required": False,
+    "content": {
+        "application/json": {"schema": {"type": "object", "properties": {"ready": {"type": "boolean"}}}}
+    },
+}
+_NO_WORKER = (errors.TooManyInFlight, errors.GatewayError, errors.Unavailable, errors.ReplyTimeout)
+_OF_MODELS = (errors.UnknownModel, *_NO_WORKER)
 _OF_PICTURES = (
     errors.InvalidRequest,
     errors.NotAPicture,
@@ -246,11 +208,74 @@ class InferenceRoutes:
                 responses=of_inference,
                 openapi_extra=inferring,
             )
+        self._add_repository(router)
         return router
+
+    def _add_repository(self, router: Router) -> None:
+        indexed = openapi.answer(IndexEntry, "The versions that the workers serve")
+        schema = indexed["content"]["application/json"]
+        schema["schema"] = {"type": "array", "items": schema["schema"]}
+        router.add(
+            "POST",
+            "/v2/repository/index",
+            self.index,
+            summary="List the models",
+            responses={200: indexed, **problems(errors.InvalidRequest, *_NO_WORKER)},
+            openapi_extra={"requestBody": _INDEX_BODY},
+        )
+        for verb, endpoint, responses in (
+            ("load", self.load, {200: {"description": "A worker serves it"}, **problems(*_OF_MODELS)}),
+            ("unload", self.unload, problems(errors.InvalidRequest, *_OF_MODELS)),
+        ):
+            router.add(
+                "POST",
+                f"/v2/repository/models/{{name}}/{verb}",
+                endpoint,
+                summary=f"{verb.capitalize()} a model",
+                responses=responses,
+                openapi_extra={"parameters": [_NAME]},
+            )
+
+    async def index(self, request: Request) -> Response:
+        """The versions that the workers serve. `{"ready": true}` leaves out those that would not answer."""
+        content = await request.body()
+        if len(content) > _MOST_INDEX_BYTES:
+            raise InvalidRequest(
+                f"the body has {len(content)} bytes; at most {_MOST_INDEX_BYTES} are accepted"
+            )
+        try:
+            only_ready = bool(content) and msgspec.json.decode(content, type=_IndexQuery).ready
+        except NOT_JSON as error:
+            raise InvalidRequest(f'the body is not JSON such as {{"ready": true}}: {error}') from error
+        await heard(self._requester)
+        entries = [
+            IndexEntry(
+                name=model.name,
+                version=model.version,
+                state="READY" if model.ready else "UNAVAILABLE",
+                reason="" if model.ready else self._requester.why_not_ready(model.name) or "",
+            )
+            for model in self._requester.presence.models(monotonic())
+            if model.ready or not only_ready
+        ]
+        return Response(msgspec.json.encode(entries), media_type="application/json")
+
+    async def load(self, request: Request) -> Response:
+        """200 for a model that is served. Others are served once `model.names` of the workers has them."""
+        await self._find(request)
+        return Response(b"{}", media_type="application/json")
+
+    async def unload(self, request: Request) -> Response:
+        """Refused: which models are served is a setting of the workers."""
+        model = await self._find(request)
+        raise InvalidRequest(
+            f"{model.name} is served because model.names of the workers has it; take it out there, and start "
+            "them again"
+        )
 
     async def server(self) -> Response:
         """Name, version and supported protocol extensions."""
-        return _json(Server("mlaas", self._version, _EXTENSIONS))
+        return _json(Server("mlaas", self._version, EXTENSIONS))
 
     async def live(self) -> Response:
         """503 only if a restart would help."""
@@ -265,7 +290,7 @@ class InferenceRoutes:
 
     async def model(self, request: Request) -> Response:
         """Inputs, outputs, labels. The `parameters` of an input explain its values."""
-        return _json(_describe(await self._find(request)))
+        return _json(describe(await self._find(request)))
 
     async def model_ready(self, request: Request) -> Response:
         """200 while this model would answer pictures sent now."""
@@ -276,8 +301,9 @@ class InferenceRoutes:
         return _json(ModelReady(model.name, True))
 
     async def infer(self, request: Request) -> Response:
-        """The input `image` has all pictures; every output has one row for each.
+        """The input `image` has all pictures, or `tensor` all rows; every output has one row for each.
 
+        `tensor`: the input of the network, in the shape and datatype that the model's metadata has. `image`:
         `BYTES`: PNG, JPEG or WebP files, in base64 in JSON, raw in binary data. `UINT8` (0 to 255) and `FP32`
         (0 to 1): 28 x 28 grey values, bright clothing on black. Parameters: `mode` (for files, as in
         `/predict`), `timeout` (microseconds) and `binary_data_output`; of an output, `binary_data` and
@@ -285,10 +311,10 @@ class InferenceRoutes:
         """
         settings = self._settings
         deadline = read_deadline(request, settings.reply_timeout_ms)
-        self._requester.admit(request.path_params["name"], 0, 0.0, deadline.timeout_s)
-        wanted = await _read(request, Limits(settings.max_batch_files, settings.max_upload_bytes))
-        if not wanted.are_files:
-            self._check_size(request.path_params["name"])
+        name = request.path_params["name"]
+        self._requester.admit(name, 0, 0.0, deadline.timeout_s)
+        limits = Limits(settings.max_batch_files, settings.max_upload_bytes)
+        wanted = await _read(request, self._known(name), limits)
         if wanted.timeout_s is not None:
             deadline = replace(deadline, timeout_s=min(deadline.timeout_s, wanted.timeout_s))
         async with while_connected(request):
@@ -299,31 +325,30 @@ class InferenceRoutes:
                 raise UnknownModel(no_such_model(reply.model, version, [f"{reply.model} {reply.version}"]))
         return respond(wanted, replies)
 
-    def _check_size(self, name: str) -> None:
-        """Raises InvalidRequest if the model takes other pictures than 28 x 28 grey values."""
-        for model in self._requester.presence.channel_of(name).catalogue.models:
-            if model.name == name and model.kind != "garment":
-                raise InvalidRequest(f"{name} does not take 28 x 28 grey values: send files, as BYTES")
+    def _known(self, name: str) -> ServedModel:
+        """The model; one of clothing, if no worker has reported it, as older ones do not."""
+        known = self._requester.presence.channel_of(name).catalogue.models
+        return next((model for model in known if model.name == name), ServedModel(name=name, version=""))
 
     async def _find(self, request: Request) -> ServedModel:
         asked = request.path_params
         return await named(self._requester, asked["name"], asked.get("version", ""))
 
 
-async def _read(request: Request, limits: Limits) -> InferenceRequest:
+async def _read(request: Request, model: ServedModel, limits: Limits) -> InferenceRequest:
     content = bytearray()
     async with aclosing(request.stream()) as parts:
         async for part in parts:
             content += part
     header_length = request.headers.get(HEADER_LENGTH)
     if len(content) > _LONG_BYTES:
-        return await asyncio.to_thread(read, content, header_length, limits)
-    return read(content, header_length, limits)
+        return await asyncio.to_thread(read, content, header_length, model, limits)
+    return read(content, header_length, model, limits)
 
 
 @dataclass
 class _Inference:
-    """Requests all pictures of a call at once. The first error cancels the rest."""
+    """Requests all rows of a call at once: pictures or tensors. The first error cancels the rest."""
 
     requester: Requester
     settings: GatewaySettings
@@ -336,13 +361,12 @@ class _Inference:
         self.budget = CallBudget(self.requester, self.model, self.deadline)
 
     async def replies(self) -> Sequence[Reply]:
-        """Raises GatewayError with the index of its picture."""
+        """Raises GatewayError with the index of its row."""
         failed: list[BaseException] = []
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(self._reply(index, picture))
-                    for index, picture in enumerate(self.request.pictures)
+                    group.create_task(self._reply(index, row)) for index, row in enumerate(self.request.rows)
                 ]
         except* GatewayError as raised:
             failed = [*raised.exceptions]
@@ -350,25 +374,22 @@ class _Inference:
             raise min(failed, key=lambda error: getattr(error, "index", None) or 0)
         return [task.result() for task in tasks]
 
-    async def _reply(self, index: int, picture: bytes) -> Reply:
+    async def _reply(self, index: int, row: bytes) -> Reply:
         try:
-            return await self._ask(picture)
+            return await self._ask(row)
         except UnknownModel:
             raise  # concerns the whole request
         except GatewayError as error:
             error.index = index
             raise
 
-    async def _ask(self, picture: bytes) -> Reply:
-        content = picture if self.request.are_files else grey_png(picture, SIDE)
-        settings = self.settings
-        header = check(content, "", max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
-        cost_ms = header.cost_ms(self.request.mode)
+    async def _ask(self, row: bytes) -> Reply:
+        content, media_type, cost_ms = self._as_sent(row)
         async with self.budget.share(len(content), cost_ms):
             reply = await self.requester.request(
                 content,
                 cost_ms=cost_ms,
-                content_type=header.media_type,
+                content_type=media_type,
                 model=self.model,
                 mode=self.request.mode,
                 timeout_s=self.deadline.left_s(),
@@ -377,26 +398,14 @@ class _Inference:
             raise_failure(reply.error)
         return reply
 
-
-def _describe(model: ServedModel) -> ModelMetadata:
-    values = {"content": model.input, "BYTES": "PNG, JPEG or WebP files, base64 in JSON; shape [n] or [n,1]"}
-    image = MetadataTensor(name=INPUT, datatype="BYTES", shape=[-1], parameters=values)
-    if model.kind == "garment":
-        image = MetadataTensor(name=INPUT, datatype="UINT8", shape=[-1, SIDE, SIDE], parameters=values)
-        values["UINT8"] = "0 to 255; shape [n,28,28], [n,28,28,1] or [n,784]"
-        values["FP32"] = "0 to 1; shape [n,28,28], [n,28,28,1] or [n,784]"
-    return ModelMetadata(
-        name=model.name,
-        versions=[model.version],
-        platform=_PLATFORMS.get(model.runtime, model.runtime),
-        inputs=[image],
-        outputs=[
-            MetadataTensor(name="probabilities", datatype="FP32", shape=[-1, len(model.labels)]),
-            MetadataTensor(name="label", datatype="BYTES", shape=[-1]),
-            MetadataTensor(name="class", datatype="INT64", shape=[-1]),
-        ],
-        parameters={"labels": model.labels, "sha256": model.sha256, "accuracy": model.accuracy},
-    )
+    def _as_sent(self, row: bytes) -> tuple[bytes, str, float]:
+        """The body of the message to the workers, its media type and its cost in milliseconds."""
+        if self.request.form == "tensor":
+            return row, TENSOR, 0.0
+        content = row if self.request.form == "file" else grey_png(row, SIDE)
+        settings = self.settings
+        header = check(content, "", max_bytes=settings.max_upload_bytes, max_pixels=settings.max_pixels)
+        return content, header.media_type, header.cost_ms(self.request.mode)
 
 
 def _json(body: msgspec.Struct, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -86,7 +86,7 @@ def test_the_model_is_served_beside_the_shipped_one(added: str, folder: Path) ->
         values = {"name": "image", "datatype": "UINT8", "shape": [1, 28, 28], "data": [0] * 784}
         refused = http.post("/v2/models/flowers/infer", json={"inputs": [values]})
         assert refused.status_code == 400
-        assert "flowers does not take 28 x 28 grey values: send files, as BYTES" in refused.text
+        assert "datatype 'UINT8' is not accepted; accepted: BYTES" in refused.text
         assert http.get("/v2/models/flowers").json()["inputs"][0]["datatype"] == "BYTES"
 
 

@@ -56,7 +56,11 @@ def files(*paths: Path) -> np.ndarray:
 def test_triton_finds_the_server_and_its_models_ready(client: triton.InferenceServerClient) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
-    assert client.get_server_metadata()["extensions"] == ["binary_tensor_data", "classification"]
+    assert client.get_server_metadata()["extensions"] == [
+        "binary_tensor_data",
+        "classification",
+        "model_repository",
+    ]
     for name in NAMES:
         version = manifests.read(manifests.folder(ROOT / "weights", name)).version
         assert client.is_model_ready(name)

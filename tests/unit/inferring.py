@@ -84,7 +84,7 @@ def tensors(response: httpx.Response) -> dict[str, Any]:
 
 def _read(datatype: str, data: bytes, shape: list[int]) -> Any:
     if datatype != "BYTES":
-        return np.frombuffer(data, {"FP32": "<f4", "INT64": "<i8"}[datatype]).reshape(shape)
+        return np.frombuffer(data, {"FP32": "<f4", "FP64": "<f8", "INT64": "<i8"}[datatype]).reshape(shape)
     elements: list[str] = []
     while data:
         (size,) = struct.unpack_from("<I", data)

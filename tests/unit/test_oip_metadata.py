@@ -16,7 +16,7 @@ async def test_the_server_says_what_it_is_and_which_extensions_it_has() -> None:
         answer = (await http.get("/v2")).json()
         assert (await http.get("/v2/")).json() == answer
     assert answer["name"] == "mlaas"
-    assert answer["extensions"] == ["binary_tensor_data", "classification"]
+    assert answer["extensions"] == ["binary_tensor_data", "classification", "model_repository"]
     assert isinstance(answer["version"], str)
 
 
@@ -71,7 +71,7 @@ async def test_the_other_model_runs_on_keras() -> None:
         (f"{MODEL}/versions/2", "no model 'fashion-mnist' of version '2'; served: fashion-mnist 1"),
         (f"{MODEL}/versions/2/ready", "of version '2'"),
         ("/v2/models", "Not Found"),
-        ("/v2/repository/index", "Not Found"),
+        ("/v2/repository", "Not Found"),
     ],
 )
 async def test_what_there_is_not_is_a_404_in_the_protocols_form(path: str, says: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 from gateway.errors import Rejected, TooLarge
 from gateway.oip.request import Limits, read
 from gateway.problem import detail
-from tests.unit.gateways import SANDAL, gateway
+from tests.unit.gateways import SANDAL, SMALL, gateway
 from tests.unit.inferring import INFER, image, refused, seeing
 
 pytestmark = pytest.mark.anyio
@@ -97,7 +97,7 @@ def asking(**changes: Any) -> dict[str, Any]:
 def test_what_is_wrong_with_it_is_said(body: Any, says: str) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     with pytest.raises(Rejected) as raised:
-        read(content, None, LIMITS)
+        read(content, None, SMALL, LIMITS)
     assert raised.value.status == 422
     assert says in detail(raised.value)
     assert len(detail(raised.value)) < 500
@@ -133,19 +133,19 @@ def test_what_is_wrong_with_the_binary_data_is_said(datatype: str, data: bytes, 
     its_input["parameters"] = {} if size is None else {"binary_data_size": size}
     head = json.dumps({"inputs": [its_input]}).encode()
     with pytest.raises(Rejected) as raised:
-        read(head + data, str(len(head)), LIMITS)
+        read(head + data, str(len(head)), SMALL, LIMITS)
     assert says in detail(raised.value)
 
 
 @pytest.mark.parametrize("length", ["", "-1", "1.5", "many", "9" * 30, "1000000"])
 def test_a_length_of_the_header_that_cannot_be_is_refused(length: str) -> None:
     with pytest.raises(Rejected, match="Inference-Header-Content-Length"):
-        read(json.dumps({"inputs": [asking()]}).encode(), length, LIMITS)
+        read(json.dumps({"inputs": [asking()]}).encode(), length, SMALL, LIMITS)
 
 
 def test_more_pictures_than_are_allowed_are_refused_before_their_data_is_looked_at() -> None:
     with pytest.raises(TooLarge, match="257 pictures in one request; at most 256"):
-        read(json.dumps({"inputs": [asking(shape=[257, 784])]}).encode(), None, LIMITS)
+        read(json.dumps({"inputs": [asking(shape=[257, 784])]}).encode(), None, SMALL, LIMITS)
 
 
 BASE64 = base64.b64encode(SANDAL).decode()
@@ -168,8 +168,8 @@ def test_base64_is_read_as_encoders_write_it(text: str, padding: int) -> None:
     """In JSON that is large, long strings are read on their own."""
     its_input = image("BYTES", [3, 1], [[text], [text + padding * " "], [BASE64]])
     for content in (json.dumps({"inputs": [its_input]}), escaped({"inputs": [its_input]})):
-        asked = read(bytearray(content.encode()), None, LIMITS)
-        assert asked.pictures == 3 * [SANDAL]
+        asked = read(bytearray(content.encode()), None, SMALL, LIMITS)
+        assert asked.rows == 3 * [SANDAL]
 
 
 def escaped(document: Any) -> str:
@@ -207,10 +207,10 @@ SPACES = 6_000_000 * " "
 def test_of_large_json_the_same_is_said(body: Any, says: str | None) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     if says is None:
-        assert read(content, None, LIMITS).pictures == [b""]
+        assert read(content, None, SMALL, LIMITS).rows == [b""]
         return
     with pytest.raises(Rejected) as raised:
-        read(content, None, LIMITS)
+        read(content, None, SMALL, LIMITS)
     assert says in detail(raised.value)
     assert len(detail(raised.value)) < 500
 
@@ -233,7 +233,7 @@ def test_reading_takes_no_more_memory_than_what_was_sent_and_some_megabytes(coun
     tracemalloc.start()
     try:
         with suppress(Rejected):
-            read(content, None, LIMITS)
+            read(content, None, SMALL, LIMITS)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
