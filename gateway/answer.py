@@ -17,7 +17,7 @@ from gateway.errors import (
     UnknownModel,
     WorkerFailed,
 )
-from messaging.contract import PNG_SIGNATURE, ErrorCode, Failure, Reply
+from messaging.contract import PNG_SIGNATURE, ErrorCode, Failure, Reply, ServedModel, no_such_model
 
 _ERRORS: dict[ErrorCode, type[GatewayError]] = {
     ErrorCode.INVALID_PICTURE: NotAPicture,
@@ -166,6 +166,13 @@ def server_timing(timings: Timings) -> str:
 def raise_failure(failure: Failure) -> NoReturn:
     """Raises the GatewayError that stands for a worker's failure."""
     raise _ERRORS.get(failure.code, WorkerFailed)(failure.detail)
+
+
+def check_version(reply: Reply, asked: str) -> None:
+    """Raises UnknownModel if a worker from before versions could be chosen has answered with another one."""
+    if asked not in ("", reply.version) and reply.error is None:
+        served = ServedModel(name=reply.model, version=reply.version)
+        raise UnknownModel(no_such_model(reply.model, asked, [served]))
 
 
 def data_uri(pixels: bytes, width: int = _INPUT_WIDTH) -> str:

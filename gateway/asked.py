@@ -62,6 +62,7 @@ class Query(NamedTuple):
     """The query parameters; messaging.contract says what they mean."""
 
     model: str = ""
+    version: str = ""
     mode: Mode = "auto"
     explain: Explain = ""
     top_k: int = 0
@@ -80,7 +81,8 @@ def read_query(request: Request) -> Query:
     try:
         mode = one_of(given, "mode", MODES, "auto")
         explain = one_of(given, "explain", EXPLAINS, "")
-        return Query(given.get("model", ""), mode, explain, _top_k(given.get("top_k")))
+        top_k = _top_k(given.get("top_k"))
+        return Query(given.get("model", ""), given.get("version", ""), mode, explain, top_k)
     except ValueError as error:
         raise InvalidRequest(str(error)) from error
 
@@ -111,6 +113,10 @@ PARAMETERS = [
         "model",
         "Name of the model. By default, the default model answers: fashion-mnist as shipped, for small grey "
         "pictures. For photos, there is clothing-photo.",
+    ),
+    parameter(
+        "version",
+        "Version of the model, one of those that answer. By default, the model's shares decide.",
     ),
     parameter(
         "mode",

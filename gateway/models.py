@@ -41,6 +41,15 @@ EXAMPLE: dict[str, Any] = {
     "output_size": 10,
     "sha256": "3fa04850755ddc9c3dd0d570f169750eed004757bc66f438670725d905c81755",
     "accuracy": 0.9522,
+    "versions": [
+        {
+            "version": "1.4.0",
+            "share_percent": 100,
+            "sha256": "3fa04850755ddc9c3dd0d570f169750eed004757bc66f438670725d905c81755",
+            "accuracy": 0.9522,
+            "problem": "",
+        }
+    ],
     "queue": "shared",
     "ready": True,
 }

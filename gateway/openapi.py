@@ -17,7 +17,7 @@ Responses = dict[int | str, Tree]
 Type = type[msgspec.Struct]
 
 DETAILS: Mapping[type[GatewayError], str] = {
-    errors.InvalidRequest: "unknown parameter 'modle'; known: model, mode, explain, top_k",
+    errors.InvalidRequest: "unknown parameter 'modle'; known: model, version, mode, explain, top_k",
     errors.KeyReused: "this Idempotency-Key was used for another job; use a new one",
     errors.NotAPicture: "the bytes are neither PNG, JPEG nor WebP",
     errors.BrokenForm: "the form is cut off: its last line, --boundary--, is missing",

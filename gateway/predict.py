@@ -144,6 +144,7 @@ class PredictRoutes:
             cost_ms=header.cost_ms(asked.mode),
             content_type=header.media_type,
             model=asked.model,
+            version=asked.version,
             mode=asked.mode,
             explain=asked.explain,
             timeout_s=deadline.left_s(),

@@ -4,15 +4,17 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from uuid import uuid4
 
+from msgspec.structs import replace
+
 from gateway.errors import GatewayError, Unavailable, UnknownModel
 from gateway.pending import Capacity, Pending
 from gateway.settings import GatewaySettings
-from messaging.contract import ServedModel
+from messaging.contract import ServedModel, no_such_model
 from messaging.settings import Queue, TopicSettings
 
 _log = logging.getLogger("mlaas.gateway")
@@ -199,18 +201,22 @@ class Presence:
         ]
 
     def named(self, name: str, version: str, now: float) -> KnownModel:
-        """Without a name, the default; without a version, any will do.
+        """Without a name, the default; described as the version, if one is named.
 
         Raises UnknownModel, which lists the models known, and Unavailable if only a silent queue can have it.
         """
         known = self.models(now)
         for model in known:
-            if (model.name == name or (model.default and not name)) and version in ("", model.version):
-                return model
+            is_it = model.name == name or (model.default and not name)
+            if is_it and version in ("", *model.answering):
+                its = [each for each in model.versions if each.version == version]
+                more = (
+                    {"version": version, "sha256": its[0].sha256, "accuracy": its[0].accuracy} if its else {}
+                )
+                return replace(model, **more)
         if name in self._of_model and (reason := self.why_refused(self._of_model[name], now)):
             raise Unavailable(reason)
-        served = (f"{model.name} {model.version}" for model in known)
-        raise UnknownModel(no_such_model(name, version, served))
+        raise UnknownModel(no_such_model(name, version, known))
 
 
 def _whom(queue: Queue, queues: int) -> str:
@@ -221,8 +227,3 @@ def _known(model: ServedModel, channel: Channel, default: bool, now: float) -> K
     its = {name: getattr(model, name) for name in ServedModel.__struct_fields__}
     ready = channel.liveness.why_not_ready(now) is None
     return KnownModel(**{**its, "default": default, "queue": channel.queue.name, "ready": ready})
-
-
-def no_such_model(name: str, version: str, served: Iterable[str]) -> str:
-    what = f"no model {name[:100]!r}" + (f" of version {version[:100]!r}" if version else "")
-    return f"{what}; served: {', '.join(served)}"

@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TypedDict, TypeVarTuple, Unpack
 
+from gateway.answer import check_version
 from gateway.errors import GatewayError, ReplyTimeout, TooLarge, TooManyInFlight, Unavailable
 from gateway.metrics import GatewayMetrics
 from gateway.middleware import traceparent
@@ -50,6 +51,7 @@ class PictureFields(TypedDict, total=False):
 
     content_type: str
     model: str
+    version: str
     mode: Mode
     explain: Explain
 
@@ -161,7 +163,9 @@ class Requester:
         self.admit(model, len(picture), cost_ms, timeout_s)
         channel = self.presence.channel_of(model)
         self.metrics.queue_requests.labels(channel.queue.name).inc()
-        return await self._ask(channel, picture, cost_ms, timeout_s, **fields)
+        reply = await self._ask(channel, picture, cost_ms, timeout_s, **fields)
+        check_version(reply, fields.get("version", ""))
+        return reply
 
     async def hear_models(self) -> None:
         """Ask the workers that would answer for their models, where none is known. Raises GatewayError."""

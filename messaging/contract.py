@@ -2,7 +2,7 @@
 
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Annotated, Literal, get_args
 
@@ -31,7 +31,10 @@ CancelledIds = Annotated[
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture to classify, or a ping. deadline_ms: epoch; nobody waits for the reply after it.
+    """A picture to classify, or a ping.
+
+    deadline_ms: epoch; nobody waits for the reply after it. version: the only one of the model that may
+    answer; by default the worker chooses. Older workers ignore it, so compare it with the reply's.
 
     With the content type TENSOR, the body is one input of the model's network, as its ServedModel describes
     it: numbers of its dtype in little-endian order, row by row; a bool is one byte, 0 or 1.
@@ -43,6 +46,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int | None = None
     content_type: str = ""
     model: str = ""
+    version: str = ""
     mode: Mode = "auto"
     explain: Explain = ""
     traceparent: str = ""
@@ -102,6 +106,7 @@ Shown = Annotated[bytes, msgspec.Meta(max_length=1_048_576)]
 GREY_28 = 28 * 28
 MAX_AXES = 8
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+Count = Annotated[int, msgspec.Meta(ge=0)]
 Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 # JSON has no infinity, and readers differ in what they make of larger numbers.
 Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
@@ -127,14 +132,47 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
+class Agreement(msgspec.Struct, frozen=True, kw_only=True):
+    """How often a version's label was the same as the one that was answered, or another one.
+
+    failed: pictures that it could not classify. skipped: pictures that it did not see, because it was behind.
+    """
+
+    same: Count = 0
+    other: Count = 0
+    failed: Count = 0
+    skipped: Count = 0
+
+
+class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a model that is served, or is wanted and cannot be: problem then says why.
+
+    share_percent: of the requests that name no version. shadow: not None for a version that classifies what
+    another one answers. sha256 and accuracy: see ServedModel.
+    """
+
+    version: str
+    share_percent: Annotated[int, msgspec.Meta(ge=0, le=100)] = 0
+    shadow: Agreement | None = None
+    sha256: str = ""
+    accuracy: float | None = None
+    problem: str = ""
+
+    @property
+    def answers(self) -> bool:
+        """Whether requests may name it."""
+        return self.share_percent > 0
+
+
 class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model that a worker serves.
 
-    default: whether it answers requests that name no model. runtime: onnx or keras. kind: what it takes:
-    pictures of clothing (garment), other pictures (image), or numbers (tensor). input: what the network sees,
-    in words; shape and dtype: the same, of one input. output: what the network gives, see
-    model.manifest.Manifest; output_size: how many numbers. sha256: of the weights file. accuracy: on the test
-    pictures, from 0 to 1.
+    version: the one that answers most requests; what follows describes it. default: whether the model
+    answers requests that name none. runtime: onnx or keras. kind: what it takes: pictures of clothing
+    (garment), other pictures (image), or numbers (tensor). input: what the network sees, in words; shape and
+    dtype: the same, of one input. output: what the network gives, see model.manifest.Manifest; output_size:
+    how many numbers. sha256: of the weights file. accuracy: on the test pictures, from 0 to 1. versions: all
+    of them; older workers leave it empty.
     """
 
     name: str
@@ -150,6 +188,12 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     output_size: int = 0
     sha256: str = ""
     accuracy: float | None = None
+    versions: list[ServedVersion] = []
+
+    @property
+    def answering(self) -> list[str]:
+        """The versions that requests may name."""
+        return [each.version for each in self.versions if each.answers] or [self.version]
 
     @property
     def takes_mode(self) -> bool:
@@ -201,3 +245,9 @@ def check_prediction(reply: Reply, sha256: str | None) -> None:
     if sha256 is None or reply.sha256 == sha256 or (reply.error is not None and reply.sha256 == ""):
         return
     raise ContractError(f"reply: for another picture, with sha256 {reply.sha256!r}")
+
+
+def no_such_model(name: str, version: str, served: Iterable[ServedModel]) -> str:
+    """What to tell who asked for a model or version that is not served."""
+    what = f"no model {name[:100]!r}" + (f" of version {version[:100]!r}" if version else "")
+    return f"{what}; served: {', '.join(f'{each.name} {one}' for each in served for one in each.answering)}"

@@ -20,6 +20,7 @@ from messaging.contract import (
     ReturnAddress,
     ServedModel,
     Timings,
+    no_such_model,
     sha256_of,
 )
 from messaging.picture_header import Size
@@ -259,9 +260,9 @@ def triage(
 def _model_for(request: Request, refusal: str, loaded: Loaded) -> ServedModel:
     """Raises ContractError if the request is to be refused."""
     model = loaded.named(request.model)
-    if model is None:
-        known = ", ".join(model.name for model in loaded.models)
-        detail = f"no model {request.model[:100]!r} here; known: {known}"
+    if model is None or request.version not in ("", model.version):
+        name = request.model or loaded.default.name
+        detail = no_such_model(name, request.version, loaded.models)
         raise ContractError(detail, ErrorCode.UNKNOWN_MODEL)
     if model.kind == "tensor" and not request.is_tensor:
         raise ContractError(

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from messaging.contract import ErrorCode, ServedModel
+from messaging.contract import ErrorCode, ServedModel, ServedVersion
 from model.classifier import (
     Classifier,
     Predictions,
@@ -269,6 +269,10 @@ def _only(pictures: Pictures) -> Picture:
 def _served(name: str, model: Classifier, *, default: bool) -> ServedModel:
     manifest = model.manifest
     into, network = manifest.input, manifest.onnx if model.runtime == "onnx" else manifest.keras
+    sha256 = network.sha256 if network else ""
+    its = ServedVersion(
+        version=manifest.version, share_percent=100, sha256=sha256, accuracy=manifest.accuracy
+    )
     return ServedModel(
         name=name,
         version=manifest.version,
@@ -281,8 +285,9 @@ def _served(name: str, model: Classifier, *, default: bool) -> ServedModel:
         shape=into.shape,
         dtype=into.dtype,
         output=manifest.output,
-        sha256=network.sha256 if network else "",
+        sha256=sha256,
         accuracy=manifest.accuracy,
+        versions=[its],
     )
 
 

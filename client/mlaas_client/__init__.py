@@ -15,10 +15,10 @@ from mlaas_client.errors import (
     Unavailable,
     Unreachable,
 )
-from mlaas_client.results import Item, Job, Model, Prediction
+from mlaas_client.results import Item, Job, Model, Prediction, Version
 
 __all__ = [
     "AnswerMismatch", "AsyncClient", "Client", "DeadlineExceeded", "Item", "Job", "Misconfigured",
     "MlaasError", "Model", "NotFound", "Overloaded", "PictureUnreadable", "Prediction", "Refused",
-    "ServerFailed", "Unauthorized", "Unavailable", "Unreachable",
+    "ServerFailed", "Unauthorized", "Unavailable", "Unreachable", "Version",
 ]  # fmt: skip

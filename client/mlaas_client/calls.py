@@ -34,6 +34,7 @@ class Options(TypedDict, total=False):
     """Options of a call. explain="input" requests what the model saw; timeout_s is in seconds."""
 
     model: str | None
+    version: str | None
     top_k: int | None
     mode: str | None
     explain: str | None
@@ -65,7 +66,7 @@ class Calls:
     def models(self) -> Call[list[Model]]:
         """List the models that are served. Raises MlaasError."""
         answer = yield from self._ask("GET", "/models", {})
-        return _parsed(lambda found: [results.read(Model, model) for model in found["models"]], answer)
+        return _parsed(lambda found: [results.model(each) for each in found["models"]], answer)
 
     def submit(self, pictures: Iterable[Picture], **options: Unpack[Options]) -> Call[Job]:
         """Create a job for the pictures; result() fetches the predictions. Raises MlaasError."""

@@ -35,10 +35,29 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Version:
+    """A version of a model. share_percent is that of the requests that name no version.
+
+    shadow is not None for a version that classifies what another one answers: how often its label was the
+    same, or another one, and how many pictures failed or were skipped. problem says why a version that is
+    wanted is not served.
+    """
+
+    version: str
+    share_percent: int = 0
+    shadow: Mapping[str, int] | None = None
+    sha256: str = ""
+    accuracy: float | None = None
+    problem: str = ""
+    raw: Document = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A model. kind is what it takes: garment, image or tensor; shape and dtype are the network's own.
 
-    accuracy is the fraction of test pictures it gets right; sha256 is the file's digest.
+    accuracy is the fraction of test pictures it gets right; sha256 is the file's digest. version is the one
+    that answers most requests; versions are all of them.
     """
 
     name: str
@@ -53,6 +72,7 @@ class Model:
     output: str = ""
     sha256: str = ""
     accuracy: float | None = None
+    versions: Sequence[Version] = ()
     raw: Document = field(default_factory=dict, repr=False)
 
 
@@ -97,6 +117,10 @@ def read(kind: type[T], document: Document, **more: object) -> T:
     names = (each.name for each in fields(kind))  # type: ignore[arg-type]
     known = {name: document[name] for name in names if name in document}
     return kind(**{**known, **more, "raw": document})
+
+
+def model(document: Document) -> Model:
+    return read(Model, document, versions=[read(Version, each) for each in document.get("versions", ())])
 
 
 def item(entry: Document) -> Item:

@@ -35,12 +35,13 @@ class Status(StrEnum):
 class JobRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The parts of a request that its results are checked against and rendered with.
 
-    top_k is 0 for all labels. digests concatenates the pictures' SHA-256 digests in order; it is empty in
-    jobs created before digests were recorded.
+    top_k is 0 for all labels. version is the one that was asked for, or empty. digests concatenates the
+    pictures' SHA-256 digests in order; it is empty in jobs created before digests were recorded.
     """
 
     filenames: list[str]
     top_k: int = 0
+    version: str = ""
     request_id: str = ""
     digests: bytes = b""
 

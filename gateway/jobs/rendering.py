@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway import problem
-from gateway.answer import REQUEST_ID, prediction
+from gateway.answer import REQUEST_ID, check_version, prediction
 from gateway.errors import GatewayError, JobExpired, NotAPicture, WorkerFailed
 from gateway.jobs.job import Job, Result, State, Status, status_of
 from gateway.predict import BatchEntry
@@ -175,6 +175,7 @@ def _entry(job: Job, result: Result) -> BatchEntry:
         if isinstance(stored, StoredProblem):
             return BatchEntry(index=result.index, filename=filename, problem=stored.problem)
         check_prediction(stored.reply, request.sha256_of(result.index))
+        check_version(stored.reply, request.version)
         total_ms = float(max(0, stored.at_ms - job.created_ms))
         found = prediction(stored.reply, request.request_id, total_ms, request.top_k)
         return BatchEntry(index=result.index, filename=filename, prediction=found)

@@ -214,6 +214,7 @@ class JobRoutes:
             request=JobRequest(
                 filenames=[picture.filename for picture in pictures],
                 top_k=query.top_k,
+                version=query.version,
                 request_id=request_id(request.scope),
                 digests=b"".join(digests),
             ),

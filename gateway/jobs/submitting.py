@@ -147,6 +147,7 @@ class Submitter:
                     deadline_ms=job.deadline_ms,
                     content_type=picture.media_type,
                     model=query.model,
+                    version=query.version,
                     mode=query.mode,
                     explain=query.explain,
                     traceparent=traceparent(),

@@ -198,7 +198,7 @@ def describe(model: ServedModel) -> ModelMetadata:
         ]
     return ModelMetadata(
         name=model.name,
-        versions=[model.version],
+        versions=model.answering,
         platform=_PLATFORMS.get(model.runtime, model.runtime),
         inputs=[_describe_input(model, name) for name in inputs_of(model)],
         outputs=outputs,

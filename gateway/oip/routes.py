@@ -32,7 +32,6 @@ from gateway.oip.response import (
     respond,
 )
 from gateway.predict import CallBudget
-from gateway.presence import no_such_model
 from gateway.problem import ErrorForm
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
@@ -251,12 +250,13 @@ class InferenceRoutes:
         entries = [
             IndexEntry(
                 name=model.name,
-                version=model.version,
+                version=version,
                 state="READY" if model.ready else "UNAVAILABLE",
                 reason="" if model.ready else self._requester.why_not_ready(model.name) or "",
             )
             for model in self._requester.presence.models(monotonic())
             if model.ready or not only_ready
+            for version in model.answering
         ]
         return Response(msgspec.json.encode(entries), media_type="application/json")
 
@@ -319,10 +319,6 @@ class InferenceRoutes:
             deadline = replace(deadline, timeout_s=min(deadline.timeout_s, wanted.timeout_s))
         async with while_connected(request):
             replies = await _Inference(self._requester, settings, request, wanted, deadline).replies()
-        version = request.path_params.get("version", "")
-        for reply in replies:
-            if version not in ("", reply.version):
-                raise UnknownModel(no_such_model(reply.model, version, [f"{reply.model} {reply.version}"]))
         return respond(wanted, replies)
 
     def _known(self, name: str) -> ServedModel:
@@ -391,6 +387,7 @@ class _Inference:
                 cost_ms=cost_ms,
                 content_type=media_type,
                 model=self.model,
+                version=str(self.http.path_params.get("version", "")),
                 mode=self.request.mode,
                 timeout_s=self.deadline.left_s(),
             )

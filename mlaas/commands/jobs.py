@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlaas.commands import JSON
-from mlaas.commands.predict import FILES, MODE, MODEL, URL, answer, gateway, named, show
+from mlaas.commands.predict import FILES, MODE, MODEL, URL, VERSION, answer, gateway, named, show
 from mlaas.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,10 +26,16 @@ def jobs() -> None:
 @FILES
 @URL
 @MODEL
+@VERSION
 @MODE
 @JSON
 def submit(
-    files: tuple[str, ...], url: str | None, model: str | None, mode: "Mode | None", as_json: bool
+    files: tuple[str, ...],
+    url: str | None,
+    model: str | None,
+    version: str | None,
+    mode: "Mode | None",
+    as_json: bool,
 ) -> None:
     """Submit pictures as a job and print its ID.
 
@@ -42,7 +48,7 @@ def submit(
     if not its:
         raise UserError(f"no pictures in {', '.join(files)}")
     with gateway(url) as client:
-        job = client.submit([named.picture for named in its], model=model, mode=mode)
+        job = client.submit([named.picture for named in its], model=model, version=version, mode=mode)
     click.echo(json.dumps(job.raw) if as_json else job.id)
 
 

@@ -28,6 +28,9 @@ AUTO_MODEL = click.option(
     "--model", metavar="NAME",
     help="The model to use; auto: for each picture, the one that suits it.  [default: the default model]",
 )  # fmt: skip
+VERSION = click.option(
+    "--version", metavar="VERSION", help="The model's version.  [default: the model's shares decide]"
+)
 URL = click.option(
     "--url", metavar="URL", help="The gateway.  [default: MLAAS_URL, else http://localhost:8000]"
 )
@@ -69,6 +72,7 @@ class Answer(NamedTuple):
 @click.option("--local", is_flag=True, help="Run the model in this process, without gateway or broker.")
 @URL
 @AUTO_MODEL
+@VERSION
 @MODE
 @TIMEOUT
 @JSON
@@ -79,6 +83,7 @@ def predict(
     local: bool,
     url: str | None,
     model: str | None,
+    version: str | None,
     mode: "Mode | None",
     timeout_s: float | None,
     as_json: bool,
@@ -94,16 +99,19 @@ def predict(
     """
     if model == AUTO and mode not in (None, AUTO):
         raise click.UsageError("--mode is for one model of clothing: name it with --model")
+    if model == AUTO and version:
+        raise click.UsageError("--version is for one model: name it with --model")
     if local and (url or timeout_s):
         raise click.UsageError("--local does not use a gateway: leave out --url and --timeout")
     its = list(named(files))
     with _progress(len(its)) as progress:
         if local:
-            answers = list(_locally(its, chosen.load("predict").model, model, mode, progress))
+            answers = list(_locally(its, chosen.load("predict").model, model, version, mode, progress))
         else:
             with gateway(url) as client:
                 choose = Chooser(model, partial(served_by, client))
-                answers = _over_http(its, client, choose, progress, mode=mode, timeout_s=timeout_s)
+                asked = {"version": version, "mode": mode, "timeout_s": timeout_s}
+                answers = _over_http(its, client, choose, progress, **asked)
     if not its:
         raise UserError(f"no pictures in {', '.join(files)}: looked for {', '.join(PICTURES)}")
     show(answers, as_json)
@@ -260,26 +268,28 @@ def answer(name: str, outcome: "Prediction | MlaasError") -> Answer:
     return Answer(name, outcome.raw)
 
 
-def load_model(settings: "ModelSettings", name: str | None) -> "Classifier":
-    """Loads a model, by default the first of model.names. Raises UserError."""
+def load_model(settings: "ModelSettings", name: str | None, version: str = "") -> "Classifier":
+    """Loads a model, by default the first of model.names, in its latest version. Raises UserError."""
     from model.classifier import load
     from model.manifest import ModelError
 
     with reported(os.EX_DATAERR, ModelError):
-        return load(Path(settings.weights_dir), name or settings.names[0], settings.runtime, settings.threads)
+        weights_dir, name = Path(settings.weights_dir), name or settings.names[0]
+        return load(weights_dir, name, settings.runtime, settings.threads, version)
 
 
 def _locally(
     its: Sequence[Named],
     settings: "ModelSettings",
     model: str | None,
+    version: str | None,
     mode: "Mode | None",
     progress: Progress,
 ) -> Iterator[Answer]:
     from model.classifier import predict_picture
     from model.preprocessing import PictureError
 
-    loaded = cache(partial(load_model, settings))
+    loaded = cache(partial(load_model, settings, version=version or ""))
 
     def served() -> Served:
         return Served(settings.names[0], loaded(None).manifest.kind, settings.names)

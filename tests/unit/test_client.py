@@ -209,7 +209,7 @@ def test_schemes_have_no_case() -> None:
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_help_shows_what_a_method_takes_and_gives(kind: type) -> None:
     shown = inspect.signature(kind.predict)
-    options = ["model", "top_k", "mode", "explain", "timeout_s"]
+    options = ["model", "version", "top_k", "mode", "explain", "timeout_s"]
     assert list(shown.parameters) == ["self", "picture", *options]
     assert list(inspect.signature(kind.result).parameters) == ["self", "job", "wait_s"]
     assert shown.return_annotation is Prediction

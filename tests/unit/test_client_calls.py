@@ -143,8 +143,9 @@ def test_results_cannot_be_changed() -> None:
 
 def test_what_is_asked_for_goes_into_the_query() -> None:
     driven = Driven(response(200, ANSWER))
-    driven.predict(model="large", top_k=3, mode="photo", explain="input", timeout_s=5)
-    assert driven.attempts[0]["params"] == {"model": "large", "top_k": 3, "mode": "photo", "explain": "input"}
+    asked = {"model": "large", "version": "1.0", "top_k": 3, "mode": "photo", "explain": "input"}
+    driven.predict(**asked, timeout_s=5)
+    assert driven.attempts[0]["params"] == asked
 
 
 def test_an_unknown_option_is_an_error_and_not_ignored() -> None:

@@ -4,12 +4,13 @@ import asyncio
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
-from messaging.contract import ErrorCode, Failure, Reply, Request
+from messaging.contract import Agreement, ErrorCode, Failure, Reply, Request, ServedVersion
 from messaging.memory import MemoryBroker
 from mlaas_client import AsyncClient, DeadlineExceeded, NotFound, Prediction, Refused
-from tests.unit.gateways import PNG, SAMPLES, SANDAL, gateway, sandal
+from tests.unit.gateways import PNG, SAMPLES, SANDAL, SMALL, gateway, sandal
 from tests.unit.jobbing import job_gateway
 
 PATIENT = {"reply_timeout_ms": 60_000, "worker_silence_ms": 60_000}
@@ -103,6 +104,20 @@ async def test_models_are_what_the_gateway_lists() -> None:
         small, large = await its.models()
     assert (small.name, small.default, small.accuracy) == ("fashion-mnist", True, 0.94)
     assert (large.default, len(large.labels)) == (False, 10)
+
+
+@pytest.mark.anyio
+async def test_a_model_has_its_versions_with_what_their_shadows_agreed_on() -> None:
+    shadow = ServedVersion(version="2", shadow=Agreement(same=7, other=1), sha256="ab", problem="")
+    served = [
+        msgspec.structs.replace(SMALL, versions=[ServedVersion(version="1", share_percent=100), shadow])
+    ]
+    async with gateway(sandal, served=served, **PATIENT) as http, asking(http) as its:
+        (model,) = await its.models()
+    first, second = model.versions
+    assert (first.version, first.share_percent, first.shadow) == ("1", 100, None)
+    assert (second.version, second.share_percent, second.sha256) == ("2", 0, "ab")
+    assert second.shadow == {"same": 7, "other": 1, "failed": 0, "skipped": 0}
 
 
 @pytest.mark.anyio

@@ -14,6 +14,7 @@ from messaging.contract import (
     MAX_HEADERS,
     MAX_REPLY_TO,
     TENSOR,
+    Agreement,
     ContractError,
     ErrorCode,
     Failure,
@@ -21,7 +22,9 @@ from messaging.contract import (
     Request,
     ReturnAddress,
     ServedModel,
+    ServedVersion,
     Timings,
+    no_such_model,
     sha256_of,
 )
 
@@ -67,6 +70,9 @@ GOLDEN_REQUEST_1_EXPLAIN = Message(
 )
 REQUEST_1_EXPLAIN = msgspec.structs.replace(REQUEST_1, mode="photo", explain="input")
 
+GOLDEN_REQUEST_1_VERSION = Message(b"\x89PNG...", {**GOLDEN_REQUEST_1.headers, "version": "1.0.0"})
+REQUEST_1_VERSION = msgspec.structs.replace(REQUEST_1, version="1.0.0")
+
 PIXELS = bytes(783) + b"\xff"
 GOLDEN_REPLY_1_EXPLAIN = Message(
     b'{"sha256":"ab12","model":"fashion-mnist","version":"1.0.0",'
@@ -89,8 +95,11 @@ GOLDEN_PING_1 = Message(
     b'{"sha256":"","model":"fashion-mnist","version":"1.0.0","models":[{"name":"fashion-mnist",'
     b'"version":"1.0.0","default":true,"runtime":"onnx","labels":["Sandal","Sneaker"],'
     b'"kind":"garment","input":"28 x 28","shape":[28,28],"dtype":"uint8","output":"probabilities",'
-    b'"output_size":2,'
-    b'"sha256":"ab12","accuracy":0.5}]}',
+    b'"output_size":2,"sha256":"ab12","accuracy":0.5,'
+    b'"versions":[{"version":"1.0.0","share_percent":90,"shadow":null,"sha256":"ab12","accuracy":0.5,"problem":""},'
+    b'{"version":"1.1.0","share_percent":10,"shadow":null,"sha256":"cd34","accuracy":null,"problem":""},'
+    b'{"version":"1.2.0","share_percent":0,"shadow":{"same":7,"other":2,"failed":1,"skipped":3},'
+    b'"sha256":"ef56","accuracy":null,"problem":""}]}]}',
     {"schema": "1", "correlation_id": "c0ffee"},
 )
 PING_1 = Reply(
@@ -108,6 +117,15 @@ PING_1 = Reply(
             output_size=2,
             sha256="ab12",
             accuracy=0.5,
+            versions=[
+                ServedVersion(version="1.0.0", share_percent=90, sha256="ab12", accuracy=0.5),
+                ServedVersion(version="1.1.0", share_percent=10, sha256="cd34"),
+                ServedVersion(
+                    version="1.2.0",
+                    shadow=Agreement(same=7, other=2, failed=1, skipped=3),
+                    sha256="ef56",
+                ),
+            ],
         )
     ],
 )
@@ -158,8 +176,9 @@ ADDRESS = ReturnAddress("predict.replies/7", {"correlation_id": "c0ffee"})
         (REQUEST_1, GOLDEN_REQUEST_1),
         (REQUEST_1_EXPLAIN, GOLDEN_REQUEST_1_EXPLAIN),
         (TENSOR_1, GOLDEN_TENSOR_1),
+        (REQUEST_1_VERSION, GOLDEN_REQUEST_1_VERSION),
     ],
-    ids=["as first", "explain", "tensor"],
+    ids=["as first", "explain", "tensor", "version"],
 )
 def test_a_request_is_written_as_the_golden_bytes_and_read_back(request_: Request, golden: Message) -> None:
     assert codec.encode_request(request_) == golden
@@ -203,6 +222,21 @@ def test_an_older_workers_ping_says_of_no_model_and_a_newer_ones_may_say_more() 
     )
     assert codec.decode_reply(Message(older, {})).models == []
     assert codec.decode_reply(Message(newer, {})).models == [ServedModel(name="m", version="1")]
+
+
+def test_a_ping_from_before_shares_is_read_and_its_version_is_the_one_that_answers() -> None:
+    body = GOLDEN_PING_1.body
+    older = body[: body.index(b',"versions"')] + b"}]}"
+    (model,) = codec.decode_reply(Message(older, {})).models
+    assert model == msgspec.structs.replace(PING_1.models[0], versions=[])
+    assert model.answering == ["1.0.0"]
+
+
+def test_versions_that_answer_can_be_asked_for_and_a_shadow_cannot() -> None:
+    assert PING_1.models[0].answering == ["1.0.0", "1.1.0"]
+    assert no_such_model("fashion-mnist", "2", PING_1.models) == (
+        "no model 'fashion-mnist' of version '2'; served: fashion-mnist 1.0.0, fashion-mnist 1.1.0"
+    )
 
 
 def test_only_id_and_address_are_required() -> None:

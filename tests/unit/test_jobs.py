@@ -135,6 +135,16 @@ async def test_what_the_worker_refuses_is_a_problem_of_that_picture(tmp_path: Pa
     assert done["results"][1]["problem"]["type"] == "urn:mlaas:problem:unknown-model"
 
 
+async def test_another_version_than_was_asked_for_is_a_problem(tmp_path: Path) -> None:
+    """Workers from before versions could be chosen answer with their own."""
+    async with job_gateway(sandal, tmp_path) as http:
+        for version, outcome in (("1", "prediction"), ("2", "problem")):
+            job = await http.post(f"/jobs?version={version}", files=files(SANDAL))
+            done = await until_status(http, job.json()["id"], "done")
+            assert outcome in done["results"][0]
+    assert "of version '2'; served: fashion-mnist 1" in done["results"][0]["problem"]["detail"]
+
+
 async def test_a_reply_that_comes_again_is_dropped_and_counted(tmp_path: Path) -> None:
     broker = MemoryBroker()
 

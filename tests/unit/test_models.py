@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import UnknownModel
 from gateway.presence import Catalogue, KnownModel, Presence
-from messaging.contract import Reply, Request, ServedModel
+from messaging.contract import Agreement, Reply, Request, ServedModel, ServedVersion
 from tests.unit.gateways import LARGE, SANDAL, SMALL, TOPICS, gateway, gateway_settings, problem, sandal
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +29,8 @@ async def test_the_models_are_those_that_the_worker_describes() -> None:
     assert one.json() == as_json(LARGE)
     assert list(one.json()) == [
         "name", "version", "default", "runtime", "labels",
-        "kind", "input", "shape", "dtype", "output", "output_size", "sha256", "accuracy", "queue", "ready",
+        "kind", "input", "shape", "dtype", "output", "output_size", "sha256", "accuracy", "versions",
+        "queue", "ready",
     ]  # fmt: skip
 
 
@@ -113,6 +114,20 @@ def test_a_model_is_found_by_name_and_version(name: str, version: str) -> None:
     presence = Presence(TOPICS, gateway_settings())
     presence.channel_of(name).catalogue.heard([LARGE, SMALL], 0)
     assert presence.named(name, version, 0).name == SMALL.name
+
+
+def test_each_version_that_answers_has_its_digest_and_accuracy_and_no_other_is_known() -> None:
+    first = ServedVersion(version="1", share_percent=90, sha256=64 * "a", accuracy=0.94)
+    canary = ServedVersion(version="2", share_percent=10, sha256=64 * "b", accuracy=0.95)
+    shadow = ServedVersion(version="3", shadow=Agreement(same=1))
+    presence = Presence(TOPICS, gateway_settings())
+    its = msgspec.structs.replace(SMALL, versions=[first, canary, shadow])
+    presence.channel_of("fashion-mnist").catalogue.heard([its], 0)
+    assert presence.named("fashion-mnist", "", 0).version == "1"
+    found = presence.named("fashion-mnist", "2", 0)
+    assert (found.version, found.sha256, found.accuracy) == ("2", 64 * "b", 0.95)
+    with pytest.raises(UnknownModel, match=r"served: fashion-mnist 1, fashion-mnist 2$"):
+        presence.named("fashion-mnist", "3", 0)
 
 
 def test_another_version_is_unknown() -> None:

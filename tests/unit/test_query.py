@@ -31,17 +31,32 @@ async def test_what_is_known_of_the_picture_comes_with_the_answer() -> None:
 
 
 async def test_the_query_reaches_the_worker() -> None:
-    asked: list[tuple[str, str, str]] = []
+    asked: list[tuple[str, str, str, str]] = []
 
     def noting(request: Request) -> Reply:
-        asked.append((request.model, request.mode, request.explain))
+        asked.append((request.model, request.version, request.mode, request.explain))
         return sandal(request)
 
     async with gateway(noting) as http:
-        for query in ({}, {"mode": ""}, {"model": "large", "mode": "photo", "explain": "input"}):
+        everything = {"model": "large", "version": "1", "mode": "photo", "explain": "input"}
+        for query in ({}, {"mode": ""}, everything):
             response = await http.post("/predict", params=query, content=SANDAL, headers=PNG)
             assert response.status_code == 200
-    assert asked == [("", "auto", ""), ("", "auto", ""), ("large", "photo", "input")]
+    assert asked == [("", "", "auto", ""), ("", "", "auto", ""), ("large", "1", "photo", "input")]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
+async def test_another_version_than_was_asked_for_is_never_passed_off_as_it(path: str) -> None:
+    """Workers from before versions could be chosen answer with their own."""
+    async with gateway(sandal) as http:
+        files = {"file": SANDAL}
+        right = await http.post(path, params={"version": "1"}, files=files)
+        wrong = await http.post(path, params={"version": "2"}, files=files)
+    assert '"label":"Sandal"' in right.text
+    assert "label" not in wrong.text
+    detail = "no model 'fashion-mnist' of version '2'; served: fashion-mnist 1"
+    assert detail in wrong.text
+    assert '"status":404' in wrong.text
 
 
 @pytest.mark.parametrize(
@@ -69,12 +84,12 @@ async def test_a_parameter_that_there_is_not_is_a_problem_that_names_it_and_thos
     async with gateway(sandal) as http:
         query = {"model": "fashion-mnist", name: "x"}
         response = await http.post(path, params=query, files={"file": SANDAL})
-    wanted = f"unknown parameter {name!r}; known: model, mode, explain, top_k"
+    wanted = f"unknown parameter {name!r}; known: model, version, mode, explain, top_k"
     assert problem(response, 422)["detail"] == wanted
 
 
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
-@pytest.mark.parametrize("name", ["model", "mode", "explain", "top_k"])
+@pytest.mark.parametrize("name", ["model", "version", "mode", "explain", "top_k"])
 async def test_a_parameter_among_the_fields_of_the_form_is_told_where_it_belongs(
     path: str, name: str
 ) -> None:
@@ -113,7 +128,7 @@ async def test_the_documentation_lists_every_mode_that_there_is() -> None:
         schema = (await http.get("/openapi.json")).json()
     described = schema["paths"]["/predict"]["post"]["parameters"]
     parameters = {found["name"]: found["schema"] for found in described if found["in"] == "query"}
-    assert set(parameters) == {"model", "mode", "explain", "top_k"}
+    assert set(parameters) == {"model", "version", "mode", "explain", "top_k"}
     assert tuple(parameters["mode"]["enum"]) == (*MODES, "")
     assert MODES == preprocessing.MODES
     assert parameters["mode"]["default"] == "auto"

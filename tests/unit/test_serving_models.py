@@ -1,6 +1,7 @@
 """Several models, modes, and what comes back besides the probabilities, through a whole worker."""
 
 import hashlib
+import re
 
 import msgspec
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from gateway.answer import grey_png
 from messaging.broker import Message
-from messaging.contract import PING, ErrorCode, ServedModel
+from messaging.contract import PING, ErrorCode, ServedModel, ServedVersion
 from model import manifest as manifests
 from model.classifier import UNLIKE_CLOTHING
 from model.preprocessing import prepare
@@ -37,6 +38,7 @@ def test_a_ping_is_answered_with_all_models_the_first_is_the_default(
     manifest = manifests.read(second_model.SHIPPED)
     assert reply.version == manifest.version
     small, mirrored = reply.models
+    sha256 = hashlib.sha256((second_model.SHIPPED / "model.onnx").read_bytes()).hexdigest()
     assert small == ServedModel(
         name="fashion-mnist",
         version=manifest.version,
@@ -44,8 +46,14 @@ def test_a_ping_is_answered_with_all_models_the_first_is_the_default(
         runtime="onnx",
         labels=list(manifest.labels),
         input=small.input,
-        sha256=hashlib.sha256((second_model.SHIPPED / "model.onnx").read_bytes()).hexdigest(),
+        output_size=len(manifest.labels),
+        sha256=sha256,
         accuracy=manifest.accuracy,
+        versions=[
+            ServedVersion(
+                version=manifest.version, share_percent=100, sha256=sha256, accuracy=manifest.accuracy
+            )
+        ],
     )
     assert small.input.startswith("28 x 28 grey")
     assert (mirrored.name, mirrored.default, mirrored.sha256 == small.sha256) == ("mirrored", False, False)
@@ -79,7 +87,7 @@ def test_who_asks_for_an_unknown_model_is_told_the_known_ones(two_models: ModelS
         error = running.replies(1)["1"].error
     assert error is not None
     assert error.code is ErrorCode.UNKNOWN_MODEL
-    assert "fashion-mnist, mirrored" in error.detail
+    assert re.search(r"served: fashion-mnist \S+, mirrored 2\.0\.0$", error.detail)
 
 
 @pytest.mark.parametrize("header", ["mode", "explain"])

@@ -73,4 +73,16 @@ def test_a_picture_that_is_not_to_be_decoded_is_refused_with_the_reason() -> Non
 
 
 def test_who_asks_for_an_unknown_model_is_told_the_known_ones() -> None:
-    assert sort(model="other").refused[0][2].detail == "no model 'other' here; known: fashion-mnist, large"
+    detail = "no model 'other'; served: fashion-mnist 1.0.0, large 1.0.0"
+    assert sort(model="other").refused[0][2].detail == detail
+
+
+def test_who_asks_for_a_version_gets_it_or_is_told_the_known_ones() -> None:
+    (task,) = sort(model="large", version="1.0.0").work
+    assert (task.model.name, task.model.version) == ("large", "1.0.0")
+    for model, name in (("large", "large"), ("", "fashion-mnist")):
+        ((_, _, failure),) = sort(model=model, version="9").refused
+        assert failure.code is ErrorCode.UNKNOWN_MODEL
+        assert failure.detail == (
+            f"no model '{name}' of version '9'; served: fashion-mnist 1.0.0, large 1.0.0"
+        )
