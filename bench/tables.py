@@ -196,8 +196,8 @@ def core_hours(requests: int, cost_ms: Mapping[str, float]) -> float:
 def _price(cost_ms: Mapping[str, float]) -> str:
     hours = core_hours(1_000_000, cost_ms)
     return (
-        f"A million requests take {number(hours)} core-hours of that; times the price of a core-hour, this is "
-        f"what they cost: {number(hours * EXAMPLE_PRICE)} USD at {EXAMPLE_PRICE:g} USD."
+        f"A million requests take {number(hours)} core-hours of that; times the price of a core-hour, this "
+        f"is what they cost: {number(hours * EXAMPLE_PRICE)} USD at {EXAMPLE_PRICE:g} USD."
     )
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ from gateway.predict import BatchResult, PredictRoutes
 from gateway.problem import Problem, Problems
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
-from messaging import tracing
+from messaging.tracing import CallSpans
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -55,11 +55,11 @@ def create_app(
     version: str = "unknown",
     jobs: Jobs | None = None,
     *,
-    traced: bool = False,
+    spans: CallSpans | None = None,
 ) -> FastAPI:
     """The application, which starts and closes the requester and the jobs with itself.
 
-    traced: whether to record a span for each request; see messaging.tracing.
+    spans: starts the spans of requests, if they are traced.
 
     Raises KeyFileError if the file of API keys cannot be used.
     """
@@ -78,9 +78,6 @@ def create_app(
                 await jobs.close()
             await requester.close()
 
-    def is_uncounted(scope: MutableMapping[str, Any]) -> bool:
-        return scope["path"] in table.uncounted
-
     app = FastAPI(
         title="mlaas",
         version=version,
@@ -90,14 +87,7 @@ def create_app(
         openapi_url=None,
         redirect_slashes=False,  # a redirect would lead to whatever Host the client was made to send
         lifespan=lifespan,
-        telemetry={
-            "tracing": traced,
-            "metrics": False,
-            "logs": False,
-            "operation_spans": False,
-            "auto_configure": False,
-            "exclude": is_uncounted,
-        },
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     predicting = PredictRoutes(requester, settings).router()
     routers = [
@@ -116,7 +106,7 @@ def create_app(
     problems.install(app)
     busiest = [route for route in predicting.routes if isinstance(route, APIRoute)]
     app.add_middleware(Shortcut, routes=busiest, handlers=app.exception_handlers)
-    _wrap(app, requester, settings, problems, table, traced)
+    _wrap(app, requester, settings, problems, table, spans)
     return app
 
 
@@ -133,7 +123,7 @@ def _wrap(
     settings: GatewaySettings,
     problems: Problems,
     table: RouteTable,
-    traced: bool,
+    spans: CallSpans | None,
 ) -> None:
     """From the innermost middleware to the outermost."""
     app.add_middleware(
@@ -152,7 +142,7 @@ def _wrap(
         uncounted=table.uncounted,
         is_leaving=lambda: requester.leaving,
         answer=problems.answer,
-        name_span=tracing.name_request if traced else None,
+        spans=spans,
     )
     if settings.cors_allowed_origins:
         app.add_middleware(

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.asked import HEADER, shortened
 from gateway.errors import ClientGone, GatewayError, SlowBody, TooLarge, TooManyInFlight, UnacceptedCoding
 from gateway.metrics import GatewayMetrics
+from messaging.tracing import CallSpan, CallSpans
 
 UNCOUNTED_BYTES = 65_536
 """uvicorn buffers as much for each connection anyway, so smaller bodies never wait for larger ones."""
@@ -123,15 +124,14 @@ class Observing:
         uncounted: Collection[str],
         is_leaving: Callable[[], bool],
         answer: Callable[[Scope, GatewayError], Response],
-        name_span: Callable[[str, str], None] | None = None,
+        spans: CallSpans | None = None,
     ) -> None:
-        """name_span: called with the method and route of a request when its answer begins."""
         self._app = app
         self._metrics = metrics
         self._uncounted = uncounted
         self._is_leaving = is_leaving
         self._answer = answer
-        self._name_span = name_span
+        self._spans = spans
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -140,14 +140,13 @@ class Observing:
         if scope["method"] == "HEAD":
             scope, send = {**scope, "method": "GET"}, _without_body(send)
         added = _identify(scope)
+        span = self._start_span(scope)
         status = 0
 
         async def observed_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                if self._name_span is not None and (route := _route(scope)):
-                    self._name_span(scope["method"], route)
                 headers: list[RawHeader] = [*message["headers"], *added]
                 if not any(name == b"server-timing" for name, _ in headers):
                     took_ms = (time.perf_counter() - started) * 1000
@@ -168,8 +167,19 @@ class Observing:
                 raise
         finally:
             route = _route(scope)
+            if span is not None:
+                span.end(route, status or 500)
             if route not in self._uncounted:
                 self._metrics.answered(route or "other", status or 500, time.perf_counter() - started)
+
+    def _start_span(self, scope: Scope) -> CallSpan | None:
+        """None if the call is not recorded. If it is, messages sent for it will name its span."""
+        if self._spans is None or scope["path"] in self._uncounted:
+            return None
+        span = self._spans.start(scope["method"], _trace.get())
+        if span is not None:
+            _trace.set(span.traceparent)
+        return span
 
 
 def _route(scope: Scope) -> str:

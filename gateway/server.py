@@ -22,6 +22,7 @@ from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings, JobSettings
 from messaging.broker import Broker
 from messaging.settings import TopicSettings
+from messaging.tracing import CallSpans
 
 _AFTER_DRAIN_S = 5
 # Longer than clients and proxies keep idle connections, so that none is closed just as it is reused.
@@ -41,11 +42,11 @@ def serve(
     job_settings: JobSettings,
     version: str,
     *,
-    traced: bool = False,
+    spans: CallSpans | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then answer the requests in flight and return.
 
-    traced: see create_app.
+    spans: see create_app.
     Raises KeyFileError, StoreError, OSError if the port for metrics is taken, and whatever exception ended
     the reading of replies.
     """
@@ -69,7 +70,7 @@ def serve(
         rest_timeout_s=settings.body_timeout_ms / 1000,
     )
     config = uvicorn.Config(
-        create_app(requester, settings, version, jobs, traced=traced),
+        create_app(requester, settings, version, jobs, spans=spans),
         http=protocol,
         log_config=None,
         access_log=False,

@@ -86,7 +86,7 @@ def run_gateway(settings: Settings, fd: int | None) -> None:
         settings.gateway,
         settings.jobs,
         __version__,
-        traced=tracer is not None,
+        spans=tracing.CallSpans(tracer) if tracer else None,
     )
 
 

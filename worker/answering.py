@@ -190,7 +190,7 @@ class Answerer:
             (picture,) = pictures
             predicted = self._model.predict_alone(picture, self._size)
         outcomes = [checked(outcome) for outcome in predicted.outcomes]
-        if self._trace is not None:
+        if self._trace is not None and any(task.request.traceparent for task, _ in work):
             self._trace([worked(task, outcome) for (task, _), outcome in zip(work, outcomes, strict=True)])
         at_worker_ms = (self._clock() - received_at) * 1000
         received_ms = self._wall_clock() * 1000 - at_worker_ms

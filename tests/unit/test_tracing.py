@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind, StatusCode, Tracer
 
 from messaging.broker import BrokerUnavailable, Message, MessageTooLarge
 from messaging.memory import MemoryBroker
-from messaging.tracing import TracedBroker, Worked, record_batch, sampled
+from messaging.tracing import CallSpans, TracedBroker, Worked, record_batch, sampled
 from mlaas.serving import wants_traces
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -89,12 +89,28 @@ def test_what_is_not_recorded_passes_through_as_it_is(
     assert recorded.get_finished_spans() == ()
 
 
-def test_the_current_span_counts_for_more_than_the_callers_header(
-    broker: TracedBroker, tracer: Tracer, recorded: InMemorySpanExporter
+def test_a_call_belongs_to_the_trace_of_its_caller(tracer: Tracer, recorded: InMemorySpanExporter) -> None:
+    call = CallSpans(tracer).start("POST", SAMPLED)
+    assert call is not None
+    call.end("/predict", 200)
+    (span,) = recorded.get_finished_spans()
+    assert (span.name, parent_of(span)) == ("POST /predict", int("b7ad6b7169203331", 16))
+    assert call.traceparent == f"00-{TRACE}-{span.context.span_id:016x}-01"
+
+
+@pytest.mark.parametrize(("status", "code"), [(422, StatusCode.UNSET), (503, StatusCode.ERROR)])
+def test_a_call_without_a_caller_begins_a_trace(
+    tracer: Tracer, recorded: InMemorySpanExporter, status: int, code: StatusCode
 ) -> None:
-    with tracer.start_as_current_span("call") as call:
-        broker.publish("requests", request()).result()
-    assert parent_of(named(recorded)["send requests"]) == call.get_span_context().span_id
+    call = CallSpans(tracer).start("POST", "")
+    assert call is not None
+    call.end("", status)
+    (span,) = recorded.get_finished_spans()
+    assert (span.name, span.parent, span.status.status_code) == ("POST", None, code)
+
+
+def test_a_call_that_its_caller_does_not_record_has_no_span(tracer: Tracer) -> None:
+    assert CallSpans(tracer).start("POST", UNSAMPLED) is None
 
 
 def test_a_redelivery_has_a_span_of_its_own(broker: TracedBroker, recorded: InMemorySpanExporter) -> None:
