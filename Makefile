@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Pages, and the files that they link to.
 DOCUMENTED := '*.md' '*.py' '*.yaml' '*.png' '*.svg' '*.json' LICENSE ':!tests' ':!gateway/static' ':!model/training/*.md'
 
-.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults faults-selftest upgrade-test lock screenshot
+.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults faults-selftest upgrade-test lock observability screenshot
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -63,6 +63,9 @@ upgrade-test: .venv/.development ## replace the last release's processes one by 
 
 faults-selftest: .venv/.development ## plant defects; the scenarios of make faults must notice each
 	$(BIN)/python -m tests.faults.selftest
+
+observability: .venv/.development ## write docs/metrics.md anew from what the code declares
+	$(BIN)/python -m deploy.observability.generate
 
 lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt

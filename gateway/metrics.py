@@ -1,98 +1,70 @@
-"""The gateway's Prometheus metrics."""
+"""The gateway's metrics."""
 
 from collections.abc import Callable
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    generate_latest,
-    start_http_server,
-)
-
-MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+from messaging.metrics import SECONDS, Metrics
 
 
-class GatewayMetrics:
-    """One per process. Only metrics_port serves the metrics that name API keys: GET /metrics is open."""
+class GatewayMetrics(Metrics):
+    """One per process. Those that name API keys are not open."""
 
     def __init__(self) -> None:
-        self._registry, self._all = CollectorRegistry(), CollectorRegistry()
-        self._all.register(self._registry)
-        self.requests = Counter(
+        super().__init__()
+        self.ready = self.gauge(
+            "mlaas_ready", "1 while a picture sent now would be answered, by one model at least."
+        )
+        self.requests = self.counter(
             "mlaas_requests_total",
-            "Requests answered, by route and status; 499: the client hung up.",
-            ("route", "code"),
-            registry=self._registry,
+            "Answers, by the route's pattern (`other`: an unknown path) and status; 499: the client hung up.",
+            {"route": (), "code": ()},
         )
-        self.seconds = Histogram(
+        self.seconds = self.histogram(
             "mlaas_request_duration_seconds",
-            "Seconds from the request's head to its answer.",
-            ("route",),
-            buckets=_SECONDS,
-            registry=self._registry,
+            "From the request's head to its answer.",
+            SECONDS,
+            {"route": ()},
         )
-        self.in_flight = Gauge(
-            "mlaas_in_flight_requests", "Requests waiting for a reply.", registry=self._registry
+        self.in_flight = self.gauge(
+            "mlaas_in_flight_requests", "Requests to the workers that wait for a reply."
         )
-        self.replies_dropped = Counter(
-            "mlaas_replies_dropped_total",
-            "Replies dropped. late: nobody waits any more; unusable: not the reply to its request.",
-            ("reason",),
-            registry=self._registry,
+        self._queue_ready = self.gauge(
+            "mlaas_queue_ready", "1 while a picture sent now to this queue would be answered.", {"queue": ()}
         )
-        self.cancelled = Counter(
-            "mlaas_cancelled_requests_total", "Requests whose client hung up.", registry=self._registry
-        )
-        self._rate_limited = Counter(
-            "mlaas_rate_limited_requests_total",
-            "Requests refused because their API key exceeded its rate.",
-            registry=self._registry,
-        )
-        self._rate_limited_of_key = Counter(
-            "mlaas_rate_limited_requests_of_key_total",
-            "Requests refused because their API key exceeded its rate, by the key's name.",
-            ("api_key",),
-            registry=self._all,
-        )
-        self.jobs_accepted = Counter(
-            "mlaas_jobs_accepted_total", "Jobs acknowledged with 202.", registry=self._registry
-        )
-        self.job_results = Counter(
-            "mlaas_job_results_total", "Results of jobs stored.", registry=self._registry
-        )
-        self.job_results_dropped = Counter(
-            "mlaas_job_results_dropped_total",
-            "Replies to jobs not stored. duplicate: stored before; unknown: no job waits for it; "
-            "unusable: not the reply to its picture.",
-            ("reason",),
-            registry=self._registry,
-        )
-        self.ready = Gauge(
-            "mlaas_ready",
-            "1 while a picture sent now would be answered, by one model at least.",
-            registry=self._registry,
-        )
-        self.queue_requests = Counter(
+        self.queue_requests = self.counter(
             "mlaas_queue_requests_total",
             "Pictures sent to the workers of a queue, without those of jobs.",
-            ("queue",),
-            registry=self._registry,
+            {"queue": ()},
         )
-        self._queue_in_flight = Gauge(
+        self._queue_in_flight = self.gauge(
             "mlaas_queue_in_flight_requests",
-            "Requests waiting for a reply from the workers of a queue.",
-            ("queue",),
-            registry=self._registry,
+            "Requests to the workers of a queue that wait for a reply.",
+            {"queue": ()},
         )
-        self._queue_ready = Gauge(
-            "mlaas_queue_ready",
-            "1 while a picture sent now to this queue would be answered.",
-            ("queue",),
-            registry=self._registry,
+        self.cancelled = self.counter(
+            "mlaas_cancelled_requests_total", "Pictures whose client hung up while they waited."
+        )
+        self.replies_dropped = self.counter(
+            "mlaas_replies_dropped_total",
+            "Replies dropped. `late`: nobody waits any more, second replies included; "
+            "`unusable`: not a valid reply to its request.",
+            {"reason": ("late", "unusable")},
+        )
+        self._rate_limited = self.counter(
+            "mlaas_rate_limited_requests_total", "Requests refused because their API key exceeded its rate."
+        )
+        self._rate_limited_of_key = self.counter(
+            "mlaas_rate_limited_requests_of_key_total",
+            "The same, by the name that the file of API keys gives the key.",
+            {"api_key": ()},
+            is_open=False,
+        )
+        self.jobs_accepted = self.counter("mlaas_jobs_accepted_total", "Jobs acknowledged with 202.")
+        self.job_results = self.counter("mlaas_job_results_total", "Results of jobs stored.")
+        self.job_results_dropped = self.counter(
+            "mlaas_job_results_dropped_total",
+            "Replies to jobs that were not stored. `duplicate`: stored before; `unknown`: the job is "
+            "cancelled, expired or in another store; `unusable`: not a valid reply to its picture.",
+            {"reason": ("duplicate", "unknown", "unusable")},
         )
 
     def watch_queue(self, name: str, in_flight: Callable[[], int], ready: Callable[[], bool]) -> None:
@@ -108,14 +80,3 @@ class GatewayMetrics:
     def answered(self, route: str, code: int, seconds: float) -> None:
         self.requests.labels(route, code).inc()
         self.seconds.labels(route).observe(seconds)
-
-    def text(self) -> bytes:
-        """The metrics in Prometheus's text format."""
-        return generate_latest(self._registry)
-
-    def serve(self, host: str, port: int) -> None:
-        """Serve GET /metrics from its own thread. Raises OSError with the address as its filename."""
-        try:
-            start_http_server(port, host, self._all)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, f"{host}:{port}") from error

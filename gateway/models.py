@@ -1,5 +1,6 @@
 """GET /models, /models/{name}, /health/live, /health/ready and /metrics."""
 
+import asyncio
 from time import monotonic
 from typing import Any
 
@@ -10,11 +11,11 @@ from starlette.responses import PlainTextResponse, Response
 
 from gateway import errors, openapi
 from gateway.errors import Unavailable
-from gateway.metrics import MEDIA_TYPE
 from gateway.middleware import PROBE, Router
 from gateway.page import conditional
 from gateway.presence import KnownModel
 from gateway.request_reply import Requester
+from messaging.metrics import MEDIA_TYPE
 
 EXAMPLE: dict[str, Any] = {
     "name": "fashion-mnist",
@@ -145,8 +146,10 @@ class ModelRoutes:
         return _unavailable("not ready", reason, by_queue)
 
     async def metrics(self) -> Response:
-        """Prometheus's text format."""
-        return Response(self._requester.metrics.text(), media_type=MEDIA_TYPE)
+        """Prometheus's text format, for all gateway processes that share this port."""
+        metrics = self._requester.metrics
+        text = await asyncio.to_thread(metrics.open_text) if metrics.has_siblings else metrics.open_text()
+        return Response(text, media_type=MEDIA_TYPE)
 
 
 async def named(requester: Requester, name: str, version: str = "") -> KnownModel:

@@ -80,6 +80,12 @@ class Subscription(Protocol):
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         """Never deliver these to this group again. Any order; what is not acknowledged is redelivered."""
 
+    def lag(self) -> int:
+        """How many messages of its share it has not received, as far as it knows without asking the broker.
+
+        Messages that were sent together may count as one. For the thread that receives.
+        """
+
     def close(self) -> None:
         """Leave the group, so that the other members take over at once."""
 

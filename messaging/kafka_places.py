@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Message as Record
@@ -188,6 +189,9 @@ class KafkaSubscription(_RecoveringReader):
     def receive(self, max_messages: int, timeout: float) -> Sequence[Delivery]:
         self._member.commit()
         return self._member.received(self._read(max_messages, timeout))
+
+    def lag(self) -> int:
+        return self._stalls.unread(partial(self._reader.known_end, self._topic))
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         self._member.finished(deliveries)
@@ -387,6 +391,10 @@ class StallDetector:
     def next_offset(self, partition: int) -> int:
         """The offset after the last record."""
         return self._progress[partition].next
+
+    def unread(self, end_of: Callable[[int], int]) -> int:
+        """How many offsets have not been received, of all partitions. end_of: a partition's next offset."""
+        return sum(max(0, end_of(partition) - its.next) for partition, its in self._progress.items())
 
     @property
     def has_excused(self) -> bool:

@@ -76,6 +76,14 @@ class Reader:
 
         return range(*_retried(ask, f"read {topic}/{partition}"))
 
+    def known_end(self, topic: str, partition: int) -> int:
+        """The next offset that the broker will use, as of the last fetch; 0 if nothing was fetched yet."""
+        try:
+            offsets = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+        except KafkaException:  # revoked, or not assigned yet
+            return 0
+        return max(0, offsets[1])
+
     def read(self, max_records: int, timeout: float) -> list[Record]:
         """Wait up to timeout seconds for one record, then take what was fetched with it.
 

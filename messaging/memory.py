@@ -100,6 +100,9 @@ class MemorySubscription:
             self._unacknowledged.update({delivery.offset: delivery for delivery in taken})
             return taken
 
+    def lag(self) -> int:
+        return len(self._waiting)
+
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         with self._changed:
             for delivery in deliveries:

@@ -287,6 +287,9 @@ class _TracedSubscription:
         for each in deliveries:
             self._broker.acknowledged(each)
 
+    def lag(self) -> int:
+        return self._subscription.lag()
+
     def close(self) -> None:
         self._subscription.close()
 

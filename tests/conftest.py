@@ -1,6 +1,7 @@
 """What several kinds of test share: how they run side by side, and the broker, started once a process."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,3 +41,14 @@ def apache_kafka() -> Iterator[LocalKafka]:
         pytest.skip(reason)
     with LocalKafka() as kafka:
         yield kafka
+
+
+@pytest.fixture(scope="session")
+def prometheus() -> None:
+    """Debian's prometheus and promtool. Skipped without them, unless REQUIRE_PROMETHEUS is set."""
+    lacking = [tool for tool in ("prometheus", "promtool") if shutil.which(tool) is None]
+    if lacking:
+        reason = f"{' and '.join(lacking)} not found: apt-get install prometheus"
+        if os.environ.get("REQUIRE_PROMETHEUS"):
+            pytest.fail(reason)
+        pytest.skip(reason)

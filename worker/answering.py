@@ -194,7 +194,7 @@ class Answerer:
             self._trace([worked(task, outcome) for (task, _), outcome in zip(work, outcomes, strict=True)])
         at_worker_ms = (self._clock() - received_at) * 1000
         received_ms = self._wall_clock() * 1000 - at_worker_ms
-        self._metrics.predicted(outcomes)
+        self._metrics.predicted([(task.model, its) for (task, _), its in zip(work, outcomes, strict=True)])
         for (task, sha256), outcome in zip(work, outcomes, strict=True):
             reply = reply_to(task, sha256, outcome, len(outcomes), received_ms, at_worker_ms)
             self._settle(task, outcome, reply)

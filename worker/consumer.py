@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from messaging.broker import Broker, BrokerError, ClientBroken, Delivery, Retries
@@ -12,7 +13,7 @@ from messaging.tracing import Worked
 from worker.answering import Answerer, PoisonPictures
 from worker.batching import Lanes
 from worker.cancelled import CancellationListener, Cancelled
-from worker.metrics import WorkerMetrics
+from worker.metrics import Origin, WorkerMetrics
 from worker.model_process import IsolatedModel
 from worker.outbox import Outbox
 from worker.settings import WorkerSettings
@@ -22,6 +23,7 @@ _log = logging.getLogger("mlaas.worker")
 _WAIT_S = 0.2
 _RETRY_S = 0.5
 _GATHER_S = 0.003
+_LAG_EVERY_S = 1.0
 
 # While waiting for requests, the intake does not notice pictures of jobs.
 _WAIT_FOR_REQUESTS_S = 0.05
@@ -41,8 +43,7 @@ class Consumer:
         trace: Callable[[Sequence[Worked]], None] | None = None,
     ) -> None:
         """trace: called with each batch that a model has predicted."""
-        self.metrics = WorkerMetrics()
-        self.metrics.watch_starts(lambda: model.starts, lambda: model.decoder_starts)
+        self.metrics = WorkerMetrics(queue.name, lambda: model.restarts, lambda: model.decoder_restarts)
         self._broker = broker
         self._topics = topics
         self._queue = queue
@@ -62,6 +63,7 @@ class Consumer:
             max_waiting_bytes=settings.max_waiting_bytes,
             max_pixels=max_pixels,
         )
+        self._lag_due_at = 0.0
         self._failure: BaseException | None = None
 
     def stop(self) -> None:
@@ -77,6 +79,7 @@ class Consumer:
             loaded = self._model.load()
             for model in loaded.models:
                 _log.info("%s %s (%s) is warm", model.name, model.version, model.runtime)
+            self.metrics.serving(loaded.models)
             intake = self._subscribe()
             if intake is not None:
                 self._serve(intake)
@@ -109,6 +112,7 @@ class Consumer:
         try:
             while not self._stopping.is_set():
                 self._beat()
+                self._measure_lag(intake, time.monotonic())
                 self._receive(intake, receiver)
         finally:
             for size, predictor in predictors.items():  # small first: it may still pass pictures to medium
@@ -134,12 +138,26 @@ class Consumer:
         try:
             if deliveries := intake.receive(room, timeout, max_jobs):
                 self._retries.succeeded()
+                self._count(deliveries, time.time())
                 if rejected := self._lanes.add(deliveries):
                     receiver.refuse(rejected)
         except ClientBroken as error:
             self._fail(error)
         except BrokerError as error:
             self._retries.failed(error)
+
+    def _count(self, deliveries: Iterable[Delivery], now: float) -> None:
+        """now: epoch seconds."""
+        for each in deliveries:
+            if each.timestamp_ms:
+                origin = Origin.JOBS if each.topic == self._queue.jobs else Origin.REQUESTS
+                self.metrics.received(origin, now - each.timestamp_ms / 1000)
+
+    def _measure_lag(self, intake: "Intake", now: float) -> None:
+        """At most once a second. now: monotonic seconds."""
+        if now >= self._lag_due_at:
+            self._lag_due_at = now + _LAG_EVERY_S
+            self.metrics.behind(intake.lag())
 
     def _predict(self, size: Size, intake: "Intake", cancelled: Cancelled) -> None:
         """The life of a predictor thread. Any exception ends the process, which is of no use without it."""
@@ -212,6 +230,10 @@ class Intake:
             if jobs:
                 return jobs  # they are not delivered again while this consumer is in its group
             raise
+
+    def lag(self) -> Mapping[Origin, int]:
+        """See Subscription.lag."""
+        return {Origin.REQUESTS: self._requests.lag(), Origin.JOBS: self._jobs.lag()}
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         deliveries = list(deliveries)

@@ -1,14 +1,21 @@
-"""A worker's Prometheus metrics."""
+"""A worker's metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import Counter, Histogram
 
+from messaging.contract import ServedModel
+from messaging.metrics import SECONDS, Metrics
 from worker.pipe import Outcome
 
-_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)
+_STEP_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)
 _PICTURES = (1, 2, 4, 8, 16, 32, 64, 128)
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+_OF_MODEL = {"model": (), "version": ()}
+_MOST_LABELS = 100
+_OTHER = "other"
 
 
 class Ending(StrEnum):
@@ -26,53 +33,138 @@ class Ending(StrEnum):
     UNUSABLE = "unusable"
 
 
-class WorkerMetrics:
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self.requests = Counter(
+class Origin(StrEnum):
+    """Where a worker receives pictures from."""
+
+    REQUESTS = "requests"
+    JOBS = "jobs"
+
+
+class WorkerMetrics(Metrics):
+    """One per process."""
+
+    def __init__(self, queue: str, restarts: Callable[[], int], decoder_restarts: Callable[[], int]) -> None:
+        """queue: the one that this worker serves."""
+        super().__init__()
+        of_queue = {"queue": (queue,), "origin": tuple(Origin)}
+        self.requests = self.counter(
             "mlaas_worker_requests_total",
-            "Requests, by how they ended.",
-            ("outcome",),
-            registry=self._registry,
+            "Requests, by how they ended. `poison`: the picture ended a process or the model failed on it; "
+            "`unusable`: it names no allowed place for a reply; both are dead letters. `poison_again`: a "
+            "copy of a picture that ended a process. `duplicate`: answered before. `expired`, `cancelled`: "
+            "nobody waited any more. `overloaded`, `refused`, `unreadable`: answered with an error.",
+            {"outcome": Ending},
         )
-        self.batch_size = Histogram(
-            "mlaas_worker_batch_size",
-            "Pictures predicted together.",
-            buckets=_PICTURES,
-            registry=self._registry,
+        self._lag = self.gauge(
+            "mlaas_worker_lag_messages",
+            "Messages in this worker's share of `requests` or `jobs` that it has not received. "
+            "Pictures that were sent together count as one.",
+            of_queue,
         )
-        self._seconds = Histogram(
-            "mlaas_worker_seconds",
-            "Decoding one picture; inferring a batch.",
-            ("step",),
-            buckets=_SECONDS,
-            registry=self._registry,
+        self._queue_wait = self.histogram(
+            "mlaas_worker_queue_wait_seconds",
+            "From the timestamp of a message of `requests` or `jobs` to when a worker received it.",
+            SECONDS,
+            of_queue,
         )
-        self._starts = Gauge(
-            "mlaas_worker_model_starts", "How often a model process was started.", registry=self._registry
+        self.batch_size = self.histogram("mlaas_worker_batch_size", "Pictures processed together.", _PICTURES)
+        self._decode = self.histogram(
+            "mlaas_worker_decode_seconds",
+            "Decoding and preparing one picture.",
+            _STEP_SECONDS,
+            _OF_MODEL,
         )
-        self._decoder_starts = Gauge(
-            "mlaas_worker_decoder_starts", "How often a decoder was started.", registry=self._registry
+        self._inference = self.histogram(
+            "mlaas_worker_inference_seconds",
+            "Running the model once, on its pictures of a batch.",
+            _STEP_SECONDS,
+            _OF_MODEL,
         )
+        self._predictions = self.counter(
+            "mlaas_worker_predictions_total",
+            f"Predictions by most probable label; labels after a model's first {_MOST_LABELS} count as "
+            f"`{_OTHER}`.",
+            {**_OF_MODEL, "label": ()},
+        )
+        self._confidence = self.histogram(
+            "mlaas_worker_confidence", "The probability of that label.", _SHARES, _OF_MODEL
+        )
+        self._out_of_distribution = self.counter(
+            "mlaas_worker_out_of_distribution_total",
+            "Predictions for pictures unlike those that the model was trained on.",
+            _OF_MODEL,
+        )
+        self.counted(
+            "mlaas_worker_restarts_total",
+            "Processes that were started in place of one that died. `model` has the models; a `decoder` "
+            "prepares larger pictures.",
+            "role",
+            {"model": restarts, "decoder": decoder_restarts},
+        )
+        self._models: dict[tuple[str, str], _OfModel] = {}
+        self._queue_waits = {origin: self._queue_wait.labels(queue, origin) for origin in Origin}
+        self._lags = {origin: self._lag.labels(queue, origin) for origin in Origin}
 
     def ended(self, how: Ending, count: int = 1) -> None:
         if count:
             self.requests.labels(how.value).inc(count)
 
-    def predicted(self, outcomes: list[Outcome]) -> None:
-        """Record a batch that the model has answered."""
-        self.batch_size.observe(len(outcomes))
-        for outcome in outcomes:
-            self._seconds.labels("decode").observe(outcome.decode_ms / 1000)
-        self._seconds.labels("infer").observe(max(outcome.infer_ms for outcome in outcomes) / 1000)
+    def received(self, origin: Origin, waited_s: float) -> None:
+        self._queue_waits[origin].observe(max(0.0, waited_s))
 
-    def watch_starts(self, of_models: Callable[[], int], of_decoders: Callable[[], int]) -> None:
-        self._starts.set_function(of_models)
-        self._decoder_starts.set_function(of_decoders)
+    def behind(self, lag: Mapping[Origin, int]) -> None:
+        """Record how many messages are waiting."""
+        for origin, count in lag.items():
+            self._lags[origin].set(count)
 
-    def serve(self, host: str, port: int) -> None:
-        """Serve GET /metrics from a thread of its own. Raises OSError with the address as its filename."""
-        try:
-            start_http_server(port, host, self._registry)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, f"{host}:{port}") from error
+    def serving(self, models: Iterable[ServedModel]) -> None:
+        """From now on, show these, too."""
+        for model in models:
+            self._of(model)
+
+    def predicted(self, batch: Sequence[tuple[ServedModel, Outcome]]) -> None:
+        """Record a batch that the models have answered."""
+        self.batch_size.observe(len(batch))
+        inferred: set[tuple[str, str]] = set()
+        for model, outcome in batch:
+            its = self._of(model)
+            its.decode.observe(outcome.decode_ms / 1000)
+            if outcome.error is not None:
+                continue
+            its.answered(outcome)
+            if (model.name, model.version) not in inferred:
+                inferred.add((model.name, model.version))
+                its.inference.observe(outcome.infer_ms / 1000)
+
+    def _of(self, model: ServedModel) -> "_OfModel":
+        key = model.name, model.version
+        if key not in self._models:
+            self._models[key] = _OfModel(
+                self._decode.labels(*key),
+                self._inference.labels(*key),
+                self._confidence.labels(*key),
+                self._out_of_distribution.labels(*key),
+                [
+                    self._predictions.labels(*key, label if number < _MOST_LABELS else _OTHER)
+                    for number, label in enumerate(model.labels)
+                ],
+            )
+        return self._models[key]
+
+
+class _OfModel(NamedTuple):
+    """The series of one version of a model; those of its labels in their order."""
+
+    decode: Histogram
+    inference: Histogram
+    confidence: Histogram
+    out_of_distribution: Counter
+    labels: Sequence[Counter]
+
+    def answered(self, outcome: Outcome) -> None:
+        if outcome.in_distribution is False:
+            self.out_of_distribution.inc()
+        if outcome.probabilities:
+            confidence = max(outcome.probabilities)
+            self.confidence.observe(confidence)
+            self.labels[outcome.probabilities.index(confidence)].inc()

@@ -77,6 +77,15 @@ class IsolatedModel:
     def decoder_starts(self) -> int:
         return sum(decoder.starts for decoder in self._decoders.values())
 
+    @property
+    def restarts(self) -> int:
+        """How often a model process has been started in place of one that had died."""
+        return self._model.restarts
+
+    @property
+    def decoder_restarts(self) -> int:
+        return sum(decoder.restarts for decoder in self._decoders.values())
+
     def load(self) -> Loaded:
         """What the model process has loaded; starts it first if necessary. Raises ModelUnavailable."""
         return self._model.load()
@@ -118,6 +127,10 @@ class _RestartingProcess:
         self._lock = threading.Lock()
         self.loaded: Loaded | None = None
         self.starts = 0
+
+    @property
+    def restarts(self) -> int:
+        return max(0, self.starts - 1)
 
     def load(self) -> Loaded:
         """What the most recent process has loaded. Starts the first one; never waits for one that is busy."""

@@ -100,6 +100,22 @@ def test_the_members_of_a_group_share_and_another_group_gets_all(bench: Bench) -
         subscription.close()
 
 
+def test_a_subscription_knows_how_much_it_has_not_received(bench: Bench) -> None:
+    publish(bench, numbered(1))
+    subscription = bench.connect().subscribe(bench.topic, "g")
+    subscription.acknowledge(receive(subscription, 1))
+    publish(bench, numbered(20))
+    end = time.monotonic() + PATIENCE_S
+    while (lag := subscription.lag()) != 20:
+        assert time.monotonic() < end, f"the lag is {lag}, not 20"
+        time.sleep(0.02)
+    receive(subscription, 15)
+    assert subscription.lag() == 5
+    receive(subscription, 5)
+    assert subscription.lag() == 0
+    subscription.close()
+
+
 def test_what_was_not_acknowledged_comes_again(bench: Bench) -> None:
     publish(bench, numbered(10))
     first = bench.connect().subscribe(bench.topic, "g")

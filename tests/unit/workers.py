@@ -81,7 +81,7 @@ class Running:
         return {
             sample.labels["outcome"]: sample.value
             for sample in family.samples
-            if sample.name.endswith("_total")
+            if sample.name.endswith("_total") and sample.value
         }
 
     def dead_letters(self) -> list[Message]:

@@ -33,14 +33,14 @@ def poison_kill(stage: Stage) -> Outcome:
     client, pictures = Client(TIMEOUT_S), _with_one(stage, KILL)
     with stage.running(1, "fragile-model") as (fleet, gateway):
         under_load(client.drive(in_turn([gateway]), pictures, rate=50))
-        starts = fleet.metric("worker-1", "mlaas_worker_model_starts")
+        restarts = fleet.metric("worker-1", r"mlaas_worker_restarts_total\{role=\"model\"\}")
         buried = _buried(stage, fleet, pictures)
     judged = judge(client.entries)
     return outcome(
         [
             *_one_error(judged, len(pictures), (200,)),
             *buried,
-            most("model processes", starts, 2),
+            most("model processes restarted", restarts, 1),
             within_s("longest pause", longest_gap(client.answered_at), 3.0),
         ],
         judged.numbers(),
