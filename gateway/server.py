@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -43,15 +44,18 @@ def serve(
     version: str,
     *,
     spans: CallSpans | None = None,
+    metrics_socket: Path | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then answer the requests in flight and return.
 
-    spans: see create_app.
+    spans: see create_app. metrics_socket: where to answer scrapes, instead of on settings.metrics_port.
     Raises KeyFileError, StoreError, OSError if the port for metrics is taken, and whatever exception ended
     the reading of replies.
     """
     requester = Requester(broker, topics, settings)
-    if settings.metrics_port:
+    if metrics_socket is not None:
+        requester.metrics.answer_at(metrics_socket)
+    elif settings.metrics_port:
         requester.metrics.serve(settings.metrics_host, settings.metrics_port)
     jobs = Jobs(broker, topics, job_settings, settings, requester)
     host, port = listener.getsockname()[:2]

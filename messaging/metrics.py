@@ -6,6 +6,7 @@ restarted begins at 0, which Prometheus recognises in a series but would take fo
 """
 
 import itertools
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +29,8 @@ from prometheus_client.registry import Collector
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 """Buckets for what a caller waits for."""
+
+_log = logging.getLogger("mlaas.metrics")
 
 _UP = Metric("mlaas_process_up", "1 if the process answered this scrape.", "gauge")
 _ANSWER_TIMEOUT_S = 2.0
@@ -124,10 +127,14 @@ class Metrics(Collector):
         return as_text(each for each in self._of_all.collect() if each.name not in closed)
 
     def answer_at(self, path: Path) -> None:
-        """Answer scrapes of all processes on this Unix socket, from a thread. Raises OSError."""
+        """Answer scrapes of all processes on this Unix socket, from a thread."""
         path.unlink(missing_ok=True)  # of the process that this one replaces
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(path))
+        try:
+            listener.bind(str(path))
+        except OSError as error:  # such as a path of over a hundred characters
+            _log.warning("this process is missing in the metrics: %s: %s", path, error)
+            return listener.close()
         listener.listen()
         self._of_all = Gathered(path.parent, path.name.partition("-")[0])
         threading.Thread(target=self._answer, args=[listener], name="metrics", daemon=True).start()

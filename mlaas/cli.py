@@ -95,11 +95,16 @@ class Sections(click.Group):
     epilog="`mlaas COMMAND --help` describes a command and shows an example.",
 )
 @settings_options
-@click.option("--supervised", is_flag=True, hidden=True, help="Exit when standard input is closed.")
+@click.option(
+    "--supervised",
+    type=click.Path(path_type=Path),
+    hidden=True,
+    help="Exit when standard input is closed; until then, answer scrapes at this Unix socket.",
+)
 @click.version_option(__version__)
 @click.pass_context
 def command(
-    context: click.Context, file: Path | None, pairs: tuple[tuple[str, object], ...], supervised: bool
+    context: click.Context, file: Path | None, pairs: tuple[tuple[str, object], ...], supervised: Path | None
 ) -> None:
     """Machine Learning as a Service: classify pictures over HTTP with a Keras model behind Kafka.
 
@@ -111,7 +116,7 @@ def command(
         from mlaas.supervisor import end_with_parent
 
         end_with_parent()
-    context.obj = Chosen(file, pairs)
+    context.obj = Chosen(file, pairs, supervised)
 
 
 @command.group()

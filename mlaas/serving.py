@@ -67,8 +67,10 @@ def traced(broker: Broker, service: str) -> "tuple[Broker, Tracer | None]":
     return tracing.TracedBroker(broker, tracer), tracer
 
 
-def run_gateway(settings: Settings, fd: int | None) -> None:
+def run_gateway(settings: Settings, fd: int | None, metrics_socket: Path | None = None) -> None:
     """Runs a gateway until SIGTERM or SIGINT. fd is a bound socket, which other gateways may share.
+
+    metrics_socket: where to answer scrapes for a supervisor, instead of on gateway.metrics_port.
 
     Raises OSError if it cannot listen on the address, KeyFileError, StoreError, UserError and BrokerError.
     """
@@ -87,6 +89,7 @@ def run_gateway(settings: Settings, fd: int | None) -> None:
         settings.jobs,
         __version__,
         spans=tracing.CallSpans(tracer) if tracer else None,
+        metrics_socket=metrics_socket,
     )
 
 
@@ -102,9 +105,10 @@ def run_gateways(settings: Settings) -> None:
         watch(supervisor, stopping)
 
 
-def run_worker(settings: Settings) -> None:
+def run_worker(settings: Settings, metrics_socket: Path | None = None) -> None:
     """Runs a consumer and its model process until SIGTERM or SIGINT. The models must share one queue.
 
+    metrics_socket: where to answer scrapes for a supervisor, instead of on worker.metrics_port.
     Raises ModelUnavailable, UserError, BrokerError, and OSError if it cannot listen on worker.metrics_port.
     """
     from worker.consumer import Consumer
@@ -135,7 +139,9 @@ def run_worker(settings: Settings) -> None:
     )
     signal.signal(signal.SIGTERM, lambda *_: consumer.stop())
     signal.signal(signal.SIGINT, lambda *_: consumer.stop())
-    if settings.worker.metrics_port:
+    if metrics_socket is not None:
+        consumer.metrics.answer_at(metrics_socket)
+    elif settings.worker.metrics_port:
         consumer.metrics.serve(settings.worker.metrics_host, settings.worker.metrics_port)
     consumer.run()
 

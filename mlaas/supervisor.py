@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 _log = logging.getLogger("mlaas")
 
@@ -38,10 +39,12 @@ def pause_before_restart(pause_s: float, lived_s: float) -> float:
 class Supervisor:
     """Runs `mlaas` commands as child processes, which get their settings from the environment.
 
-    The standard input of each is a pipe from this process, so that it ends when this process does.
+    The standard input of each is a pipe from this process, so that it ends when this process does. Each
+    answers scrapes of its metrics at a socket in the folder, named like itself.
     """
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        self.folder = folder
         self._environment = {**os.environ, **environment}
         self._children: list[Child] = []
 
@@ -78,7 +81,7 @@ class Supervisor:
         child.restart_at = 0.0
         child.started_at = time.monotonic()
         child.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "mlaas", "--supervised", *child.arguments],
+            [sys.executable, "-P", "-m", "mlaas", "--supervised", self.folder / child.name, *child.arguments],
             stdin=subprocess.PIPE,
             pass_fds=child.pass_fds,
             env=self._environment,

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from msgspec.structs import replace
@@ -60,42 +61,53 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
 @contextmanager
 def supervising(settings: Settings) -> Iterator[Supervisor]:
     """A supervisor of children with these settings, which stops them at the end of the block."""
-    supervisor = Supervisor(as_environment(settings))
     gateway, worker = settings.gateway, settings.worker
-    try:
-        yield supervisor
-    finally:
-        supervisor.stop("gateway", (gateway.drain_delay_ms + gateway.drain_timeout_ms) / 1000 + 10)
-        supervisor.stop("worker", worker.model_timeout_ms / 1000 + 15)
+    with tempfile.TemporaryDirectory(prefix="mlaas-") as folder:
+        supervisor = Supervisor(as_environment(settings), Path(folder))
+        try:
+            yield supervisor
+        finally:
+            supervisor.stop("gateway", (gateway.drain_delay_ms + gateway.drain_timeout_ms) / 1000 + 10)
+            supervisor.stop("worker", worker.model_timeout_ms / 1000 + 15)
+
+
+def _serve_metrics(supervisor: Supervisor, kind: str, host: str, port: int) -> None:
+    """Serves the metrics of all children of a kind on one port, unless it is 0. Raises OSError."""
+    if port:
+        from messaging.metrics import Gathered, serve
+
+        serve(host, port, Gathered(supervisor.folder, kind))
 
 
 def start_gateways(supervisor: Supervisor, settings: GatewaySettings, listener: socket.socket) -> None:
-    """Starts gateway.processes gateways that share the listener; each has its own id and metrics port."""
+    """Starts gateway.processes gateways that share the listener and the metrics port; each has its own id.
+
+    Raises OSError if the metrics port is taken.
+    """
+    _serve_metrics(supervisor, "gateway", settings.metrics_host, settings.metrics_port)
     fd = listener.fileno()
     for number in range(settings.processes):
-        port = settings.metrics_port and settings.metrics_port + number
         several = settings.instance_id and settings.processes > 1
         instance = f"{settings.instance_id}-{number + 1}" if several else settings.instance_id
-        its_own = ["--set", f"gateway.metrics_port={port}", "--set", f"gateway.instance_id={instance}"]
-        command = [*its_own, "gateway", "--fd", str(fd)]
+        command = ["--set", f"gateway.instance_id={instance}", "gateway", "--fd", str(fd)]
         supervisor.start(f"gateway-{number + 1}", command, pass_fds=[fd])
 
 
 def start_workers(supervisor: Supervisor, settings: Settings, *, fixed_shares: bool = False) -> None:
-    """Starts worker.processes workers for each queue; each has its own id and metrics port.
+    """Starts worker.processes workers for each queue; each has its own id, and all share the metrics port.
 
     fixed_shares assigns partitions without a consumer group: in one, the embedded broker takes 12 s to notice
-    that a member died. Raises UserError; see shares.
+    that a member died. Raises UserError, see shares, and OSError if the metrics port is taken.
     """
     its = settings.worker
+    _serve_metrics(supervisor, "worker", its.metrics_host, its.metrics_port)
     started = 0
     for queue, models in shares(settings).items():
         several = "" if queue.name == SHARED else f"{queue.name}-"
         for number in range(1, its.processes + 1):
-            port = its.metrics_port and its.metrics_port + started
             started += 1
             instance = its.instance_id and f"{its.instance_id}-{started}"
-            its_own = ["--set", f"worker.metrics_port={port}", "--set", f"worker.instance_id={instance}"]
+            its_own = ["--set", f"worker.instance_id={instance}"]
             if fixed_shares:
                 from messaging.kafka import url_of_share
 

@@ -63,13 +63,15 @@ def _pairs(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> Pai
 class Chosen:
     """The settings chosen on the command line, before the command's name and after it."""
 
-    def __init__(self, file: Path | None, pairs: Pairs) -> None:
+    def __init__(self, file: Path | None, pairs: Pairs, metrics_socket: Path | None = None) -> None:
+        """metrics_socket: where to answer scrapes, for a child of `mlaas up` and its like."""
+        self.metrics_socket = metrics_socket
         self._file = file
         self._pairs = pairs
 
     def and_also(self, file: Path | None, pairs: Pairs) -> "Chosen":
         """Adds settings, which take precedence over those chosen so far."""
-        return Chosen(file or self._file, (*self._pairs, *pairs))
+        return Chosen(file or self._file, (*self._pairs, *pairs), self.metrics_socket)
 
     def load(self, process: str = "mlaas", unless: Mapping[str, object] | None = None) -> "Settings":
         """Loads the settings and configures logging; process names this process in log lines.

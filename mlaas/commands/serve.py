@@ -105,7 +105,7 @@ def gateway(chosen: Chosen, fd: int | None) -> None:
     settings = chosen.load("gateway")
     with _address_errors(settings), broker_errors(), reported(os.EX_CONFIG, KeyFileError, StoreError):
         if settings.gateway.processes == 1 or fd is not None:
-            run_gateway(settings, fd)
+            run_gateway(settings, fd, chosen.metrics_socket)
         else:
             run_gateways(settings)
 
@@ -129,7 +129,7 @@ def worker(chosen: Chosen) -> None:
 
     with _address_errors(settings), broker_errors(), reported(os.EX_DATAERR, ModelUnavailable):
         if settings.worker.processes == 1 and len(shares(settings)) == 1:
-            run_worker(settings)
+            run_worker(settings, chosen.metrics_socket)
         else:
             run_workers(settings)
 

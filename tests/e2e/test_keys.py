@@ -26,10 +26,10 @@ def test_names_of_keys_are_at_the_port_for_metrics_alone(tmp_path: Path) -> None
         assert [status(url, "key") for _ in range(3)] == [200, 429, 429]
         everybodys = httpx.get(f"{url}/metrics").text
         ours = httpx.get(f"http://127.0.0.1:{port}/metrics").text
-    assert "mlaas_rate_limited_requests_total 2.0" in everybodys
+    assert 'mlaas_rate_limited_requests_total{process="gateway-1"} 2.0' in everybodys
     assert "phone-app" not in everybodys
-    assert 'mlaas_rate_limited_requests_of_key_total{api_key="phone-app"} 2.0' in ours
-    assert "mlaas_rate_limited_requests_total 2.0" in ours
+    assert 'mlaas_rate_limited_requests_of_key_total{api_key="phone-app",process="gateway-1"} 2.0' in ours
+    assert 'mlaas_rate_limited_requests_total{process="gateway-1"} 2.0' in ours
 
 
 def blocks(language: str) -> list[str]:

@@ -24,28 +24,31 @@ from tests.e2e.services import (
     up,
 )
 
-COUNTED = re.compile(r'^mlaas_requests_total\{code="200",route="/predict"\} (\S+)$', re.MULTILINE)
+PROCESSES = ["gateway-1", "gateway-2"]
+COUNTED = r'^mlaas_requests_total\{code="200",process="%s",route="/predict"\} (\S+)$'
 
 
 @pytest.fixture(scope="module")
-def metrics_urls() -> list[str]:
-    """On two ports in a row."""
-    port = free_port(in_a_row=2)
-    return [f"http://127.0.0.1:{each}/metrics" for each in (port, port + 1)]
+def metrics_port() -> int:
+    return free_port()
 
 
 @pytest.fixture(scope="module")
-def running(metrics_urls: list[str]) -> Iterator[tuple[Service, str]]:
-    port = httpx.URL(metrics_urls[0]).port
-    with up("--gateways", "2", MLAAS_GATEWAY__METRICS_PORT=str(port)) as started:
+def running(metrics_port: int) -> Iterator[tuple[Service, str]]:
+    with up("--gateways", "2", MLAAS_GATEWAY__METRICS_PORT=str(metrics_port)) as started:
         yield started
 
 
-def answered(metrics_url: str) -> int:
-    """Predictions, by one of the processes."""
-    if found := COUNTED.search(httpx.get(metrics_url).text):
-        return int(float(found[1]))
-    return 0
+def answered(url: str) -> dict[str, int]:
+    """Predictions by process, in one scrape."""
+    text = httpx.get(f"{url}/metrics").text
+    counts = {name: re.search(COUNTED % name, text, re.MULTILINE) for name in PROCESSES}
+    return {name: int(float(found[1])) if found else 0 for name, found in counts.items()}
+
+
+def are_up(url: str) -> bool:
+    text = httpx.get(f"{url}/metrics").text
+    return all(f'mlaas_process_up{{process="{name}"}} 1.0' in text for name in PROCESSES)
 
 
 def ask_all(url: str) -> None:
@@ -58,24 +61,23 @@ def ask_all(url: str) -> None:
             assert answer.json()["label"] == label_of(sample)
 
 
-def test_all_of_them_answer(running: tuple[Service, str], metrics_urls: list[str]) -> None:
+def test_all_of_them_answer_and_any_scrape_has_all(running: tuple[Service, str], metrics_port: int) -> None:
     _, url = running
-    until(lambda: all(status(each) == 200 for each in metrics_urls), "all started")
+    until(lambda: are_up(url), "all started")
     asked = 0
 
     def all_have_answered() -> bool:
         nonlocal asked
         ask_all(url)
         asked += len(SAMPLES)
-        return all(answered(each) for each in metrics_urls)
+        return all(answered(url).values())
 
     until(all_have_answered, "each answers")
-    assert sum(answered(each) for each in metrics_urls) == asked
+    for scraped in (url, url, f"http://127.0.0.1:{metrics_port}"):
+        assert sum(answered(scraped).values()) == asked
 
 
-def test_one_that_is_killed_comes_again_and_the_others_go_on(
-    running: tuple[Service, str], metrics_urls: list[str]
-) -> None:
+def test_one_that_is_killed_comes_again_and_the_others_go_on(running: tuple[Service, str]) -> None:
     its, url = running
     gateways = [pid for pid, command in descendants(its.process.pid).items() if " gateway " in command]
     assert len(gateways) == 2
@@ -84,7 +86,7 @@ def test_one_that_is_killed_comes_again_and_the_others_go_on(
 
     def all_answer() -> bool:
         ask_all(url)
-        return all(status(each) == 200 and answered(each) for each in metrics_urls)
+        return are_up(url) and all(answered(url).values())
 
     until(all_answer, "it comes again")
 
