@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Pages, and the files that they link to.
 DOCUMENTED := '*.md' '*.py' '*.yaml' '*.png' '*.svg' '*.json' LICENSE ':!tests' ':!gateway/static' ':!model/training/*.md'
 
-.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults faults-selftest upgrade-test lock observability screenshot
+.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults faults-selftest upgrade-test chart-test lock observability screenshot
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -66,6 +66,9 @@ faults-selftest: .venv/.development ## plant defects; the scenarios of make faul
 
 observability: .venv/.development ## write docs/metrics.md anew from what the code declares
 	$(BIN)/python -m deploy.observability.generate
+
+chart-test: .venv/.development ## check the Helm chart against the schemas of Kubernetes and KEDA; downloads helm and the schemas
+	REQUIRE_CHART=1 $(BIN)/pytest -n auto tests/chart
 
 lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt

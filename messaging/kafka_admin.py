@@ -1,10 +1,18 @@
-"""Creating and listing a cluster's topics, and reading their records without a group."""
+"""Creating and listing a cluster's topics, granting rights, and reading records without a group."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 from confluent_kafka.cimpl import NewTopic
 
 from messaging import kafka_config
@@ -28,7 +36,7 @@ def create_topics(broker: BrokerSettings, topics: TopicSettings, timeout: float 
         admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
         copies = topics.replication_factor or min(_COPIES, len(admin.list_topics(timeout=timeout).brokers))
     futures = admin.create_topics(
-        _wanted(broker, topics, copies), operation_timeout=timeout, request_timeout=timeout
+        wanted_topics(broker, topics, copies), operation_timeout=timeout, request_timeout=timeout
     )
     return {name: _was_created(name, future.exception(timeout)) for name, future in futures.items()}
 
@@ -52,7 +60,8 @@ def wanted_partitions(topics: TopicSettings) -> dict[str, int]:
     return {**dict.fromkeys([*of_queues, *others], topics.partitions), topics.cancellations: 1}
 
 
-def _wanted(broker: BrokerSettings, topics: TopicSettings, copies: int) -> list[NewTopic]:
+def wanted_topics(broker: BrokerSettings, topics: TopicSettings, copies: int) -> list[NewTopic]:
+    """What create_topics creates. copies: how many brokers store each message."""
     partitions_of = wanted_partitions(topics)
     retention_ms_of = {
         **{queue.requests: topics.requests_retention_ms for queue in topics.all_queues()},
@@ -88,6 +97,40 @@ def _was_created(name: str, error: BaseException | None) -> bool:
     if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
         return False
     raise translate(error.args[0], f"create topic {name}") from error
+
+
+class Right(NamedTuple):
+    """To do something with a topic or a group, or with all whose names begin like this."""
+
+    operation: Literal["write", "read", "delete"]
+    kind: Literal["topic", "group"]
+    name: str
+    is_prefix: bool = False
+
+
+def grant(broker: BrokerSettings, user: str, rights: Iterable[Right], timeout: float = 30.0) -> None:
+    """Allow the user these things. What it was allowed before stays.
+
+    Raises BrokerError, and ValueError for an invalid URL.
+    """
+    servers, given = kafka_config.parse_url(broker.url)
+    with translated(f"grant rights to {user}"):
+        admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
+        made = admin.create_acls([_acl(user, right) for right in rights], request_timeout=timeout)
+        for future in made.values():
+            future.result(timeout)
+
+
+def _acl(user: str, right: Right) -> AclBinding:
+    return AclBinding(
+        ResourceType[right.kind.upper()],
+        right.name,
+        ResourcePatternType.PREFIXED if right.is_prefix else ResourcePatternType.LITERAL,
+        f"User:{user}",
+        "*",
+        AclOperation[right.operation.upper()],
+        AclPermissionType.ALLOW,
+    )
 
 
 class KafkaRecords:

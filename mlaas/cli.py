@@ -41,7 +41,7 @@ SECTIONS = {
         ),
         "topics": Entry(
             "broker",
-            "Create the topics on the broker.",
+            "Create the topics on the broker, and grant rights.",
             "mlaas topics create --broker kafka://localhost:9092",
         ),
         "keys": Entry("keys", "Create API keys for the gateway.", "mlaas keys new alice --file keys.txt"),

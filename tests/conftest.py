@@ -19,7 +19,7 @@ def _tests_are_found_by_children() -> None:
 
 # The folders whose files take longest: started first, they are not what the others wait for at the end.
 TESTS = Path(__file__).parent
-LONGEST_FIRST = ("faults", "e2e", "brokers", "browser", "stores", "unit")
+LONGEST_FIRST = ("faults", "e2e", "brokers", "browser", "stores", "chart", "unit")
 
 
 def pytest_xdist_auto_num_workers() -> int:

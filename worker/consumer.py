@@ -75,6 +75,8 @@ class Consumer:
 
         Raises ModelUnavailable, ClientBroken, or whatever else ended a thread.
         """
+        if self._settings.heartbeat_file:
+            Path(self._settings.heartbeat_file).unlink(missing_ok=True)  # of a process that has ended
         try:
             loaded = self._model.load()
             for model in loaded.models:

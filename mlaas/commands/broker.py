@@ -8,7 +8,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -18,6 +20,10 @@ from messaging.contract import PING, ContractError, Reply, Request, sha256_of
 from messaging.settings import BrokerSettings, Queue, TopicSettings
 from mlaas.commands import BROKER, Chosen, harmless, pass_chosen
 from mlaas.errors import UserError, broker_errors, reported
+
+if TYPE_CHECKING:
+    from messaging.kafka_admin import Right
+    from mlaas.settings import Settings
 
 NAME = click.option(
     "--name", default="cli", show_default=True, help="The inbox, which must be the same for send and receive."
@@ -192,7 +198,7 @@ def receive(chosen: Chosen, count: int | None, timeout_s: float | None, name: st
 
 @click.group()
 def topics() -> None:
-    """Manage the topics on the broker."""
+    """Create the topics on the broker, and grant rights on them."""
 
 
 @topics.command()
@@ -207,3 +213,48 @@ def create(chosen: Chosen) -> None:
         created = create_topics(settings.broker, settings.topics)
     for name, is_new in created.items():
         click.echo(f"{name}: {'created' if is_new else 'exists already'}")
+
+
+@topics.command()
+@click.argument("role", type=click.Choice(["gateway", "worker", "dlq"]))
+@click.argument("user")
+@BROKER
+@pass_chosen
+def grant(chosen: Chosen, role: str, user: str) -> None:
+    """Give a user of the broker the rights of a role, those of `mlaas dlq` included.
+
+    It needs the right to alter the cluster, and is safe to repeat.
+    """
+    from messaging.kafka_admin import grant as give
+
+    settings = chosen.load("topics")
+    rights = rights_of(role, settings)
+    with broker_errors(), reported(os.EX_CONFIG, ValueError):
+        give(settings.broker, user, rights)
+    for right in rights:
+        beginning = " that begins with" if right.is_prefix else ""
+        click.echo(f"{user} may {right.operation} the {right.kind}{beginning} {right.name}")
+
+
+def rights_of(role: str, settings: "Settings") -> "list[Right]":
+    """What configs/rights.yaml allows a role, with the names that the settings give."""
+    import yaml
+
+    from messaging.kafka_admin import Right
+    from mlaas.settings import ROOT
+
+    its = yaml.safe_load((ROOT / "configs" / "rights.yaml").read_text())[role]
+    operations: tuple[Literal["write", "read", "delete"], ...] = ("write", "read", "delete")
+    queues = settings.topics.all_queues()
+    topics = {name: [getattr(queue, name) for queue in queues] for name in ("requests", "jobs")}
+    of_topics = [
+        Right(operation, "topic", topic)
+        for operation in operations
+        for name in its.get(operation, ())
+        for topic in topics.get(name) or [getattr(settings.topics, name)]
+    ]
+    of_groups = [Right("read", "group", name) for name in its["groups"]]
+    for path in its.get("groups_that_begin_with", ()):
+        beginning = attrgetter(path)(settings)
+        of_groups.append(Right("read", "group", beginning, is_prefix=True))
+    return of_topics + of_groups

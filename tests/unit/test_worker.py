@@ -423,3 +423,14 @@ def test_without_sound_weights_of_every_model_it_never_joins_the_group(tmp_path:
         Consumer(broker, SETTINGS.topics, SHARED, SETTINGS.worker, model, broken.max_pixels).run()
     waiting = MemoryBroker.subscribe(broker, SETTINGS.topics.requests, SETTINGS.worker.group)
     assert waiting.receive(1, 0) == []
+
+
+def test_a_heartbeat_of_before_is_forgotten_until_the_models_are_loaded(tmp_path: Path) -> None:
+    """Else a probe would count a container that starts again as running, and then as stuck."""
+    heartbeat = tmp_path / "heartbeat"
+    heartbeat.touch()
+    beating = msgspec.structs.replace(SETTINGS.worker, heartbeat_file=str(heartbeat))
+    broken = msgspec.structs.replace(SETTINGS.model, weights_dir=str(tmp_path))
+    with pytest.raises(ModelUnavailable):
+        Consumer(MemoryBroker(), SETTINGS.topics, beating, isolated(broken), broken.max_pixels).run()
+    assert not heartbeat.exists()
