@@ -47,10 +47,12 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """What a model says about one picture."""
+    """What a model says about one picture or row of numbers."""
 
-    label: Annotated[str, Meta(description="The most probable label.")]
-    confidence: Annotated[float, Meta(description="Its probability.")]
+    label: Annotated[
+        str | None, Meta(description="The most probable label; null from a model without labels.")
+    ]
+    confidence: Annotated[float | None, Meta(description="Its probability.")]
     probabilities: Annotated[
         dict[str, float],
         Meta(description="The top_k most probable labels: ten, unless the query asks for more or less."),
@@ -62,17 +64,29 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     ood_score: Annotated[
         float | None, Meta(description="How unlike: above 1, in_distribution is false; null if unknown.")
     ]
-    mode: Annotated[str, Meta(description="How the picture was prepared; for auto, the mode it chose.")]
+    mode: Annotated[
+        str,
+        Meta(description="How the picture was prepared; for auto, the one it chose. tensor: numbers."),
+    ]
     warnings: Annotated[list[str], Meta(description="Reasons to doubt the answer.")]
     model: str
     version: Annotated[str, Meta(description="The model's version.")]
     request_id: str
-    sha256: Annotated[str, Meta(description="SHA-256 digest of the picture as sent.")]
+    sha256: Annotated[
+        str,
+        Meta(
+            description="SHA-256 digest of the picture as sent; of a row, of its numbers in the model's "
+            "dtype, little-endian, row by row."
+        ),
+    ]
     timings: Timings
     input: (
         Annotated[str, Meta(description="What the model saw, as a data URI of a PNG, if explain=input.")]
         | UnsetType
     ) = UNSET
+    outputs: Annotated[list[float], Meta(description="What a model without labels gives.")] | UnsetType = (
+        UNSET
+    )
 
     example: ClassVar[dict[str, Any]] = {
         "label": "Sandal",
@@ -114,8 +128,8 @@ def prediction(reply: Reply, request_id: str, total_ms: float, top_k: int = 0) -
     if reply.error is not None:
         raise_failure(reply.error)
     probabilities = reply.probabilities
-    label = max(probabilities, key=probabilities.__getitem__)
-    confidence = probabilities[label]
+    label = max(probabilities, key=probabilities.__getitem__, default=None)
+    confidence = None if label is None else probabilities[label]
     most = top_k or _MOST_LABELS
     if len(probabilities) > most or top_k:
         probabilities = dict(heapq.nlargest(most, probabilities.items(), key=lambda item: item[1]))
@@ -133,6 +147,7 @@ def prediction(reply: Reply, request_id: str, total_ms: float, top_k: int = 0) -
         sha256=reply.sha256,
         timings=_timings(reply, total_ms),
         input=UNSET if reply.input is None else data_uri(reply.input),
+        outputs=reply.outputs or UNSET,
     )
 
 

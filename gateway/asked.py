@@ -234,6 +234,8 @@ async def read_any(request: Request, most: int) -> list[Upload]:
     if essence(declared) == _FORM:
         return await _read_form(request, most)
     body = await request.body()
+    if essence(declared) == _URLENCODED and body.startswith(b"{"):
+        raise UnacceptedMedia("send JSON with its media type: curl -H 'Content-Type: application/json' -d …")
     if essence(declared) == _URLENCODED and media_type_of(body) is None:
         raise UnacceptedMedia(
             "send the picture as a form field (curl -F file=@picture.png) or as the body with its "

@@ -81,7 +81,9 @@ class UnacceptedMedia(Rejected):
     status = 415
     kind = "unaccepted-media-type"
     title = "Unsupported media type"
-    fixed_headers: ClassVar = {"Accept": "multipart/form-data, image/png, image/jpeg, image/webp"}
+    fixed_headers: ClassVar = {
+        "Accept": "multipart/form-data, image/png, image/jpeg, image/webp, application/json"
+    }
 
 
 class UnacceptedCoding(Rejected):
@@ -94,7 +96,7 @@ class UnacceptedCoding(Rejected):
 class TooLarge(Rejected):
     status = 413
     kind = "too-large"
-    title = "Picture too large"
+    title = "Content too large"
 
 
 class SlowBody(Rejected):

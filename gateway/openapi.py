@@ -121,8 +121,17 @@ def by_status(
     }
 
 
+_ROWS: Tree = {
+    "type": "object",
+    "description": "For models of kind tensor: rows of numbers, nested as the model's shape says.",
+    "required": ["inputs"],
+    "additionalProperties": False,
+    "properties": {"inputs": {"type": "array", "minItems": 1, "items": {}}},
+}
+
+
 def body(file: Tree, *media_types: str) -> Tree:
-    """A form whose file has this schema, or the picture itself as one of these media types."""
+    """A form whose file has this schema, the picture itself as one of these media types, or rows in JSON."""
     form = {
         "type": "object",
         "description": f"Other fields are ignored; {', '.join(NAMES)} belong in the query.",
@@ -131,7 +140,14 @@ def body(file: Tree, *media_types: str) -> Tree:
         "properties": {"file": file},
     }
     raw = {media_type: {"schema": BINARY} for media_type in media_types}
-    return {"required": True, "content": {"multipart/form-data": {"schema": form}, **raw}}
+    return {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": form},
+            **raw,
+            "application/json": {"schema": _ROWS, "example": {"inputs": [[5.1, 3.5, 1.4, 0.2]]}},
+        },
+    }
 
 
 PICTURE_BODY: Tree = {"requestBody": body(BINARY, *ACCEPTED)}

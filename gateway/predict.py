@@ -1,8 +1,9 @@
 """POST /predict and POST /predict/batch."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import msgspec
 from starlette.requests import Request
@@ -17,6 +18,7 @@ from gateway.asked import (
     Query,
     Upload,
     check,
+    essence,
     read_deadline,
     read_picture,
     read_pictures,
@@ -24,15 +26,19 @@ from gateway.asked import (
 )
 from gateway.errors import GatewayError, TooManyInFlight
 from gateway.middleware import RouteFacts, Router, request_id, while_connected
+from gateway.models import named
 from gateway.problem import Problem
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
-from messaging.contract import Reply
-from messaging.picture_header import PictureHeader
+from gateway.tensors import from_body
+from messaging.contract import TENSOR, Reply
+
+# Parsing a longer body would noticeably delay other requests.
+_LONG_BYTES = 100_000
 
 
 class BatchEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One picture: either its prediction or its problem."""
+    """One picture or row: either its prediction or its problem. The filename of a row is empty."""
 
     index: int
     filename: str
@@ -54,6 +60,36 @@ class BatchResult(msgspec.Struct, frozen=True):
     timings: BatchTimings
 
 
+class Checked(NamedTuple):
+    """A picture or a row of numbers that may go to the workers."""
+
+    content: bytes
+    media_type: str
+    cost_ms: float
+
+
+def row(content: bytes) -> Checked:
+    return Checked(content, TENSOR, 0.0)
+
+
+def is_json(request: Request) -> bool:
+    """Whether the body has rows of numbers, not pictures."""
+    return essence(request.headers.get("content-type", "")) == "application/json"
+
+
+async def read_rows(
+    request: Request, requester: Requester, model: str, most: int, most_bytes: int
+) -> list[bytes]:
+    """The rows in a JSON body, as a worker takes them: up to `most`, each of up to most_bytes.
+
+    Raises GatewayError.
+    """
+    content, its = await request.body(), await named(requester, model)
+    if len(content) > _LONG_BYTES:
+        return await asyncio.to_thread(from_body, content, its, most, most_bytes)
+    return from_body(content, its, most, most_bytes)
+
+
 class PredictRoutes:
     """Endpoints that send pictures to the workers and wait for the replies."""
 
@@ -68,7 +104,7 @@ class PredictRoutes:
             "POST",
             "/predict",
             self.predict,
-            summary="Classify a picture",
+            summary="Ask a model about a picture, or a row of numbers",
             responses=openapi.answers(Prediction, *openapi.OF_A_PICTURE),
             openapi_extra={"parameters": parameters, **openapi.PICTURE_BODY},
         )
@@ -77,7 +113,7 @@ class PredictRoutes:
             "/predict/batch",
             self.predict_batch,
             RouteFacts(max_body_bytes=self._settings.max_batch_bytes + FORM_OVERHEAD_BYTES),
-            summary="Classify many pictures",
+            summary="Ask a model about many pictures or rows",
             responses=openapi.answers(BatchResult, *openapi.OF_A_PICTURE),
             openapi_extra={"parameters": parameters, **openapi.PICTURES_BODY},
         )
@@ -86,15 +122,19 @@ class PredictRoutes:
     async def predict(self, request: Request) -> Response:
         """Send one picture, in the form field `file` or as the body itself (PNG, JPEG or WebP).
 
+        To a model of kind `tensor`, send one row of numbers as JSON: `{"inputs": [row]}`.
+
         The default model, fashion-mnist as shipped, is for small grey pictures: for photos, add
         `?model=clothing-photo`.
         """
         asked, deadline = read_query(request), read_deadline(request, self._settings.reply_timeout_ms)
         self._requester.admit(asked.model, 0, 0.0, deadline.timeout_s)
-        upload = await read_picture(request)
-        header = self._check(upload)
+        if is_json(request):
+            (one,) = [row(each) for each in await self._rows(request, asked, 1)]
+        else:
+            one = self._check(await read_picture(request), asked)
         async with while_connected(request):
-            reply = await self._ask(upload, header, asked, deadline)
+            reply = await self._ask(one, asked, deadline)
         answer = prediction(reply, request_id(request.scope), deadline.passed_ms(), asked.top_k)
         return Response(
             msgspec.json.encode(answer),
@@ -103,14 +143,23 @@ class PredictRoutes:
         )
 
     async def predict_batch(self, request: Request) -> Response:
-        """Send many pictures, each in a form field `file`. Each gets its own prediction or problem."""
+        """Send many pictures, each in a form field `file`, or rows of numbers: `{"inputs": [row, row]}`.
+
+        Each gets its own prediction or problem.
+        """
         asked, deadline = read_query(request), read_deadline(request, self._settings.reply_timeout_ms)
         self._requester.admit(asked.model, 0, 0.0, deadline.timeout_s)
-        uploads = await read_pictures(request, self._settings.max_batch_files)
+        most = self._settings.max_batch_files
+        if is_json(request):
+            inputs: Sequence[Upload | Checked] = [
+                row(each) for each in await self._rows(request, asked, most)
+            ]
+        else:
+            inputs = await read_pictures(request, most)
         budget, its_id = CallBudget(self._requester, asked.model, deadline), request_id(request.scope)
         async with while_connected(request):
             results = await asyncio.gather(
-                *(self._entry(*one, its_id, asked, deadline, budget) for one in enumerate(uploads))
+                *(self._entry(*one, its_id, asked, deadline, budget) for one in enumerate(inputs))
             )
         result = BatchResult(results, its_id, BatchTimings(round(deadline.passed_ms(), 3)))
         return Response(msgspec.json.encode(result), media_type="application/json")
@@ -118,31 +167,35 @@ class PredictRoutes:
     async def _entry(
         self,
         index: int,
-        upload: Upload,
+        given: "Upload | Checked",
         its_id: str,
         asked: Query,
         deadline: Deadline,
         budget: "CallBudget",
     ) -> BatchEntry:
-        filename = upload.filename[:255]
+        filename = given.filename[:255] if isinstance(given, Upload) else ""
         try:
-            header = self._check(upload)
-            async with budget.share(len(upload.content), header.cost_ms(asked.mode)):
-                reply = await self._ask(upload, header, asked, deadline)
+            one = self._check(given, asked) if isinstance(given, Upload) else given
+            async with budget.share(len(one.content), one.cost_ms):
+                reply = await self._ask(one, asked, deadline)
             found = prediction(reply, its_id, deadline.passed_ms(), asked.top_k)
         except GatewayError as error:
             return BatchEntry(index=index, filename=filename, problem=problem.document(error, its_id))
         return BatchEntry(index=index, filename=filename, prediction=found)
 
-    def _check(self, upload: Upload) -> PictureHeader:
+    def _check(self, upload: Upload, asked: Query) -> "Checked":
         max_bytes, max_pixels = self._settings.max_upload_bytes, self._settings.max_pixels
-        return check(upload.content, upload.declared, max_bytes=max_bytes, max_pixels=max_pixels)
+        header = check(upload.content, upload.declared, max_bytes=max_bytes, max_pixels=max_pixels)
+        return Checked(upload.content, header.media_type, header.cost_ms(asked.mode))
 
-    async def _ask(self, upload: Upload, header: PictureHeader, asked: Query, deadline: Deadline) -> Reply:
+    async def _rows(self, request: Request, asked: Query, most: int) -> list[bytes]:
+        return await read_rows(request, self._requester, asked.model, most, self._settings.max_upload_bytes)
+
+    async def _ask(self, one: "Checked", asked: Query, deadline: Deadline) -> Reply:
         return await self._requester.request(
-            upload.content,
-            cost_ms=header.cost_ms(asked.mode),
-            content_type=header.media_type,
+            one.content,
+            cost_ms=one.cost_ms,
+            content_type=one.media_type,
             model=asked.model,
             version=asked.version,
             mode=asked.mode,

@@ -12,6 +12,7 @@ from gateway.asked import (
     ACCEPTED,
     FORM_PART_BYTES,
     PARAMETERS,
+    Upload,
     check_names,
     parameter,
     read_any,
@@ -23,8 +24,10 @@ from gateway.jobs import rendering
 from gateway.jobs.job import JobRequest
 from gateway.jobs.rendering import JobDocument
 from gateway.jobs.service import Jobs
-from gateway.jobs.submitting import Submission, digest_each, fingerprint, judge
+from gateway.jobs.submitting import Picture, Submission, check_total, digest_each, fingerprint, judge
 from gateway.middleware import RouteFacts, Router, owner_of, request_id, while_connected
+from gateway.predict import is_json, read_rows
+from messaging.contract import TENSOR
 
 _KEY = re.compile(r"[!-~]{1,255}")
 _WAIT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s)")
@@ -163,7 +166,7 @@ class JobRoutes:
         return router
 
     async def submit(self, request: Request) -> Response:
-        """Send one or many pictures in form fields `file`, or one as the body itself.
+        """Send one or many pictures in form fields `file`, or one as the body itself, or JSON with rows.
 
         `Location` is where the results will be. An accepted job survives restarts of gateways and workers.
         """
@@ -201,13 +204,15 @@ class JobRoutes:
         settings, gateway = self._jobs.settings, self._jobs.gateway
         self._jobs.admit()
         query, key = read_query(request), read_key(request)
-        uploads = await read_any(request, min(settings.max_pictures, settings.max_unfinished_pictures))
-        pictures = judge(
-            uploads,
-            max_bytes=gateway.max_upload_bytes,
-            max_pixels=gateway.max_pixels,
-            max_total_bytes=min(settings.max_bytes, settings.max_unfinished_bytes),
-        )
+        most = min(settings.max_pictures, settings.max_unfinished_pictures)
+        if is_json(request):
+            rows = await read_rows(request, self._jobs.requester, query.model, most, gateway.max_upload_bytes)
+            uploads = [Upload(row, TENSOR, "") for row in rows]
+            pictures = [Picture("", row, TENSOR) for row in rows]
+        else:
+            uploads = await read_any(request, most)
+            pictures = judge(uploads, max_bytes=gateway.max_upload_bytes, max_pixels=gateway.max_pixels)
+        check_total(pictures, min(settings.max_bytes, settings.max_unfinished_bytes))
         digests = await asyncio.to_thread(digest_each, uploads)
         return Submission(
             pictures=pictures,

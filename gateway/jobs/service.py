@@ -62,7 +62,7 @@ class Jobs:
         timeout_s = settings.store_timeout_ms / 1000
         self.settings = settings
         self.gateway = gateway
-        self._requester = requester
+        self.requester = requester
         self._store: Store = connect(settings.store, timeout_s)
         self._in_thread = StoreThreads(2 * timeout_s)
         self._submitter = Submitter(broker, topics, settings, self._store, self._in_thread, requester)
@@ -115,7 +115,7 @@ class Jobs:
         job, results = await self._get(job_id, owner)
         if job.state is State.CANCELED:
             left = rendering.unfinished(job, results)
-            self._requester.cancel(correlation_id(job.id, index) for index in left)
+            self.requester.cancel(correlation_id(job.id, index) for index in left)
             self._watcher.touch([job.id])
         return rendering.document(job, results)
 
@@ -161,7 +161,7 @@ class Jobs:
 
     def _collected(self, job_ids: Sequence[str], added: Added, unusable: int) -> None:
         """Runs in the collector's thread."""
-        metrics = self._requester.metrics
+        metrics = self.requester.metrics
         metrics.job_results.inc(added.stored)
         metrics.job_results_dropped.labels("duplicate").inc(added.duplicates)
         metrics.job_results_dropped.labels("unknown").inc(added.unknown)

@@ -26,7 +26,7 @@ _GRACE_MS = 2_000
 
 
 class Picture(NamedTuple):
-    """A picture, or the reason why it is not sent to a worker."""
+    """A picture or a row of numbers, or the reason why it is not sent to a worker."""
 
     filename: str
     content: bytes
@@ -191,23 +191,25 @@ class Submitter:
         return True
 
 
-def judge(
-    uploads: Iterable[Upload], *, max_bytes: int, max_pixels: int, max_total_bytes: int
-) -> list[Picture]:
+def judge(uploads: Iterable[Upload], *, max_bytes: int, max_pixels: int) -> list[Picture]:
     """Determine the media type of each picture, or why it is refused, without decoding it.
 
-    Raises TooLarge if the accepted pictures exceed max_total_bytes. Raises the first refusal if all pictures
-    are refused: such a job would need no worker, so that only disk space would limit how many are stored.
+    Raises the first refusal if all pictures are refused: such a job would need no worker, so that only disk
+    space would limit how many are stored.
     """
     pictures = [_judge(upload, max_bytes, max_pixels) for upload in uploads]
     refusals = [picture.refusal for picture in pictures if picture.refusal]
     if len(refusals) == len(pictures):
         refusals[0].index = 0 if len(pictures) > 1 else None
         raise refusals[0]
-    total = sum(len(picture.content) for picture in pictures)
-    if total > max_total_bytes:
-        raise TooLarge(f"the pictures have {total} bytes in total; a job may have at most {max_total_bytes}")
     return pictures
+
+
+def check_total(pictures: Iterable[Picture], most_bytes: int) -> None:
+    """Raises TooLarge."""
+    total = sum(len(picture.content) for picture in pictures)
+    if total > most_bytes:
+        raise TooLarge(f"the pictures have {total} bytes in total; a job may have at most {most_bytes}")
 
 
 def _judge(upload: Upload, max_bytes: int, max_pixels: int) -> Picture:

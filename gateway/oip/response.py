@@ -187,6 +187,18 @@ def _as_binary(tensor: _Tensor) -> bytes:
     return struct.pack(f"<{len(tensor.data)}{code}", *tensor.data)
 
 
+def index_of(model: ServedModel, why_not_ready: str | None) -> list[IndexEntry]:
+    """The versions of the model that answer, and those that are wanted and cannot be served."""
+    problems = {its.version: its.problem for its in model.versions if its.problem}
+    reasons = dict.fromkeys(model.answering, why_not_ready or "") | problems
+    return [
+        IndexEntry(
+            name=model.name, version=version, state="UNAVAILABLE" if reason else "READY", reason=reason
+        )
+        for version, reason in reasons.items()
+    ]
+
+
 def describe(model: ServedModel) -> ModelMetadata:
     if model.output == "numbers":
         outputs = [MetadataTensor(name=NUMBERS, datatype="FP64", shape=[-1, model.output_size or -1])]

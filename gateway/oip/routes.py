@@ -29,6 +29,7 @@ from gateway.oip.response import (
     Ready,
     Server,
     describe,
+    index_of,
     respond,
 )
 from gateway.predict import CallBudget
@@ -248,15 +249,10 @@ class InferenceRoutes:
             raise InvalidRequest(f'the body is not JSON such as {{"ready": true}}: {error}') from error
         await heard(self._requester)
         entries = [
-            IndexEntry(
-                name=model.name,
-                version=version,
-                state="READY" if model.ready else "UNAVAILABLE",
-                reason="" if model.ready else self._requester.why_not_ready(model.name) or "",
-            )
+            entry
             for model in self._requester.presence.models(monotonic())
-            if model.ready or not only_ready
-            for version in model.answering
+            for entry in index_of(model, self._requester.why_not_ready(model.name))
+            if entry.state == "READY" or not only_ready
         ]
         return Response(msgspec.json.encode(entries), media_type="application/json")
 

@@ -21,7 +21,7 @@ from gateway.jobs.rendering import document, encode_refusal, events, unfinished
 from gateway.jobs.routes import read_last_event_id, read_wait
 from gateway.jobs.sql_store import Standing, assign
 from gateway.jobs.store import Added
-from gateway.jobs.submitting import digest_each, fingerprint, judge
+from gateway.jobs.submitting import check_total, digest_each, fingerprint, judge
 from messaging.contract import sha256_of
 from tests.unit.gateways import SANDAL
 
@@ -149,18 +149,19 @@ def test_the_last_event_id_says_how_many_were_seen() -> None:
 def test_pictures_are_judged_one_by_one_and_together() -> None:
     uploads = [Upload(SANDAL, "image/png", "a" * 300), Upload(b"", "image/png", "b")]
     limits = {"max_bytes": 10_000, "max_pixels": 10_000}
-    good, bad = judge(uploads, max_total_bytes=len(SANDAL), **limits)
+    good, bad = judged = judge(uploads, **limits)
+    check_total(judged, len(SANDAL))
     assert (good.media_type, good.filename, good.refusal) == ("image/png", "a" * 255, None)
     assert isinstance(bad.refusal, NotAPicture)
     with pytest.raises(TooLarge, match="a job may have"):
-        judge(uploads, max_total_bytes=len(SANDAL) - 1, **limits)
+        check_total(judged, len(SANDAL) - 1)
 
 
 @pytest.mark.parametrize(("count", "index"), [(1, None), (2, 0)])
 def test_a_job_of_which_every_picture_is_refused_is_refused(count: int, index: int | None) -> None:
     uploads = [Upload(b"", "", "a"), Upload(SANDAL, "text/html", "b")][:count]
     with pytest.raises(NotAPicture) as refused:
-        judge(uploads, max_bytes=10_000, max_pixels=10_000, max_total_bytes=10_000)
+        judge(uploads, max_bytes=10_000, max_pixels=10_000)
     assert refused.value.index == index
 
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from messaging.contract import TENSOR, Reply, Request, ServedModel, sha256_of
+from messaging.contract import TENSOR, Reply, Request, ServedModel, ServedVersion, sha256_of
 from tests.unit.gateways import LABELS, SANDAL, SMALL, gateway, sandal
 from tests.unit.inferring import ask, files, refused, tensors
 
@@ -193,6 +193,19 @@ async def test_the_index_lists_what_the_workers_serve() -> None:
     ]
     assert (listed.status_code, listed.json()) == (200, expected)
     assert only_ready.json() == expected
+
+
+async def test_the_index_says_why_a_version_cannot_be_served() -> None:
+    versions = [
+        ServedVersion(version="2", share_percent=100),
+        ServedVersion(version="3", problem="golden/1.json is answered by 1, and should be by 2"),
+    ]
+    async with gateway(summing, served=(msgspec.structs.replace(FLOW, versions=versions),)) as http:
+        listed = (await http.post(INDEX)).json()
+        ready = (await http.post(INDEX, json={"ready": True})).json()
+    assert [(one["version"], one["state"]) for one in listed] == [("2", "READY"), ("3", "UNAVAILABLE")]
+    assert listed[1]["reason"] == "golden/1.json is answered by 1, and should be by 2"
+    assert ready == listed[:1]
 
 
 async def test_without_a_worker_the_index_is_a_503_and_what_is_not_json_is_refused() -> None:

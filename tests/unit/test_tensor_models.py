@@ -263,6 +263,7 @@ def test_a_worker_serves_rows_beside_pictures_and_a_bad_row_fails_alone(tmp_path
         dtype="float32",
         output_size=1,
         sha256=served["level"].sha256,
+        versions=served["level"].versions,
     )
     assert (served["colours"].kind, served["colours"].shape) == ("image", (3, 96, 96))
     assert (served["fashion-mnist"].kind, served["fashion-mnist"].output_size) == ("garment", 10)
