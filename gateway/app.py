@@ -21,7 +21,7 @@ from gateway.asked import FORM_OVERHEAD_BYTES
 from gateway.jobs.rendering import JobDocument
 from gateway.jobs.routes import JobRoutes
 from gateway.jobs.service import Jobs
-from gateway.middleware import BodyLimit, Observing, RouteTable
+from gateway.middleware import AccessLog, BodyLimit, Observing, RouteTable
 from gateway.models import Health, ModelRoutes, Models
 from gateway.oip import routes as oip
 from gateway.page import Pages
@@ -56,10 +56,11 @@ def create_app(
     jobs: Jobs | None = None,
     *,
     spans: CallSpans | None = None,
+    access_log: AccessLog | None = None,
 ) -> FastAPI:
     """The application, which starts and closes the requester and the jobs with itself.
 
-    spans: starts the spans of requests, if they are traced.
+    spans: starts the spans of requests, if they are traced. access_log: has a line for each answer.
 
     Raises KeyFileError if the file of API keys cannot be used.
     """
@@ -106,7 +107,7 @@ def create_app(
     problems.install(app)
     busiest = [route for route in predicting.routes if isinstance(route, APIRoute)]
     app.add_middleware(Shortcut, routes=busiest, handlers=app.exception_handlers)
-    _wrap(app, requester, settings, problems, table, spans)
+    _wrap(app, requester, settings, problems, table, spans, access_log)
     return app
 
 
@@ -124,6 +125,7 @@ def _wrap(
     problems: Problems,
     table: RouteTable,
     spans: CallSpans | None,
+    access_log: AccessLog | None,
 ) -> None:
     """From the innermost middleware to the outermost."""
     app.add_middleware(
@@ -143,6 +145,7 @@ def _wrap(
         is_leaving=lambda: requester.leaving,
         answer=problems.answer,
         spans=spans,
+        access_log=access_log,
     )
     if settings.cors_allowed_origins:
         app.add_middleware(

@@ -1,6 +1,7 @@
 """uvicorn's HTTP protocol, with the bounds that it lacks."""
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -36,7 +37,9 @@ class BoundedProtocol(HttpToolsProtocol):
         head_timeout_s: float,
         max_rest_bytes: int,
         rest_timeout_s: float,
+        on_refusal: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """on_refusal: called with the status of each answer to what never becomes a request."""
         super().__init__(config, server_state, app_state, _loop)
         self._max_head_bytes = self._head_left = max_head_bytes
         self._head_timeout_s = head_timeout_s
@@ -48,6 +51,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._max_rest_bytes = self._rest_left = max_rest_bytes
         self._rest_timeout_s = rest_timeout_s
         self._rest_timer: asyncio.TimerHandle | None = None
+        self._on_refusal = on_refusal
         self._refusal: tuple[int, str] | None = None
         self._answering: RequestResponseCycle | None = None
         self._unsent_since: float | None = None
@@ -234,6 +238,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.pipeline[0] = (cycle, self._refused)
         else:
             if self._in_head or not cycle.response_started:
+                self._on_refusal(status)
                 self.transport.write(_as_bytes(*_problem(status, detail)))
             if not is_answered:
                 cycle.disconnected = True
@@ -243,6 +248,7 @@ class BoundedProtocol(HttpToolsProtocol):
     async def _refused(self, scope: Any, receive: Any, send: Any) -> None:
         assert self._refusal is not None
         status, headers, body = _problem(*self._refusal)
+        self._on_refusal(status)
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": status, "headers": raw})
         await send({"type": "http.response.body", "body": body})

@@ -15,7 +15,7 @@ class GatewayMetrics(Metrics):
         )
         self.requests = self.counter(
             "mlaas_requests_total",
-            "Answers, by the route's pattern (`other`: an unknown path) and status; 499: the client hung up.",
+            "Answers, by the route's pattern (`other`: unknown) and status; 499: the client hung up.",
             {"route": (), "code": ()},
         )
         self.seconds = self.histogram(

@@ -4,6 +4,7 @@ The middlewares are plain ASGI: Starlette's BaseHTTPMiddleware would hide that a
 """
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
@@ -37,9 +38,15 @@ _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _CLOSE = (b"connection", b"close")
 
+# Of a path or a name that strangers choose.
+_SHOWN = 100
+
 RawHeader = tuple[bytes, bytes]
 
+_access = logging.getLogger("mlaas.access")
+
 _trace: ContextVar[str] = ContextVar("traceparent", default="")
+_state: ContextVar[dict[str, Any] | None] = ContextVar("state", default=None)
 
 
 class RouteFacts(NamedTuple):
@@ -125,6 +132,7 @@ class Observing:
         is_leaving: Callable[[], bool],
         answer: Callable[[Scope, GatewayError], Response],
         spans: CallSpans | None = None,
+        access_log: "AccessLog | None" = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -132,20 +140,23 @@ class Observing:
         self._is_leaving = is_leaving
         self._answer = answer
         self._spans = spans
+        self._access_log = access_log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        started = time.perf_counter()
-        if scope["method"] == "HEAD":
+        started, method = time.perf_counter(), scope["method"]
+        if method == "HEAD":
             scope, send = {**scope, "method": "GET"}, _without_body(send)
         added = _identify(scope)
         span = self._start_span(scope)
-        status = 0
+        status = bytes_out = 0
 
         async def observed_send(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
+            nonlocal status, bytes_out
+            if message["type"] == "http.response.body":
+                bytes_out += len(message.get("body", b""))
+            elif message["type"] == "http.response.start":
                 status = message["status"]
                 headers: list[RawHeader] = [*message["headers"], *added]
                 if not any(name == b"server-timing" for name, _ in headers):
@@ -170,7 +181,10 @@ class Observing:
             if span is not None:
                 span.end(route, status or 500)
             if route not in self._uncounted:
-                self._metrics.answered(route or "other", status or 500, time.perf_counter() - started)
+                took_s = time.perf_counter() - started
+                self._metrics.answered(route or "other", status or 500, took_s)
+                if self._access_log is not None and self._access_log.has_room(status or 500):
+                    self._access_log.write(scope, method, route, status or 500, took_s, bytes_out)
 
     def _start_span(self, scope: Scope) -> CallSpan | None:
         """None if the call is not recorded. If it is, messages sent for it will name its span."""
@@ -180,6 +194,75 @@ class Observing:
         if span is not None:
             _trace.set(span.traceparent)
         return span
+
+
+class AccessLog:
+    """A line for each answer, at most lines_per_s in a second, then one that says how many are missing.
+
+    Answers from status 500 on have as many lines of their own. For one event loop.
+    """
+
+    def __init__(self, lines_per_s: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lines_per_s = lines_per_s
+        self._clock = clock
+        self._ends_at = 0.0
+        self._room = {False: 0, True: 0}
+        self._left_out = 0
+
+    def has_room(self, status: int) -> bool:
+        """Whether to write a line for an answer with this status, which then counts."""
+        if self._clock() >= self._ends_at:
+            self.say_left_out()
+            self._ends_at = self._clock() + 1.0
+            self._room = dict.fromkeys(self._room, self._lines_per_s)
+        failed = status >= 500
+        if self._room[failed]:
+            self._room[failed] -= 1
+            return True
+        if not self._left_out:  # perhaps there is no later answer to say it
+            asyncio.get_running_loop().call_later(1.0, self.say_left_out)
+        self._left_out += 1
+        return False
+
+    def write(
+        self, scope: Scope, method: str, route: str, status: int, took_s: float, bytes_out: int
+    ) -> None:
+        state = scope.get("state", {})
+        fields = {
+            "method": method,
+            "route": route,
+            "path": "" if route else _shortened(scope["path"]),
+            "status": status,
+            "ms": round(took_s * 1000, 1),
+            "bytes_in": state.get("bytes_in", 0),
+            "bytes_out": 0 if method == "HEAD" else bytes_out,
+            "request_id": request_id(scope),
+            "trace_id": traceparent()[3:35],
+            "key": owner_of(scope),
+            "model": _shortened(state.get("model", "")),
+        }
+        _access.info("answered", extra={"fields": fields})
+
+    def refused(self, status: int) -> None:
+        """Write a line for an answer to what is no request."""
+        if self.has_room(status):
+            _access.info("refused what is not a valid request", extra={"fields": {"status": status}})
+
+    def say_left_out(self) -> None:
+        left_out, self._left_out = self._left_out, 0
+        if left_out:
+            said = "answers without a line: more came in a second than log.access_lines_per_s"
+            _access.info(said, extra={"fields": {"left_out": left_out}})
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def note_model(name: str) -> None:
+    """Have the access log name the model that answers the current request, if there is one."""
+    if (state := _state.get()) is not None:
+        state["model"] = name
 
 
 def _route(scope: Scope) -> str:
@@ -196,7 +279,9 @@ def _identify(scope: Scope) -> list[RawHeader]:
         elif name == b"traceparent":
             trace += value  # several together are not valid
     its_id = given.decode() if _ACCEPTED_ID.fullmatch(given) else f"{getrandbits(128):032x}"
-    scope.setdefault("state", {})["request_id"] = its_id
+    state = scope.setdefault("state", {})
+    state["request_id"] = its_id
+    _state.set(state)
     added = [(b"x-request-id", its_id.encode()), _NO_SNIFFING]
     if _TRACEPARENT.fullmatch(trace):
         added.append((b"traceparent", trace))
@@ -307,6 +392,7 @@ class BodyLimit:
             await self._app(scope, limited_receive, send)
         finally:
             self._memory.release(counted)
+            scope.setdefault("state", {})["bytes_in"] = read
 
 
 def _too_large(max_bytes: int) -> TooLarge:

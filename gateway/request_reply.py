@@ -13,7 +13,7 @@ from typing import TypedDict, TypeVarTuple, Unpack
 from gateway.answer import check_version
 from gateway.errors import GatewayError, ReplyTimeout, TooLarge, TooManyInFlight, Unavailable
 from gateway.metrics import GatewayMetrics
-from gateway.middleware import traceparent
+from gateway.middleware import note_model, traceparent
 from gateway.presence import Channel, Pinging, Presence
 from gateway.settings import GatewaySettings
 from messaging import codec
@@ -165,6 +165,7 @@ class Requester:
         self.metrics.queue_requests.labels(channel.queue.name).inc()
         reply = await self._ask(channel, picture, cost_ms, timeout_s, **fields)
         check_version(reply, fields.get("version", ""))
+        note_model(reply.model)
         return reply
 
     async def hear_models(self) -> None:

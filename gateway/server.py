@@ -19,6 +19,7 @@ import uvicorn
 from gateway.app import create_app
 from gateway.http_protocol import BoundedProtocol
 from gateway.jobs.service import Jobs
+from gateway.middleware import AccessLog
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings, JobSettings
 from messaging.broker import Broker
@@ -45,10 +46,12 @@ def serve(
     *,
     spans: CallSpans | None = None,
     metrics_socket: Path | None = None,
+    access_lines_per_s: int = 0,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then answer the requests in flight and return.
 
     spans: see create_app. metrics_socket: where to answer scrapes, instead of on settings.metrics_port.
+    access_lines_per_s: the most lines of the access log; 0: there is none.
     Raises KeyFileError, StoreError, OSError if the port for metrics is taken, and whatever exception ended
     the reading of replies.
     """
@@ -66,15 +69,23 @@ def serve(
             port,
         )
     _log.info("listening on %s:%s", host, port)
+    access_log = AccessLog(access_lines_per_s) if access_lines_per_s else None
+
+    def refused(status: int) -> None:
+        requester.metrics.requests.labels("other", status).inc()
+        if access_log is not None:
+            access_log.refused(status)
+
     protocol: Any = partial(
         BoundedProtocol,
         max_head_bytes=settings.max_head_bytes,
         head_timeout_s=settings.head_timeout_ms / 1000,
         max_rest_bytes=max(settings.max_upload_bytes, settings.max_batch_bytes, job_settings.max_bytes),
         rest_timeout_s=settings.body_timeout_ms / 1000,
+        on_refusal=refused,
     )
     config = uvicorn.Config(
-        create_app(requester, settings, version, jobs, spans=spans),
+        create_app(requester, settings, version, jobs, spans=spans, access_log=access_log),
         http=protocol,
         log_config=None,
         access_log=False,

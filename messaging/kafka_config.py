@@ -5,7 +5,9 @@ explains each property.
 """
 
 import logging
+import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -121,6 +123,9 @@ _KINDS: dict[int, type[BrokerError]] = {
 
 REPEAT_AFTER_S = 30.0
 
+# What librdkafka's messages begin with.
+_THREAD = re.compile(r"^\[thrd:[^\]]*\]: ")
+
 _log = logging.getLogger("mlaas.kafka")
 
 
@@ -201,17 +206,27 @@ def is_fatal(error: KafkaError) -> bool:
 
 
 class ClientLog:
-    """The logger of a librdkafka client. Passes on each kind of line once in 30 s."""
+    """The logger of a librdkafka client. Passes on one line of each kind in 30 s."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last: dict[object, float] = {}
+        self._left_out: Counter[object] = Counter()
 
     def log(self, level: int, text: str, kind: object = None, *args: object) -> None:
-        """kind: librdkafka's facility. FAIL: a connection. CONFWARN: a property of another kind of client."""
+        """kind: librdkafka's facility. FAIL: a connection. CONFWARN: a property of another kind of client.
+
+        args: the client's name and the message.
+        """
         now = self._clock()
-        if kind == "CONFWARN" or now - self._last.get(kind, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
+        if kind == "CONFWARN":
+            return
+        if now - self._last.get(kind, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
+            self._left_out[kind] += 1
             return
         self._last[kind] = now
+        left_out = self._left_out.pop(kind, 0)
+        more = f" (and {left_out} more {kind} since the last one)" if left_out else ""
+        said = _THREAD.sub("", str(args[-1])) if args else text
         # Whoever waits for an answer reports a lost connection as an error.
-        _log.log(min(level, logging.WARNING), text, kind, *args)
+        _log.log(min(level, logging.WARNING), "librdkafka: %s%s", said, more)

@@ -90,6 +90,7 @@ def run_gateway(settings: Settings, fd: int | None, metrics_socket: Path | None 
         __version__,
         spans=tracing.CallSpans(tracer) if tracer else None,
         metrics_socket=metrics_socket,
+        access_lines_per_s=settings.log.access_lines_per_s,
     )
 
 

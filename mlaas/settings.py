@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import yaml
@@ -35,6 +35,9 @@ _OF_SERVICE = r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PR
 _SECRET = re.compile(r"((?:password|secret|token|key)[\w.]*=)[^&\s]+", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"(://[^:@/\s]*:)\S+(@)")
 
+_MOST_CHARACTERS = 4_000  # of a line
+_PLAIN = re.compile(r"[^\s\"=]+")
+
 Tree = dict[str, Any]
 Where = tuple[str, ...]
 
@@ -49,6 +52,7 @@ class SettingsError(UserError):
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     level: Literal["debug", "info", "warning", "error"]
     format: Literal["text", "json"]
+    access_lines_per_s: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -274,21 +278,49 @@ def _absolute_store(jobs: JobSettings) -> JobSettings:
     return replace(jobs, store=f"sqlite:///{ROOT / path}") if scheme == "sqlite" else jobs
 
 
-class _TextLines(logging.Formatter):
-    """Writes each message on one line: text from outside, such as a reply_to, cannot forge a second one."""
+class _Lines(logging.Formatter):
+    """What both forms have in common. A line's `fields`, if it has any, are names and values for machines."""
+
+    def message_of(self, record: logging.LogRecord) -> str:
+        """Bounded, because a client or a broker may have chosen parts of it."""
+        message = record.getMessage()
+        left_out = len(message) - _MOST_CHARACTERS
+        return message if left_out <= 0 else f"{message[:_MOST_CHARACTERS]}… and {left_out} more characters"
+
+    def fields_of(self, record: logging.LogRecord) -> dict[str, Any]:
+        return getattr(record, "fields", {})
+
+
+class _TextLines(_Lines):
+    """Writes each message on one line: text from outside, such as a reply_to, cannot forge a second one.
+
+    Fields follow as name=value, without those that are empty, in quotes if necessary (logfmt).
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        record.message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in record.message)
+        fields = (f" {name}={_quoted(str(its))}" for name, its in self.fields_of(record).items() if its != "")
+        text = self.message_of(record) + "".join(fields)
+        record.message = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
         return super().formatMessage(record)
 
 
-class _JsonLines(logging.Formatter):
+def _quoted(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+class _JsonLines(_Lines):
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
+            "process": self._process,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": self.message_of(record),
+            **self.fields_of(record),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
@@ -299,10 +331,11 @@ def configure_logging(settings: LogSettings, process: str) -> None:
     """Logs to standard error. process names this process, as several may share a terminal."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        _JsonLines()
+        _JsonLines(process)
         if settings.format == "json"
         else _TextLines(f"%(asctime)s %(levelname)-7s {process}: %(message)s", "%H:%M:%S")
     )
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     # uvicorn reports each start and stop, which the gateway already does.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.captureWarnings(True)

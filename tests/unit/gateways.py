@@ -12,6 +12,7 @@ import httpx
 import msgspec
 
 from gateway.app import create_app
+from gateway.middleware import AccessLog
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
 from messaging import codec
@@ -111,12 +112,13 @@ async def gateway(
     broker: MemoryBroker | None = None,
     served: Sequence[ServedModel] = (SMALL, LARGE),
     topics: TopicSettings = TOPICS,
+    access_log: AccessLog | None = None,
     **changes: object,
 ) -> AsyncIterator[httpx.AsyncClient]:
     broker = broker or MemoryBroker()
     settings = gateway_settings(**changes)
     requester = Requester(broker, topics, settings)
-    app = create_app(requester, settings)
+    app = create_app(requester, settings, access_log=access_log)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     with working(broker, worker, served) if worker else contextmanager(lambda: iter([None]))():
         async with (

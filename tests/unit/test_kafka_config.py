@@ -1,11 +1,16 @@
 import logging
+import socket
+import time
 
 import pytest
+from confluent_kafka import Producer
 
 from messaging import connect, kafka_config
 from messaging.broker import BrokerError, TopicMissing
 from messaging.kafka import split_address
 from messaging.kafka_config import REPEAT_AFTER_S, ClientLog
+
+FORM = "%s [%s] %s"
 
 
 def test_the_query_overrides_any_property() -> None:
@@ -74,12 +79,30 @@ def test_a_repeated_log_line_comes_once_in_a_while(caplog: pytest.LogCaptureFixt
     now = 0.0
     log = ClientLog(clock=lambda: now)
     with caplog.at_level(logging.DEBUG, "mlaas.kafka"):
-        log.log(logging.ERROR, "%s %s", "FAIL", "refused")
-        log.log(logging.ERROR, "%s %s", "FAIL", "refused")
-        log.log(logging.ERROR, "%s %s", "CONFWARN", "a producer's property")
+        for _ in range(3):
+            log.log(
+                logging.ERROR, FORM, "FAIL", "mlaas#producer-1", "[thrd:kafka:9092/1]: kafka:9092/1: refused"
+            )
+        log.log(logging.ERROR, FORM, "CONFWARN", "mlaas#producer-1", "a producer's property")
         now = REPEAT_AFTER_S
-        log.log(logging.ERROR, "%s %s", "FAIL", "refused again")
-    assert [record.getMessage() for record in caplog.records] == ["FAIL refused", "FAIL refused again"]
+        log.log(logging.ERROR, FORM, "FAIL", "mlaas#producer-1", "[thrd:app]: refused again")
+    assert [record.getMessage() for record in caplog.records] == [
+        "librdkafka: kafka:9092/1: refused",
+        "librdkafka: refused again (and 2 more FAIL since the last one)",
+    ]
+
+
+def test_a_real_client_says_why_it_does_not_connect(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as nobody:  # bound, but nobody listens
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        client = Producer({"bootstrap.servers": address, "log_level": 6}, logger=ClientLog())
+        end = time.monotonic() + 20
+        while not caplog.records and time.monotonic() < end:
+            client.poll(0.05)
+    said = caplog.records[0].getMessage()
+    assert said.startswith(f"librdkafka: {address}"), said
+    assert "Connection refused" in said
 
 
 def test_a_share_is_not_for_the_client_library() -> None:

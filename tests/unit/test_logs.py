@@ -1,11 +1,18 @@
-"""Log lines: one for each message, whoever chose what it says."""
+"""Log lines: one for each message and one for each answer, whoever chose what they say."""
 
+import asyncio
 import json
 import logging
+from typing import Any
 
 import pytest
 
+from gateway.api_keys import digest_of
+from gateway.middleware import AccessLog
 from mlaas.settings import LogSettings, configure_logging
+from tests.unit.gateways import PNG, SANDAL, gateway, sandal
+
+pytestmark = pytest.mark.anyio
 
 FORGED = "reply_to 'x\n12:00:00 ERROR   worker: all is lost\r\x1b[2K\udc80' is not allowed"
 
@@ -21,7 +28,7 @@ def root_logger():
 
 @pytest.mark.parametrize("style", ["text", "json"])
 def test_what_a_stranger_chose_starts_no_line_of_its_own(style, root_logger, capsys) -> None:
-    configure_logging(LogSettings(level="info", format=style), "worker")
+    configure_logging(LogSettings(level="info", format=style, access_lines_per_s=100), "worker")
     logging.getLogger("mlaas.worker").warning("%s", FORGED)
     written = capsys.readouterr().err
     assert written.count("\n") == 1
@@ -32,9 +39,124 @@ def test_what_a_stranger_chose_starts_no_line_of_its_own(style, root_logger, cap
 
 
 def test_a_traceback_keeps_its_lines(root_logger, capsys) -> None:
-    configure_logging(LogSettings(level="info", format="text"), "worker")
+    configure_logging(LogSettings(level="info", format="text", access_lines_per_s=100), "worker")
     try:
         raise ValueError("first\nsecond")
     except ValueError:
         logging.getLogger("mlaas.worker").exception("it failed")
     assert capsys.readouterr().err.count("\n") > 3
+
+
+def test_a_message_is_bounded(root_logger, capsys) -> None:
+    configure_logging(LogSettings(level="info", format="text", access_lines_per_s=100), "worker")
+    logging.getLogger("mlaas.worker").warning("%s", "x" * 1_000_000)
+    written = capsys.readouterr().err
+    assert len(written) < 5_000
+    assert "… and 996000 more characters" in written
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/a b", 'path="/a b"'),
+        ('/" status=500', r'path="/\" status=500"'),
+        ("/\n12:00:00 ERROR all is lost", r'path="/\n12:00:00 ERROR all is lost"'),
+        ("/\x1b[2K\x7f\u2028", r'path="/\u001b[2K\x7f\u2028"'),
+        ("/" + 5_000 * "x", f"path=/{99 * 'x'}…"),
+    ],
+)
+def test_a_path_that_a_stranger_chose_is_one_quoted_value(path: str, shown: str, root_logger, capsys) -> None:
+    configure_logging(LogSettings(level="info", format="text", access_lines_per_s=100), "gateway")
+    write(AccessLog(1), scope(path=path))
+    written = capsys.readouterr().err
+    assert written.count("\n") == 1 and written.endswith("\n")
+    assert f" answered method=GET {shown} status=404 ms=1.5 bytes_in=0 bytes_out=7\n" in written
+
+
+def test_a_line_of_json_has_the_same_names_always(root_logger, capsys) -> None:
+    configure_logging(LogSettings(level="info", format="json", access_lines_per_s=100), "gateway-1")
+    write(AccessLog(1), scope(path="/\n\u2028", model="m" * 300))
+    line = json.loads(capsys.readouterr().err)
+    assert line.pop("timestamp")
+    assert line == {
+        "level": "info",
+        "process": "gateway-1",
+        "logger": "mlaas.access",
+        "message": "answered",
+        "method": "GET",
+        "route": "",
+        "path": "/\n\u2028",
+        "status": 404,
+        "ms": 1.5,
+        "bytes_in": 0,
+        "bytes_out": 7,
+        "request_id": "",
+        "trace_id": "",
+        "key": "",
+        "model": 100 * "m" + "…",
+    }
+
+
+async def test_a_busy_second_has_so_many_lines_and_says_how_many_are_missing(caplog) -> None:
+    now = 10.0
+    log = AccessLog(3, clock=lambda: now)
+    with caplog.at_level(logging.INFO, "mlaas.access"):
+        assert [log.has_room(200) for _ in range(5)] == [True, True, True, False, False]
+        assert [log.has_room(503) for _ in range(4)] == [True, True, True, False]
+        now = 11.0
+        assert log.has_room(200)
+        log.say_left_out()
+    assert [record.fields for record in caplog.records] == [{"left_out": 3}]
+
+
+async def test_the_missing_are_said_even_if_nothing_comes_after_them(caplog) -> None:
+    log = AccessLog(1)
+    with caplog.at_level(logging.INFO, "mlaas.access"):
+        assert [log.has_room(200) for _ in range(3)] == [True, False, False]
+        async with asyncio.timeout(30):
+            while not caplog.records:
+                await asyncio.sleep(0.05)
+    assert [record.fields for record in caplog.records] == [{"left_out": 2}]
+
+
+async def test_an_answer_is_one_line_with_what_is_known_of_it(tmp_path, caplog) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"phone-app {digest_of('secret-key')}\n")
+    trace = f"00-{32 * 'a'}-{16 * 'b'}-01"
+    headers = {**PNG, "X-API-Key": "secret-key", "X-Request-ID": "mine", "traceparent": trace}
+    with caplog.at_level(logging.INFO, "mlaas.access"):
+        async with gateway(sandal, access_log=AccessLog(100), api_keys_file=str(keys)) as http:
+            answer = await http.post("/predict", content=SANDAL, headers=headers)
+            await http.get("/health/ready")
+            await http.get("/metrics")
+            await http.head("/models", headers={"X-API-Key": "secret-key"})
+            await http.get("/models", headers={"X-API-Key": "wrong"})
+    lines = [record.fields for record in caplog.records]
+    assert [(line["method"], line["route"], line["status"]) for line in lines] == [
+        ("POST", "/predict", 200),
+        ("HEAD", "/models", 200),
+        ("GET", "", 401),
+    ]
+    assert lines[0].pop("ms") > 0
+    assert lines[0] == {
+        "method": "POST",
+        "route": "/predict",
+        "path": "",
+        "status": 200,
+        "bytes_in": len(SANDAL),
+        "bytes_out": len(answer.content),
+        "request_id": "mine",
+        "trace_id": 32 * "a",
+        "key": "phone-app",
+        "model": "fashion-mnist",
+    }
+    assert lines[1]["bytes_out"] == 0
+    assert "secret-key" not in caplog.text and "wrong" not in str(lines)
+
+
+def scope(path: str, **state: str) -> dict[str, Any]:
+    return {"type": "http", "path": path, "state": state}
+
+
+def write(log: AccessLog, its: dict[str, Any]) -> None:
+    log.write(its, "GET", "", 404, 0.0015, 7)
