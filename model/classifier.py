@@ -27,6 +27,7 @@ GOLDEN_TOLERANCE = 0.02
 """More than the probabilities of an 8-bit network differ between processors. Of numbers, the share of the
 largest by which they may differ."""
 
+NOT_FINITE = "the model's answer to these numbers is not finite"
 UNLIKE_CLOTHING = "this does not look like the clothing that the model knows"
 
 
@@ -243,9 +244,12 @@ def predict_picture(picture: bytes, classifier: Classifier, *, mode: Mode, max_p
 def predict_row(row: Row, classifier: Classifier) -> Answer:
     """The prediction for numbers in the shape and type of the model's input. Raises RowError."""
     try:
-        return _first(classifier.infer(row[None]), classifier.manifest, TENSOR_MODE)
+        found = _first(classifier.infer(row[None]), classifier.manifest, TENSOR_MODE)
     except CannotRun as error:
         raise RowError(f"the model cannot compute these numbers: {error}") from error
+    if not all(map(math.isfinite, (*found.probabilities.values(), *found.outputs))):
+        raise RowError(NOT_FINITE)
+    return found
 
 
 def _first(predictions: Predictions, manifest: Manifest, mode: str) -> Answer:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from messaging.contract import ErrorCode, ServedModel, ServedVersion
 from model.classifier import (
+    NOT_FINITE,
     Classifier,
     Predictions,
     as_floats,
@@ -228,7 +229,7 @@ def _infer_rows(classifier: Classifier, rows: Sequence[Row]) -> list[Outcome]:
             infer_ms=infer_ms,
         )
         if all(map(math.isfinite, (*probabilities, *outputs)))
-        else _refused("the model's answer to these numbers is not finite")
+        else _refused(NOT_FINITE)
         for probabilities, outputs, score in _answers(predictions, classifier.manifest)
     ]
 

@@ -4,6 +4,7 @@ A call yields the arguments of httpx's request(), and is sent the response or er
 seconds to sleep. Predictions are checked against the SHA-256 digest of the picture that was sent.
 """
 
+import json
 import random
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from uuid import uuid4
 import httpx
 
 from mlaas_client import errors, results
-from mlaas_client.pictures import Picture, Upload, read
+from mlaas_client.pictures import Picture, Row, Upload, read
 from mlaas_client.results import Document, Job, Model, Outcome, Prediction
 
 T = TypeVar("T")
@@ -62,6 +63,13 @@ class Calls:
         if isinstance(outcome, errors.MlaasError):
             raise outcome
         return outcome
+
+    def predict_row(self, row: Row, **options: Unpack[Options]) -> Call[Prediction]:
+        """Ask a model of numbers about one row, as nested lists or an array. Raises MlaasError."""
+        body = json.dumps({"inputs": [row.tolist() if hasattr(row, "tolist") else row]})
+        headers = {"Content-Type": "application/json"}
+        answer = yield from self._ask("POST", "/predict", options, content=body.encode(), headers=headers)
+        return _parsed(partial(results.read, Prediction), answer)
 
     def models(self) -> Call[list[Model]]:
         """List the models that are served. Raises MlaasError."""

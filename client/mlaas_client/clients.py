@@ -133,6 +133,7 @@ class Client(BaseClient):
     _new = httpx.Client
 
     predict = _blocking(Calls.predict)
+    predict_row = _blocking(Calls.predict_row)
     models = _blocking(Calls.models)
     submit = _blocking(Calls.submit)
     result = _blocking(Calls.result)
@@ -211,6 +212,7 @@ class AsyncClient(BaseClient):
     _new = httpx.AsyncClient
 
     predict = _awaited(Calls.predict)
+    predict_row = _awaited(Calls.predict_row)
     models = _awaited(Calls.models)
     submit = _awaited(Calls.submit)
     result = _awaited(Calls.result)

@@ -6,6 +6,7 @@ import math
 import os
 import struct
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Picture: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image | NDArray[Any]"
+Row: TypeAlias = "Sequence[Any] | NDArray[Any]"
 
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 _TURNS = {

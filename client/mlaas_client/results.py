@@ -12,15 +12,17 @@ Document = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The prediction for a picture.
+    """The prediction for a picture, or for a row of numbers.
 
     probabilities sum to 1 over all labels; timings are in milliseconds; input is a data URI. in_distribution
-    is false, and ood_score is above 1, if the picture is unlike the training data.
+    is false, and ood_score is above 1, if the picture is unlike the training data. A model without labels
+    leaves label empty, and answers with outputs.
     """
 
-    label: str
-    confidence: float
+    label: str = ""
+    confidence: float = 0.0
     probabilities: Mapping[str, float]
+    outputs: Sequence[float] = ()
     in_distribution: bool | None = None
     ood_score: float | None = None
     mode: str = ""
@@ -113,9 +115,9 @@ class Job:
 
 
 def read(kind: type[T], document: Document, **more: object) -> T:
-    """Raises TypeError if a required field is missing."""
+    """Raises TypeError if a required field is missing or null."""
     names = (each.name for each in fields(kind))  # type: ignore[arg-type]
-    known = {name: document[name] for name in names if name in document}
+    known = {name: document[name] for name in names if document.get(name) is not None}
     return kind(**{**known, **more, "raw": document})
 
 

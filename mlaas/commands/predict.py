@@ -44,6 +44,7 @@ PICTURES = (".jfif", ".jpe", ".jpeg", ".jpg", ".pjp", ".pjpeg", ".apng", ".png",
 AUTO, FOR_PHOTOS = "auto", "clothing-photo"
 
 _FEW = 32
+_FEW_NUMBERS = 4
 _MOST_NAMED = 5
 _TITLES = ("FILE", "LABEL", "CONFIDENCE", "MODEL", "WARNINGS")
 _MODEL_AT = _TITLES.index("MODEL")
@@ -90,7 +91,8 @@ def predict(
 ) -> None:
     """Classify pictures, with warnings where the prediction may be wrong.
 
-    FILES may include folders, which stand for the pictures in them, and -, which stands for standard input.
+    FILES may include folders, which stand for the pictures in them, -, which stands for standard input, and
+    .json files with a row of numbers, {"inputs": [row]}, for a model that takes those.
     Prints a table on a terminal, and one JSON object per line otherwise. The exit status is 1 if any picture
     could not be classified.
 
@@ -233,9 +235,12 @@ def _ask_many(
 ) -> "list[Prediction | MlaasError]":
     """The outcomes in order, after a call for the pictures of each model. Raises MlaasError."""
     by_model: dict[str | None, list[int]] = {}
-    for index, picture in enumerate(pictures):
-        by_model.setdefault(choose(picture), []).append(index)
     outcomes: dict[int, Prediction | MlaasError] = {}
+    for index, picture in enumerate(pictures):
+        if is_row(picture):
+            outcomes[index] = ask(client, choose, picture, **asked)
+        else:
+            by_model.setdefault(choose(picture), []).append(index)
     for model, indexes in by_model.items():
         its = [pictures[index] for index in indexes]
 
@@ -252,11 +257,31 @@ def ask(client: "Client", choose: Chooser, picture: Path | bytes, **asked: Any) 
     from mlaas_client import Misconfigured, MlaasError
 
     try:
+        if is_row(picture):
+            return client.predict_row(read_row(picture), model=choose(picture), **asked)
         return client.predict(picture, model=choose(picture), **asked)
     except Misconfigured:
         raise
     except MlaasError as error:
         return error
+
+
+def is_row(picture: Path | bytes) -> bool:
+    """Whether this is a file with a row of numbers, not a picture."""
+    return isinstance(picture, Path) and picture.suffix == ".json"
+
+
+def read_row(file: Path | bytes) -> Any:
+    """The only row of {"inputs": [row]}. Raises PictureUnreadable."""
+    from mlaas_client import PictureUnreadable
+
+    try:
+        (row,) = json.loads(file if isinstance(file, bytes) else file.read_bytes())["inputs"]
+    except OSError as error:
+        raise PictureUnreadable(f"the file cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise PictureUnreadable('the file is not JSON of the form {"inputs": [row]}, with one row') from error
+    return row
 
 
 def answer(name: str, outcome: "Prediction | MlaasError") -> Answer:
@@ -286,8 +311,10 @@ def _locally(
     mode: "Mode | None",
     progress: Progress,
 ) -> Iterator[Answer]:
-    from model.classifier import predict_picture
+    from model.classifier import predict_picture, predict_row
+    from model.manifest import ModelError
     from model.preprocessing import PictureError
+    from model.tensor import RowError, from_json
 
     loaded = cache(partial(load_model, settings, version=version or ""))
 
@@ -305,16 +332,24 @@ def _locally(
         about = {"model": its_manifest.name, "version": its_manifest.version}
         try:
             content = picture if isinstance(picture, bytes) else picture.read_bytes()
-            found = predict_picture(
-                content, classifier, mode=mode or "auto", max_pixels=settings.max_pixels
-            )._asdict()
+            if is_row(picture):
+                if its_manifest.kind != "tensor":
+                    raise RowError(f"{its_manifest.name} takes pictures, and this is JSON")
+                found = predict_row(from_json(content, its_manifest.input), classifier)
+            else:
+                found = predict_picture(
+                    content, classifier, mode=mode or "auto", max_pixels=settings.max_pixels
+                )
         except OSError as error:
             yield Answer(name, error=UserError(f"the picture cannot be read: {error.strerror}"))
-        except PictureError as error:
+        except (PictureError, RowError, ModelError) as error:
             yield Answer(name, error=UserError(str(error)))
         else:
-            label, confidence = next(iter(found["probabilities"].items()))
-            yield Answer(name, {"label": label, "confidence": confidence, **found, **about})
+            label, confidence = next(iter(found.probabilities.items()), (None, None))
+            its_own = {"label": label, "confidence": confidence, **found._asdict(), **about}
+            if label is not None:
+                del its_own["outputs"]
+            yield Answer(name, its_own)
         progress(number, len(its))
 
 
@@ -357,10 +392,15 @@ def failures(answers: Iterable[Answer]) -> Iterable[str]:
 
 
 def cells(name: str, prediction: Mapping[str, Any]) -> tuple[str, ...]:
-    """One for each of the titles."""
-    warnings = "; ".join(prediction.get("warnings", ()))
-    confidence = f"{prediction['confidence']:.1%}".rjust(len("CONFIDENCE"))
-    label, model = str(prediction["label"]), str(prediction.get("model", ""))
+    """One for each of the titles. A model without labels has its numbers in place of the label."""
+    warnings, model = "; ".join(prediction.get("warnings", ())), str(prediction.get("model", ""))
+    if prediction["label"] is None:
+        numbers = prediction.get("outputs", ())
+        more = ", …" if len(numbers) > _FEW_NUMBERS else ""
+        label, confidence = ", ".join(f"{each:g}" for each in numbers[:_FEW_NUMBERS]) + more, ""
+    else:
+        label, confidence = str(prediction["label"]), f"{prediction['confidence']:.1%}"
+    confidence = confidence.rjust(len("CONFIDENCE"))
     return harmless(name), harmless(label), confidence, harmless(model), harmless(warnings)
 
 

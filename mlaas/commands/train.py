@@ -11,7 +11,7 @@ import click
 
 from mlaas.commands import Chosen, pass_chosen, setting
 from mlaas.commands.predict import load_model
-from mlaas.errors import reported
+from mlaas.errors import UserError, reported
 
 if TYPE_CHECKING:
     from mlaas.settings import Settings
@@ -117,6 +117,8 @@ def evaluate(
             _write_card(settings, name)
             return
         classifier = load_model(settings.model, name)
+        if classifier.manifest.kind == "tensor" or not classifier.manifest.labels:
+            raise UserError(f"{name} does not classify pictures, which is what evaluate measures")
         found: Evaluation | PhotoFigures
         if photos:
             found = _photos(settings, classifier, photos, report)

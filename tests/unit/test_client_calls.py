@@ -1,9 +1,12 @@
 """What the client decides: attempts, pauses, deadlines, and what answers mean. Nothing is sent."""
 
 import hashlib
+import json
 from collections.abc import Callable
+from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 import mlaas_client
@@ -41,6 +44,18 @@ def test_each_attempt_says_how_much_time_is_left() -> None:
     driven.predict(timeout_s=20)
     assert [a["headers"]["X-Request-Timeout-Ms"] for a in driven.attempts] == ["20000", "18900"]
     assert [attempt["timeout"] for attempt in driven.attempts] == pytest.approx([21, 19.9])
+
+
+@pytest.mark.parametrize("row", [[[1, 2.5], [3, 4]], np.array([[1, 2.5], [3, 4]], np.float32)])
+def test_a_row_is_sent_as_json_and_a_model_without_labels_answers_with_numbers(row: Any) -> None:
+    numbers = {"label": None, "confidence": None, "probabilities": {}, "outputs": [2.5], "sha256": 64 * "a"}
+    driven = Driven(response(200, numbers))
+    answer = driven.run(driven.calls.predict_row(row, model="level"))
+    assert (answer.label, answer.outputs, answer.raw["label"]) == ("", [2.5], None)
+    (attempt,) = driven.attempts
+    assert json.loads(attempt["content"]) == {"inputs": [[[1, 2.5], [3, 4]]]}
+    assert attempt["headers"]["Content-Type"] == "application/json"
+    assert attempt["params"] == {"model": "level"}
 
 
 def test_retry_after_is_waited_for() -> None:

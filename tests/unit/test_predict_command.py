@@ -26,6 +26,7 @@ from mlaas.commands.predict import (
 from mlaas.commands.watch import Arrivals, Listing, Stamp, look, row
 from mlaas.errors import UserError, broker_errors, of_gateway
 from mlaas_client.errors import NotFound, Refused, Unavailable, of_problem
+from tests import image_models, tensor_models
 
 BAG = Answer("a/bag.png", {"label": "Bag", "confidence": 0.5, "warnings": ["blurred", "dark"]})
 BOOT = Answer("boot.png", {"label": "Ankle boot", "confidence": 1.0, "warnings": []})
@@ -51,6 +52,57 @@ def test_the_table_names_the_models_where_there_are_several() -> None:
         "boot.png   Ankle boot      100.0%  other",
     ]
     assert "one" in next(iter(row(several[0])))
+
+
+def test_numbers_stand_in_place_of_the_label() -> None:
+    several = {"label": None, "confidence": None, "outputs": [2.03, 1e-7, 3.0, 4.0, 5.0]}
+    assert list(table([Answer("row.json", several)])) == [
+        "FILE      LABEL                 CONFIDENCE  WARNINGS",
+        "row.json  2.03, 1e-07, 3, 4, …",
+    ]
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Any:
+    """Asks a model of numbers, without a gateway, about files with these contents."""
+    tensor_models.write_iris(tmp_path)
+    tensor_models.write_level(tmp_path)
+    image_models.write_colours(tmp_path)
+
+    def run(model: str, name: str, content: bytes) -> Any:
+        path = tmp_path / name
+        path.write_bytes(content)
+        given = ["--set", f"model.weights_dir={tmp_path}", "predict", "--local", "--model", model, str(path)]
+        return CliRunner().invoke(command, given)
+
+    return run
+
+
+def test_a_row_in_a_file_is_answered_without_a_gateway(local: Any) -> None:
+    labelled = json.loads(local("iris", "row.json", tensor_models.row_of(tensor_models.SETOSA)).stdout)
+    assert (labelled["label"], labelled["mode"], labelled["model"]) == ("setosa", "tensor", "iris")
+    assert "outputs" not in labelled
+    window = json.loads(local("level", "row.json", tensor_models.row_of([[4.0] * 3] * 24)).stdout)
+    assert (window["label"], window["confidence"], window["outputs"]) == (None, None, [2.0])
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "content", "says"),
+    [
+        ("iris", "row.json", tensor_models.row_of([1, 2]), "the row has the shape [2], not [4]"),
+        ("iris", "row.json", b"{", "the model takes 4 numbers (float32)"),
+        ("level", "row.json", tensor_models.row_of([[-1.0] * 3] * 24), "not finite"),
+        ("colours", "row.json", tensor_models.row_of([1, 2]), "colours takes pictures, and this is JSON"),
+        ("iris", "bag.png", b"any", "iris takes 4 numbers (float32), not pictures"),
+    ],
+)
+def test_a_file_that_does_not_suit_the_model_is_refused(
+    local: Any, model: str, name: str, content: bytes, says: str
+) -> None:
+    done = local(model, name, content)
+    assert done.exit_code == 1
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_without_any_answer_there_is_no_table() -> None:
