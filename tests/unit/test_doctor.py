@@ -113,3 +113,14 @@ def test_each_finding_is_one_line() -> None:
     shown = list(lines(findings(replace(SOUND, workers={"shared": False}, not_ready=NO_WORKER))))
     assert [line.split()[0] for line in shown] == ["ok", "ok", "ok", "FAILED", "ok", "ok", "FAILED", "--"]
     assert all("\n" not in line for line in shown)
+
+
+def test_each_queue_of_models_needs_a_worker() -> None:
+    queues = {"shared": (), "photos": ("clothing-photo", "portraits")}
+    assert broken(queues=queues, workers={"shared": True, "photos": True}) == []
+    silent = {"queues": queues, "workers": {"shared": True, "photos": False}}
+    assert broken(**silent) == ["worker photos"]
+    assert "`mlaas worker --models clothing-photo,portraits`" in found("worker photos", **silent).fix
+    assert found("worker photos", queues=queues).detail == "the gateway has no such queue"
+    unasked = {"queues": queues, "is_mlaas": False, "gateway_error": "refused"}
+    assert states(**unasked)["worker photos"] == "unknown"
