@@ -14,12 +14,20 @@ from gateway.errors import BrokenForm, InvalidRequest, NotAPicture, ReplyTimeout
 from messaging import picture_header
 from messaging.codec import one_of
 from messaging.contract import EXPLAINS, MODES, Explain, Mode
-from messaging.picture_header import MAX_SCANS, HeaderError, PictureHeader, media_type_of
+from messaging.picture_header import (
+    ACCEPTED,
+    MAX_SCANS,
+    MEDIA_TYPES,
+    HeaderError,
+    PictureHeader,
+    media_type_of,
+    other_kind,
+)
 
 HEADER = "X-Request-Timeout-Ms"
 
-ACCEPTED = ("image/png", "image/jpeg", "image/webp")
-_ALSO = ("image/*", "image/jpg", "image/pjpeg", "image/x-png")  # other names that clients send
+# Other names that clients send.
+_ALSO = ("image/*", "image/jpg", "image/pjpeg", "image/x-png", "image/heif", "image/x-ms-bmp", "image/tif")
 # Sent by clients that do not know the type, or give a part the type of its form.
 _UNDECLARED = frozenset(
     {
@@ -181,10 +189,10 @@ def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> Pic
     declared: the media type that the client sent. The bytes decide if it is an image type, or a generic one.
     """
     media_type, found = essence(declared), media_type_of(body)
-    is_image, is_known = media_type.startswith("image/"), media_type in (*ACCEPTED, *_ALSO)
+    is_image, is_known = media_type.startswith("image/"), media_type in (*MEDIA_TYPES, *_ALSO)
     is_generic = media_type in _UNDECLARED or "/" not in media_type
     if not (is_image or is_generic) or (is_image and not is_known and found is None):
-        raise UnacceptedMedia(f"{media_type[:100]} is not accepted; send one of {', '.join(ACCEPTED)}")
+        raise UnacceptedMedia(f"{media_type[:100]} is not accepted; send {ACCEPTED}")
     if not body:
         raise NotAPicture("the picture is empty: 0 bytes")
     if len(body) > max_bytes:
@@ -194,7 +202,9 @@ def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> Pic
     except HeaderError as error:
         raise NotAPicture(str(error)) from error
     if header is None:
-        raise NotAPicture("the bytes are neither PNG, JPEG nor WebP")
+        if kind := other_kind(body):
+            raise UnacceptedMedia(f"this is {kind}, which is not accepted; convert it to JPEG or PNG")
+        raise NotAPicture(f"the bytes are not a picture in {ACCEPTED}")
     if header.pixels > max_pixels:
         raise TooLarge(f"the picture has {header.pixels} pixels; at most {max_pixels} are accepted")
     if header.scans > MAX_SCANS:

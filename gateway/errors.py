@@ -27,6 +27,8 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
+from messaging.picture_header import MEDIA_TYPES
+
 
 class GatewayError(Exception):
     """Becomes a problem document (RFC 9457)."""
@@ -82,7 +84,7 @@ class UnacceptedMedia(Rejected):
     kind = "unaccepted-media-type"
     title = "Unsupported media type"
     fixed_headers: ClassVar = {
-        "Accept": "multipart/form-data, image/png, image/jpeg, image/webp, application/json"
+        "Accept": ", ".join(("multipart/form-data", *MEDIA_TYPES, "application/json"))
     }
 
 

@@ -35,7 +35,7 @@ EXAMPLE: dict[str, Any] = {
         "Ankle boot",
     ],
     "kind": "garment",
-    "input": "28 x 28 grey, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it",
+    "input": "28 x 28 grey, 0 to 255, bright clothing on black; a picture is made into it",
     "shape": [28, 28],
     "dtype": "uint8",
     "output": "probabilities",

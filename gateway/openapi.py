@@ -8,9 +8,10 @@ from fastapi import FastAPI
 
 from gateway import errors, problem
 from gateway.answer import REQUEST_ID
-from gateway.asked import ACCEPTED, NAMES, OTHER_FIELDS
+from gateway.asked import NAMES, OTHER_FIELDS
 from gateway.errors import GatewayError
 from gateway.problem import ErrorForm, Problem, form_of
+from messaging.picture_header import ACCEPTED, MEDIA_TYPES
 
 Tree = dict[str, Any]
 Responses = dict[int | str, Tree]
@@ -19,9 +20,9 @@ Type = type[msgspec.Struct]
 DETAILS: Mapping[type[GatewayError], str] = {
     errors.InvalidRequest: "unknown parameter 'modle'; known: model, version, mode, explain, top_k",
     errors.KeyReused: "this Idempotency-Key was used for another job; use a new one",
-    errors.NotAPicture: "the bytes are neither PNG, JPEG nor WebP",
+    errors.NotAPicture: f"the bytes are not a picture in {ACCEPTED}",
     errors.BrokenForm: "the form is cut off: its last line, --boundary--, is missing",
-    errors.UnacceptedMedia: "text/html is not accepted; send one of image/png, image/jpeg, image/webp",
+    errors.UnacceptedMedia: f"text/html is not accepted; send {ACCEPTED}",
     errors.UnacceptedCoding: "Content-Encoding 'gzip' is not accepted; send the body uncompressed",
     errors.TooLarge: "the picture has 27000000 pixels; at most 25000000 are accepted",
     errors.SlowBody: "only 65536 bytes of the body arrived within 30 s; send it faster, or make it smaller",
@@ -150,7 +151,7 @@ def body(file: Tree, *media_types: str) -> Tree:
     }
 
 
-PICTURE_BODY: Tree = {"requestBody": body(BINARY, *ACCEPTED)}
+PICTURE_BODY: Tree = {"requestBody": body(BINARY, *MEDIA_TYPES)}
 PICTURES_BODY: Tree = {"requestBody": body(BINARIES)}
 
 

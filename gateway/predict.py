@@ -120,7 +120,7 @@ class PredictRoutes:
         return router
 
     async def predict(self, request: Request) -> Response:
-        """Send one picture, in the form field `file` or as the body itself (PNG, JPEG or WebP).
+        """Send one picture, in the form field `file` or as the body itself.
 
         To a model of kind `tensor`, send one row of numbers as JSON: `{"inputs": [row]}`.
 

@@ -9,13 +9,18 @@ scans and bytes. docs/decisions/0011-cost-of-a-picture.md has the measurements b
 """
 
 import re
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from itertools import islice
 from struct import Struct
 from typing import NamedTuple
 
-PNG, JPEG, WEBP = "image/png", "image/jpeg", "image/webp"
+PNG, JPEG, WEBP, GIF, BMP = "image/png", "image/jpeg", "image/webp", "image/gif", "image/bmp"
+TIFF, AVIF, HEIC = "image/tiff", "image/avif", "image/heic"
+
+ACCEPTED = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
+MEDIA_TYPES = (PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF, HEIC)
 
 MAX_SCANS = 100
 """The most that a JPEG may have. Encoders write 10 to 20; TurboJPEG's TJFLAG_LIMITSCANS allows 500."""
@@ -80,6 +85,12 @@ def media_type_of(beginning: bytes) -> str | None:
     return None if found is None else _TYPES[(found.lastindex or 1) - 1].media_type
 
 
+def other_kind(beginning: bytes) -> str:
+    """What a file is that is no accepted picture, as far as its first bytes show it."""
+    found = _OTHER_BEGINNING.match(beginning[:512].lstrip())
+    return "" if found is None else _OTHER_KINDS[(found.lastindex or 1) - 1][1]
+
+
 # Milliseconds per pixel and per byte of the file, on one core, as measured.
 _NS = 1e-6
 _PNG_PIXEL, _PNG_BYTE, _PNG_CHUNK = 10 * _NS, 12 * _NS, 2_000 * _NS
@@ -89,8 +100,15 @@ _JPEG_SCAN_PIXEL, _JPEG_SCAN_BYTE = 0.4 * _NS, 35 * _NS
 _JPEG_CUT_PIXEL, _JPEG_CUT_TIMES = 18 * _NS, 3
 _WEBP_PIXEL, _WEBP_SCALED_PIXEL, _WEBP_CANVAS_PIXEL = 10 * _NS, 2 * _NS, 22 * _NS
 _WEBP_SCALED_ALPHA_PIXEL, _WEBP_LOSSLESS_BYTE, _WEBP_LOSSY_BYTE = 3 * _NS, 15 * _NS, 70 * _NS
+_GIF_PIXEL, _GIF_BYTE = 12 * _NS, 20 * _NS
+_BMP_PIXEL, _BMP_BYTE = 5 * _NS, 2 * _NS
+_TIFF_PIXEL, _TIFF_RAW_BYTE, _TIFF_BYTE, _TIFF_JPEG_BYTE = 12 * _NS, 2 * _NS, 10 * _NS, 35 * _NS
+_AVIF_PIXEL, _AVIF_BYTE = 30 * _NS, 200 * _NS
+_HEIC_PIXEL, _HEIC_BYTE = 25 * _NS, 330 * _NS
 _PREPARING_MS, _PREPARING_PIXEL_MS = 2.0, 280 * _NS
 _PREPARED_PIXELS, _RAW_PIXELS = 150 * 150, 28 * 28
+# Added for the less common types, so that none of them is small: the model process leaves them to a decoder.
+_APART_MS = 2 * SMALL_MS
 
 # While decoding, a JPEG is scaled down by 2, 4 or 8 if both edges stay at least this long, and a WebP if one
 # edge is at least that long.
@@ -103,6 +121,9 @@ _MAX_JPEG_SEGMENTS = 1_000
 _MAX_JPEG_FILL = 4_096
 _JPEG_END_BYTES = 65_536
 _MAX_WEBP_CHUNKS = 16
+_MAX_GIF_BLOCKS = 16_384  # of 255 bytes: 4 MiB of comments and profiles
+_MAX_TIFF_TAGS, _MAX_TIFF_STRIPS = 1_000, 65_536  # decoders take memory for each
+_MAX_BOXES = 4_096  # a photo of a phone has 50 tiles, each with several properties at most
 
 _PNG_HEADER = Struct(">4sIIBBBBB")
 _PNG_CHUNK_HEAD = Struct(">I4s")
@@ -111,6 +132,9 @@ _SHORT = Struct(">H")
 _WEBP_CHUNK_HEAD = Struct("<4sI")
 _WEBP_LOSSY_SIZE = Struct("<HH")
 _WEBP_LOSSLESS_SIZE = Struct("<I")
+_GIF_SCREEN, _GIF_FRAME = Struct("<HHB"), Struct("<HHHH")
+_BMP_CORE, _BMP_INFO = Struct("<IHHHH"), Struct("<IIiHH")
+_BOX, _LONG_BOX, _EXTENT = Struct(">I4s"), Struct(">Q"), Struct(">4xII")
 
 
 def _png(picture: bytes) -> PictureHeader:
@@ -262,6 +286,107 @@ def _three_bytes(picture: bytes, at: int) -> int:
     return int.from_bytes(picture[at : at + 3], "little")
 
 
+def _gif(picture: bytes) -> PictureHeader:
+    """The screen, enlarged by the first frame where that exceeds it, as Pillow does."""
+    try:
+        width, height, flags = _GIF_SCREEN.unpack_from(picture, 6)
+        at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+        blocks = _MAX_GIF_BLOCKS
+        while picture[at] == _GIF_EXTENSION and blocks:
+            at += 2
+            while (size := picture[at]) and blocks:
+                at, blocks = at + 1 + size, blocks - 1
+            at += 1
+        if picture[at] == _GIF_IMAGE:
+            left, top, its_width, its_height = _GIF_FRAME.unpack_from(picture, at + 1)
+            width, height = max(width, left + its_width), max(height, top + its_height)
+            decode_ms = width * height * _GIF_PIXEL + len(picture) * _GIF_BYTE + _APART_MS
+            return PictureHeader(GIF, width, height, 1, decode_ms)
+    except (IndexError, struct.error):
+        pass
+    raise HeaderError("The GIF picture is damaged: it has no picture, or it comes too late.")
+
+
+_GIF_EXTENSION, _GIF_IMAGE = 0x21, 0x2C
+
+
+def _bmp(picture: bytes) -> PictureHeader:
+    try:
+        size, width, height, _, bits = _BMP_INFO.unpack_from(picture, 14)
+        if size == _BMP_CORE.size:
+            _, width, height, _, bits = _BMP_CORE.unpack_from(picture, 14)
+    except struct.error:
+        raise HeaderError("The BMP picture is damaged: its header is incomplete.") from None
+    pixels = width * abs(height)
+    pixel = _BMP_PIXEL + (_ALPHA_PIXEL if bits == 32 else 0.0)
+    return PictureHeader(BMP, width, abs(height), 1, pixels * pixel + len(picture) * _BMP_BYTE + _APART_MS)
+
+
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
+_SUBFILE, _WIDTH, _LENGTH, _COMPRESSION, _STRIPS, _TILES, _DNG = 254, 256, 257, 259, 273, 324, 50706
+_TIFF_BYTES = {1: _TIFF_RAW_BYTE, 32773: _TIFF_RAW_BYTE, 7: _TIFF_JPEG_BYTE}
+
+
+def _tiff(picture: bytes) -> PictureHeader:
+    """The first page of a TIFF file. Camera raw files have a reduced picture there, and are refused."""
+    order = "<" if picture[:2] == b"II" else ">"
+    values, size_bytes, strips = {_COMPRESSION: 1}, 0, 0
+    try:
+        (at,) = struct.unpack_from(f"{order}I", picture, 4)
+        (count,) = struct.unpack_from(f"{order}H", picture, at)
+        for number in range(min(count, _MAX_TIFF_TAGS + 1)):
+            tag, kind, length = struct.unpack_from(f"{order}HHI", picture, at + 2 + 12 * number)
+            size_bytes += length * _TIFF_SIZES.get(kind, 8)
+            if tag in (_STRIPS, _TILES):
+                strips = max(strips, length)
+            (values[tag],) = struct.unpack_from(
+                f"{order}{'H' if kind == 3 else 'I'}", picture, at + 10 + 12 * number
+            )
+        width, height = values[_WIDTH], values[_LENGTH]
+    except (KeyError, struct.error):
+        raise HeaderError("The TIFF picture is damaged: its header is incomplete.") from None
+    if values.get(_SUBFILE, 0) & 1 or _DNG in values or picture[8:10] == b"CR":
+        raise HeaderError("A camera's raw file cannot be read; convert it to JPEG.")
+    if count > _MAX_TIFF_TAGS or size_bytes > len(picture) or strips > _MAX_TIFF_STRIPS:
+        raise HeaderError("The TIFF picture is damaged, or has too many tags or strips.")
+    byte = _TIFF_BYTES.get(values[_COMPRESSION], _TIFF_BYTE)
+    decode_ms = width * height * (_TIFF_PIXEL + _ALPHA_PIXEL) + len(picture) * byte + _APART_MS
+    return PictureHeader(TIFF, width, height, 1, decode_ms)
+
+
+def _heif(picture: bytes) -> PictureHeader:
+    """The largest picture that the file describes: the others are its tiles and thumbnails."""
+    (end,) = _BOX.unpack_from(picture)[:1]
+    is_avif = re.search(rb"avi[fs]", picture[8 : min(end, 256)]) is not None
+    kind, pixel, byte = (AVIF, _AVIF_PIXEL, _AVIF_BYTE) if is_avif else (HEIC, _HEIC_PIXEL, _HEIC_BYTE)
+    found = [(0, len(picture))]
+    for name, header_bytes in ((b"meta", 4), (b"iprp", 0), (b"ipco", 0), (b"ispe", 0)):
+        boxes = (box for start, end in found for box in _boxes(picture, start, end))
+        found = [(start + header_bytes, end) for its, start, end in boxes if its == name]
+    sizes = [_EXTENT.unpack_from(picture, start) for start, end in found if end - start >= _EXTENT.size]
+    if not sizes:
+        raise HeaderError(f"The {kind[6:].upper()} picture is damaged: its header is incomplete.")
+    width, height = max(sizes, key=lambda size: size[0] * size[1])
+    return PictureHeader(kind, width, height, 1, width * height * pixel + len(picture) * byte + _APART_MS)
+
+
+def _boxes(picture: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """The boxes of an ISO base media file (ISO/IEC 14496-12, 4.2): name, and where the content is."""
+    for _ in range(_MAX_BOXES):
+        if at + _BOX.size > end:
+            return
+        size, name = _BOX.unpack_from(picture, at)
+        start = at + _BOX.size
+        if size == 1 and start + _LONG_BOX.size <= end:
+            (size,) = _LONG_BOX.unpack_from(picture, start)
+            start += _LONG_BOX.size
+        until = min(end, at + size) if size else end
+        if until < start:
+            return
+        yield name, start, until
+        at = until
+
+
 class _Type(NamedTuple):
     """A type's first bytes as a pattern, its name, and the function that reads its header."""
 
@@ -274,5 +399,23 @@ _TYPES = (
     _Type(rb"\x89PNG\r\n\x1a\n", PNG, _png),
     _Type(rb"\xff\xd8\xff", JPEG, _jpeg),
     _Type(rb"RIFF....WEBP", WEBP, _webp),
+    _Type(rb"GIF8[79]a", GIF, _gif),
+    _Type(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", BMP, _bmp),
+    _Type(rb"II\*\0|MM\0\*", TIFF, _tiff),
+    _Type(rb"....ftypavi[fs]", AVIF, _heif),
+    _Type(rb"....ftyp(?:hei[cmsx]|hev[cmsx]|mif1|msf1)", HEIC, _heif),
 )
 _BEGINNING = re.compile(b"|".join(b"(%s)" % each.beginning for each in _TYPES), re.DOTALL)
+_OTHER_KINDS = (
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL picture"),
+    (rb"\0\0\0\x0cjP {2}|\xff\x4f\xff\x51", "a JPEG 2000 picture"),
+    (rb"II\+\0|MM\0\+", "a BigTIFF picture"),
+    (rb"8BPS", "a Photoshop file"),
+    (rb"\0\0[\1\2]\0[^\0]", "an icon"),
+    (rb"%PDF-", "a PDF document"),
+    (rb"(?:<\?xml.{0,400}?)?<svg", "an SVG drawing"),
+    (rb"<(?i:!doctype html|html)", "an HTML page"),
+    (rb"....ftyp|\x1aE\xdf\xa3", "a video"),
+    (rb"PK\3\4", "a ZIP archive"),
+)
+_OTHER_BEGINNING = re.compile(b"|".join(b"(%s)" % beginning for beginning, _ in _OTHER_KINDS), re.DOTALL)

@@ -235,7 +235,7 @@ def prepare_for(manifest: Manifest, picture: bytes, *, mode: Mode, max_pixels: i
 
 
 def predict_picture(picture: bytes, classifier: Classifier, *, mode: Mode, max_pixels: int) -> Answer:
-    """Prepares and classifies the picture in a PNG, JPEG or WebP file. Raises PictureError."""
+    """Prepares and classifies the picture in a file. Raises PictureError."""
     prepared = prepare_for(classifier.manifest, picture, mode=mode, max_pixels=max_pixels)
     found = _first(classifier.predict(prepared.pixels[None]), classifier.manifest, prepared.mode)
     return found._replace(warnings=warnings_of(prepared.warnings, found.ood_score))

@@ -1,14 +1,44 @@
 """Decodes picture files to upright pictures in grey or RGB, on white where they are transparent."""
 
+import re
+from collections.abc import Callable
+from io import BytesIO
 from math import ceil
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import AvifImagePlugin, Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
-from model.formats import Found, PictureError, read
+from model.formats import (
+    Found,
+    PictureError,
+    check_size,
+    orientation_of,
+    read_jpeg,
+    read_png,
+    read_webp,
+)
 
 __all__ = ["PictureError", "Upright", "open_upright"]
+
+Reader = Callable[[bytes, int, int], Found]
+"""Of the file, the most pixels, and the edge below which the picture must not be reduced."""
+
+ACCEPTED = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
+TIFF_COMPRESSIONS = (
+    "raw",
+    "packbits",
+    "tiff_lzw",
+    "tiff_adobe_deflate",
+    "tiff_deflate",
+    "jpeg",
+)  # Pillow's names
+DEEP_MODES = frozenset(("I;16", "I;16B", "I;16L", "I;16N"))
+READABLE_MODES = DEEP_MODES | {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 
 BAND_PIXELS = 1 << 20
 REDUCING_GAP = 2.0  # as in Pillow's thumbnail(): reduce by an integer factor, then resize exactly
@@ -35,16 +65,80 @@ class Upright(NamedTuple):
 
 
 def open_upright(picture: bytes, *, max_pixels: int, longest_edge: int) -> Upright:
-    """Decodes a PNG, JPEG or WebP file, reduced so that no edge is longer than longest_edge.
+    """Decodes a picture file, reduced so that no edge is longer than longest_edge.
 
     An animation gives its first frame. Raises PictureError, and any error of Pillow's for a damaged file.
     """
-    found = read(picture, max_pixels, longest_edge)
+    found = reader(picture)(picture, max_pixels, longest_edge)
     plain, opacity = made_smaller(found, longest_edge)
     turn = TURNS.get(found.orientation)
     if turn is not None:
         plain, opacity = plain.transpose(turn), opacity and opacity.transpose(turn)
     return Upright(plain, opacity, found.cut_off)
+
+
+def reader(picture: bytes) -> Reader:
+    """The function that reads files with these first bytes. Raises PictureError."""
+    found = BEGINNING.match(picture)
+    if found is None:
+        raise PictureError(f"This is not a picture in {ACCEPTED}.")
+    return READERS[(found.lastindex or 1) - 1][1]
+
+
+def whole(opened: Callable[[BytesIO], ImageFile]) -> Reader:
+    """A reader of a type that is decoded in full size; of several pictures, the first or the main one."""
+
+    def read_whole(picture: bytes, max_pixels: int, _: int) -> Found:
+        image = opened(BytesIO(picture))
+        check_size(*image.size, max_pixels)
+        image.load()
+        if image.mode not in READABLE_MODES:
+            raise PictureError(f"Its pixels are of kind {image.mode}. Save it with 8 bits per channel.")
+        if image.mode in DEEP_MODES:  # in any byte order
+            return Found(Image.fromarray(np.asarray(image).astype(np.uint16)))
+        return Found(image, orientation_of(image.info.get("exif") or b""))
+
+    return read_whole
+
+
+def opened_tiff(file: BytesIO) -> ImageFile:
+    """Pillow turns the picture upright when it is loaded."""
+    image = TiffImageFile(file)
+    if image.info["compression"] not in TIFF_COMPRESSIONS:
+        raise PictureError("This kind of TIFF cannot be read. Save it without compression, or as PNG.")
+    return image
+
+
+def opened_heif(file: BytesIO) -> ImageFile:
+    """The file of a phone, with AV1 (AVIF) or HEVC (HEIC) inside."""
+    box = int.from_bytes(file.read(4), "big")
+    is_avif = re.search(rb"avi[fs]", file.read(min(box, 256)))
+    file.seek(0)
+    if is_avif:
+        # The memory and the time of a decoder process are meant for one thread.
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+        return AvifImagePlugin.AvifImageFile(file)
+    try:
+        from pi_heif import options
+        from pi_heif.as_plugin import HeifImageFile
+    except ImportError as error:
+        raise PictureError("HEIC cannot be read here without pi-heif. Save the picture as JPEG.") from error
+    options.DECODE_THREADS = 1
+    options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
+    found: ImageFile = HeifImageFile(file)
+    return found
+
+
+READERS = (
+    (rb"\x89PNG\r\n\x1a\n", read_png),
+    (rb"\xff\xd8\xff", read_jpeg),
+    (rb"RIFF....WEBP", read_webp),
+    (rb"GIF8[79]a", whole(GifImageFile)),
+    (rb"BM", whole(BmpImageFile)),
+    (rb"II\*\0|MM\0\*", whole(opened_tiff)),
+    (rb"....ftyp(?:avi[fs]|hei[cmsx]|hev[cmsx]|mif1|msf1)", whole(opened_heif)),
+)
+BEGINNING = re.compile(b"|".join(b"(%s)" % beginning for beginning, _ in READERS), re.DOTALL)
 
 
 def made_smaller(found: Found, longest_edge: int) -> tuple[Image.Image, Image.Image | None]:

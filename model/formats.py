@@ -5,7 +5,6 @@ It parses only what the pixels need, so damaged or oversized metadata never make
 
 import re
 import zlib
-from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from itertools import product
@@ -96,25 +95,6 @@ class BareJpeg(NamedTuple):
     components: bytes
     """The identifiers of the colour components, a byte each."""
     orientation: int
-
-
-def read(picture: bytes, max_pixels: int, longest_edge: int) -> Found:
-    """Reads a PNG, JPEG or WebP file. The picture may be reduced, but not below longest_edge.
-
-    Raises PictureError, and any error of Pillow's for a damaged file.
-    """
-    return reader(picture)(picture, max_pixels, longest_edge)
-
-
-def reader(picture: bytes) -> Callable[[bytes, int, int], Found]:
-    """The function that reads files with these first bytes. Raises PictureError."""
-    if picture.startswith(PNG):
-        return read_png
-    if picture.startswith(b"\xff\xd8\xff"):
-        return read_jpeg
-    if picture[:4] == b"RIFF" and picture[8:12] == b"WEBP":
-        return read_webp
-    raise PictureError("This is not a PNG, JPEG or WebP picture.")
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -51,7 +51,7 @@ class Prepared(NamedTuple):
 
 
 def prepare(picture: bytes, *, mode: Mode = "auto", max_pixels: int) -> Prepared:
-    """Prepares the picture in a PNG, JPEG or WebP file. Raises PictureError."""
+    """Prepares the picture in a file. Raises PictureError."""
     try:
         image, transparency, cut_off = open_upright(picture, max_pixels=max_pixels, longest_edge=WORKING_EDGE)
         opacity = None if transparency is None else np.asarray(transparency)

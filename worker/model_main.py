@@ -296,9 +296,9 @@ def _in_words(manifest: Manifest) -> str:
     its, size = manifest.preprocessing, manifest.input.in_words
     match its:
         case GarmentPreprocessing():
-            return f"{size}, 0 to 255, bright clothing on black; a PNG, JPEG or WebP picture is made into it"
+            return f"{size}, 0 to 255, bright clothing on black; a picture is made into it"
         case ImagePreprocessing():
-            return f"{size}; a PNG, JPEG or WebP picture is made into it ({its.resize})"
+            return f"{size}; a picture is made into it ({its.resize})"
         case TensorPreprocessing():
             return size
 

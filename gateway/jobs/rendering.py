@@ -16,6 +16,7 @@ from gateway.predict import BatchEntry
 from gateway.problem import Problem
 from messaging.codec import NOT_JSON
 from messaging.contract import ContractError, Reply, check_prediction
+from messaging.picture_header import ACCEPTED
 
 _log = logging.getLogger("mlaas.jobs")
 
@@ -67,7 +68,7 @@ class JobDocument(JobSummary, frozen=True, kw_only=True):
                     "type": "urn:mlaas:problem:not-a-picture",
                     "title": NotAPicture.title,
                     "status": 422,
-                    "detail": "the bytes are neither PNG, JPEG nor WebP",
+                    "detail": f"the bytes are not a picture in {ACCEPTED}",
                     "request_id": REQUEST_ID,
                 },
             }

@@ -9,7 +9,6 @@ from starlette.responses import Response, StreamingResponse
 
 from gateway import errors, openapi
 from gateway.asked import (
-    ACCEPTED,
     FORM_PART_BYTES,
     PARAMETERS,
     Upload,
@@ -28,6 +27,7 @@ from gateway.jobs.submitting import Picture, Submission, check_total, digest_eac
 from gateway.middleware import RouteFacts, Router, owner_of, request_id, while_connected
 from gateway.predict import is_json, read_rows
 from messaging.contract import TENSOR
+from messaging.picture_header import MEDIA_TYPES
 
 _KEY = re.compile(r"[!-~]{1,255}")
 _WAIT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s)")
@@ -58,7 +58,7 @@ _LAST_EVENT_ID = openapi.header_parameter(
 )
 _SUBMIT: openapi.Tree = {
     "parameters": [*PARAMETERS, _KEY_HEADER, openapi.TIMEOUT],
-    "requestBody": openapi.body(openapi.BINARIES, *ACCEPTED),
+    "requestBody": openapi.body(openapi.BINARIES, *MEDIA_TYPES),
 }
 _EVENT: openapi.Tree = {
     "type": "object",

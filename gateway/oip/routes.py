@@ -300,7 +300,7 @@ class InferenceRoutes:
         """The input `image` has all pictures, or `tensor` all rows; every output has one row for each.
 
         `tensor`: the input of the network, in the shape and datatype that the model's metadata has. `image`:
-        `BYTES`: PNG, JPEG or WebP files, in base64 in JSON, raw in binary data. `UINT8` (0 to 255) and `FP32`
+        `BYTES`: picture files, in base64 in JSON, raw in binary data. `UINT8` (0 to 255) and `FP32`
         (0 to 1): 28 x 28 grey values, bright clothing on black. Parameters: `mode` (for files, as in
         `/predict`), `timeout` (microseconds) and `binary_data_output`; of an output, `binary_data` and
         `classification`. If one picture fails, the whole request fails, and the error names the picture.

@@ -39,7 +39,10 @@ TIMEOUT = click.option(
     help="How long to wait for a prediction.  [default: 30]",
 )  # fmt: skip
 
-PICTURES = (".jfif", ".jpe", ".jpeg", ".jpg", ".pjp", ".pjpeg", ".apng", ".png", ".webp")
+PICTURES = (
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".jfif", ".jpe", ".jpeg", ".jpg",
+    ".pjp", ".pjpeg", ".png", ".tif", ".tiff", ".webp",
+)  # fmt: skip
 
 AUTO, FOR_PHOTOS = "auto", "clothing-photo"
 

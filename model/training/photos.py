@@ -39,7 +39,7 @@ UNKNOWN = frozenset({"hat", "shorts", "skirt"})
 
 KINDS = (*sorted(ACCEPTED), *sorted(UNKNOWN))
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+PICTURE_SUFFIXES = frozenset({".avif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 LAYOUT = "Put photos into a folder for each kind of clothing, such as t-shirt/1.jpg"
 
 
@@ -80,7 +80,7 @@ def read_folder(folder: Path, known: Sequence[str] = KINDS) -> list[Path]:
     }
     for kind, paths in photos.items():
         if not paths:
-            raise DatasetError(f"{kind} has no PNG, JPEG or WebP files.")
+            raise DatasetError(f"{kind} has no {', '.join(sorted(PICTURE_SUFFIXES))} files.")
     return [path for paths in photos.values() for path in paths]
 
 

@@ -6,12 +6,13 @@ import uuid
 import schemathesis
 from hypothesis import strategies as st
 
+from messaging.picture_header import MEDIA_TYPES
 from tests.e2e.services import SAMPLES
 
 _PICTURES = st.sampled_from([sample.read_bytes() for sample in SAMPLES])
 
 schemathesis.openapi.format("binary", _PICTURES)
-for media_type in ("image/png", "image/jpeg", "image/webp"):  # the bytes decide, not what they are called
+for media_type in MEDIA_TYPES:  # the bytes decide, not what they are called
     schemathesis.openapi.media_type(media_type, _PICTURES)
 
 

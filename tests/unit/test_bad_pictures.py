@@ -1,13 +1,17 @@
+import sys
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from model.decoding import ACCEPTED
 from model.preprocessing import MODES, PictureError, prepare
 
 MAX_PIXELS = 1_000_000
+HEIC = Path(__file__).parents[1] / "data" / "sandal.heic"
 
 
 def encode(image, kind="PNG", **options):
@@ -43,14 +47,34 @@ def test_what_is_not_a_picture_is_refused(picture):
 
 
 def test_what_is_wrong_is_said():
-    assert refused(b"hello") == "This is not a PNG, JPEG or WebP picture."
+    assert refused(b"hello") == f"This is not a picture in {ACCEPTED}."
     assert "its end is missing" in refused(encode(noise(28, 28))[:-13])
     assert refused(encode(noise(28, 28), "JPEG")[:300]) == "The picture is damaged or incomplete."
 
 
-@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO"])
+@pytest.mark.parametrize("kind", ["PPM", "ICO", "JPEG2000"])
 def test_other_formats_are_refused(kind):
-    assert refused(encode(noise(300, 400), kind)) == "This is not a PNG, JPEG or WebP picture."
+    assert refused(encode(noise(300, 400), kind)) == f"This is not a picture in {ACCEPTED}."
+
+
+@pytest.mark.parametrize(
+    ("mode", "compression", "says"),
+    [("1", "group4", "kind of TIFF"), ("RGB", "zstd", "kind of TIFF"), ("F", "raw", "8 bits per channel")],
+)
+def test_a_tiff_that_few_programs_write_is_refused_with_what_to_do(mode, compression, says):
+    assert says in refused(encode(noise(300, 400).convert(mode), "TIFF", compression=compression))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "AVIF"])
+def test_a_file_of_any_type_that_is_cut_off_or_too_large_is_refused(kind):
+    whole = encode(noise(1200, 900), kind)
+    assert "at most 1000000 are allowed" in refused(whole)
+    assert "damaged or incomplete" in refused(encode(noise(300, 400), kind)[: -len(whole) // 40])
+
+
+def test_heic_without_its_library_is_refused_with_what_to_do(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    assert refused(HEIC.read_bytes()) == "HEIC cannot be read here without pi-heif. Save the picture as JPEG."
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from model.decoding import open_upright
 from model.formats import MOST_SCANS, PictureError
 from tests.unit.png_files import COLOUR, COLOUR_ALPHA, DEPTHS, GREY, PALETTE, chunk, png
 
+HEIC = Path(__file__).parents[1] / "data" / "sandal.heic"
+SAMPLES = Path(__file__).parents[2] / "samples"
 MAX_PIXELS = 25_000_000
 PIECES = 3
 SIZES = [(1, 1), (1, 9), (9, 1), (2, 3), (5, 4), (17, 13), (1, 300)]
@@ -438,3 +441,77 @@ print(peak_mib() - before)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout) < most_mib
+
+
+@pytest.mark.parametrize("compression", ["raw", "packbits", "tiff_lzw", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I;16B"])
+def test_every_usual_kind_of_tiff_has_the_pixels_that_were_written(mode, compression):
+    if mode.startswith("I;16"):
+        grey = np.asarray(cloud(40, 50).convert("L"))
+        deep = grey.astype(np.uint16) * 257
+        image = Image.fromarray(deep.astype(">u2") if mode == "I;16B" else deep)
+        want = np.dstack([grey] * 3)
+    else:
+        image = cloud(40, 50).convert(mode)
+        want = np.asarray(image.convert("RGB"))
+    file = encode(image, "TIFF", compression=compression)
+    assert file.startswith(b"MM" if mode == "I;16B" else b"II")
+    assert (seen(file) == want).all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("kind", ["BMP", "GIF"])
+def test_bmp_and_gif_have_the_pixels_that_were_written(kind, mode):
+    if (kind, mode) in (("GIF", "RGB"), ("GIF", "RGBA")):
+        mode = "P"
+    image = cloud(40, 50).convert(mode)
+    assert (seen(encode(image, kind)) == np.asarray(image.convert("RGB"))).all()
+
+
+@pytest.mark.parametrize(("kind", "options"), [("AVIF", {"quality": 90}), ("TIFF", {"compression": "jpeg"})])
+def test_what_loses_some_has_nearly_the_pixels_that_were_written(kind, options):
+    assert np.abs(seen(encode(cloud(120, 160), kind, **options)) - np.asarray(cloud(120, 160))).mean() < 3
+
+
+def test_of_several_pictures_the_first_is_read():
+    others = [Image.new("RGB", (40, 50), "red")] * 2
+    for kind, most in (("GIF", 30), ("TIFF", 0), ("AVIF", 3)):
+        file = encode(cloud(40, 50), kind, save_all=True, append_images=others)
+        assert np.abs(seen(file) - np.asarray(cloud(40, 50))).mean() <= most
+
+
+def test_what_is_transparent_is_white_in_gif_tiff_and_avif():
+    image = Image.new("RGBA", (20, 10), (200, 0, 0, 0))
+    image.paste((0, 0, 200, 255), (10, 0, 20, 10))
+    for kind in ("GIF", "TIFF", "AVIF"):
+        found = opened(encode(image, kind))
+        assert np.asarray(found.opacity)[5].tolist() == [0] * 10 + [255] * 10
+        assert (np.asarray(found.image.convert("RGB"))[5, :8] > 250).all()
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "AVIF"])
+def test_a_picture_of_any_type_is_turned_upright(kind):
+    lying = cloud(60, 40).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    assert np.abs(seen(encode(lying, kind, exif=exif)) - np.asarray(cloud(60, 40))).mean() < 3
+
+
+def test_a_photo_of_a_phone_is_read_and_turned_upright():
+    """tests/data/sandal.heic: samples/sandal.png in ink on paper, stored turned to the left."""
+    sandal = np.asarray(
+        Image.open(SAMPLES / "sandal.png").convert("L").resize((140, 140), Image.Resampling.BICUBIC)
+    )
+    want = 255 - np.pad(sandal, ((5, 5), (30, 30)))
+    found = opened(HEIC.read_bytes()).image
+    assert found.size == (200, 150)
+    assert np.abs(np.asarray(found.convert("L")).astype(int) - want).mean() < 2
+
+
+def test_a_header_that_declares_less_than_there_is_breaks_no_limit():
+    """The decoder finds 400 pixels across where the box says 8."""
+    for file in (encode(cloud(400, 300), "AVIF"), HEIC.read_bytes()):
+        at = file.index(b"ispe") + 8
+        lying = file[:at] + struct.pack(">II", 8, 8) + file[at + 8 :]
+        with pytest.raises((PictureError, ValueError, OSError, RuntimeError)):
+            open_upright(lying, max_pixels=100, longest_edge=256)

@@ -66,7 +66,7 @@ async def test_the_callers_request_id_comes_back_unless_it_could_not_be_logged()
     ("body", "headers", "status", "says"),
     [
         (b"", PNG, 422, "empty"),
-        (b"text", PNG, 422, "neither PNG"),
+        (b"text", PNG, 422, "not a picture in"),
         (b"<html>", {"Content-Type": "text/html"}, 415, "image/png"),
         (b"file=x", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "curl -F"),
         (b"{", {"Content-Type": "multipart/form-data; boundary=x"}, 400, ""),

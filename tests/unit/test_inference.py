@@ -9,6 +9,7 @@ import pytest
 
 from messaging.contract import ErrorCode
 from model.classifier import UNLIKE_CLOTHING, Predictions
+from model.decoding import ACCEPTED
 from model.preprocessing import PictureError, prepare
 from tests.unit.measured_model import manifest
 from worker import model_main
@@ -98,7 +99,7 @@ def without_times(outcome: Outcome) -> Outcome:
 def test_a_decoder_says_why_a_picture_cannot_be_used() -> None:
     decoded = decode(MANIFESTS, picture(b"broken"), 1000)
     assert decoded.prepared is None
-    assert decoded.detail == "This is not a PNG, JPEG or WebP picture."
+    assert decoded.detail == f"This is not a picture in {ACCEPTED}."
 
 
 def test_a_picture_for_which_the_memory_is_not_enough_is_said_to_be_so(

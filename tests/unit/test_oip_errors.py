@@ -42,7 +42,10 @@ async def test_one_picture_that_cannot_be_read_makes_the_whole_an_error_that_say
         by_worker = await http.post(INFER, json={"inputs": [files(SANDAL, SANDAL, truncated)]})
         by_gateway = await http.post(INFER, json={"inputs": [files(SANDAL, b"text", SANDAL)]})
     assert refused(by_worker, 400) == "picture 2: The PNG picture is cut off: its end is missing."
-    assert refused(by_gateway, 400) == "picture 1: the bytes are neither PNG, JPEG nor WebP"
+    assert (
+        refused(by_gateway, 400)
+        == "picture 1: the bytes are not a picture in JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF or HEIC"
+    )
 
 
 async def test_an_error_of_our_own_says_no_more_than_where() -> None:

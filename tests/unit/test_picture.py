@@ -24,7 +24,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d" + header + struct.pack(">I", zlib.crc32(header))
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 @pytest.mark.parametrize(
     "declared",
     [
@@ -42,18 +42,32 @@ def test_the_bytes_decide_what_it_is(form: str, declared: str) -> None:
     ("body", "declared", "error", "says"),
     [
         (b"", "image/png", NotAPicture, "empty"),
-        (b"just text", "image/png", NotAPicture, "neither PNG, JPEG nor WebP"),
-        (b"<!doctype html>", "text/html", UnacceptedMedia, "image/png"),
-        (b"GIF89a" + bytes(50), "image/gif", UnacceptedMedia, "image/gif is not accepted"),
-        (b"GIF89a" + bytes(50), "image/png", NotAPicture, "neither"),
-        (b"GIF89a" + bytes(50), "image/jpg", NotAPicture, "neither"),
-        (b"GIF89a" + bytes(50), "image/*", NotAPicture, "neither"),
-        (b"GIF89a" + bytes(50), "multipart/form-data", NotAPicture, "neither"),
+        (b"just text", "image/png", NotAPicture, "not a picture in JPEG, PNG"),
+        (b"<!doctype html>", "text/html", UnacceptedMedia, "send JPEG, PNG"),
+        (bytes(50), "image/x-xcf", UnacceptedMedia, "image/x-xcf is not accepted"),
+        (bytes(50), "image/png", NotAPicture, "not a picture"),
+        (bytes(50), "image/gif", NotAPicture, "not a picture"),
+        (bytes(50), "image/jpg", NotAPicture, "not a picture"),
+        (bytes(50), "image/*", NotAPicture, "not a picture"),
+        (bytes(50), "multipart/form-data", NotAPicture, "not a picture"),
+        (
+            picture("JPEG2000"),
+            "image/png",
+            UnacceptedMedia,
+            "a JPEG 2000 picture, .* convert it to JPEG or PNG",
+        ),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(20), "", UnacceptedMedia, "a JPEG XL picture"),
+        (b"\n<?xml version='1.0'?>\n<svg/>", "image/jpeg", UnacceptedMedia, "an SVG drawing"),
+        (b"<!DOCTYPE html><html>", "", UnacceptedMedia, "an HTML page"),
+        (b"%PDF-1.7", "application/octet-stream", UnacceptedMedia, "a PDF document"),
+        (b"\0\0\0\x14ftypqt  " + bytes(30), "", UnacceptedMedia, "a video"),
         (picture("PNG"), "text/plain", UnacceptedMedia, "text/plain is not accepted"),
         (picture("PNG"), "multipart/mixed", UnacceptedMedia, "multipart/mixed is not accepted"),
         (png_header(10_000, 10_000), "image/png", TooLarge, "100000000 pixels"),
         (picture("JPEG", (1200, 1200)), "image/jpeg", TooLarge, "1440000 pixels"),
         (picture("WEBP", (1200, 1200)), "image/webp", TooLarge, "1440000 pixels"),
+        (picture("TIFF", (1200, 1200)), "image/tiff", TooLarge, "pixels|bytes"),
+        (picture("AVIF", (1200, 1200)), "image/avif", TooLarge, "1440000 pixels"),
         (picture("PNG") + bytes(100_000), "image/png", TooLarge, "at most 100000"),
     ],
 )
@@ -64,7 +78,7 @@ def test_what_cannot_be_served_is_refused_with_a_reason(
         check(body, declared, **LIMITS)
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
 def test_a_header_cut_anywhere_never_crashes(form: str) -> None:
     whole = picture(form)
     for length in range(min(len(whole), 200)):

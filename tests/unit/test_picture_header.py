@@ -13,6 +13,7 @@ from messaging.picture_header import MAX_SCANS, HeaderError, PictureHeader, Size
 from model import formats
 from tests.faults.corpus.expensive import jpeg, png, webp
 
+HEIC = Path(__file__).parents[1] / "data" / "sandal.heic"
 SAMPLES = sorted((Path(__file__).parents[2] / "samples").glob("*.png"))
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -45,6 +46,13 @@ def segment(marker: int, size: int = 4) -> bytes:
     return b"\xff" + bytes([marker]) + struct.pack(">H", size - 2) + bytes(size - 4)
 
 
+def tiff(*more: tuple[int, int, int]) -> bytes:
+    """A header of a picture of 40 x 30 pixels with more tags: number, type, and count, also the value."""
+    tags = [(256, 4, 1, 40), (257, 4, 1, 30), *((tag, kind, count, count) for tag, kind, count in more)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
+
+
 FRAME = b"\xff\xc0" + struct.pack(">HBHHB", 11, 8, 1200, 1000, 1) + bytes(3)
 PROGRESSIVE = FRAME.replace(b"\xff\xc0", b"\xff\xc2")
 SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
@@ -69,6 +77,19 @@ END = b"\xff\xd9"
         (encoded("WEBP", "RGBA", lossless=True), "image/webp"),
         (encoded("WEBP", icc_profile=bytes(1000)), "image/webp"),
         (animated("WEBP"), "image/webp"),
+        (encoded("GIF"), "image/gif"),
+        (encoded("GIF", comment="a" * 100_000), "image/gif"),
+        (animated("GIF"), "image/gif"),
+        (encoded("BMP"), "image/bmp"),
+        (encoded("BMP", "1"), "image/bmp"),
+        (encoded("BMP", "RGBA"), "image/bmp"),
+        (encoded("TIFF"), "image/tiff"),
+        (encoded("TIFF", "RGBA", compression="tiff_lzw"), "image/tiff"),
+        (encoded("TIFF", "I;16B"), "image/tiff"),
+        (animated("TIFF"), "image/tiff"),
+        (encoded("AVIF"), "image/avif"),
+        (encoded("AVIF", "RGBA"), "image/avif"),
+        (animated("AVIF"), "image/avif"),
     ],
 )
 def test_it_declares_what_a_decoder_finds(picture: bytes, media_type: str) -> None:
@@ -109,7 +130,42 @@ def test_a_beginning_alone_is_an_error(beginning: bytes) -> None:
         picture_header.read(beginning)
 
 
-@pytest.mark.parametrize("picture", [b"", b"GIF89a", b"BM", b"\xff\xd8", b"RIFF\0\0\0\0WAVE", bytes(100)])
+def test_of_a_heic_it_declares_the_stored_picture_which_lies_on_its_side() -> None:
+    header = read(HEIC.read_bytes())
+    assert (header.media_type, header.width, header.height) == ("image/heic", 200, 150)
+
+
+def test_the_largest_of_the_pictures_in_a_file_counts() -> None:
+    """As in a photo of a phone, which has tiles and a thumbnail."""
+
+    def box(name: bytes, *parts: bytes) -> bytes:
+        content = b"".join(parts)
+        return struct.pack(">I4s", 8 + len(content), name) + content
+
+    sizes = ((512, 512), (4032, 3024), (320, 240))
+    extents = [box(b"ispe", struct.pack(">III", 0, *size)) for size in sizes]
+    meta = box(b"meta", bytes(4), box(b"hdlr", bytes(24)), box(b"iprp", box(b"ipco", *extents)))
+    header = read(box(b"ftyp", b"heic", bytes(4), b"mif1heic") + meta + box(b"mdat", bytes(99)))
+    assert (header.width, header.height) == (4032, 3024)
+    by_avif = read(box(b"ftyp", b"mif1", bytes(4), b"avifmif1") + meta)
+    assert by_avif.media_type == "image/avif"
+
+
+def test_the_first_frame_of_a_gif_may_exceed_its_screen() -> None:
+    picture = bytearray(encoded("GIF"))
+    picture[6:10] = struct.pack("<HH", 4, 3)
+    assert read(bytes(picture)).pixels == 1200
+
+
+def test_a_type_whose_library_is_less_proven_is_never_small() -> None:
+    for picture in (
+        *(encoded(kind, size=(28, 28)) for kind in ("GIF", "BMP", "TIFF", "AVIF")),
+        HEIC.read_bytes(),
+    ):
+        assert size_of(read(picture).cost_ms("raw28")) is Size.MEDIUM
+
+
+@pytest.mark.parametrize("picture", [b"", b"GIF", b"BM", b"\xff\xd8", b"RIFF\0\0\0\0WAVE", bytes(100)])
 def test_what_is_of_no_accepted_type_is_nothing(picture: bytes) -> None:
     assert picture_header.read(picture) is None
 
@@ -122,6 +178,10 @@ def test_what_is_of_no_accepted_type_is_nothing(picture: bytes) -> None:
         encoded("WEBP"),
         encoded("WEBP", lossless=True),
         animated("WEBP"),
+        encoded("GIF"),
+        encoded("BMP"),
+        encoded("TIFF"),
+        encoded("AVIF"),
     ],
 )
 def test_a_picture_cut_anywhere_has_a_header_or_an_error(picture: bytes) -> None:
@@ -145,10 +205,20 @@ def test_a_picture_cut_anywhere_has_a_header_or_an_error(picture: bytes) -> None
         b"\xff\xd8" + segment(0xE1) + bytes(500_000) + FRAME + SCAN,
         b"\xff\xd8" + (segment(0xE1) + bytes(100)) * 400 + FRAME + SCAN,
         b"RIFF\0\0\0\0WEBP" + b"ALPH" + bytes(100),
+        b"GIF89a" + bytes(7) + b"!\xfe" + b"\1a" * 100_000 + b"\0,",
+        tiff(*[(700, 1, 4_000_000_000)] * 3),
+        tiff(*[(1_000 + number, 3, 1) for number in range(2_000)]),
+        tiff((273, 4, 100_000)) + bytes(400_000),
+        tiff((254, 4, 1)),
+        tiff((50706, 1, 4)),
+        b"\0\0\0\x14ftypheic\0\0\0\0heic" + b"\0\0\0\x08free" * 100_000,
+        b"\0\0\0\x14ftypavif\0\0\0\0avif" + b"\0\0\0\1meta" + bytes(100),
     ],
     ids=[
         *("late header", "chunks", "two frames", "scan before frame"),
         *("segments", "fill bytes", "no segment", "a little everywhere", "alpha first"),
+        *("comments", "more than the file", "tags", "strips", "raw by its thumbnail", "raw by its version"),
+        *("boxes", "a box without size"),
     ],
 )
 def test_what_a_decoder_would_read_otherwise_or_for_long_is_an_error(picture: bytes) -> None:
