@@ -33,8 +33,8 @@ docs: .venv/.development ## the documentation as a site in build/site; a dead li
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "build/site/index.html is the documentation; for its search: python3 -m http.server --directory build/site"
 
-kafka: .venv/.serving ## a real Apache Kafka on port 9092, with its topics' data in .cache; needs Java and Maven
-	$(BIN)/python -m deploy.kafka.local_kafka --port 9092 --data-dir .cache/kafka-data
+kafka: .venv/.serving ## a real Apache Kafka on port 9092, or PORT, with its data in .cache; needs Java and Maven
+	@exec $(BIN)/python -m deploy.kafka.local_kafka --port $(if $(filter file,$(origin PORT)),9092,$(PORT)) --data-dir .cache/kafka-data
 
 train: .venv/.development ## train both models, their teacher first, and write weights/
 	$(BIN)/mlaas train --config configs/fashion-mnist-large.yaml
@@ -82,11 +82,13 @@ lock: ## write the pinned requirements anew; needs uv
 
 # What serving needs: no TensorFlow.
 .venv/.serving: .venv/bin/pip pyproject.toml requirements/gateway.txt requirements/worker.txt requirements/client.txt
+	@echo "Installing what serving needs into .venv: about 200 MB, once, which takes a minute"
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/gateway.txt -r requirements/worker.txt -r requirements/client.txt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 .venv/.development: .venv/bin/pip pyproject.toml requirements.txt
+	@echo "Installing what training and tests need into .venv: about 2 GB, once, which takes minutes"
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
 	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@ .venv/.serving

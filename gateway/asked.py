@@ -60,7 +60,8 @@ _CHARSETS = {
     "iso-8859-1": "latin-1", "latin-1": "latin-1", "latin1": "latin-1",
 }  # fmt: skip
 _UNENCODED = ("", "7bit", "8bit", "binary")
-_QUOTE = ("%22", '"')  # the one character that browsers escape (WHATWG HTML, multipart form data)
+# The characters that browsers escape (WHATWG HTML, multipart form data).
+_ESCAPED_BY_FORMS = (("%22", '"'), ("%0A", "\n"), ("%0D", "\r"))
 _MOST_BOUNDARY_BYTES = 256
 _MOST_HEADERS = 8
 _MOST_LINE_BYTES = 4096
@@ -322,7 +323,10 @@ class _Form:
             return self._decode(text, charset.decode("latin-1")) if charset else None
         if plain[1:3] == b":\\" or plain[:2] == b"\\\\":
             plain = plain.rpartition(b"\\")[2]
-        return self._decode(plain).replace(*_QUOTE)
+        name = self._decode(plain)
+        for escaped, character in _ESCAPED_BY_FORMS:
+            name = name.replace(escaped, character)
+        return name
 
     def _decode(self, text: bytes, charset: str = "") -> str:
         try:
@@ -341,7 +345,8 @@ class _Form:
         if (is_ours or is_file) and not is_left_empty:
             self._files += 1
             if self._files > self._most:
-                raise BrokenForm(f"the form has too many files; at most {self._most} are accepted")
+                several = "; send several to /predict/batch or /jobs" if self._most == 1 else ""
+                raise BrokenForm(f"the form has too many files; at most {self._most} are accepted{several}")
         if is_ours and not is_left_empty:
             self._uploads.append(Upload(content, part.declared, part.filename or ""))
         else:

@@ -286,7 +286,9 @@ async def _sha256_of(picture: bytes) -> str:
 def as_gateway_error(error: BaseException) -> GatewayError:
     """The error to answer with when publishing fails."""
     if isinstance(error, MessageTooLarge):
-        return TooLarge(str(error))
+        return TooLarge(
+            f"{error}; `mlaas doctor` names the topics that accept less than broker.max_message_bytes"
+        )
     if isinstance(error, QueueFull):
         return TooManyInFlight(str(error))
     return Unavailable(str(error))

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
@@ -10,6 +11,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclOperation,
     AclPermissionType,
     AdminClient,
+    ClusterMetadata,
+    ConfigResource,
     ResourcePatternType,
     ResourceType,
 )
@@ -24,6 +27,8 @@ from messaging.settings import BrokerSettings, TopicSettings
 _COPIES = 3
 _SILENCE_S = 30.0
 _DELETE_TIMEOUT_S = 30.0
+_METADATA_TIMEOUT_S = 10.0
+_LIMIT = "max.message.bytes"
 
 
 def create_topics(broker: BrokerSettings, topics: TopicSettings, timeout: float = 30.0) -> dict[str, bool]:
@@ -34,7 +39,7 @@ def create_topics(broker: BrokerSettings, topics: TopicSettings, timeout: float 
     servers, given = kafka_config.parse_url(broker.url)
     with translated(f"broker {servers}"):
         admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
-        copies = topics.replication_factor or min(_COPIES, len(admin.list_topics(timeout=timeout).brokers))
+        copies = topics.replication_factor or min(_COPIES, len(_listed(admin, timeout).brokers))
     futures = admin.create_topics(
         wanted_topics(broker, topics, copies), operation_timeout=timeout, request_timeout=timeout
     )
@@ -49,8 +54,30 @@ def partitions(broker: BrokerSettings, timeout: float = 30.0) -> dict[str, int]:
     servers, given = kafka_config.parse_url(broker.url)
     with translated(f"broker {servers}"):
         admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
-        found = admin.list_topics(timeout=timeout).topics
+        found = _listed(admin, timeout).topics
     return {name: len(its.partitions) for name, its in found.items()}
+
+
+def _listed(admin: AdminClient, timeout: float) -> ClusterMetadata:
+    """librdkafka tries again for all of that time, even if the address is wrong."""
+    return admin.list_topics(timeout=min(timeout, _METADATA_TIMEOUT_S))
+
+
+def message_limits(broker: BrokerSettings, names: Iterable[str], timeout: float = 30.0) -> dict[str, int]:
+    """The largest message, in bytes, that each topic accepts, as far as this client may know.
+
+    Raises BrokerError, and ValueError for an invalid URL.
+    """
+    servers, given = kafka_config.parse_url(broker.url)
+    admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
+    topics = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    found: dict[str, int] = {}
+    for topic, future in admin.describe_configs(topics, request_timeout=timeout).items() if topics else ():
+        with suppress(
+            KafkaException
+        ):  # the right DESCRIBE_CONFIGS is missing, or the broker has no such call
+            found[topic.name] = int(future.result(timeout)[_LIMIT].value)
+    return found
 
 
 def wanted_partitions(topics: TopicSettings) -> dict[str, int]:
@@ -82,7 +109,7 @@ def wanted_topics(broker: BrokerSettings, topics: TopicSettings, copies: int) ->
                 "retention.ms": str(retention_ms),
                 # Retention deletes closed segments only.
                 "segment.ms": str(max(10_000, retention_ms // 4)),
-                "max.message.bytes": str(broker.max_message_bytes),
+                _LIMIT: str(broker.max_message_bytes),
             },
         )
         for name, retention_ms in retention_ms_of.items()

@@ -56,6 +56,7 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
         if not stopping.is_set():
             announce(url_of(host, port))
         watch(supervisor, stopping)
+        _log.info("stopping; requests that are open get their answers first")
 
 
 @contextmanager

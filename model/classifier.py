@@ -200,6 +200,10 @@ def _open(folder: Path, manifest: Manifest, runtime: Literal["onnx", "keras"], t
     try:
         return _implementation(runtime)(folder, manifest, threads)
     except ImportError as error:
+        export = manifest.current_export
+        if runtime == "keras" and export is not None and not (folder / export.file).exists():
+            restore = "copy it there (`git checkout weights` restores those of the project)"
+            raise ModelError(f"{folder / export.file} is missing: {restore}, or install Keras") from error
         raise ModelError(f"The runtime {runtime} is not installed: {error}") from error
 
 

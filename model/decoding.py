@@ -92,6 +92,7 @@ def whole(opened: Callable[[BytesIO], ImageFile]) -> Reader:
         image = opened(BytesIO(picture))
         check_size(*image.size, max_pixels)
         image.load()
+        check_size(*image.size, max_pixels)  # libheif finds the real size only now
         if image.mode not in READABLE_MODES:
             raise PictureError(f"Its pixels are of kind {image.mode}. Save it with 8 bits per channel.")
         if image.mode in DEEP_MODES:  # in any byte order

@@ -34,6 +34,13 @@ READY = b"Kafka Server started"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 
+NEXT = """Ready. In another terminal, start gateway and worker on it, with the topics that they need:
+
+  .venv/bin/mlaas up --broker kafka://{servers}
+
+Ctrl-C stops Kafka; its data stay.
+"""
+
 JVM_OPTIONS = (
     "-Xmx512m",
     "-XX:+UseSerialGC",
@@ -277,13 +284,17 @@ def main() -> None:
     if problem := missing_tools():
         sys.exit(problem)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    print("starting Apache Kafka; the first time, Maven fetches it, which takes a minute", file=sys.stderr)
     try:
         with LocalKafka(options.port, options.data_dir) as kafka:
             print(kafka.bootstrap_servers, flush=True)
+            print(NEXT.format(servers=kafka.bootstrap_servers), file=sys.stderr, flush=True)
             kafka.wait()
             sys.exit("Kafka exited unexpectedly: see its log")
     except KeyboardInterrupt:
         pass
+    except RuntimeError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 EXTENSIONS = ("binary_tensor_data", "classification", "model_repository")
 _PLATFORMS = {"onnx": "onnx_onnxv1", "keras": "keras_keras"}
 
-_OF_FILES = "PNG, JPEG or WebP files, base64 in JSON; shape [n] or [n,1]"
+_OF_FILES = "picture files, base64 in JSON; shape [n] or [n,1]"
 
 
 class Error(msgspec.Struct, frozen=True):

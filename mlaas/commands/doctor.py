@@ -81,9 +81,11 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What the checks saw. Fields that end in _error hold messages.
 
     topics has the number of partitions of each topic, and is None if the broker did not answer; wanted has
-    the numbers that the settings ask for. creates_topics: whether the broker creates topics on first use.
-    queues: the models of each queue that workers should take. workers: by queue, whether one answered, over
-    the broker or to the gateway; the others were not asked. not_ready: why the gateway is not.
+    the numbers that the settings ask for. accepts_bytes has the largest message of each topic, if the broker
+    tells; wanted_bytes is the size that the settings ask for. creates_topics: whether the broker creates
+    topics on first use. queues: the models of each queue that workers should take. workers: by queue, whether
+    one answered, over the broker or to the gateway; the others were not asked. not_ready: why the gateway is
+    not.
     """
 
     models: Sequence[str] = ()
@@ -93,6 +95,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     topics: Mapping[str, int] | None = None
     creates_topics: bool = False
     wanted: Mapping[str, int]
+    accepts_bytes: Mapping[str, int] = {}
+    wanted_bytes: int = 0
     queues: Mapping[str, Sequence[str]]
     workers: Mapping[str, bool] = {}
     url: str
@@ -122,9 +126,15 @@ def look(settings: "Settings", url: str) -> Seen:
     """Looks at every part, which takes up to half a minute if some do not answer."""
     from messaging.kafka_admin import wanted_partitions
 
-    looked = _at_models(settings.model) | _at_broker(settings.broker) | _at_gateway(url)
     wanted, queues = wanted_partitions(settings.topics), _taken(settings)
-    seen = Seen(url=url, wanted=wanted, queues={queue.name: queue.models for queue in queues}, **looked)
+    looked = _at_models(settings.model) | _at_broker(settings.broker, wanted) | _at_gateway(url)
+    seen = Seen(
+        url=url,
+        wanted=wanted,
+        wanted_bytes=settings.broker.max_message_bytes,
+        queues={queue.name: queue.models for queue in queues},
+        **looked,
+    )
     if seen.is_ready:
         default = settings.model.names[0]
         return replace(seen, **_at_round_trip(url, default if default in settings.topics.queues else None))
@@ -154,9 +164,9 @@ def _at_models(settings: "ModelSettings") -> dict[str, Any]:
     return {"models": found}
 
 
-def _at_broker(settings: "BrokerSettings") -> dict[str, Any]:
+def _at_broker(settings: "BrokerSettings", wanted: Iterable[str]) -> dict[str, Any]:
     from messaging.broker import BrokerError
-    from messaging.kafka_admin import partitions
+    from messaging.kafka_admin import message_limits, partitions
 
     url = urlsplit(settings.url)
     about = {
@@ -166,7 +176,9 @@ def _at_broker(settings: "BrokerSettings") -> dict[str, Any]:
     if url.scheme != "kafka":
         return {**about, "broker_error": "it runs inside another process"}
     try:
-        return {**about, "topics": partitions(settings, _PATIENCE_S)}
+        topics = partitions(settings, _PATIENCE_S)
+        limits = message_limits(settings, [name for name in wanted if name in topics], _PATIENCE_S)
+        return {**about, "topics": topics, "accepts_bytes": limits}
     except (BrokerError, ValueError) as error:
         return {**about, "broker_error": str(error)}
 
@@ -301,6 +313,15 @@ def _of_topics(seen: Seen) -> Finding:
     if missing and not seen.creates_topics:
         return failed(
             "topics", f"the broker has no {', '.join(missing)}", "`mlaas topics create` creates them"
+        )
+    small = {name: its for name, its in seen.accepts_bytes.items() if its < seen.wanted_bytes}
+    if small:
+        least = min(small.values())
+        return failed(
+            "topics",
+            f"{', '.join(small)}: messages over {least} bytes are refused, so large pictures get 413",
+            "for each, `kafka-configs.sh --bootstrap-server HOST:9092 --alter --entity-type topics "
+            f"--entity-name {next(iter(small))} --add-config max.message.bytes={seen.wanted_bytes}`",
         )
     fewer = [
         f"{name} has {seen.topics[name]} partitions instead of {wanted}"

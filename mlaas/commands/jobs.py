@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlaas.commands import JSON
-from mlaas.commands.predict import FILES, MODE, MODEL, URL, VERSION, answer, gateway, named, show
+from mlaas.commands import JSON, show
+from mlaas.commands.predict import FILES, MODE, MODEL, URL, VERSION, answer, gateway, named
 from mlaas.errors import UserError
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ def cancel(job_id: str, url: str | None, as_json: bool) -> None:
     """Cancel a job and print the results it has so far."""
     with gateway(url) as client:
         job = client.cancel(job_id)
+    if job.status != "canceled":
+        click.echo("nothing was canceled: the job was over", err=True)
     _print(job, as_json)
 
 

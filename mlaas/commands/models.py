@@ -189,7 +189,7 @@ def show(chosen: Chosen, name: str, version: str) -> None:
 @VERSION
 @pass_chosen
 def check(chosen: Chosen, name: str, version: str) -> None:
-    """Load a model as a worker would, and ask it for its golden pictures or rows."""
+    """Load a model as a worker would, and compare its golden answers."""
     from model import adding
     from model.classifier import load
     from model.manifest import ModelError

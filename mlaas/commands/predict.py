@@ -1,18 +1,20 @@
 """predict: classify the pictures named on the command line."""
 
-import json
+import base64
+import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from messaging.contract import MODES
-from mlaas.commands import JSON, Chosen, aligned, harmless, is_json, pass_chosen
+from mlaas.commands import JSON, Answer, Chosen, harmless, pass_chosen, show
 from mlaas.errors import UserError, of_gateway, reported
 
 if TYPE_CHECKING:
@@ -44,13 +46,20 @@ PICTURES = (
     ".pjp", ".pjpeg", ".png", ".tif", ".tiff", ".webp",
 )  # fmt: skip
 
+_TOP_K = click.option(
+    "--top-k", type=click.IntRange(min=1), metavar="N",
+    help="Print the N most probable labels.  [default: 1; in JSON, 10]",
+)  # fmt: skip
+_EXPLAIN = click.option(
+    "--explain", "into", type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    help="Write what the model saw of each picture to this folder, as PNG.",
+)  # fmt: skip
+_CSV = click.option("--csv", "as_csv", is_flag=True, help="Print CSV, with the errors in a column.")
+
 AUTO, FOR_PHOTOS = "auto", "clothing-photo"
 
 _FEW = 32
-_FEW_NUMBERS = 4
 _MOST_NAMED = 5
-_TITLES = ("FILE", "LABEL", "CONFIDENCE", "MODEL", "WARNINGS")
-_MODEL_AT = _TITLES.index("MODEL")
 
 Progress = Callable[[int, int], object]
 
@@ -62,15 +71,6 @@ class Named(NamedTuple):
     picture: Path | bytes
 
 
-class Answer(NamedTuple):
-    """A prediction as POST /predict returns it; or an error, with its problem document if there is one."""
-
-    name: str
-    prediction: Mapping[str, Any] | None = None
-    error: UserError | None = None
-    problem: Mapping[str, Any] = {}
-
-
 @click.command()
 @FILES
 @click.option("--local", is_flag=True, help="Run the model in this process, without gateway or broker.")
@@ -79,7 +79,10 @@ class Answer(NamedTuple):
 @VERSION
 @MODE
 @TIMEOUT
+@_TOP_K
+@_EXPLAIN
 @JSON
+@_CSV
 @pass_chosen
 def predict(
     chosen: Chosen,
@@ -90,7 +93,10 @@ def predict(
     version: str | None,
     mode: "Mode | None",
     timeout_s: float | None,
+    top_k: int | None,
+    into: Path | None,
     as_json: bool,
+    as_csv: bool,
 ) -> None:
     """Classify pictures, with warnings where the prediction may be wrong.
 
@@ -106,20 +112,25 @@ def predict(
         raise click.UsageError("--mode is for one model of clothing: name it with --model")
     if model == AUTO and version:
         raise click.UsageError("--version is for one model: name it with --model")
-    if local and (url or timeout_s):
-        raise click.UsageError("--local does not use a gateway: leave out --url and --timeout")
+    if local and (url or timeout_s or into):
+        raise click.UsageError("--local does not use a gateway: leave out --url, --timeout and --explain")
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv exclude each other")
+    shown = {"top_k": top_k, "explain": into and "input"}
     its = list(named(files))
     with _progress(len(its)) as progress:
         if local:
-            answers = list(_locally(its, chosen.load("predict").model, model, version, mode, progress))
+            answers = list(_locally(its, chosen.load("predict").model, model, version, mode, top_k, progress))
         else:
             with gateway(url) as client:
                 choose = Chooser(model, partial(served_by, client))
-                asked = {"version": version, "mode": mode, "timeout_s": timeout_s}
+                asked = {"version": version, "mode": mode, "timeout_s": timeout_s, **shown}
                 answers = _over_http(its, client, choose, progress, **asked)
     if not its:
         raise UserError(f"no pictures in {', '.join(files)}: looked for {', '.join(PICTURES)}")
-    show(answers, as_json)
+    if into:
+        answers = _with_inputs_in(into, answers)
+    show(answers, as_json, as_csv, top_k or 1)
 
 
 # Finding pictures.
@@ -140,12 +151,18 @@ def _inside(folder: Path) -> list[Path]:
     """The files with the extension of a picture. Reports the others, which are skipped."""
     try:
         files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+        folders = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[:1] != ".")
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}") from error
-    if others := [harmless(path.name) for path in files if path.suffix.lower() not in PICTURES]:
-        more = f" and {len(others) - _MOST_NAMED} more" if len(others) > _MOST_NAMED else ""
-        click.echo(f"skipped because of their extensions: {', '.join(others[:_MOST_NAMED])}{more}", err=True)
+    _skip("because of their extensions", [path.name for path in files if path.suffix.lower() not in PICTURES])
+    _skip("because they are folders; name them to classify what is in them", folders)
     return [path for path in files if path.suffix.lower() in PICTURES]
+
+
+def _skip(why: str, names: Sequence[str]) -> None:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    if names:
+        click.echo(f"skipped {why}: {', '.join(map(harmless, names[:_MOST_NAMED]))}{more}", err=True)
 
 
 # Classifying.
@@ -312,6 +329,7 @@ def _locally(
     model: str | None,
     version: str | None,
     mode: "Mode | None",
+    top_k: int | None,
     progress: Progress,
 ) -> Iterator[Answer]:
     from model.classifier import predict_picture, predict_row
@@ -350,61 +368,36 @@ def _locally(
         else:
             label, confidence = next(iter(found.probabilities.items()), (None, None))
             its_own = {"label": label, "confidence": confidence, **found._asdict(), **about}
+            its_own["probabilities"] = dict(islice(found.probabilities.items(), top_k))
             if label is not None:
                 del its_own["outputs"]
             yield Answer(name, its_own)
         progress(number, len(its))
 
 
-# Printing.
+def _with_inputs_in(folder: Path, answers: Iterable[Answer]) -> list[Answer]:
+    """Writes what the model saw into the folder, and has each answer name its file. Raises UserError."""
+    written: list[Answer] = []
+    taken: set[str] = set()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for answer in answers:
+            its = dict(answer.prediction or {})
+            if seen := its.get("input"):
+                file = _free_name(Path(answer.name).stem if answer.name != "-" else "stdin", taken)
+                (folder / file).write_bytes(base64.b64decode(seen.partition(",")[2]))
+                its["input"] = str(folder / file)
+            written.append(answer._replace(prediction=its or None))
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from error
+    return written
 
 
-def show(answers: Sequence[Answer], as_json: bool) -> None:
-    """Prints predictions to standard output, errors to standard error; exits with 1 if there are errors."""
-    for line in map(json_line, answers) if is_json(as_json) else table(answers):
-        click.echo(line)
-    failed = list(failures(answers))
-    for line in failed:
-        click.echo(line, err=True)
-    if failed:
-        sys.exit(1)
-
-
-def table(answers: Sequence[Answer]) -> Iterable[str]:
-    """The predictions as a table with titles; nothing if there are none. Names the models if they differ."""
-    its = [(answer.name, answer.prediction) for answer in answers if answer.prediction is not None]
-    rows = [_TITLES, *(cells(name, prediction) for name, prediction in its)]
-    if len({prediction.get("model") for _, prediction in its}) <= 1:
-        rows = [(*row[:_MODEL_AT], *row[_MODEL_AT + 1 :]) for row in rows]
-    return aligned(rows) if its else ()
-
-
-def json_line(answer: Answer) -> str:
-    """The answer as a JSON object with the file's name and the prediction or problem."""
-    outcome = answer.prediction
-    if outcome is None:
-        outcome = {"problem": answer.problem or {"title": answer.error and answer.error.message}}
-    return json.dumps({"file": harmless(answer.name), **outcome})
-
-
-def failures(answers: Iterable[Answer]) -> Iterable[str]:
-    """A line for each error, with a hint on what to do."""
-    for answer in answers:
-        if answer.error is not None:
-            yield f"{harmless(answer.name)}: {harmless(str(answer.error))}"
-
-
-def cells(name: str, prediction: Mapping[str, Any]) -> tuple[str, ...]:
-    """One for each of the titles. A model without labels has its numbers in place of the label."""
-    warnings, model = "; ".join(prediction.get("warnings", ())), str(prediction.get("model", ""))
-    if prediction["label"] is None:
-        numbers = prediction.get("outputs", ())
-        more = ", …" if len(numbers) > _FEW_NUMBERS else ""
-        label, confidence = ", ".join(f"{each:g}" for each in numbers[:_FEW_NUMBERS]) + more, ""
-    else:
-        label, confidence = str(prediction["label"]), f"{prediction['confidence']:.1%}"
-    confidence = confidence.rjust(len("CONFIDENCE"))
-    return harmless(name), harmless(label), confidence, harmless(model), harmless(warnings)
+def _free_name(stem: str, taken: set[str]) -> str:
+    names = itertools.chain((f"{stem}.png",), (f"{stem}-{number}.png" for number in itertools.count(2)))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return name
 
 
 @contextmanager

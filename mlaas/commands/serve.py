@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 _TAKEN = (errno.EADDRINUSE, errno.EACCES)
 _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+_SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "sandal.png"
 
 HOST = setting("gateway.host", "--host", help="The address to listen on.")
 PORT = setting("gateway.port", "--port", type=int, help="The port to listen on; 0 picks a free one.")
@@ -65,7 +68,8 @@ def up(chosen: Chosen) -> None:
         reported(1, StartFailed),
         reported(os.EX_CONFIG, KeyFileError),
     ):
-        run(settings, _announce)
+        run(settings, lambda url: _announce(url, settings))
+    click.echo("Stopped.")
 
 
 def _check_models(settings: "Settings") -> None:
@@ -80,9 +84,19 @@ def _check_models(settings: "Settings") -> None:
             folder(Path(settings.model.weights_dir), name)
 
 
-def _announce(url: str) -> None:
-    click.echo(f"\nReady: {url}   (open it in a browser; {url}/docs describes the API)\n")
-    click.echo(f"  curl -F file=@samples/sandal.png {url}/predict\n")
+def _announce(url: str, settings: "Settings") -> None:
+    """Says where it is, how to ask it from the working directory, and what runs."""
+    picture = Path(os.path.relpath(_SAMPLE)) if _SAMPLE.exists() else Path("PICTURE")
+    key = ' -H "X-API-Key: $MLAAS_API_KEY"' if settings.gateway.api_keys_file else ""
+    own = settings.broker.url.startswith("embedded:")
+    broker = "a broker in this process, which forgets everything at the end" if own else "your broker"
+    where, curl = click.style(url, fg="green", bold=True), click.style("curl", bold=True)
+    click.echo(f"\nReady: {where}   (open it in a browser; {url}/docs describes the API)\n")
+    click.echo(f"  {curl} -F file=@{shlex.quote(str(picture))}{key} {url}/predict\n")
+    click.echo(
+        f"Running: gateways: {settings.gateway.processes}, workers: {settings.worker.processes}, {broker}."
+    )
+    click.echo(f"Models: {', '.join(settings.model.names)}. Ctrl-C stops everything.\n")
 
 
 @click.command()

@@ -11,20 +11,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from mlaas.commands import JSON, aligned, is_json
+from mlaas.commands import JSON, Answer, aligned, cells, failures, is_json, json_line
 from mlaas.commands.predict import (
     AUTO_MODEL,
     MODE,
     PICTURES,
     URL,
-    Answer,
     Chooser,
     answer,
     ask,
-    cells,
-    failures,
     gateway,
-    json_line,
     served_by,
 )
 from mlaas.errors import UserError, of_gateway

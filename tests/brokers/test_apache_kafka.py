@@ -7,11 +7,12 @@ import uuid
 import pytest
 from confluent_kafka import KafkaError
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
+from confluent_kafka.cimpl import NewTopic
 
 from deploy.kafka.local_kafka import LocalCluster, LocalKafka
 from messaging import connect
 from messaging.broker import BrokerUnavailable, Delivery, Inbox, Message, Subscription, TopicMissing
-from messaging.kafka_admin import create_topics, partitions, wanted_partitions
+from messaging.kafka_admin import create_topics, message_limits, partitions, wanted_partitions
 from messaging.settings import BrokerSettings, TopicSettings
 from tests.brokers import raw_producer
 from tests.brokers.conftest import create_topic
@@ -97,6 +98,15 @@ def test_looking_for_topics_creates_none(apache_kafka: LocalKafka) -> None:
     while not wanted.items() <= partitions(broker).items():  # a broker hears of new topics a moment later
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_what_a_topic_accepts_is_known_whoever_made_it(apache_kafka: LocalKafka) -> None:
+    broker, topics = settings(apache_kafka)
+    admin = AdminClient({"bootstrap.servers": apache_kafka.bootstrap_servers})
+    admin.create_topics([NewTopic(topics.requests, 1, 1)])[topics.requests].result(PATIENCE_S)
+    create_topics(broker, topics)
+    limits = message_limits(broker, wanted_partitions(topics), PATIENCE_S)
+    assert limits == {**dict.fromkeys(wanted_partitions(topics), 1_000_000), topics.requests: 1_048_588}
 
 
 def test_a_missing_topic_is_named_with_the_command_that_makes_it(apache_kafka: LocalKafka) -> None:

@@ -1,9 +1,12 @@
 """The user's commands and the client, over everything that `mlaas up` starts."""
 
 import asyncio
+import hashlib
 import json
+import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,6 +79,44 @@ def test_a_missing_file_is_one_line_and_the_others_are_answered(url: str) -> Non
     assert said.returncode == 1
     assert said.stderr == "nothing.png: the picture cannot be read: No such file or directory\n"
     assert [json.loads(line).get("label") for line in said.stdout.splitlines()] == [None, "Bag"]
+
+
+def test_what_the_model_saw_is_written_to_a_folder(url: str, tmp_path: Path) -> None:
+    both = "samples/bag.png", str(tmp_path / "bag.png")
+    shutil.copy(ROOT / "samples" / "coat.png", both[1])
+    said = mlaas("predict", "--explain", str(tmp_path / "seen"), *both, MLAAS_URL=url)
+    assert said.returncode == 0
+    seen = [json.loads(line)["input"] for line in said.stdout.splitlines()]
+    assert seen == [str(tmp_path / "seen" / name) for name in ("bag.png", "bag-2.png")]
+    for file, picture in zip(seen, both, strict=True):
+        assert np.array_equal(
+            np.asarray(Image.open(file)), np.asarray(Image.open(ROOT / picture).convert("L"))
+        )
+
+
+def test_a_job_that_is_over_cannot_be_canceled(url: str) -> None:
+    job = mlaas("jobs", "submit", "samples/bag.png", MLAAS_URL=url).stdout.strip()
+    assert mlaas("jobs", "get", "--wait", job, MLAAS_URL=url).returncode == 0
+    said = mlaas("jobs", "cancel", job, MLAAS_URL=url)
+    assert said.stderr.startswith("nothing was canceled: the job was over\n")
+
+
+def test_up_says_how_to_ask_it_from_here_and_that_it_stops(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"secret").hexdigest()
+    (tmp_path / "keys.txt").write_text(f"alice {digest}\n")
+    with up("--set", f"gateway.api_keys_file={tmp_path / 'keys.txt'}", MLAAS_API_KEY="secret") as (
+        running,
+        url,
+    ):
+        asking = running.wait_for(r"curl -F file=@samples/sandal\.png .*")[0]
+        said = subprocess.run(
+            ["bash", "-c", f"{asking}"], cwd=ROOT, env={**os.environ, "MLAAS_API_KEY": "secret"},
+            capture_output=True, text=True,
+        )  # fmt: skip
+        assert json.loads(said.stdout)["label"] == "Sandal", url
+        running.stop(signal.SIGINT)
+    assert running.output.splitlines()[-1] == "Stopped."
+    assert "stopping; requests that are open get their answers first" in running.output
 
 
 @pytest.mark.parametrize(

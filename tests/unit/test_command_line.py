@@ -5,6 +5,7 @@ import json
 import os
 import pkgutil
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -112,8 +113,46 @@ def test_up_brings_a_broker_unless_one_was_chosen(monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_only_a_gateway_heeds_does_not_go_with_local() -> None:
-    for options in (["--url", NOBODY], ["--timeout", "1"]):
+    for options in (["--url", NOBODY], ["--timeout", "1"], ["--explain", "x"]):
         assert "--local does not use a gateway" in mlaas("predict", "--local", *options, SANDAL).output
+
+
+def test_a_table_of_another_program_may_be_made_of_the_answers() -> None:
+    said = mlaas("predict", "--local", "--csv", "--top-k", "2", SANDAL)
+    assert said.exit_code == 0
+    titles, line = (line.split(",") for line in said.stdout.splitlines())
+    assert titles[:5] == ["file", "label", "confidence", "label_2", "confidence_2"]
+    assert line[:2] == [SANDAL, "Sandal"]
+    assert float(line[2]) + float(line[4]) <= 1
+    several = json.loads(mlaas("predict", "--local", "--top-k", "3", SANDAL).stdout)
+    assert len(several["probabilities"]) == 3
+    assert "exclude each other" in mlaas("predict", "--csv", "--json", SANDAL).output
+
+
+def test_folders_inside_of_a_folder_are_said_to_be_left_out(tmp_path: Path) -> None:
+    for name in ("inner", ".hidden"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "notes.txt").write_text("no picture")
+    said = mlaas("predict", "--local", str(tmp_path), SANDAL)
+    assert said.exit_code == 0
+    assert said.stderr.splitlines() == [
+        "skipped because of their extensions: notes.txt",
+        "skipped because they are folders; name them to classify what is in them: inner",
+    ]
+
+
+def test_a_model_without_its_onnx_file_is_said_to_be_without_it(tmp_path: Path) -> None:
+    version = Path("weights/fashion-mnist/1.4.0")
+    folder = tmp_path / "fashion-mnist" / version.name
+    shutil.copytree(version, folder, ignore=shutil.ignore_patterns("*.onnx"))
+    (tmp_path / "keras.py").write_text("raise ImportError('No module named keras')")
+    local = ["predict", "--local", SANDAL]
+    said = subprocess.run(
+        [sys.executable, "-m", "mlaas", "--set", f"model.weights_dir={tmp_path}", *local],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert said.returncode == os.EX_DATAERR
+    assert " is missing: copy it there (`git checkout weights` restores those of the project)" in said.stderr
 
 
 def test_a_model_is_asked_by_its_name(tmp_path: Path) -> None:

@@ -41,6 +41,16 @@ def found(check: str, **changes: object) -> Finding:
 
 def test_where_all_is_sound_all_is_ok() -> None:
     assert set(states().values()) == {"ok"}
+    assert not broken(accepts_bytes={"requests": 11, "replies": 12}, wanted_bytes=11)
+
+
+def test_a_topic_whose_messages_are_smaller_than_pictures_has_its_cure() -> None:
+    its = found(
+        "topics", accepts_bytes={"requests": 1_048_588, "replies": 11_000_000}, wanted_bytes=11_000_000
+    )
+    assert its.status == "failed"
+    assert its.detail.startswith("requests: messages over 1048588 bytes are refused")
+    assert its.fix.endswith("--entity-name requests --add-config max.message.bytes=11000000`")
 
 
 @pytest.mark.parametrize(

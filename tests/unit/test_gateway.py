@@ -67,7 +67,7 @@ async def test_the_callers_request_id_comes_back_unless_it_could_not_be_logged()
     [
         (b"", PNG, 422, "empty"),
         (b"text", PNG, 422, "not a picture in"),
-        (b"<html>", {"Content-Type": "text/html"}, 415, "image/png"),
+        (b"<html>", {"Content-Type": "text/html"}, 415, "send JPEG, PNG"),
         (b"file=x", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "curl -F"),
         (b"{", {"Content-Type": "multipart/form-data; boundary=x"}, 400, ""),
     ],

@@ -132,7 +132,7 @@ def test_a_beginning_alone_is_an_error(beginning: bytes) -> None:
 
 def test_of_a_heic_it_declares_the_stored_picture_which_lies_on_its_side() -> None:
     header = read(HEIC.read_bytes())
-    assert (header.media_type, header.width, header.height) == ("image/heic", 200, 150)
+    assert (header.media_type, header.width, header.height) == ("image/heic", 150, 200)
 
 
 def test_the_largest_of_the_pictures_in_a_file_counts() -> None:

@@ -1,5 +1,6 @@
 """What the asking commands print, and which files they take."""
 
+import csv
 import json
 import os
 from io import BytesIO
@@ -12,17 +13,8 @@ from PIL import Image, ImageOps
 
 from messaging.broker import BrokerError, BrokerUnavailable
 from mlaas.cli import command
-from mlaas.commands import aligned
-from mlaas.commands.predict import (
-    Answer,
-    Chooser,
-    Served,
-    answer,
-    failures,
-    json_line,
-    named,
-    table,
-)
+from mlaas.commands import Answer, aligned, csv_lines, failures, json_line, percent, table
+from mlaas.commands.predict import Chooser, Served, answer, named
 from mlaas.commands.watch import Arrivals, Listing, Stamp, look, row
 from mlaas.errors import UserError, broker_errors, of_gateway
 from mlaas_client.errors import NotFound, Refused, Unavailable, of_problem
@@ -109,6 +101,56 @@ def test_without_any_answer_there_is_no_table() -> None:
     assert list(table([BAD])) == []
 
 
+def test_the_table_has_as_many_labels_as_asked_for() -> None:
+    shares = {"Bag": 0.5, "Shirt": 0.3, "Coat": 0.2}
+    both = [BAG._replace(prediction={**(BAG.prediction or {}), "probabilities": shares}), BOOT]
+    assert list(table(both, top_k=2)) == [
+        "FILE       LABEL       CONFIDENCE  WARNINGS",
+        "a/bag.png  Bag              50.0%  blurred; dark",
+        "           Shirt            30.0%",
+        "boot.png   Ankle boot      100.0%",
+    ]
+
+
+def test_csv_has_a_line_for_each_file_with_its_labels_or_error() -> None:
+    shares = {"Bag": 0.5, "Shirt": 0.3, "Coat": 0.2}
+    its = {**(BAG.prediction or {}), "probabilities": shares, "model": "one", "version": "1.0.0"}
+    quoted = BAG._replace(name='a,"b".png', prediction=its)
+    assert list(csv.DictReader(csv_lines([quoted, BAD], top_k=3))) == [
+        {
+            "file": 'a,"b".png',
+            "label": "Bag",
+            "confidence": "0.5",
+            "label_2": "Shirt",
+            "confidence_2": "0.3",
+            "label_3": "Coat",
+            "confidence_3": "0.2",
+            "model": "one",
+            "version": "1.0.0",
+            "warnings": "blurred; dark",
+            "error": "",
+        },
+        {
+            "file": "bad.png",
+            **dict.fromkeys(
+                ("label", "confidence", "label_2", "confidence_2", "label_3", "confidence_3"), ""
+            ),
+            "model": "",
+            "version": "",
+            "warnings": "",
+            "error": "Not a picture: no",
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(1.0, "100.0%"), (0.99997, "99.9%"), (0.886, "88.6%"), (0.0004, "0.0%"), (0.29, "29.0%")],
+)
+def test_only_certainty_is_a_hundred_percent(share: float, said: str) -> None:
+    assert percent(share) == said
+
+
 def test_a_row_of_a_stream_is_aligned_with_the_next() -> None:
     (first,), (second,) = row(BAG), row(BOOT)
     assert first.index("Bag") == second.index("Ankle boot")
@@ -156,17 +198,20 @@ def test_columns_are_as_wide_as_their_widest_cell() -> None:
 
 
 def test_a_folder_is_the_pictures_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is left out is said, but for hidden files and folders."""
-    for name in ("b.PNG", "a.jpg", "d.jfif", "\x1b.txt", "photo.heic", ".DS_Store"):
+    """What is left out is said, but for what is hidden."""
+    for name in ("b.PNG", "a.jpg", "d.jfif", "\x1b.txt", "photo.jxl", "e.HEIC", ".DS_Store"):
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "c.png").mkdir()
     found = [Path(its.name).name for its in named([str(tmp_path), "nothing.png"])]
-    assert found == ["a.jpg", "b.PNG", "d.jfif", "nothing.png"]
-    assert capsys.readouterr().err == "skipped because of their extensions: \\x1b.txt, photo.heic\n"
+    assert found == ["a.jpg", "b.PNG", "d.jfif", "e.HEIC", "nothing.png"]
+    assert capsys.readouterr().err == (
+        "skipped because of their extensions: \\x1b.txt, photo.jxl\n"
+        "skipped because they are folders; name them to classify what is in them: c.png\n"
+    )
     for number in range(5):
-        (tmp_path / f"more-{number}.gif").write_bytes(b"x")
-    assert len(list(named([str(tmp_path)]))) == 3
-    assert capsys.readouterr().err.endswith("more-2.gif, more-3.gif and 2 more\n")
+        (tmp_path / f"more-{number}.xcf").write_bytes(b"x")
+    assert len(list(named([str(tmp_path)]))) == 4
+    assert "more-2.xcf, more-3.xcf and 2 more\n" in capsys.readouterr().err
 
 
 # Watching.
