@@ -83,9 +83,7 @@ class UnacceptedMedia(Rejected):
     status = 415
     kind = "unaccepted-media-type"
     title = "Unsupported media type"
-    fixed_headers: ClassVar = {
-        "Accept": ", ".join(("multipart/form-data", *MEDIA_TYPES, "application/json"))
-    }
+    fixed_headers: ClassVar = {"Accept": ", ".join(("multipart/form-data", *MEDIA_TYPES, "application/json"))}
 
 
 class UnacceptedCoding(Rejected):
