@@ -221,7 +221,7 @@ def create(chosen: Chosen) -> None:
 @BROKER
 @pass_chosen
 def grant(chosen: Chosen, role: str, user: str) -> None:
-    """Give a user of the broker the rights of a role, those of `mlaas dlq` included.
+    """Give a user of the broker the rights of a role.
 
     It needs the right to alter the cluster, and is safe to repeat.
     """

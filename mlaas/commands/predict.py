@@ -2,6 +2,7 @@
 
 import base64
 import itertools
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
