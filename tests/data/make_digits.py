@@ -1,4 +1,4 @@
-"""Writes digits.keras, a small model of somebody else's, and two pictures for it, digit-3.png and digit-8.png.
+"""Writes digits.keras, a small model to add, and two pictures for it, digit-3.png and digit-8.png.
 
 They are made from the digits of scikit-learn (8 x 8 grey; E. Alpaydin and C. Kaynak, 1998, CC BY 4.0).
 """
