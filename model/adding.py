@@ -109,7 +109,8 @@ def add(
     say(described(into, wanted))
     rows = answers(network, into)
     output, reason = output_of(wanted, into, rows)
-    say(f"output: {rows.shape[1]} {output}{reason}")
+    what = "number" if output == "numbers" and rows.shape[1] == 1 else output
+    say(f"output: {rows.shape[1]} {what}{reason}")
     if original is not None:
         say(f"the export differs from Keras by at most {disagreement(rows, original, into):.1e}")
     its = Manifest(
@@ -221,12 +222,12 @@ def output_of(wanted: Wanted, into: Input, rows: NDArray[np.float32]) -> tuple[O
 def probes(into: Input) -> NDArray[np.generic]:
     """Random inputs as the network takes them; of pictures, the last two are black and white.
 
-    Whole numbers are 0 or 1, which any vocabulary has.
+    Numbers are from 0 to 1, which most networks can compute; whole ones 0 or 1, which any vocabulary has.
     """
     random = np.random.default_rng(1)
     if isinstance(into, TensorInput):
         shape = PROBES, *into.shape
-        numbers = random.normal(size=shape) if "float" in into.dtype else random.integers(0, 2, shape)
+        numbers = random.random(shape) if "float" in into.dtype else random.integers(0, 2, shape)
         return numbers.astype(into.dtype)
     values = random.integers(0, 256, (PROBES, *into.shape), np.uint8)
     values[-2:] = np.array([0, 255], np.uint8).reshape(2, *(1 for _ in into.shape))
@@ -247,7 +248,8 @@ def answers(network: OnnxRuntime, into: Input) -> NDArray[np.float32]:
     rows = output.reshape(PROBES, -1)
     if not np.isfinite(rows).all():
         raise ModelError(
-            "the model answers with something other than finite numbers: its weights are damaged"
+            "the model answers random inputs with something other than finite numbers: "
+            "its weights are damaged, or no number from 0 to 1 is valid for it"
         )
     return rows
 

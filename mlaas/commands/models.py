@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 NAME = click.argument("name")
 
-_SHOWN = 300
+_SHOWN = 100
 
 
 @click.group(invoke_without_command=True)

@@ -47,7 +47,28 @@ async def main() -> None:
             await ask(client, "UINT8", pictures[:, :14], True)
         except Exception as error:
             found.append(str(error))
-    print(json.dumps(found))
+        unlike = [await of_unlike_models(client, is_binary) for is_binary in (True, False)]
+    print(json.dumps([*found, *unlike]))
+
+
+async def of_unlike_models(client: InferenceRESTClient, is_binary: bool) -> list[Any]:
+    """What a model of pictures, a classifier of rows and a regression answer to two tensors each."""
+    blues = np.zeros((2, 3, 96, 96), np.float32)
+    blues[:, 2] = 1
+    rows = np.array([[5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]], np.float32)
+    windows = np.stack([np.full((24, 3), 4, np.float32), np.full((24, 3), 9, np.float32)])
+    found = []
+    for model, values, output in (
+        ("colours", blues, "label"),
+        ("iris", rows, "label"),
+        ("level", windows, "numbers"),
+    ):
+        its_input = InferInput("tensor", list(values.shape), "FP32")
+        its_input.set_data_from_numpy(values, binary_data=is_binary)
+        request = InferRequest(model, [its_input], request_outputs=[RequestedOutput(output)])
+        answer = await client.infer(url, request, model)
+        found.append(answer.get_output_by_name(output).as_numpy().tolist())
+    return found
 
 
 asyncio.run(main())

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from model.classifier import load
+from tests import image_models, second_model, tensor_models
 from tests.e2e.protocol_page import blocks, run
 from tests.e2e.services import PATIENCE_S, ROOT, up
 
@@ -19,8 +20,15 @@ KSERVE = "kserve==0.21.0"
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with up() as (_, its_url):
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a gateway that serves models of every kind."""
+    weights_dir = tmp_path_factory.mktemp("weights")
+    second_model.copy_shipped(weights_dir)
+    image_models.write_colours(weights_dir)
+    tensor_models.write_iris(weights_dir)
+    tensor_models.write_level(weights_dir)
+    names = "[fashion-mnist, colours, iris, level]"
+    with up(MLAAS_MODEL__NAMES=names, MLAAS_MODEL__WEIGHTS_DIR=str(weights_dir)) as (_, its_url):
         yield its_url
 
 
@@ -55,7 +63,7 @@ def test_kserve_asks_in_every_form(url: str, kserve_python: str) -> None:
     printed = run(
         [kserve_python, str(Path(__file__).with_name("ask_by_kserve.py")), url, str(data), str(picture)]
     )
-    *probabilities, from_binary, from_json, error = json.loads(printed.splitlines()[-1])
+    *probabilities, from_binary, from_json, error, in_binary, in_json = json.loads(printed.splitlines()[-1])
     expected = load(ROOT / "weights", "fashion-mnist", "onnx", 1).predict(np.load(data)["images"][:32])
     assert len(probabilities) == 4
     for rows in probabilities:
@@ -63,3 +71,4 @@ def test_kserve_asks_in_every_form(url: str, kserve_python: str) -> None:
     assert from_binary == from_json == ["Sandal"]
     assert "[n, 28, 28]" in error
     assert "400" in error
+    assert in_binary == in_json == [["blue", "blue"], ["setosa", "virginica"], [[2.0], [3.0]]]

@@ -15,6 +15,7 @@ from PIL import Image
 
 from model import manifest as manifests
 from model.manifest import PictureInput
+from tests import tensor_models
 from tests.e2e.services import PATIENCE_S, ROOT, service, up
 from tests.image_models import brightest
 
@@ -32,6 +33,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     into = PictureInput(height=96, width=96, channels=3, dtype="float32", layout="NCHW")
     (place / "flowers.onnx").write_bytes(brightest(into))
     Image.new("RGB", (300, 200), (30, 240, 20)).save(place / "rose.png")
+    (place / "iris.onnx").write_bytes(tensor_models.iris())
+    (place / "level.onnx").write_bytes(tensor_models.level())
+    (row,) = re.findall(r"^```json\n(.*?)^```", PAGE, re.M | re.S)
+    (place / "row.json").write_text(row)
     return place
 
 
@@ -88,6 +93,22 @@ def test_the_model_is_served_beside_the_shipped_one(added: str, folder: Path) ->
         assert refused.status_code == 400
         assert "datatype 'UINT8' is not accepted; accepted: BYTES" in refused.text
         assert http.get("/v2/models/flowers").json()["inputs"][0]["datatype"] == "BYTES"
+
+
+def test_a_model_of_numbers_is_added_and_asked(folder: Path) -> None:
+    add, serve, regression = (block for block in SHELL if "iris" in block or "level" in block)
+    added = run(folder, add)
+    assert "row.json: setosa" in added
+    assert json.loads(added.splitlines()[-1])["label"] == "setosa"
+    assert "output: 1 number, as there are no --labels" in run(folder, regression)
+    (names,) = re.findall(r"--set 'model\.names=([^']*)'", serve)
+    (curl,) = re.findall(r"^curl .*$", serve, re.M)
+    with up(MLAAS_MODEL__NAMES=names, **settings(folder)) as (_, url):
+        answer = json.loads(run(folder, curl.replace("localhost:8000", url.removeprefix("http://"))))
+    assert (answer["label"], answer["mode"]) == ("setosa", "tensor")
+    its = manifests.read(folder / "weights" / "iris" / "1.0.0")
+    assert "`{shape: [4], dtype: float32}`" in PAGE
+    assert (its.input.shape, its.input.dtype, its.kind) == ((4,), "float32", "tensor")
 
 
 def test_a_folder_made_by_hand_is_checked(added: str, folder: Path) -> None:

@@ -103,7 +103,7 @@ def test_a_model_of_four_numbers_and_three_labels_is_found_to_be_one(models: Any
     assert done.exit_code == 0, done.output
     assert "input: 4 numbers (float32)" in done.stdout
     assert "output: 3 logits, judged by random inputs" in done.stdout
-    assert re.search(r"row\.json: setosa \(9\d\.\d%\)", done.stdout)
+    assert re.search(r"row\.json: setosa \(\d\d\.\d%\)", done.stdout)
     assert re.search(r"speed on one thread: [\d.]+ ms for one row", done.stdout)
     assert done.stdout.endswith(
         "  curl -H 'Content-Type: application/json' -d '{\"inputs\": [[0, 0, 0, 0]]}' "
@@ -129,7 +129,7 @@ def test_a_window_without_labels_becomes_a_regression(models: Any, weights: Path
     done = models(*add, f"{place / 'row.json'}=2")
     assert done.exit_code == 0, done.output
     assert "input: 24 x 3 numbers (float32)" in done.stdout
-    assert "output: 1 numbers, as there are no --labels" in done.stdout
+    assert "output: 1 number, as there are no --labels" in done.stdout
     assert "-d @ROW.json 'localhost:8000/predict?model=level'" in done.stdout
     its = manifests.read(weights / "level" / "1.0.0")
     assert (its.labels, its.output, its.golden[0].numbers) == ((), "numbers", (2.0,))

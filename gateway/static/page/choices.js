@@ -41,7 +41,7 @@ async function load() {
 }
 
 function show(models) {
-  const ordered = models.toSorted((one, other) => other.default - one.default);
+  const ordered = models.filter((model) => model.kind !== "tensor").toSorted((one, other) => other.default - one.default);
   byId("model").replaceChildren(...ordered.map((model) => {
     const accuracy = model.accuracy === null ? "" : ` (${(100 * model.accuracy).toFixed(1)} % accurate)`;
     return element("option", { value: model.default ? "" : model.name }, model.name + accuracy);
