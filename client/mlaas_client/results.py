@@ -59,7 +59,8 @@ class Model:
     """A model. kind is what it takes: garment, image or tensor; shape and dtype are the network's own.
 
     accuracy is the fraction of test pictures it gets right; sha256 is the file's digest. version is the one
-    that answers most requests; versions are all of them.
+    that answers most requests; versions are all of them. queue is where its requests wait; ready: whether it
+    would answer now.
     """
 
     name: str
@@ -75,6 +76,8 @@ class Model:
     sha256: str = ""
     accuracy: float | None = None
     versions: Sequence[Version] = ()
+    queue: str = ""
+    ready: bool = True
     raw: Document = field(default_factory=dict, repr=False)
 
 

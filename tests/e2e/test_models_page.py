@@ -13,10 +13,12 @@ import pytest
 import yaml
 from PIL import Image
 
+from deploy.kafka.local_kafka import LocalKafka
 from model import manifest as manifests
 from model.manifest import PictureInput
 from tests import tensor_models
-from tests.e2e.services import PATIENCE_S, ROOT, service, up
+from tests.e2e.services import PATIENCE_S, ROOT, mlaas, service, up
+from tests.e2e.test_over_apache_kafka import environment
 from tests.image_models import brightest
 
 PAGE = (ROOT / "docs" / "models.md").read_text()
@@ -44,11 +46,11 @@ def settings(folder: Path) -> dict[str, str]:
     return {"MLAAS_MODEL__WEIGHTS_DIR": str(folder / "weights")}
 
 
-def run(folder: Path, script: str) -> str:
+def run(folder: Path, script: str, **more: str) -> str:
     path = f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"
-    environment = os.environ | settings(folder) | {"PATH": path}
+    theirs = os.environ | settings(folder) | {"PATH": path} | more
     done = subprocess.run(
-        ["bash", "-ec", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+        ["bash", "-ec", script], cwd=folder, env=theirs, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -158,3 +160,23 @@ def test_a_model_with_a_queue_of_its_own_has_workers_of_its_own(added: str, fold
         "flowers": ("slow", True, False),
     }
     assert {name: answer.json()["model"] for name, answer in asked.items()} == {name: name for name in listed}
+
+
+def test_on_several_machines_the_workers_of_a_queue_are_started_with_its_models(
+    added: str, folder: Path, apache_kafka: LocalKafka
+) -> None:
+    (script,) = (each for each in SHELL if "mlaas topics create" in each)
+    (queues,) = re.findall(r"^export MLAAS_TOPICS__QUEUES='(.*)'$", script, re.M)
+    *first, worker = script.splitlines()
+    theirs = environment(apache_kafka)
+    requests, jobs = (f"{theirs[f'MLAAS_TOPICS__{name}']}.slow" for name in ("REQUESTS", "JOBS"))
+    created = run(folder, "\n".join(first), **theirs).splitlines()
+    assert {f"{requests}: created", f"{jobs}: created"} <= set(created)
+    theirs |= {"MLAAS_TOPICS__QUEUES": queues} | settings(folder)
+    with service(*shlex.split(worker.removeprefix("mlaas ")), **theirs) as running:
+        for number in (1, 2):
+            running.wait_for(f"worker-slow-{number} serves the queue slow: flowers")
+        running.wait_for(f"assigned partitions of {re.escape(requests)}")
+        sent = mlaas("send", "--wait", "--model", "flowers", str(folder / "rose.png"), **theirs)
+    assert json.loads(sent.stdout)["model"] == "flowers"
+    assert f"partitions of {theirs['MLAAS_TOPICS__REQUESTS']}:" not in running.output
