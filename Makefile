@@ -67,7 +67,7 @@ faults-selftest: .venv/.development ## plant defects; the scenarios of make faul
 observability: .venv/.development ## write docs/metrics.md anew from what the code declares
 	$(BIN)/python -m deploy.observability.generate
 
-chart-test: .venv/.development ## check the Helm chart against the schemas of Kubernetes and KEDA; downloads helm and the schemas
+chart-test: .venv/.development ## check the Helm chart against the schemas of Kubernetes, Strimzi and KEDA; downloads helm and the schemas
 	REQUIRE_CHART=1 $(BIN)/pytest -n auto tests/chart
 
 lock: ## write the pinned requirements anew; needs uv

@@ -21,7 +21,6 @@ VALUES = (CHART / "values.yaml").read_text()
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 EXAMPLES = ("", *(file.stem for file in sorted((CHART / "examples").glob("*.yaml"))))
 DEFAULTS = load(None, {})
-UNCHECKED = ("KafkaTopic", "KafkaUser", "PodMonitor")
 
 each_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda name: name or "defaults")
 
@@ -65,15 +64,16 @@ def settings_of(resources: list[Resource], part: str, folder: Path) -> Settings:
 
 
 @each_example
-def test_kubernetes_and_keda_know_every_field(example: str) -> None:
-    resources = [its for its in made(example) if its["kind"] not in UNCHECKED]
+def test_kubernetes_keda_and_strimzi_know_every_field(example: str) -> None:
+    resources = [its for its in made(example) if its["kind"] != "PodMonitor"]
     assert [problem for resource in resources for problem in problems(resource)] == []
 
 
-def test_a_field_that_kubernetes_does_not_know_is_noticed() -> None:
-    deployment = of("Deployment", made(""))["mlaas-gateway"]
-    deployment["spec"]["template"]["spec"]["containers"][0]["redinessProbe"] = {}
-    assert "redinessProbe" in problems(deployment)[0]
+@pytest.mark.parametrize("kind", ["Deployment", "ScaledObject", "KafkaTopic", "KafkaUser"])
+def test_a_field_that_they_do_not_know_is_noticed(kind: str) -> None:
+    resource = next(iter(of(kind, made("strimzi")).values()))
+    resource["spec"]["redinessProbe"] = {}
+    assert "redinessProbe" in problems(resource)[0]
 
 
 def test_keda_knows_every_parameter_of_a_trigger() -> None:

@@ -11,6 +11,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ import yaml
 from deploy.kafka.local_kafka import CACHE
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+STRIMZI = Path(__file__).with_name("strimzi.xml")
+STRIMZI_JAVA = 21
 KEDA = "github.com/kedacore/keda/v2@v2.21.0"
 KUBERNETES = "v1.37.0-local-strict"
 
@@ -107,10 +110,10 @@ def _without_unknown_fields(schema: Any) -> Any:
 
 
 @cache
-def _definitions() -> Mapping[tuple[str, str], Any]:
+def _definitions(group: str) -> Mapping[tuple[str, str], Any]:
     """The schemas of custom resources, by apiVersion and kind. Raises NotHere."""
     found = {}
-    for file in keda_definitions():
+    for file in CUSTOM[group]():
         definition = yaml.safe_load(file.read_text())
         spec = definition["spec"]
         for version in spec["versions"]:
@@ -122,6 +125,38 @@ def _definitions() -> Mapping[tuple[str, str], Any]:
 def keda_definitions() -> list[Path]:
     """The files that define KEDA's resources. Raises NotHere."""
     return sorted((_module(KEDA) / "config" / "crd" / "bases").glob("*.yaml"))
+
+
+def strimzi_definitions() -> list[Path]:
+    """The files that define Strimzi's topics and users, generated from its classes. Raises NotHere."""
+    folder = CACHE / "chart" / f"strimzi-{hashlib.sha256(STRIMZI.read_bytes()).hexdigest()[:12]}"
+    if not folder.is_dir():
+        java = _java()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            jars, made = Path(scratch, "jars"), Path(scratch, "made")
+            made.mkdir()
+            copy = "org.apache.maven.plugins:maven-dependency-plugin:3.11.0:copy-dependencies"
+            _run("mvn", "-q", "-B", f"--file={STRIMZI}", copy, f"-DoutputDirectory={jars}")
+            kinds = ("topic.KafkaTopic", "user.KafkaUser")
+            wanted = [f"io.strimzi.api.kafka.model.{kind}={made / kind}.yaml" for kind in kinds]
+            _run(java, "-cp", f"{jars}/*", "io.strimzi.crdgenerator.CrdGenerator", "--yaml", *wanted)
+            if not folder.is_dir():
+                made.rename(folder)
+    return sorted(folder.glob("*.yaml"))
+
+
+def _java() -> str:
+    """A Java that is new enough, on PATH or where Debian puts them. Raises NotHere."""
+    for java in ["java", *map(str, Path("/usr/lib/jvm").glob("*/bin/java"))]:
+        with suppress(OSError):
+            said = subprocess.run([java, "-version"], capture_output=True, text=True).stderr
+            if (version := re.search(r'version "(\d+)', said)) and int(version[1]) >= STRIMZI_JAVA:
+                return java
+    raise NotHere(f"Strimzi needs Java {STRIMZI_JAVA}")
+
+
+CUSTOM = {"keda.sh": keda_definitions, "kafka.strimzi.io": strimzi_definitions}
 
 
 def keda_sources(scaler: str) -> str:
@@ -155,8 +190,9 @@ def problems(resource: Resource) -> list[str]:
 
 @cache
 def _validator(api_version: str, kind: str) -> jsonschema_rs.Validator:
-    if api_version.startswith("keda.sh/"):
-        return jsonschema_rs.validator_for(_definitions()[api_version, kind])
+    group = api_version.partition("/")[0]
+    if group in CUSTOM:
+        return jsonschema_rs.validator_for(_definitions(group)[api_version, kind])
     # Those of networking.k8s.io/v1 are in files like ingress-networking-v1.json.
     short = re.sub(r"^([^./]*)(\.[^/]*)?/", r"\1-", api_version)
     schema = json.loads((_packages() / "kubernetes" / f"{kind.lower()}-{short}.json").read_text())
