@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Pages, and the files that they link to.
 DOCUMENTED := '*.md' '*.py' '*.yaml' '*.png' '*.svg' '*.json' LICENSE ':!tests' ':!gateway/static' ':!model/training/*.md'
 
-.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults faults-selftest upgrade-test chart-test lock observability screenshot
+.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults faults-selftest upgrade-test chart-test lock observability observability-test screenshot
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -64,11 +64,15 @@ upgrade-test: .venv/.development ## replace the last release's processes one by 
 faults-selftest: .venv/.development ## plant defects; the scenarios of make faults must notice each
 	$(BIN)/python -m tests.faults.selftest
 
-observability: .venv/.development ## write docs/metrics.md anew from what the code declares
+observability: .venv/.development ## write docs/metrics.md and the dashboard anew from the code
 	$(BIN)/python -m deploy.observability.generate
 
 chart-test: .venv/.development ## check the Helm chart against the schemas of Kubernetes, Strimzi and KEDA; downloads helm and the schemas
 	REQUIRE_CHART=1 $(BIN)/pytest -n auto tests/chart
+
+observability-test: .venv/.development ## ask every query of rules and dashboard of a running service; needs Prometheus
+	REQUIRE_PROMETHEUS=1 $(BIN)/pytest -n 0 -q tests/unit/test_metrics.py
+	REQUIRE_PROMETHEUS=1 $(BIN)/pytest -n 0 -q -s tests/e2e/test_observability.py
 
 lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt

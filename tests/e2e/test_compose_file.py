@@ -30,9 +30,36 @@ def test_a_service_can_do_no_more_than_it_must(service: dict[str, Any]) -> None:
     assert "container_name" not in service
 
 
-def test_only_the_gateway_is_reached_and_only_from_this_machine() -> None:
+def test_only_the_gateway_and_what_watches_it_are_reached_and_only_from_this_machine() -> None:
     ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert ports == {"gateway": ["127.0.0.1:8000:8000"]}
+    assert ports == {
+        "gateway": ["127.0.0.1:8000:8000"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "grafana": ["127.0.0.1:3000:3000"],
+    }
+
+
+def test_prometheus_scrapes_the_ports_that_the_services_open() -> None:
+    watching = yaml.safe_load((ROOT / "deploy/observability/prometheus.yaml").read_text())
+    for scraped in watching["scrape_configs"]:
+        (found,) = scraped["dns_sd_configs"]
+        (name,) = found["names"]
+        its = SERVICES[name]["environment"]
+        assert its[f"MLAAS_{name.upper()}__METRICS_PORT"] == str(found["port"])
+        assert its[f"MLAAS_{name.upper()}__METRICS_HOST"] == "0.0.0.0"
+        assert set(SERVICES[name]["networks"]) & set(SERVICES["prometheus"]["networks"])
+
+
+@each_service
+def test_a_file_that_a_service_mounts_exists(service: dict[str, Any]) -> None:
+    for source in (its.partition(":")[0] for its in service.get("volumes", ()) if its.startswith("./")):
+        assert (ROOT / source).is_file()
+
+
+@each_service
+def test_an_image_of_others_is_a_full_version(service: dict[str, Any]) -> None:
+    image = re.search(r":-(.+)}", service.get("image", ""))
+    assert "build" in service or (image and re.search(r":v?\d+\.\d+\.\d+$", image[1]))
 
 
 def test_the_worker_has_no_way_out() -> None:
