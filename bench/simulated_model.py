@@ -5,23 +5,36 @@ import sys
 import time
 from multiprocessing.connection import Connection
 
+import msgspec
+
 from messaging.contract import ServedModel
 from worker.model_main import serve
-from worker.pipe import Decoded, Loaded, Outcome, Pictures, Predicted, Role, send_answer
+from worker.pipe import (
+    Assignment,
+    Decoded,
+    Loaded,
+    LoadedVersion,
+    Outcome,
+    Pictures,
+    Predicted,
+    Role,
+    send_answer,
+)
 
 _LABELS = [f"label {number}" for number in range(10)]
 
 
 def main(arguments: list[str]) -> None:
-    role, descriptor, _ = arguments
+    role, descriptor, given = arguments
     connection = Connection(int(descriptor))
     if role == Role.DECODER:  # the bench's pictures need none
-        send_answer(connection, Loaded([]))
+        send_answer(connection, Loaded())
         serve(connection, lambda _: Decoded(detail="the simulated model has no decoder"))
         return
     batch_s = float(os.environ["SIMULATED_BATCH_MS"]) / 1000
-    model = ServedModel(name="simulated", version="1", default=True, runtime="none", labels=_LABELS)
-    send_answer(connection, Loaded([model]))
+    assignment = msgspec.json.decode(given, type=Assignment)
+    models = [ServedModel(name=name, version=its, labels=_LABELS) for name, its in assignment.versions]
+    send_answer(connection, Loaded([LoadedVersion(model, None) for model in models]))
     answer = Outcome(probabilities=[0.1] * len(_LABELS), mode="raw28")
 
     def predict(pictures: Pictures) -> Predicted:

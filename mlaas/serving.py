@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +26,7 @@ from mlaas.up import shares, start_gateways, start_workers, stop_on_signals, sup
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-    from worker.model_process import ModelProcess
-    from worker.pipe import Role
+    from worker.pipe import ModelVersion, Role
 
 _log = logging.getLogger("mlaas.worker")
 
@@ -107,18 +106,19 @@ def run_gateways(settings: Settings) -> None:
 
 
 def run_worker(settings: Settings, metrics_socket: Path | None = None) -> None:
-    """Runs a consumer and its model process until SIGTERM or SIGINT. The models must share one queue.
+    """Runs a consumer and its model process until SIGTERM or SIGINT. shares() must have one queue.
 
     metrics_socket: where to answer scrapes for a supervisor, instead of on worker.metrics_port.
     Raises ModelUnavailable, UserError, BrokerError, and OSError if it cannot listen on worker.metrics_port.
     """
     from worker.consumer import Consumer
-    from worker.model_process import IsolatedModel, ModelProcess
-    from worker.pipe import Role
+    from worker.model_process import ModelProcess
+    from worker.rollout import Rollout
 
-    def start(role: "Role") -> "ModelProcess":
+    def start(role: "Role", versions: "Sequence[ModelVersion]") -> ModelProcess:
         return ModelProcess(
             settings.model,
+            versions,
             timeout_s=settings.worker.model_timeout_ms / 1000,
             start_timeout_s=settings.worker.model_start_timeout_ms / 1000,
             role=role,
@@ -126,15 +126,18 @@ def run_worker(settings: Settings, metrics_socket: Path | None = None) -> None:
 
     give_back_large_buffers()
     ours = replace(settings.worker, instance_id=settings.worker.instance_id or own_instance_id())
-    model = IsolatedModel(partial(start, Role.MODEL), partial(start, Role.DECODER))
-    (queue,) = shares(settings)
+    ((queue, names),) = shares(settings).items()
+    served = replace(settings.model, names=tuple(names)) if names else settings.model
+    elsewhere = {model for model, its in settings.topics.queues.items() if its != queue.name}
+    poll_s = settings.worker.models_poll_ms / 1000
+    models = Rollout(served, start, poll_s, queue.name, elsewhere)
     connection, tracer = traced(connect(settings.broker), "mlaas-worker")
     consumer = Consumer(
         connection,
         settings.topics,
         queue,
         ours,
-        model,
+        models,
         settings.model.max_pixels,
         trace=partial(tracing.record_batch, tracer) if tracer else None,
     )

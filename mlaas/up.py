@@ -114,20 +114,35 @@ def start_workers(supervisor: Supervisor, settings: Settings, *, fixed_shares: b
 
                 url = url_of_share(settings.broker.url, number, its.processes)
                 its_own += ["--set", f"broker.url={url}"]
+            if models:
+                its_own += ["--set", f"model.names=[{', '.join(models)}]"]
+            its_own += ["--set", f"worker.queue={queue.name}"]
             name = f"worker-{several}{number}"
-            supervisor.start(name, [*its_own, "worker", "--workers", "1", "--models", ",".join(models)])
+            supervisor.start(name, [*its_own, "worker", "--workers", "1"])
             if settings.topics.queues:
-                _log.info("%s serves the queue %s: %s", name, queue.name, ", ".join(models))
+                which = ", ".join(models) or "all models without a queue of their own"
+                _log.info("%s serves the queue %s: %s", name, queue.name, which)
 
 
 def shares(settings: Settings) -> Mapping[Queue, list[str]]:
-    """The queues that workers of model.names take, and the models for each.
+    """The queues to take, and the models for each: none for all that have no queue of their own.
 
     Raises UserError for a queue of which only some models are served: its workers would refuse the others.
     """
-    names = settings.model.names
-    found = settings.topics.shares(names)
-    for queue, models in found.items():
+    names, topics = settings.model.names, settings.topics
+    if not names and (its := topics.queue_of(settings.model.default)).name != SHARED:
+        raise UserError(
+            f"the default model, {settings.model.default}, has the queue {its.name}",
+            "leave it in the shared one, since requests that name no model go there",
+            os.EX_CONFIG,
+        )
+    of_all = {queue: [*queue.models] if queue.name != SHARED else [] for queue in topics.all_queues()}
+    found = topics.shares(names) if names else of_all
+    if only := settings.worker.queue:
+        found = {queue: models for queue, models in found.items() if queue.name == only}
+        if not found:
+            raise UserError(f"worker.queue: no model that is served has the queue {only}", "", os.EX_CONFIG)
+    for queue, models in found.items() if names else ():
         if lacking := [model for model in queue.models if model not in models]:
             raise UserError(
                 f"the queue {queue.name} of {', '.join(models)} is also that of {', '.join(lacking)}",

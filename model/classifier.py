@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from model import manifest as manifests
 from model.image import as_input, prepare_image
-from model.manifest import ImagePreprocessing, Manifest, ModelError, PictureInput, verify
+from model.manifest import ImagePreprocessing, Manifest, ModelError, PictureInput, Preparation, verify
 from model.ood import Detector, Scores, load_detector
 from model.preprocessing import Mode, PictureError, Prepared, prepare
 from model.product import Pictures
@@ -74,7 +74,7 @@ class Classifier:
 
     def predict(self, pictures: Pictures) -> Predictions:
         """Classifies prepared pictures, uint8 (n, h, w) or (n, h, w, 3)."""
-        return self.infer(as_input(pictures, *self.manifest.for_pictures))
+        return self.infer(as_input(pictures, *self.manifest.preparation))
 
     def infer(self, batch: NDArray[Any]) -> Predictions:
         """What the network says of a batch in the shape and type of its input."""
@@ -155,7 +155,7 @@ def blank(manifest: Manifest, count: int) -> NDArray[Any]:
     """A batch of black pictures; or of numbers from 0 to 1, or 0, as not every network can compute zeros."""
     into = manifest.input
     if isinstance(into, PictureInput):
-        return as_input(np.zeros((count, *into.pixels), np.uint8), *manifest.for_pictures)
+        return as_input(np.zeros((count, *into.pixels), np.uint8), *manifest.preparation)
     rising = np.linspace(0, 1, count * math.prod(into.shape)).reshape(count, *into.shape)
     return rising.astype(into.dtype)
 
@@ -230,9 +230,9 @@ class Answer(NamedTuple):
     warnings: list[str]
 
 
-def prepare_for(manifest: Manifest, picture: bytes, *, mode: Mode, max_pixels: int) -> Prepared:
+def prepare_for(its: Manifest | Preparation, picture: bytes, *, mode: Mode, max_pixels: int) -> Prepared:
     """Prepares the picture in a file for a model. mode: for clothing. Raises PictureError."""
-    declared, into = manifest.for_pictures
+    declared, into = its if isinstance(its, Preparation) else its.preparation
     if isinstance(declared, ImagePreprocessing):
         return prepare_image(picture, declared, into, max_pixels=max_pixels)
     return prepare(picture, mode=mode, max_pixels=max_pixels)

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import yaml
@@ -134,6 +134,13 @@ PicturePreprocessing = GarmentPreprocessing | ImagePreprocessing
 Preprocessing = PicturePreprocessing | TensorPreprocessing
 
 
+class Preparation(NamedTuple):
+    """How a picture becomes a model's input, and which: what a manifest says of it."""
+
+    preprocessing: PicturePreprocessing
+    input: PictureInput
+
+
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A file of the folder."""
 
@@ -163,7 +170,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     output: probabilities, which sum to 1; logits, of which they are the softmax; sigmoid, the probability of
     the second of two labels; sigmoids, independent probabilities; or numbers, which have no labels. keras and
     onnx: the network; one of them is enough. detector: of out-of-distribution pictures, see model.ood.
-    accuracy: the share of test pictures that it classifies correctly.
+    accuracy: the share of test pictures that it classifies correctly. served: whether to serve it without
+    being asked for by model.names.
     """
 
     name: FileName
@@ -177,6 +185,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     detector: File | None = None
     accuracy: Share | None = None
     golden: tuple[Golden, ...] = ()
+    served: bool = True
 
     @property
     def current_export(self) -> Export | None:
@@ -196,11 +205,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 return "tensor"
 
     @property
-    def for_pictures(self) -> tuple[PicturePreprocessing, PictureInput]:
-        """How a picture becomes the input, and which. Raises ModelError for a model of numbers."""
+    def preparation(self) -> Preparation:
+        """Raises ModelError for a model of numbers."""
         its, into = self.preprocessing, self.input
         if isinstance(its, PicturePreprocessing) and isinstance(into, PictureInput):
-            return its, into
+            return Preparation(its, into)
         raise ModelError(f"{self.name} takes {into.in_words}, not pictures")
 
     @property

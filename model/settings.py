@@ -10,16 +10,23 @@ ModelName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
 
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which models to serve, and how. The first one is the default.
+    """Which models to serve, and how.
 
-    runtime: auto selects the ONNX export if it was made from the current .keras file, otherwise Keras.
+    names: empty for all that have a folder in weights_dir. default: the one that answers requests that name
+    none; the first of names, if there are any. runtime: auto selects the ONNX export if it was made from the
+    current .keras file, otherwise Keras.
     """
 
-    names: Annotated[tuple[ModelName, ...], msgspec.Meta(min_length=1)]
+    names: tuple[ModelName, ...]
+    default: ModelName
     weights_dir: str
     runtime: RuntimeName
     threads: int
     max_pixels: int
+
+    @property
+    def default_name(self) -> str:
+        return self.names[0] if self.names else self.default
 
 
 class NetworkSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -75,10 +82,10 @@ class SkippingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How to train a model.
 
-    seed: determines the initial weights and the order of pictures. runs: the number of seeds to try, counting
-    up from seed. data_seed: determines which pictures are held out, and the augmentation of the others.
-    epochs: of the first member; the members trained after it have later_epochs. limit_pictures: the number to
-    use of both training and test pictures (0: all).
+    served: see Manifest. seed: determines the initial weights and the order of pictures. runs: the number
+    of seeds to try, counting up from seed. data_seed: determines which pictures are held out, and the
+    augmentation of the others. epochs: of the first member; the members trained after it have later_epochs.
+    limit_pictures: the number to use of both training and test pictures (0: all).
     """
 
     name: ModelName
@@ -104,10 +111,11 @@ class TrainSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     augmentation: AugmentationSettings
     teacher: TeacherSettings
     skipping: SkippingSettings
+    served: bool = True
 
 
 def recipe(settings: TrainSettings) -> TrainSettings:
     """The settings that determine the weights: names and folders are blank."""
     return msgspec.structs.replace(
-        settings, name="recipe", version="", data_dir="", checkpoint_dir="", reports_dir=""
+        settings, name="recipe", version="", served=True, data_dir="", checkpoint_dir="", reports_dir=""
     )

@@ -1,11 +1,12 @@
 """The worker's real processes, but for some pictures: they kill the process that prepares them, hang it, keep
 it busy for ever, make it raise, or are held up until a file is there. One gets probabilities that are no
-numbers.
+numbers. Loading the model that DEADLY_MODEL names kills it, too.
 
 Run by the tests in the place of worker.model_main. Marks are appended to a PNG, whose decoder ignores them.
 """
 
 import math
+import os
 import signal
 import sys
 import time
@@ -61,10 +62,18 @@ def spoiled(picture, outcome):
     return msgspec.structs.replace(outcome, probabilities=[math.nan] * len(outcome.probabilities))
 
 
+def load(weights_dir, name, *options):
+    if name == os.environ.get("DEADLY_MODEL"):
+        signal.raise_signal(signal.SIGSEGV)
+    return real_load(weights_dir, name, *options)
+
+
+real_load = model_main.load
 real_predict = model_main.predict
 real_prepare_for = model_main.prepare_for
 
 if __name__ == "__main__":
     model_main.prepare_for = prepare_for
     model_main.predict = predict
+    model_main.load = load
     model_main.main(sys.argv[1:])

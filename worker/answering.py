@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from messaging import codec
 from messaging.broker import Delivery
 from messaging.contract import (
@@ -20,16 +22,17 @@ from messaging.contract import (
     ReturnAddress,
     ServedModel,
     Timings,
-    no_such_model,
     sha256_of,
 )
 from messaging.picture_header import Size
 from messaging.tracing import Worked
 from worker.batching import Batch, Queued
-from worker.metrics import Ending, WorkerMetrics
-from worker.model_process import IsolatedModel, ModelDied
+from worker.metrics import Agreed, Ending, WorkerMetrics
+from worker.model_process import ModelDied
 from worker.outbox import Outbox
-from worker.pipe import Loaded, Outcome, Picture, Tensor
+from worker.pipe import Outcome, Picture, Tensor, said
+from worker.rollout import Rollout, Serving
+from worker.roster import Roster
 
 # From this batch size on, more requests are waiting, and throughput counts for more than some milliseconds.
 _GATHERED_FROM = 6
@@ -52,7 +55,7 @@ _POISON = Failure(ErrorCode.INTERNAL, "")
 
 _log = logging.getLogger("mlaas.worker")
 
-Key = tuple[str, str, str]
+Key = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,8 @@ class Answerer:
 
     def __init__(
         self,
-        model: IsolatedModel,
+        models: Rollout,
         outbox: Outbox,
-        metrics: WorkerMetrics,
         *,
         reply_topics: Container[str],
         cancelled: Container[str],
@@ -110,9 +112,9 @@ class Answerer:
         trace: called with what the model predicted.
         clock is the lanes'; wall_clock gives epoch seconds.
         """
-        self._model = model
+        self._models = models
         self._outbox = outbox
-        self._metrics = metrics
+        self._metrics = models.metrics
         self._reply_topics = reply_topics
         self._cancelled = cancelled
         self._poison = poison
@@ -130,24 +132,27 @@ class Answerer:
         Raises ModelUnavailable.
         """
         self._outbox.gather = len(batch.queued) >= _GATHERED_FROM
-        digests = ((task, sha256_of(task.request.body)) for task in self._triage(batch.queued))
-        new = [(task, sha256) for task, sha256 in digests if not self._answer_from_memory(task, sha256)]
-        if new:
-            self._predict(new, batch.received_at)
+        with self._models.serving() as serving:
+            tasks = self._triage(batch.queued, serving.roster)
+            digests = ((task, sha256_of(task.request.body)) for task in tasks)
+            new = [(task, sha256) for task, sha256 in digests if not self._answer_from_memory(task, sha256)]
+            if new:
+                self._predict(new, batch.received_at, serving)
 
     def refuse(self, deliveries: Iterable[Delivery]) -> None:
         """Answer that the lane of these is full."""
-        for task in self._triage(Queued(delivery, 0.0, 0.0) for delivery in deliveries):
-            self._metrics.ended(Ending.OVERLOADED)
-            self._reply(task, Reply(sha256="", error=_OVERLOADED))
+        with self._models.serving() as serving:
+            queued = (Queued(delivery, 0.0, 0.0) for delivery in deliveries)
+            for task in self._triage(queued, serving.roster):
+                self._metrics.ended(Ending.OVERLOADED)
+                self._reply(task, Reply(sha256="", error=_OVERLOADED))
 
-    def _triage(self, queued: Iterable[Queued]) -> list[Task]:
+    def _triage(self, queued: Iterable[Queued], roster: Roster) -> list[Task]:
         """Settle what needs no model; returns the rest."""
-        loaded = self._model.load()
         found = triage(
             queued,
             now_ms=self._wall_clock() * 1000,
-            loaded=loaded,
+            roster=roster,
             reply_topics=self._reply_topics,
             cancelled=self._cancelled,
         )
@@ -157,7 +162,7 @@ class Answerer:
         for delivery, address, failure in found.refused:
             self._outbox.reply(delivery, address, Reply(sha256="", error=failure))
         for ping in found.pings:
-            self._reply(ping, reply_to_ping(loaded))
+            self._reply(ping, reply_to_ping(roster, self._metrics))
         self._metrics.ended(Ending.EXPIRED, len(found.expired))
         self._metrics.ended(Ending.CANCELLED, len(found.cancelled))
         self._metrics.ended(Ending.UNUSABLE, len(found.unusable))
@@ -177,18 +182,18 @@ class Answerer:
         self._reply(task, reply)
         return True
 
-    def _predict(self, work: list[tuple[Task, str]], received_at: float) -> None:
-        pictures = [self._input(task) for task, _ in work]
+    def _predict(self, work: list[tuple[Task, str]], received_at: float, serving: Serving) -> None:
+        inputs = [self._input(task, serving.roster) for task, _ in work]
         if self._size is Size.SMALL:
             try:
-                predicted = self._model.predict(pictures)
+                predicted = serving.models.predict(inputs)
             except ModelDied as error:
-                _log.warning("%s while predicting %d pictures; retrying one by one", error, len(pictures))
+                _log.warning("%s while predicting %d pictures; retrying one by one", error, len(inputs))
                 self._isolate([task.queued for task, _ in work])
                 return
         else:
-            (picture,) = pictures
-            predicted = self._model.predict_alone(picture, self._size)
+            (one,) = inputs
+            predicted = serving.models.predict_alone(one, self._size)
         outcomes = [checked(outcome) for outcome in predicted.outcomes]
         if self._trace is not None and any(task.request.traceparent for task, _ in work):
             self._trace([worked(task, outcome) for (task, _), outcome in zip(work, outcomes, strict=True)])
@@ -198,13 +203,33 @@ class Answerer:
         for (task, sha256), outcome in zip(work, outcomes, strict=True):
             reply = reply_to(task, sha256, outcome, len(outcomes), received_ms, at_worker_ms)
             self._settle(task, outcome, reply)
+        if serving.shadow is not None:
+            for (task, _), its_input, outcome in zip(work, inputs, outcomes, strict=True):
+                self._compare(task, its_input, outcome, serving)
 
-    def _input(self, task: Task) -> Picture | Tensor:
+    def _compare(self, task: Task, its_input: Picture | Tensor, outcome: Outcome, serving: Serving) -> None:
+        """Have the shadow of the version that has answered, if there is one, say what it makes of it."""
+        shadow = serving.roster.shadow_of(task.model)
+        if shadow is None or outcome.error is not None:
+            return
+        if self._size is Size.LARGE:  # it would take a second, and much memory
+            self._metrics.compared(shadow, Agreed.SKIPPED)
+        elif serving.shadow is not None:
+            serving.shadow.offer(replace(its_input, model=shadow), said(task.model.labels, outcome))
+
+    def _input(self, task: Task, roster: Roster) -> Picture | Tensor:
         request = task.request
+        model = task.model.name, task.model.version
         if request.is_tensor:
-            return Tensor(request.body, task.model.name)
-        limit_s = self._decode_timeout_s + _COST_TOLERANCE * task.queued.cost_ms / 1000
-        return Picture(request.body, task.model.name, request.mode, request.explain == "input", limit_s)
+            return Tensor(request.body, model)
+        return Picture(
+            request.body,
+            model,
+            request.mode,
+            with_input=request.explain == "input",
+            limit_s=self._decode_timeout_s + _COST_TOLERANCE * task.queued.cost_ms / 1000,
+            preparation=None if self._size is Size.SMALL else roster.preparation(task.model),
+        )
 
     def _settle(self, task: Task, outcome: Outcome, reply: Reply) -> None:
         self._recent.keep(task, reply)
@@ -223,7 +248,7 @@ def triage(
     queued: Iterable[Queued],
     *,
     now_ms: float,
-    loaded: Loaded,
+    roster: Roster,
     reply_topics: Container[str],
     cancelled: Container[str],
 ) -> Triage:
@@ -249,21 +274,17 @@ def triage(
             if request.deadline_ms is not None and request.deadline_ms < now_ms:
                 found.expired.append(delivery)
             elif request.is_ping:
-                found.pings.append(Task(each, address, request, loaded.default))
+                found.pings.append(Task(each, address, request, roster.default))
             else:
-                found.work.append(Task(each, address, request, _model_for(request, each.refusal, loaded)))
+                found.work.append(Task(each, address, request, _model_for(request, each.refusal, roster)))
         except ContractError as error:
             found.refused.append((delivery, address, Failure(error.code, str(error))))
     return found
 
 
-def _model_for(request: Request, refusal: str, loaded: Loaded) -> ServedModel:
+def _model_for(request: Request, refusal: str, roster: Roster) -> ServedModel:
     """Raises ContractError if the request is to be refused."""
-    model = loaded.named(request.model)
-    if model is None or request.version not in ("", model.version):
-        name = request.model or loaded.default.name
-        detail = no_such_model(name, request.version, loaded.models)
-        raise ContractError(detail, ErrorCode.UNKNOWN_MODEL)
+    model = roster.choose(request)
     if model.kind == "tensor" and not request.is_tensor:
         raise ContractError(
             f'{model.name} takes {model.input}, not pictures: send {{"inputs": [row]}} as JSON'
@@ -277,9 +298,9 @@ def _model_for(request: Request, refusal: str, loaded: Loaded) -> ServedModel:
     return model
 
 
-def reply_to_ping(loaded: Loaded) -> Reply:
-    default = loaded.default
-    return Reply(sha256="", model=default.name, version=default.version, models=loaded.models)
+def reply_to_ping(roster: Roster, metrics: WorkerMetrics) -> Reply:
+    default, described = roster.default, roster.described(metrics.agreement)
+    return Reply(sha256="", model=default.name, version=default.version, models=described)
 
 
 def reply_to(
@@ -389,8 +410,8 @@ def _request_key(task: Task, sha256: str) -> Key:
 
 
 def _picture_key(task: Task, sha256: str) -> Key:
-    request = task.request
-    return task.model.name, request.content_type if request.is_tensor else request.mode, sha256
+    request, model = task.request, task.model
+    return model.name, model.version, request.content_type if request.is_tensor else request.mode, sha256
 
 
 def _size(key: Key, reply: Reply) -> int:

@@ -13,9 +13,9 @@ from messaging.tracing import Worked
 from worker.answering import Answerer, PoisonPictures
 from worker.batching import Lanes
 from worker.cancelled import CancellationListener, Cancelled
-from worker.metrics import Origin, WorkerMetrics
-from worker.model_process import IsolatedModel
+from worker.metrics import Origin
 from worker.outbox import Outbox
+from worker.rollout import Rollout
 from worker.settings import WorkerSettings
 
 _log = logging.getLogger("mlaas.worker")
@@ -38,17 +38,17 @@ class Consumer:
         topics: TopicSettings,
         queue: Queue,
         settings: WorkerSettings,
-        model: IsolatedModel,
+        models: Rollout,
         max_pixels: int,
         trace: Callable[[Sequence[Worked]], None] | None = None,
     ) -> None:
         """trace: called with each batch that a model has predicted."""
-        self.metrics = WorkerMetrics(queue.name, lambda: model.restarts, lambda: model.decoder_restarts)
+        self.metrics = models.metrics
         self._broker = broker
         self._topics = topics
         self._queue = queue
         self._settings = settings
-        self._model = model
+        self._models = models
         self._trace = trace
         self._stopping = threading.Event()
         self._retries = Retries(
@@ -78,16 +78,14 @@ class Consumer:
         if self._settings.heartbeat_file:
             Path(self._settings.heartbeat_file).unlink(missing_ok=True)  # of a process that has ended
         try:
-            loaded = self._model.load()
-            for model in loaded.models:
-                _log.info("%s %s (%s) is warm", model.name, model.version, model.runtime)
-            self.metrics.serving(loaded.models)
+            self._models.load()
             intake = self._subscribe()
             if intake is not None:
+                self._models.watch()
                 self._serve(intake)
         finally:
             self._broker.close()
-            self._model.close()
+            self._models.close()
         if self._failure is not None:
             raise self._failure
 
@@ -172,9 +170,8 @@ class Consumer:
 
     def _answerer(self, size: Size, intake: "Intake", cancelled: Cancelled) -> Answerer:
         return Answerer(
-            self._model,
+            self._models,
             Outbox(self._broker, intake.acknowledge, self._topics.dead_letters, self._fail),
-            self.metrics,
             reply_topics={self._topics.replies, self._topics.job_replies, *self._settings.more_reply_topics},
             cancelled=cancelled,
             poison=self._poison,

@@ -1,14 +1,17 @@
 """A worker's metrics."""
 
+import threading
+from collections import Counter as Counts
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 from prometheus_client import Counter, Histogram
 
-from messaging.contract import ServedModel
+from messaging.contract import Agreement, ServedModel
 from messaging.metrics import SECONDS, Metrics
-from worker.pipe import Outcome
+from worker.pipe import ModelVersion, Outcome
 
 _STEP_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 10)
 _PICTURES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -31,6 +34,15 @@ class Ending(StrEnum):
     REFUSED = "refused"
     OVERLOADED = "overloaded"
     UNUSABLE = "unusable"
+
+
+class Agreed(StrEnum):
+    """Whether a shadow said what was answered: the same label, or numbers within a thousandth."""
+
+    SAME = "same"
+    OTHER = "other"
+    FAILED = "failed"
+    SKIPPED = "skipped"
 
 
 class Origin(StrEnum):
@@ -101,9 +113,38 @@ class WorkerMetrics(Metrics):
             "role",
             {"model": restarts, "decoder": decoder_restarts},
         )
-        self._models: dict[tuple[str, str], _OfModel] = {}
+        self._share = self.gauge(
+            "mlaas_worker_share_percent",
+            "The share of the requests that name no version that this one answers; 0 for a shadow.",
+            _OF_MODEL,
+        )
+        self._problem = self.gauge(
+            "mlaas_worker_version_problem",
+            "1 for a version that is wanted and cannot be served; `GET /models` and the log say why.",
+            _OF_MODEL,
+        )
+        self._shadow = self.counter(
+            "mlaas_worker_shadow_answers_total",
+            "What a shadow made of what another version answered: the `same` label, or numbers within a "
+            "thousandth; an `other` one; `failed`; or `skipped`, because it was behind or the picture large.",
+            {**_OF_MODEL, "answer": Agreed},
+        )
+        self._agreements: defaultdict[ModelVersion, Counts[Agreed]] = defaultdict(Counts)
+        self._lock = threading.Lock()
+        self._models: dict[ModelVersion, _OfModel] = {}
         self._queue_waits = {origin: self._queue_wait.labels(queue, origin) for origin in Origin}
         self._lags = {origin: self._lag.labels(queue, origin) for origin in Origin}
+
+    def compared(self, model: ModelVersion, how: Agreed) -> None:
+        """Record what a shadow made of an input. In any thread."""
+        with self._lock:
+            self._agreements[model][how] += 1
+        self._shadow.labels(*model, how.value).inc()
+
+    def agreement(self, model: ModelVersion) -> Agreement:
+        with self._lock:
+            counts = self._agreements[model]
+            return Agreement(**{how.value: counts[how] for how in Agreed})
 
     def ended(self, how: Ending, count: int = 1) -> None:
         if count:
@@ -117,10 +158,21 @@ class WorkerMetrics(Metrics):
         for origin, count in lag.items():
             self._lags[origin].set(count)
 
-    def serving(self, models: Iterable[ServedModel]) -> None:
-        """From now on, show these, too."""
+    def serving(
+        self,
+        models: Iterable[ServedModel],
+        shares: Mapping[ModelVersion, int] | None = None,
+        problems: Iterable[ModelVersion] = (),
+    ) -> None:
+        """Show these, too. shares: percent of the requests that name no version. problems: see Roster."""
         for model in models:
             self._of(model)
+        self._share.clear()
+        self._problem.clear()
+        for version, percent in (shares or {}).items():
+            self._share.labels(*version).set(percent)
+        for version in problems:
+            self._problem.labels(*version).set(1)
 
     def predicted(self, batch: Sequence[tuple[ServedModel, Outcome]]) -> None:
         """Record a batch that the models have answered."""

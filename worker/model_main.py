@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from messaging.contract import ErrorCode, ServedModel, ServedVersion
+from messaging.contract import ErrorCode, ServedModel
 from model.classifier import (
     NOT_FINITE,
     Classifier,
@@ -32,21 +32,22 @@ from model.manifest import (
     ImagePreprocessing,
     Manifest,
     ModelError,
+    Preparation,
     TensorPreprocessing,
-    folder,
-    read,
 )
 from model.preprocessing import PictureError
 from model.product import SIDE
 from model.product import Pictures as Pixels
 from model.runtimes import CannotRun
-from model.settings import ModelSettings
 from model.tensor import MODE, Row, RowError, from_bytes
 from worker.pipe import (
     Answer,
+    Assignment,
     Decoded,
     Loaded,
-    LoadFailed,
+    LoadedVersion,
+    Loading,
+    ModelVersion,
     Outcome,
     Picture,
     Pictures,
@@ -58,42 +59,51 @@ from worker.pipe import (
     send_answer,
 )
 
-# Small pictures go first when processors are scarce.
-_DECODER_NICENESS = 10
+# Small pictures that somebody waits for go first when processors are scarce.
+_NICENESS = 10
 # A decoder's memory: without a picture, thread stacks included; and 1.5 times the 16 bytes per pixel that
 # decoding takes at most.
 _IDLE_BYTES, _BYTES_PER_PIXEL = 192 * 1024 * 1024, 24
 
 
 def main(arguments: list[str]) -> None:
-    """Arguments: role, file descriptor of the socket, ModelSettings as JSON."""
+    """Arguments: role, file descriptor of the socket, Assignment as JSON."""
     role, descriptor, given = arguments
     # Ctrl-C reaches every process of the terminal; this one ends when its consumer closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    connection, settings = Connection(int(descriptor)), msgspec.json.decode(given, type=ModelSettings)
-    weights_dir = Path(settings.weights_dir)
-    try:
-        if role == Role.DECODER:
-            limit_resources(settings.max_pixels)
-            send_answer(connection, Loaded([]))
-            manifests = _Manifests(weights_dir)
-            serve(connection, lambda pictures: decode(manifests, _only(pictures), settings.max_pixels))
-            return
-        models = {
-            name: load(weights_dir, name, settings.runtime, settings.threads) for name in settings.names
-        }
-    except ModelError as error:
-        send_answer(connection, LoadFailed(str(error)))
+    connection, assignment = Connection(int(descriptor)), msgspec.json.decode(given, type=Assignment)
+    max_pixels = assignment.settings.max_pixels
+    if role != Role.MODEL:
+        os.nice(_NICENESS)
+    if role == Role.DECODER:
+        limit_memory(max_pixels)
+        send_answer(connection, Loaded())
+        serve(connection, lambda pictures: decode(_only(pictures), max_pixels))
         return
-    default = settings.names[0]
-    served = [_served(name, model, default=name == default) for name, model in models.items()]
-    send_answer(connection, Loaded(served))
-    serve(connection, lambda pictures: predict(models, pictures, settings.max_pixels))
+    try:
+        models, failures = load_all(assignment, lambda loading: send_answer(connection, loading))
+        send_answer(connection, Loaded([_loaded(model) for model in models.values()], failures))
+    except ConnectionError:  # the consumer is gone
+        return
+    serve(connection, lambda pictures: predict(models, pictures, max_pixels))
 
 
-def limit_resources(max_pixels: int) -> None:
-    """Lower a decoder's priority, and bound its memory: a picture that exceeds it fails with MemoryError."""
-    os.nice(_DECODER_NICENESS)
+def load_all(
+    assignment: Assignment, tell: Callable[[Loading], None]
+) -> tuple[dict[ModelVersion, Classifier], list[tuple[ModelVersion, str]]]:
+    """Load each version, whatever becomes of the others. Returns those loaded, and why the others are not."""
+    its, models, failures = assignment.settings, dict[ModelVersion, Classifier](), []
+    for name, version in assignment.versions:
+        tell(Loading((name, version)))
+        try:
+            models[name, version] = load(Path(its.weights_dir), name, its.runtime, its.threads, version)
+        except ModelError as error:
+            failures.append(((name, version), str(error)))
+    return models, failures
+
+
+def limit_memory(max_pixels: int) -> None:
+    """Bound a decoder's memory: a picture that exceeds it fails with MemoryError."""
     max_bytes = _IDLE_BYTES + _BYTES_PER_PIXEL * max_pixels
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if hard == resource.RLIM_INFINITY or max_bytes < hard:
@@ -109,11 +119,11 @@ def serve(connection: Connection, answer: Callable[[Pictures], Answer]) -> None:
         return
 
 
-def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: int) -> Predicted:
+def predict(models: Mapping[ModelVersion, Classifier], pictures: Pictures, max_pixels: int) -> Predicted:
     """Outcomes in the order of the pictures. A picture or tensor that cannot be used fails alone."""
     outcomes: dict[int, Outcome] = {}
-    prepared: dict[str, dict[int, PreparedPicture]] = {}
-    rows: dict[str, dict[int, Row]] = {}
+    prepared: dict[ModelVersion, dict[int, PreparedPicture]] = {}
+    rows: dict[ModelVersion, dict[int, Row]] = {}
     with _limited_time(pictures):
         for at, each in enumerate(pictures):
             its = models[each.model].manifest
@@ -126,32 +136,21 @@ def predict(models: Mapping[str, Classifier], pictures: Pictures, max_pixels: in
                 outcomes[at] = Outcome(error=ErrorCode.INVALID_PICTURE, detail=str(error))
             except (RowError, ModelError) as error:
                 outcomes[at] = _refused(str(error))
-    for name, of_model in prepared.items():
-        outcomes |= zip(of_model, _infer(models[name], list(of_model.values())), strict=True)
-    for name, rows_of_model in rows.items():
-        found = _infer_rows(models[name], list(rows_of_model.values()))
+    for model, of_model in prepared.items():
+        outcomes |= zip(of_model, _infer(models[model], list(of_model.values())), strict=True)
+    for model, rows_of_model in rows.items():
+        found = _infer_rows(models[model], list(rows_of_model.values()))
         outcomes |= zip(rows_of_model, found, strict=True)
     return Predicted([outcomes[at] for at in range(len(pictures))])
 
 
-class _Manifests(dict[str, Manifest]):
-    """The manifests of models by name, read when first needed."""
-
-    def __init__(self, weights_dir: Path) -> None:
-        self._weights_dir = weights_dir
-
-    def __missing__(self, name: str) -> Manifest:
-        """Raises ModelError."""
-        self[name] = manifest = read(folder(self._weights_dir, name))
-        return manifest
-
-
-def decode(manifests: Mapping[str, Manifest], picture: Picture, max_pixels: int) -> Decoded:
-    """Prepare the picture for `predict` in another process."""
+def decode(picture: Picture, max_pixels: int) -> Decoded:
+    """Prepare the picture, as it says itself, for `predict` in another process."""
+    assert picture.preparation is not None
     try:
         with _limited_time([picture]):
-            return Decoded(_prepared(picture, manifests[picture.model], max_pixels))
-    except (PictureError, ModelError) as error:
+            return Decoded(_prepared(picture, picture.preparation, max_pixels))
+    except PictureError as error:
         if isinstance(error.__cause__, MemoryError):
             return Decoded(detail="Decoding the picture takes more memory than its size allows.")
         return Decoded(detail=str(error))
@@ -168,12 +167,14 @@ def _limited_time(pictures: Sequence[Picture | PreparedPicture | Tensor]) -> Ite
         signal.setitimer(signal.ITIMER_PROF, 0.0)
 
 
-def _prepared(picture: Picture | PreparedPicture, manifest: Manifest, max_pixels: int) -> PreparedPicture:
+def _prepared(
+    picture: Picture | PreparedPicture, its: Manifest | Preparation, max_pixels: int
+) -> PreparedPicture:
     """Raises PictureError."""
     if isinstance(picture, PreparedPicture):
         return picture
     started = time.perf_counter()
-    prepared = prepare_for(manifest, picture.content, mode=picture.mode, max_pixels=max_pixels)
+    prepared = prepare_for(its, picture.content, mode=picture.mode, max_pixels=max_pixels)
     return PreparedPicture(
         pixels=prepared.pixels.tobytes(),
         used_mode=prepared.mode,
@@ -185,7 +186,7 @@ def _prepared(picture: Picture | PreparedPicture, manifest: Manifest, max_pixels
 
 
 def _infer(classifier: Classifier, pictures: Sequence[PreparedPicture]) -> list[Outcome]:
-    shape = classifier.manifest.for_pictures[1].pixels
+    shape = classifier.manifest.preparation.input.pixels
     pixels = np.frombuffer(b"".join(each.pixels for each in pictures), np.uint8).reshape(-1, *shape)
     started = time.perf_counter()
     predictions = classifier.predict(pixels)
@@ -267,17 +268,17 @@ def _only(pictures: Pictures) -> Picture:
     return picture
 
 
-def _served(name: str, model: Classifier, *, default: bool) -> ServedModel:
+def _loaded(model: Classifier) -> LoadedVersion:
+    its = model.manifest
+    return LoadedVersion(_described(model), None if its.kind == "tensor" else its.preparation)
+
+
+def _described(model: Classifier) -> ServedModel:
     manifest = model.manifest
     into, network = manifest.input, manifest.onnx if model.runtime == "onnx" else manifest.keras
-    sha256 = network.sha256 if network else ""
-    its = ServedVersion(
-        version=manifest.version, share_percent=100, sha256=sha256, accuracy=manifest.accuracy
-    )
     return ServedModel(
-        name=name,
+        name=manifest.name,
         version=manifest.version,
-        default=default,
         runtime=model.runtime,
         labels=list(manifest.labels),
         kind=manifest.kind,
@@ -286,9 +287,8 @@ def _served(name: str, model: Classifier, *, default: bool) -> ServedModel:
         shape=into.shape,
         dtype=into.dtype,
         output=manifest.output,
-        sha256=sha256,
+        sha256=network.sha256 if network else "",
         accuracy=manifest.accuracy,
-        versions=[its],
     )
 
 

@@ -1,26 +1,32 @@
 """Runs the model and the decoders in child processes, so that a picture that ends one costs a restart."""
 
 import logging
+import math
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from messaging.contract import ErrorCode
 from messaging.picture_header import Size
 from model.settings import ModelSettings
+from worker.metrics import Agreed
 from worker.pipe import (
     Answer,
+    Assignment,
     Decoded,
     Loaded,
-    LoadFailed,
+    Loading,
+    ModelVersion,
     Outcome,
     Picture,
     Pictures,
@@ -28,6 +34,7 @@ from worker.pipe import (
     Role,
     Tensor,
     receive_answer,
+    said,
     send_pictures,
 )
 
@@ -41,9 +48,19 @@ T = TypeVar("T")
 _PROCESSOR_SHARE = 0.2
 _SLICE_S = 0.5
 
+# What waits for a shadow: a second of many small pictures, or some large ones.
+_MOST_WAITING, _MOST_WAITING_BYTES = 64, 16_777_216
+_TOGETHER = 8
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+_CLOSE = 1e-3
+
 
 class ModelUnavailable(Exception):
-    """A model cannot be loaded. Do not retry."""
+    """A process cannot start. Do not retry. culprit: the version over which it ended, if it is known."""
+
+    def __init__(self, detail: str, culprit: ModelVersion | None = None) -> None:
+        super().__init__(detail)
+        self.culprit = culprit
 
 
 class ModelDied(Exception):
@@ -54,41 +71,48 @@ class ModelDied(Exception):
         self.out_of_time = out_of_time
 
 
-class IsolatedModel:
-    """A model and decoders that are restarted when a picture ends their process. Thread-safe.
+class Decoders:
+    """A decoder for each size but small, started by the first picture of that size. Thread-safe."""
 
-    The model process prepares small pictures itself, in batches. Each larger size has a decoder, which its
-    first picture starts, so that the model never waits for one. If a batch ends the model process, its
-    pictures go through a decoder one by one, which shows the one to blame.
-    """
-
-    def __init__(
-        self, start_model: Callable[[], "ModelProcess"], start_decoder: Callable[[], "ModelProcess"]
-    ) -> None:
-        self._model = _RestartingProcess(start_model)
-        self._decoders = {size: _RestartingProcess(start_decoder) for size in (Size.MEDIUM, Size.LARGE)}
+    def __init__(self, start: Callable[[], "ModelProcess"]) -> None:
+        self._of_size = {size: _RestartingProcess(start) for size in (Size.MEDIUM, Size.LARGE)}
 
     @property
     def starts(self) -> int:
-        """How often a model process has been started."""
-        return self._model.starts
-
-    @property
-    def decoder_starts(self) -> int:
-        return sum(decoder.starts for decoder in self._decoders.values())
+        """How often one has been started."""
+        return sum(decoder.starts for decoder in self._of_size.values())
 
     @property
     def restarts(self) -> int:
-        """How often a model process has been started in place of one that had died."""
-        return self._model.restarts
+        """How often one has been started in place of one that had died."""
+        return sum(decoder.restarts for decoder in self._of_size.values())
 
-    @property
-    def decoder_restarts(self) -> int:
-        return sum(decoder.restarts for decoder in self._decoders.values())
+    def decode(self, picture: Picture, size: Size) -> Decoded:
+        """Raises ModelDied if the picture ends two processes, or one by taking too long."""
+        return self._of_size[size].ask_twice(lambda process: process.decode(picture))
 
-    def load(self) -> Loaded:
-        """What the model process has loaded; starts it first if necessary. Raises ModelUnavailable."""
-        return self._model.load()
+    def close(self) -> None:
+        for decoder in self._of_size.values():
+            decoder.close()
+
+
+class IsolatedModel:
+    """Models whose process is restarted when a picture ends it. Thread-safe.
+
+    The model process prepares small pictures itself, in batches. Larger ones come from decoders, so that the
+    model never waits for one. If a batch ends the model process, its pictures go through a decoder one by
+    one, which shows the one to blame.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], "ModelProcess"],
+        decoders: Decoders,
+        process: "ModelProcess | None" = None,
+    ) -> None:
+        """process: one that start() has made already."""
+        self._model = _RestartingProcess(start, process)
+        self._decoders = decoders
 
     def predict(self, pictures: list[Picture | Tensor]) -> Predicted:
         """For tensors and small pictures; outcome i is for input i. Raises ModelDied or ModelUnavailable."""
@@ -102,7 +126,7 @@ class IsolatedModel:
         try:
             if isinstance(picture, Tensor):
                 return self._model.ask_twice(lambda process: process.predict([picture]))
-            decoded = self._decoders[size].ask_twice(lambda process: process.decode(picture))
+            decoded = self._decoders.decode(picture, size)
             if (prepared := decoded.prepared) is None:
                 return Predicted([Outcome(error=ErrorCode.INVALID_PICTURE, detail=decoded.detail)])
             return self._model.ask_twice(lambda process: process.predict([prepared]))
@@ -111,8 +135,101 @@ class IsolatedModel:
             return Predicted([Outcome(error=ErrorCode.INTERNAL, detail=str(error))])
 
     def close(self) -> None:
-        for each in (self._model, *self._decoders.values()):
-            each.close()
+        self._model.close()
+
+
+class Shadow:
+    """Models that say what they make of what others answer, to compare. Thread-safe; nobody waits for them.
+
+    What the queue has no room for is skipped. If an input ends the process, those of its batch have failed,
+    and the process pauses before it starts again: a second at first, twice as long each time, up to a minute.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], "ModelProcess"],
+        process: "ModelProcess",
+        count: Callable[[ModelVersion, Agreed], None],
+    ) -> None:
+        """process: one that start() has made already. count is called for each picture, in any thread."""
+        self._labels = {
+            (each.model.name, each.model.version): each.model.labels for each in process.loaded.versions
+        }
+        self._models = _RestartingProcess(start, process)
+        self._count = count
+        self._changed = threading.Condition()
+        self._waiting: deque[_Compared] = deque()
+        self._waiting_bytes = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="shadow", daemon=True)
+        self._thread.start()
+
+    def offer(self, its_input: Picture | Tensor, answer: str | list[float]) -> None:
+        """Have it say what it makes of an input, if it is not behind. answer: see worker.pipe.said()."""
+        size = len(its_input.content)
+        with self._changed:
+            fits = len(self._waiting) < _MOST_WAITING and self._waiting_bytes + size <= _MOST_WAITING_BYTES
+            if fits:
+                self._waiting.append(_Compared(its_input, answer))
+                self._waiting_bytes += size
+                self._changed.notify_all()
+        if not fits:
+            self._count(its_input.model, Agreed.SKIPPED)
+
+    def close(self) -> None:
+        """Finish the batch in hand and skip the others."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+        self._models.close()
+
+    def _run(self) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while batch := self._take():
+            inputs: Pictures = [each.its_input for each in batch]
+            try:
+                outcomes = self._models.ask(partial(ModelProcess.predict, pictures=inputs)).outcomes
+            except (ModelDied, ModelUnavailable) as error:
+                _log.warning("%s; it starts again in %g s", error, pause_s)
+                outcomes = [Outcome(error=ErrorCode.INTERNAL)] * len(batch)
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed, pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            else:
+                pause_s = _FIRST_PAUSE_S
+            for each, outcome in zip(batch, outcomes, strict=True):
+                model = each.its_input.model
+                self._count(model, _agreed(each.answer, outcome, self._labels[model]))
+
+    def _take(self) -> list["_Compared"]:
+        """Wait for inputs. Empty once this is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if self._closed:
+                return []
+            taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), _TOGETHER))]
+            self._waiting_bytes -= sum(len(each.its_input.content) for each in taken)
+            return taken
+
+
+class _Compared(NamedTuple):
+    its_input: Picture | Tensor
+    answer: str | list[float]
+
+
+def _agreed(answer: str | list[float], outcome: Outcome, labels: Sequence[str]) -> Agreed:
+    if outcome.error is not None:
+        return Agreed.FAILED
+    other = said(labels, outcome)
+    if isinstance(answer, str) or isinstance(other, str):
+        return Agreed.SAME if answer == other else Agreed.OTHER
+    close = len(answer) == len(other) and all(map(_is_close, answer, other))
+    return Agreed.SAME if close else Agreed.OTHER
+
+
+def _is_close(one: float, other: float) -> bool:
+    return math.isclose(one, other, rel_tol=_CLOSE, abs_tol=_CLOSE)
 
 
 class _RestartingProcess:
@@ -121,23 +238,15 @@ class _RestartingProcess:
     Callers take turns, so a process can only die of its caller's picture.
     """
 
-    def __init__(self, start: Callable[[], "ModelProcess"]) -> None:
+    def __init__(self, start: Callable[[], "ModelProcess"], process: "ModelProcess | None" = None) -> None:
         self._start = start
-        self._process: ModelProcess | None = None
+        self._process = process
         self._lock = threading.Lock()
-        self.loaded: Loaded | None = None
         self.starts = 0
 
     @property
     def restarts(self) -> int:
         return max(0, self.starts - 1)
-
-    def load(self) -> Loaded:
-        """What the most recent process has loaded. Starts the first one; never waits for one that is busy."""
-        if self.loaded is not None:
-            return self.loaded
-        with self._lock:
-            return self._running().loaded
 
     def ask(self, question: Callable[["ModelProcess"], T]) -> T:
         """Raises ModelDied; the next call starts another process."""
@@ -166,7 +275,6 @@ class _RestartingProcess:
     def _running(self) -> "ModelProcess":
         if self._process is None:
             self._process = self._start()
-            self.loaded = self._process.loaded
             self.starts += 1
         return self._process
 
@@ -177,18 +285,21 @@ class _RestartingProcess:
 
 
 class ModelProcess:
-    """A child process, ready once this is made: its models are loaded, checked and warm. For one thread."""
+    """A child process, ready once this is made: what it could load is checked and warm. For one thread."""
 
     def __init__(
         self,
         settings: ModelSettings,
+        versions: Sequence[ModelVersion] = (),
         *,
         timeout_s: float,
         start_timeout_s: float,
         role: Role = Role.MODEL,
         module: str = MODULE,
     ) -> None:
-        """timeout_s: for a batch. Raises ModelUnavailable."""
+        """versions: to load; `loaded` says of which that failed. timeout_s: for a batch. start_timeout_s: for
+        each version. Raises ModelUnavailable.
+        """
         self._role = role
         self._unexpected = f"the {role} process sent an unexpected answer"
         self._timeout_s = timeout_s
@@ -197,7 +308,8 @@ class ModelProcess:
             # Writing to a process that no longer reads must not block.
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout_s) + 1, 0))
             self._connection = Connection(ours.detach())
-            arguments = [role.value, str(theirs.fileno()), msgspec.json.encode(settings).decode()]
+            assignment = msgspec.json.encode(Assignment(settings, versions)).decode()
+            arguments = [role.value, str(theirs.fileno()), assignment]
             # -P: modules in the working directory must not shadow ours.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", module, *arguments],
@@ -230,15 +342,20 @@ class ModelProcess:
         self._end()
 
     def _wait_until_loaded(self, timeout_s: float) -> Loaded:
+        culprit: ModelVersion | None = None
         try:
-            loaded = self._answer(timeout_s)
+            while isinstance(answer := self._answer(timeout_s), Loading):
+                culprit = answer.version
         except ModelDied as error:
             self.close()
-            raise ModelUnavailable(f"the {self._role} process did not start: {error}") from error
-        if isinstance(loaded, Loaded):
-            return loaded
+            over = f", loading {' '.join(culprit)}" if culprit else ""
+            raise ModelUnavailable(
+                f"the {self._role} process did not start{over}: {error}", culprit
+            ) from error
+        if isinstance(answer, Loaded):
+            return answer
         self.close()
-        raise ModelUnavailable(loaded.detail if isinstance(loaded, LoadFailed) else self._unexpected)
+        raise ModelUnavailable(self._unexpected)
 
     def _ask(self, pictures: Pictures, timeout_s: float) -> Answer:
         try:

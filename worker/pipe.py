@@ -1,19 +1,25 @@
 """What the consumer and its processes send each other: msgpack over a socket pair per process.
 
-consumer                     model process, decoder
-         ◄──── Loaded ──────               once; or LoadFailed, and the process exits
+consumer                     model process, shadow, decoder
+         ◄──── Loading ─────               before each version that is loaded
+         ◄──── Loaded ──────               once
          ───── Pictures ───►
-         ◄──── Predicted ───               from the model process, for each batch, in order
+         ◄──── Predicted ───               from a model process or shadow, for each batch, in order
          ◄──── Decoded ─────               from a decoder, for each picture, in order
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from multiprocessing.connection import Connection
 
 import msgspec
 
 from messaging.contract import ErrorCode, Mode, ServedModel
+from model.manifest import Preparation
+from model.settings import ModelSettings
+
+ModelVersion = tuple[str, str]
+"""A model's name, and the version."""
 
 
 class Role(StrEnum):
@@ -21,47 +27,60 @@ class Role(StrEnum):
 
     MODEL = "model"
     """Has the models: prepares small pictures, and predicts."""
+    SHADOW = "shadow"
+    """Has models whose answers are only compared; yields the processor to the others."""
     DECODER = "decoder"
     """Prepares one picture at a time, and has neither models nor their runtime."""
 
 
+class Assignment(msgspec.Struct, frozen=True):
+    """What a process is started with. versions: to load; a decoder has none."""
+
+    settings: ModelSettings
+    versions: Sequence[ModelVersion] = ()
+
+
+class Loading(msgspec.Struct, frozen=True, tag=True):
+    """What the process loads next. If it ends then, this version is to blame."""
+
+    version: ModelVersion
+
+
+class LoadedVersion(msgspec.Struct, frozen=True):
+    """A version that is loaded, checked and warm. preparation: for decoders; None if it takes numbers."""
+
+    model: ServedModel
+    preparation: Preparation | None
+
+
 class Loaded(msgspec.Struct, frozen=True, tag=True):
-    """The process is ready. The first model is the default; a decoder has none."""
+    """The process is ready. failures: why versions could not be loaded."""
 
-    models: list[ServedModel]
-
-    @property
-    def default(self) -> ServedModel:
-        return self.models[0]
-
-    def named(self, name: str) -> ServedModel | None:
-        """The default model for an empty name; None if no model has this name."""
-        return next((model for model in self.models if name in ("", model.name)), None)
-
-
-class LoadFailed(msgspec.Struct, frozen=True, tag=True):
-    detail: str
+    versions: Sequence[LoadedVersion] = ()
+    failures: Sequence[tuple[ModelVersion, str]] = ()
 
 
 class Picture(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A picture file, and what to do with it.
 
-    limit_s: the process is killed if preparing the picture takes more processor time; 0 for no limit.
-    with_input: whether the outcome carries the prepared pixels.
+    preparation: for a decoder, which knows no models. limit_s: the process is killed if preparing the
+    picture takes more processor time; 0 for no limit. with_input: whether the outcome carries the prepared
+    pixels.
     """
 
     content: bytes
-    model: str
+    model: ModelVersion
     mode: Mode
     with_input: bool
     limit_s: float = 0.0
+    preparation: Preparation | None = None
 
 
 class Tensor(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """One input of the model's network; see messaging.contract.Request."""
 
     content: bytes
-    model: str
+    model: ModelVersion
 
 
 class PreparedPicture(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -74,7 +93,7 @@ class PreparedPicture(msgspec.Struct, frozen=True, array_like=True, tag=True):
     used_mode: str
     warnings: tuple[str, ...]
     decode_ms: float
-    model: str
+    model: ModelVersion
     with_input: bool
 
 
@@ -98,6 +117,13 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
 
 
+def said(labels: Sequence[str], outcome: Outcome) -> str | list[float]:
+    """What the model says in short: its most probable label or, if it has no labels, its numbers."""
+    if not outcome.probabilities:
+        return outcome.outputs
+    return labels[max(range(len(labels)), key=outcome.probabilities.__getitem__)]
+
+
 class Predicted(msgspec.Struct, frozen=True, tag=True):
     """Outcome i is for picture i."""
 
@@ -112,7 +138,7 @@ class Decoded(msgspec.Struct, frozen=True, tag=True):
 
 
 Pictures = list[Picture | PreparedPicture | Tensor]
-Answer = Loaded | LoadFailed | Predicted | Decoded
+Answer = Loading | Loaded | Predicted | Decoded
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_answer: Callable[[bytes], Answer] = msgspec.msgpack.Decoder(Answer).decode

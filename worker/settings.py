@@ -10,6 +10,7 @@ PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     processes: PositiveInt
     group: Annotated[str, msgspec.Meta(min_length=1)]
+    queue: str
     instance_id: str
     more_reply_topics: list[str]
     max_batch_size: PositiveInt
@@ -20,6 +21,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     decode_timeout_ms: PositiveInt
     model_timeout_ms: PositiveInt
     model_start_timeout_ms: PositiveInt
+    models_poll_ms: PositiveInt
     heartbeat_file: str
     metrics_host: str
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)]

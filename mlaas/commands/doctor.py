@@ -149,13 +149,13 @@ def _taken(settings: "Settings") -> "Sequence[Queue]":
 
 def _at_models(settings: "ModelSettings") -> dict[str, Any]:
     """Compares the files of each model with the digests in its manifest."""
-    from model import manifest
+    from model import manifest, serving
     from model.manifest import ModelError
 
     folder, found = Path(settings.weights_dir), []
     try:
-        for name in settings.names:
-            its_folder = manifest.folder(folder, name)
+        for name in serving.names(settings):
+            its_folder = manifest.folder(folder, name, serving.current(folder, name).version)
             for file in (its := manifest.read(its_folder)).files():
                 manifest.verify(its_folder / file.file, file.sha256)
             found.append(f"{its.name} {its.version}")

@@ -315,12 +315,14 @@ def answer(name: str, outcome: "Prediction | MlaasError") -> Answer:
 
 
 def load_model(settings: "ModelSettings", name: str | None, version: str = "") -> "Classifier":
-    """Loads a model, by default the first of model.names, in its latest version. Raises UserError."""
+    """Loads a model, by default the default one, in the version that answers. Raises UserError."""
+    from model import serving
     from model.classifier import load
     from model.manifest import ModelError
 
     with reported(os.EX_DATAERR, ModelError):
-        weights_dir, name = Path(settings.weights_dir), name or settings.names[0]
+        weights_dir, name = Path(settings.weights_dir), name or settings.default_name
+        version = version or serving.current(weights_dir, name).version
         return load(weights_dir, name, settings.runtime, settings.threads, version)
 
 
@@ -333,6 +335,7 @@ def _locally(
     top_k: int | None,
     progress: Progress,
 ) -> Iterator[Answer]:
+    from model import serving
     from model.classifier import predict_picture, predict_row
     from model.manifest import ModelError
     from model.preprocessing import PictureError
@@ -341,7 +344,7 @@ def _locally(
     loaded = cache(partial(load_model, settings, version=version or ""))
 
     def served() -> Served:
-        return Served(settings.names[0], loaded(None).manifest.kind, settings.names)
+        return Served(settings.default_name, loaded(None).manifest.kind, serving.names(settings))
 
     choose = Chooser(model, served)
     for number, (name, picture) in enumerate(its, 1):

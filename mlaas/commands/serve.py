@@ -73,14 +73,14 @@ def up(chosen: Chosen) -> None:
 
 
 def _check_models(settings: "Settings") -> None:
-    """Raises UserError if a model of model.names has no folder, or its queue another model."""
+    """Raises UserError if a model that must be served has no folder, or its queue another model."""
     from mlaas.up import shares
     from model.manifest import ModelError, folder
 
     shares(settings)
 
     with reported(os.EX_DATAERR, ModelError):
-        for name in settings.model.names:
+        for name in settings.model.names or [settings.model.default]:
             folder(Path(settings.model.weights_dir), name)
 
 

@@ -81,7 +81,7 @@ def _model_errors() -> Iterator[None]:
 
 
 @click.command()
-@click.option("--model", "name", help="The model.  [default: the first of model.names]")
+@click.option("--model", "name", help="The model.  [default: the default model]")
 @setting(
     "model.runtime",
     "--runtime",
@@ -111,7 +111,7 @@ def evaluate(
     if photos and (robustness or ood):
         raise click.UsageError("--robustness and --ood use the test pictures: leave out --photos")
     settings = chosen.load("evaluate")
-    name = name or settings.model.names[0]
+    name = name or settings.model.default_name
     with _model_errors():
         if card:
             _write_card(settings, name)

@@ -209,6 +209,7 @@ def ship(run: Run, detector: Detector, parts: Split, folder: Path) -> Manifest:
         detector=File(file="detector.npz", sha256=sha256(detecting)),
         golden=tuple(golden(run.exported, parts, folder)),
         accuracy=run.metrics.accuracy,
+        served=settings.served,
     )
     manifests.replace(folder / "model.onnx", run.exported)
     manifests.replace(folder / "detector.npz", detecting)

@@ -41,7 +41,9 @@ class Pictures:
             images = arrays["images"]
         self._files = [grey_png(image.tobytes(), 28) for image in images]
         settings = load(None, {}).model
-        asked = classifier.load(Path(settings.weights_dir), settings.names[0], settings.runtime, threads=1)
+        asked = classifier.load(
+            Path(settings.weights_dir), settings.default_name, settings.runtime, threads=1
+        )
         pixels = np.stack(
             [prepare(file, mode="auto", max_pixels=settings.max_pixels).pixels for file in self._files]
         )

@@ -94,9 +94,12 @@ def test_a_command_that_fails_is_named_by_its_last_words():
 
 def test_the_simulated_model_answers_every_picture_of_a_batch(monkeypatch):
     monkeypatch.setenv("SIMULATED_BATCH_MS", "1")
-    model = ModelProcess(SETTINGS.model, timeout_s=20, start_timeout_s=60, module="bench.simulated_model")
+    versions, module = [("fashion-mnist", "1")], "bench.simulated_model"
+    model = ModelProcess(SETTINGS.model, versions, timeout_s=20, start_timeout_s=60, module=module)
     try:
-        found = model.predict([Picture(b"any", "simulated", "auto", False)] * 5)
+        (loaded,) = model.loaded.versions
+        assert (loaded.model.name, loaded.model.version) == versions[0]
+        found = model.predict([Picture(b"any", versions[0], "auto", False)] * 5)
     finally:
         model.close()
     assert [len(outcome.probabilities) for outcome in found.outcomes] == [10] * 5

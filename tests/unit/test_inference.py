@@ -14,12 +14,9 @@ from model.preprocessing import PictureError, prepare
 from tests.unit.measured_model import manifest
 from worker import model_main
 from worker.model_main import decode, predict
-from worker.pipe import Outcome, Picture
+from worker.pipe import ModelVersion, Outcome, Picture
 
 SAMPLES = [path.read_bytes() for path in sorted(Path("samples").glob("*.png"))]
-
-
-MANIFESTS = {"a": manifest(), "b": manifest()}
 
 
 class Echo:
@@ -38,11 +35,15 @@ class Echo:
 
 
 def outcomes(models: dict[str, Any], *pictures: Picture) -> list[Outcome]:
-    return predict(models, pictures, 1000).outcomes
+    return predict(in_version_1(models), pictures, 1000).outcomes
+
+
+def in_version_1(models: dict[str, Any]) -> dict[ModelVersion, Any]:
+    return {(name, "1"): model for name, model in models.items()}
 
 
 def picture(content: bytes, model: str = "a", *, with_input: bool = False) -> Picture:
-    return Picture(content, model, "raw28", with_input)
+    return Picture(content, (model, "1"), "raw28", with_input, preparation=manifest().preparation)
 
 
 def mean(content: bytes) -> float:
@@ -85,10 +86,10 @@ def test_what_the_model_saw_comes_back_to_those_who_want_it() -> None:
 def test_what_a_decoder_prepares_is_predicted_as_if_it_had_been_prepared_here() -> None:
     models = {"a": Echo(), "b": Echo(plus=1000)}
     pictures = [picture(sample, "b" if i % 2 else "a", with_input=True) for i, sample in enumerate(SAMPLES)]
-    prepared = [decode(MANIFESTS, each, 1000).prepared for each in pictures]
+    prepared = [decode(each, 1000).prepared for each in pictures]
     assert all(prepared)
-    here = predict(models, [*pictures], 1000).outcomes
-    there = predict(models, [each for each in prepared if each], 1000).outcomes
+    here = predict(in_version_1(models), [*pictures], 1000).outcomes
+    there = predict(in_version_1(models), [each for each in prepared if each], 1000).outcomes
     assert [without_times(each) for each in there] == [without_times(each) for each in here]
 
 
@@ -97,7 +98,7 @@ def without_times(outcome: Outcome) -> Outcome:
 
 
 def test_a_decoder_says_why_a_picture_cannot_be_used() -> None:
-    decoded = decode(MANIFESTS, picture(b"broken"), 1000)
+    decoded = decode(picture(b"broken"), 1000)
     assert decoded.prepared is None
     assert decoded.detail == f"This is not a picture in {ACCEPTED}."
 
@@ -109,4 +110,4 @@ def test_a_picture_for_which_the_memory_is_not_enough_is_said_to_be_so(
         raise PictureError("damaged") from MemoryError()
 
     monkeypatch.setattr(model_main, "prepare_for", prepare)
-    assert "more memory" in decode(MANIFESTS, picture(SAMPLES[0]), 1000).detail
+    assert "more memory" in decode(picture(SAMPLES[0]), 1000).detail

@@ -8,16 +8,14 @@ import pytest
 
 from messaging.contract import ErrorCode
 from messaging.picture_header import Size
-from worker.model_process import IsolatedModel, ModelDied
-from worker.pipe import Decoded, Loaded, Outcome, Picture, Pictures, Predicted, PreparedPicture
+from worker.model_process import Decoders, IsolatedModel, ModelDied
+from worker.pipe import Decoded, Outcome, Picture, Pictures, Predicted, PreparedPicture
 
 DECODER_KILLER, MODEL_KILLER, SLOW, UNREADABLE = b"decoder", b"model", b"slow", b"unreadable"
 
 
 class Mortal:
     """A process. Its answers name the picture that they are for."""
-
-    loaded = Loaded([])
 
     def __init__(self) -> None:
         self.closed = False
@@ -29,7 +27,7 @@ class Mortal:
             raise ModelDied("dead of a batch")
         if any(isinstance(each, PreparedPicture) and each.pixels == MODEL_KILLER for each in pictures):
             raise ModelDied("dead of its pixels")
-        return Predicted([Outcome(mode=each.model) for each in pictures])
+        return Predicted([Outcome(mode=each.model[0]) for each in pictures])
 
     def decode(self, picture: Picture) -> Decoded:
         assert not self.closed
@@ -57,13 +55,26 @@ class Once(Mortal):
         return super().decode(picture)
 
 
-def isolated(decoder: Callable[[], Any] = Mortal) -> IsolatedModel:
-    start: Any = Mortal
-    return IsolatedModel(start, decoder)
+class Started:
+    """Starts processes of a kind, and counts them."""
+
+    def __init__(self, kind: Callable[[], Any] = Mortal) -> None:
+        self.count = 0
+        self._kind = kind
+
+    def __call__(self) -> Any:
+        self.count += 1
+        return self._kind()
+
+
+def isolated(decoder: Callable[[], Any] = Mortal) -> tuple[IsolatedModel, Started, Decoders]:
+    """With what counts its starts."""
+    start, decoders = Started(), Decoders(decoder)
+    return IsolatedModel(start, decoders), start, decoders
 
 
 def picture(content: bytes, name: str = "a") -> Picture:
-    return Picture(content, name, "auto", False)
+    return Picture(content, (name, "1"), "auto", False)
 
 
 @pytest.mark.parametrize("size", [Size.MEDIUM, Size.LARGE])
@@ -78,53 +89,54 @@ def picture(content: bytes, name: str = "a") -> Picture:
 def test_a_picture_that_ends_two_processes_or_takes_too_long_is_blamed(
     size: Size, content: bytes, detail: str, model_starts: int, decoder_starts: int
 ) -> None:
-    model = isolated()
-    model.load()
+    model, started, decoders = isolated()
+    model.predict([picture(b"sound")])
     (outcome,) = model.predict_alone(picture(content), size).outcomes
     assert (outcome.error, outcome.detail) == (ErrorCode.INTERNAL, detail)
     (outcome,) = model.predict_alone(picture(b"sound"), size).outcomes
     assert outcome.error is None
-    assert (model.starts, model.decoder_starts) == (model_starts, decoder_starts)
+    assert (started.count, decoders.starts) == (model_starts, decoder_starts)
 
 
 def test_one_over_which_a_process_was_killed_from_outside_is_not() -> None:
     Once.killed = False
-    model = isolated(Once)
+    model, _, decoders = isolated(Once)
     (outcome,) = model.predict_alone(picture(b"sound"), Size.LARGE).outcomes
     assert outcome.error is None
-    assert model.decoder_starts == 2
+    assert decoders.starts == 2
 
 
 def test_one_that_cannot_be_read_costs_no_process() -> None:
-    model = isolated()
+    model, started, decoders = isolated()
     (outcome,) = model.predict_alone(picture(UNREADABLE), Size.MEDIUM).outcomes
     assert (outcome.error, outcome.detail) == (ErrorCode.INVALID_PICTURE, "unreadable")
-    assert (model.starts, model.decoder_starts) == (0, 1)
+    assert (started.count, decoders.starts) == (0, 1)
 
 
 def test_a_batch_that_ends_the_process_is_not_tried_again() -> None:
-    model = isolated()
+    model, started, _ = isolated()
     with pytest.raises(ModelDied):
         model.predict([picture(b"sound"), picture(MODEL_KILLER)])
     assert model.predict([picture(b"sound")]).outcomes == [Outcome(mode="a")]
-    assert model.starts == 2
+    assert started.count == 2
 
 
-def test_what_is_loaded_is_known_while_a_picture_is_under_way() -> None:
-    class Asking(Mortal):
-        def predict(self, pictures: Pictures) -> Predicted:
-            with ThreadPoolExecutor(1) as other:
-                assert other.submit(model.load).result(60) == self.loaded
-            return super().predict(pictures)
-
-    start: Any = Asking
-    model = IsolatedModel(start, start)
-    assert model.predict([picture(b"sound")]).outcomes
+def test_a_process_that_there_is_already_is_used_first() -> None:
+    started = Started()
+    there: Any = Mortal()
+    model = IsolatedModel(started, Decoders(Mortal), there)  # type: ignore[arg-type]
+    model.predict([picture(b"sound")])
+    assert started.count == 0
+    with pytest.raises(ModelDied):
+        model.predict([picture(MODEL_KILLER)])
+    assert there.closed
+    model.predict([picture(b"sound")])
+    assert started.count == 1
 
 
 @pytest.mark.parametrize("_time", range(5))
 def test_each_gets_its_own_outcome_however_all_sizes_die_at_once(_time: int) -> None:
-    model = isolated()
+    model, _, _ = isolated()
     killers = {0, 31, 32, 33, 120, 199}
 
     def small() -> None:

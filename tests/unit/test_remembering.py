@@ -74,6 +74,7 @@ def test_a_copy_of_a_culprit_is_known_whoever_sends_it_but_not_for_another_model
     assert not poison.has(task("1"), "b")
     assert not poison.has(task("1", mode="photo"), "a")
     assert not poison.has(task("1", model=ServedModel(name="other", version="1")), "a")
+    assert not poison.has(task("1", model=ServedModel(name="m", version="2")), "a")
 
 
 def test_a_culprit_is_forgotten_after_ten_minutes_and_when_others_take_its_place() -> None:

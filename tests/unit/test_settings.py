@@ -48,7 +48,7 @@ def test_the_environment_names_a_file(tmp_path: Path) -> None:
             {"MLAAS_TRAIN__NETWORK__DEPTHS": "[16]"},
             r"DEPTHS is no setting; did you mean MLAAS_TRAIN__NETWORK__WIDTHS",
         ),
-        ({"MLAAS_MODEL__NAMES": "[]"}, r"model\.names: Expected `array` of length >= 1"),
+        ({"MLAAS_MODEL__DEFAULT": "../etc"}, r"model\.default"),
         ({"MLAAS_MODEL__NAMES": "['../etc']"}, r"model\.names"),
         ({"MLAAS_JOBS__STORE": "mysql://host/db"}, r"jobs\.store"),
         ({"MLAAS_JOBS__KEEP_MS": "1000"}, r"jobs: keep_ms is below deadline_ms"),

@@ -229,8 +229,9 @@ def test_a_worker_serves_rows_beside_pictures_and_a_bad_row_fails_alone(tmp_path
         running.send("sandal", SANDAL)
 
     with worker(before=send, model=settings) as running:
-        served = {model.name: model for model in running.model.load().models}
         replies = running.replies(14)
+        with running.model.serving() as its:
+            served = {model.name: model for model in its.roster.described()}
         starts = running.model.starts
     assert label(replies["setosa"]) == "setosa"
     assert label(replies["virginica"]) == "virginica"

@@ -2,10 +2,12 @@ from messaging.broker import Delivery, Message
 from messaging.contract import PING, ErrorCode, ServedModel
 from worker.answering import Triage, triage
 from worker.batching import Queued
-from worker.pipe import Loaded
+from worker.pipe import LoadedVersion
+from worker.roster import Roster
 
 NOW_MS = 1_000_000.0
-LOADED = Loaded([ServedModel(name=name, version="1.0.0") for name in ("fashion-mnist", "large")])
+MODELS = [ServedModel(name=name, version="1.0.0") for name in ("fashion-mnist", "large")]
+ROSTER = Roster.of([LoadedVersion(model, None) for model in MODELS])
 
 
 def sort(refusal: str = "", **changes: str) -> Triage:
@@ -14,7 +16,7 @@ def sort(refusal: str = "", **changes: str) -> Triage:
     return triage(
         [Queued(Delivery(message, "t", 0, 0, 0), 0.0, 0.0, refusal)],
         now_ms=NOW_MS,
-        loaded=LOADED,
+        roster=ROSTER,
         reply_topics=["predict.replies"],
         cancelled={"cancelled"},
     )

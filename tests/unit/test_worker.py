@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -17,12 +17,15 @@ from messaging.broker import Message, feed
 from messaging.contract import MAX_CORRELATION_ID, MAX_HEADERS, ErrorCode, Failure, Request
 from messaging.memory import MemoryBroker
 from messaging.picture_header import Size
+from model import manifest as manifests
 from model.settings import ModelSettings
 from tests import fragile_model, second_model
 from tests.faults.corpus.expensive import jpeg, webp
 from tests.unit.workers import (
     LARGE_SANDAL,
     MEDIUM_SANDAL,
+    MODEL,
+    POLL_S,
     SANDAL,
     SETTINGS,
     SHARED,
@@ -33,15 +36,16 @@ from tests.unit.workers import (
 )
 from worker.cancelled import Cancelled
 from worker.consumer import Consumer
-from worker.model_process import IsolatedModel, ModelProcess, ModelUnavailable
-from worker.pipe import Picture, Role
+from worker.model_process import ModelProcess, ModelUnavailable
+from worker.pipe import ModelVersion, Picture, Role
+from worker.rollout import Rollout
 
 
-def isolated(settings: ModelSettings) -> IsolatedModel:
-    def start(role: Role) -> ModelProcess:
-        return ModelProcess(settings, timeout_s=2, start_timeout_s=60, role=role)
+def rollout(settings: ModelSettings) -> Rollout:
+    def start(role: Role, versions: Sequence[ModelVersion]) -> ModelProcess:
+        return ModelProcess(settings, versions, timeout_s=2, start_timeout_s=60, role=role)
 
-    return IsolatedModel(partial(start, Role.MODEL), partial(start, Role.DECODER))
+    return Rollout(settings, start, POLL_S)
 
 
 def until_begun(held_up: Path) -> None:
@@ -283,7 +287,8 @@ def test_a_decoder_has_a_lower_priority_so_that_small_pictures_go_first() -> Non
 def test_a_decoder_has_no_runtime_of_models() -> None:
     process = ModelProcess(SETTINGS.model, timeout_s=10, start_timeout_s=60, role=Role.DECODER)
     try:
-        decoded = process.decode(Picture(SANDAL, "fashion-mnist", "auto", False, 5.0))
+        preparation = manifests.read(second_model.SHIPPED).preparation
+        decoded = process.decode(Picture(SANDAL, ("", ""), "auto", False, 5.0, preparation))
         mapped = Path(f"/proc/{process.pid}/maps").read_text()
     finally:
         process.close()
@@ -294,8 +299,8 @@ def test_a_decoder_has_no_runtime_of_models() -> None:
 
 def test_a_decoder_is_bounded_in_memory() -> None:
     allocate = """
-from worker.model_main import limit_resources
-limit_resources(max_pixels=1_000_000)
+from worker.model_main import limit_memory
+limit_memory(max_pixels=1_000_000)
 bytearray(64 << 20)
 try:
     bytearray(1 << 30)
@@ -312,7 +317,7 @@ def test_a_jobs_pictures_leave_room_for_requests(picture: bytes) -> None:
     broker = MemoryBroker(max_message_bytes=SETTINGS.broker.max_message_bytes)
     for _ in range(20):
         broker.publish(topics.jobs, Message(picture))
-    unused = IsolatedModel(lambda: pytest.fail("no model is needed"), lambda: pytest.fail("nor a decoder"))
+    unused = Rollout(MODEL, lambda *_: pytest.fail("no process is needed"), POLL_S)
     consumer = Consumer(broker, topics, SHARED, settings, unused, SETTINGS.model.max_pixels)
     intake = consumer._subscribe()
     assert intake is not None
@@ -403,7 +408,7 @@ def test_stopping_finishes_what_was_taken() -> None:
 def test_whatever_ends_the_loop_ends_the_process(tmp_path: Path) -> None:
     """Else its threads would keep it, and its place in the group, without anybody who receives."""
     without = msgspec.structs.replace(SETTINGS.worker, heartbeat_file=str(tmp_path / "none" / "beat"))
-    model = isolated(SETTINGS.model)
+    model = rollout(MODEL)
     broker = MemoryBroker()
     before = set(threading.enumerate())
     with pytest.raises(FileNotFoundError):
@@ -418,7 +423,7 @@ def test_without_sound_weights_of_every_model_it_never_joins_the_group(tmp_path:
     names = ("fashion-mnist", "second")
     broken = msgspec.structs.replace(SETTINGS.model, names=names, weights_dir=str(tmp_path))
     broker = MemoryBroker()
-    model = isolated(broken)
+    model = rollout(broken)
     with pytest.raises(ModelUnavailable, match=rf"/{missing} has no .*model\.yaml"):
         Consumer(broker, SETTINGS.topics, SHARED, SETTINGS.worker, model, broken.max_pixels).run()
     waiting = MemoryBroker.subscribe(broker, SETTINGS.topics.requests, SETTINGS.worker.group)
@@ -432,5 +437,5 @@ def test_a_heartbeat_of_before_is_forgotten_until_the_models_are_loaded(tmp_path
     beating = msgspec.structs.replace(SETTINGS.worker, heartbeat_file=str(heartbeat))
     broken = msgspec.structs.replace(SETTINGS.model, weights_dir=str(tmp_path))
     with pytest.raises(ModelUnavailable):
-        Consumer(MemoryBroker(), SETTINGS.topics, beating, isolated(broken), broken.max_pixels).run()
+        Consumer(MemoryBroker(), SETTINGS.topics, SHARED, beating, rollout(broken), broken.max_pixels).run()
     assert not heartbeat.exists()

@@ -2,9 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,17 @@ from messaging.settings import Queue
 from mlaas.settings import load
 from model.settings import ModelSettings
 from worker.consumer import Consumer
-from worker.model_process import IsolatedModel, ModelProcess
-from worker.pipe import Role
+from worker.model_process import ModelProcess
+from worker.pipe import ModelVersion, Role
+from worker.rollout import Rollout
 from worker.settings import WorkerSettings
 
 SETTINGS = load(None, {})
 SHARED = SETTINGS.topics.queue_of("")
+MODEL = msgspec.structs.replace(SETTINGS.model, names=("fashion-mnist",))
 # What a picture hangs a decoder for, too: five times its processor time.
 TIMEOUT_S = 2.0
+POLL_S = 0.05
 WORKER = msgspec.structs.replace(SETTINGS.worker, decode_timeout_ms=int(TIMEOUT_S * 200))
 
 SANDAL = (Path(__file__).parents[2] / "samples" / "sandal.png").read_bytes()
@@ -44,13 +46,13 @@ class Running:
         self.inbox = self.broker.open_inbox(SETTINGS.topics.replies, "test")
         self._module = module
         self._settings = model
-        self.model = IsolatedModel(partial(self.start, Role.MODEL), partial(self.start, Role.DECODER))
+        self.model = Rollout(model, self.start, POLL_S)
         self.consumer = Consumer(self.broker, SETTINGS.topics, queue, settings, self.model, model.max_pixels)
         self.thread = threading.Thread(target=self.consumer.run)
 
-    def start(self, role: Role) -> ModelProcess:
+    def start(self, role: Role, versions: Sequence[ModelVersion]) -> ModelProcess:
         return ModelProcess(
-            self._settings, timeout_s=TIMEOUT_S, start_timeout_s=60, role=role, module=self._module
+            self._settings, versions, timeout_s=TIMEOUT_S, start_timeout_s=60, role=role, module=self._module
         )
 
     def send(self, name: str, body: bytes, topic: str = "", **fields: Any) -> None:
@@ -93,7 +95,7 @@ class Running:
 def worker(
     module: str = "worker.model_main",
     before: Callable[[Running], None] | None = None,
-    model: ModelSettings = SETTINGS.model,
+    model: ModelSettings = MODEL,
     settings: WorkerSettings = WORKER,
     queue: Queue = SHARED,
 ) -> Iterator[Running]:
