@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from mlaas.commands.predict import URL, gateway
 from mlaas.errors import UserError, reported
 
 if TYPE_CHECKING:
+    from mlaas_client.results import Model, Version
     from model.manifest import Manifest
+    from model.serving import Pointer
 
 NAME = click.argument("name")
 
@@ -35,18 +37,41 @@ def models(context: click.Context, url: str | None, as_json: bool) -> None:
         for model in served:
             click.echo(json.dumps(model.raw))
         return
-    rows = [
-        (
-            harmless(model.name),
-            harmless(model.version),
-            "yes" if model.default else "",
-            harmless(model.runtime),
-            "" if model.accuracy is None else f"{model.accuracy:8.2%}",
-        )
-        for model in served
-    ]
-    for line in aligned([("NAME", "VERSION", "DEFAULT", "RUNTIME", "ACCURACY"), *rows]):
+    rows = [row for model in served for row in _rows(model)]
+    for line in aligned([("NAME", "VERSION", "ANSWERS", "DEFAULT", "RUNTIME", "ACCURACY", "NOTE"), *rows]):
         click.echo(line)
+
+
+def _rows(model: "Model") -> Iterable[tuple[str, ...]]:
+    """One for each version. Gateways from before versions were listed say nothing of shares."""
+    if not model.versions:
+        yield _row(model, model.version, "", model.accuracy, "")
+    for its in model.versions:
+        answers = f"{its.share_percent:>5} %" if its.share_percent else ""
+        yield _row(model, its.version, answers, its.accuracy, its.problem or _compared(its))
+
+
+def _row(model: "Model", version: str, answers: str, accuracy: float | None, note: str) -> tuple[str, ...]:
+    is_main = version == model.version
+    return (
+        harmless(model.name),
+        harmless(version),
+        answers,
+        "yes" if model.default and is_main else "",
+        harmless(model.runtime) if is_main else "",
+        "" if accuracy is None else f"{accuracy:8.2%}",
+        harmless(note),
+    )
+
+
+def _compared(its: "Version") -> str:
+    """What a shadow made of the pictures that another version answered."""
+    if its.shadow is None:
+        return ""
+    seen = its.shadow["same"] + its.shadow["other"]
+    same = f"{its.shadow['same'] / seen:.1%} of {seen} the same" if seen else "nothing compared yet"
+    more = [f"{its.shadow[how]} {how}" for how in ("failed", "skipped") if its.shadow[how]]
+    return f"shadow: {', '.join([same, *more])}"
 
 
 def _golden(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> list[tuple[Path, str]]:
@@ -117,7 +142,7 @@ def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
 
     The model is tried before it is kept. Exporting a Keras file to ONNX needs the packages for training.
     """
-    from model import adding, manifest
+    from model import adding, manifest, serving
     from model.manifest import ModelError
 
     loaded = chosen.load()
@@ -135,9 +160,15 @@ def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
             raise UserError(f"{path} is not a .onnx, .keras or .h5 file", exit_code=os.EX_DATAERR)
         wanted = adding.Wanted(name=name, **given)
         folder = adding.add(str(path), exported, original, wanted, Path(settings.weights_dir), click.echo)
-    names = ", ".join(dict.fromkeys([*settings.names, name]))
-    click.echo(f"\n{folder} is ready. To serve it, and to ask it:\n")
-    click.echo(f"  mlaas --set 'model.names=[{names}]' up")
+        pointer = serving.read(folder.parents[1], name)
+    if pointer is not None and folder.name not in pointer.named:
+        click.echo(f"\n{folder} is ready; {pointer.in_words}. To have it answer, and to ask it:\n")
+        click.echo(f"  mlaas models promote {name} {folder.name}")
+    elif settings.names and name not in settings.names:
+        click.echo(f"\n{folder} is ready. To serve it, and to ask it:\n")
+        click.echo(f"  mlaas --set 'model.names=[{', '.join([*settings.names, name])}]' up")
+    else:
+        click.echo(f"\n{folder} is ready. Running workers serve it in some seconds. To ask it:\n")
     url = (os.environ.get("MLAAS_URL") or f"localhost:{loaded.gateway.port}").rstrip("/")
     click.echo(f"  {_curl(manifest.read(folder), url)}")
 
@@ -159,19 +190,30 @@ def _curl(its: "Manifest", url: str) -> str:
 @JSON
 @pass_chosen
 def list_folders(chosen: Chosen, as_json: bool) -> None:
-    """List the model folders, each with its versions."""
-    from model import manifest
+    """List the model folders, their versions, and which of them answer."""
+    from model import manifest, serving
+    from model.manifest import ModelError
 
     weights_dir = Path(chosen.load().model.weights_dir)
     found = {name: manifest.versions(weights_dir, name) for name in manifest.names(weights_dir)}
+    with reported(os.EX_DATAERR, ModelError):
+        pointers = {name: serving.current(weights_dir, name) for name in found}
     if is_json(as_json):
-        click.echo(json.dumps(found))
+        its = {name: {"versions": found[name], **_as_json(pointers[name])} for name in found}
+        click.echo(json.dumps(its))
         return
-    for line in aligned([("NAME", "VERSIONS"), *((name, ", ".join(its)) for name, its in found.items())]):
+    rows = [(name, ", ".join(found[name]), pointers[name].in_words) for name in found]
+    for line in aligned([("NAME", "VERSIONS", "SERVING"), *rows]):
         click.echo(line)
 
 
-VERSION = click.option("--version", default="", help="The version.  [default: the latest]")
+def _as_json(pointer: "Pointer") -> dict[str, Any]:
+    import msgspec
+
+    return dict(msgspec.to_builtins(pointer))
+
+
+VERSION = click.option("--version", default="", help="The version.  [default: the one that answers]")
 
 
 @models.command()
@@ -179,9 +221,69 @@ VERSION = click.option("--version", default="", help="The version.  [default: th
 @VERSION
 @pass_chosen
 def show(chosen: Chosen, name: str, version: str) -> None:
-    """Print the manifest of a model."""
+    """Print the manifest of a model, and which versions answer."""
+    from model import serving
+    from model.manifest import ModelError
+
     folder, _ = _read(chosen, name, version)
     click.echo((folder / "model.yaml").read_text(), nl=False)
+    with reported(os.EX_DATAERR, ModelError):
+        click.echo(f"# {name}: {serving.current(folder.parents[1], name).in_words}")
+
+
+@models.command()
+@NAME
+@click.argument("version")
+@click.option(
+    "--share", "percent", type=click.IntRange(1, 99), metavar="PERCENT",
+    help="Have it answer only this share of the requests.",
+)  # fmt: skip
+@click.option("--shadow", is_flag=True, help="Only compare its answers with those of the one that answers.")
+@pass_chosen
+def promote(chosen: Chosen, name: str, version: str, percent: int | None, shadow: bool) -> None:
+    """Have a version answer.
+
+    Workers load and check it beside the one that answers, and take it over if nothing is wrong with it.
+    """
+    from model import serving
+    from model.manifest import ModelError
+
+    if percent is not None and shadow:
+        raise click.UsageError("a version either has a share or is a shadow: give one of the options")
+    folder, _ = _read(chosen, name, version)
+    with reported(os.EX_DATAERR, ModelError):
+        before = serving.current(folder.parents[1], name)
+        if percent is not None:
+            pointer = serving.shared(before, version, percent)
+        else:
+            pointer = (serving.shadowed if shadow else serving.promoted)(before, version)
+    _point(folder.parents[1], name, pointer)
+
+
+@models.command()
+@NAME
+@pass_chosen
+def rollback(chosen: Chosen, name: str) -> None:
+    """Go one step back.
+
+    Ends the share and the shadow or, if there are none, has the version answer that did so before.
+    """
+    from model import serving
+    from model.manifest import ModelError
+
+    weights_dir = Path(chosen.load().model.weights_dir)
+    with reported(os.EX_DATAERR, ModelError):
+        pointer = serving.rolled_back(serving.current(weights_dir, name))
+    _read(chosen, name, pointer.version)
+    _point(weights_dir, name, pointer)
+
+
+def _point(weights_dir: Path, name: str, pointer: "Pointer") -> None:
+    from model import serving
+
+    serving.write(weights_dir, name, pointer)
+    click.echo(f"{weights_dir / name / serving.FILE}: {pointer.in_words}")
+    click.echo("Workers take this over in some seconds: `mlaas models` shows what they serve, and why not.")
 
 
 @models.command()
@@ -215,16 +317,29 @@ def check(chosen: Chosen, name: str, version: str) -> None:
 def remove(chosen: Chosen, name: str, version: str, yes: bool) -> None:
     """Delete the folder of a version.
 
-    Workers that serve it continue. When they start again, they serve the latest version that is left. If none
-    is left, they end until the name is taken out of model.names.
+    Workers stop serving it in some seconds. One that answers or is compared is deleted only as the last one.
     """
-    from model import manifest
+    import msgspec
 
-    folder, _ = _read(chosen, name, version)
-    is_last = manifest.versions(folder.parents[1], name) == [version]
-    which = f"{name} {version}, the last version of it" if is_last else f"{name} {version}"
+    from model import manifest, serving
+    from model.manifest import ModelError
+
+    with reported(os.EX_DATAERR, ModelError):
+        weights_dir = Path(chosen.load().model.weights_dir)
+        folder = manifest.folder(weights_dir, name, version)
+        pointer = serving.read(weights_dir, name)
+    is_last = manifest.versions(weights_dir, name) == [version]
+    if pointer is not None and version in pointer.named and not is_last:
+        hint = f"`mlaas models promote {name} VERSION` or `mlaas models rollback {name}` first"
+        raise UserError(f"{name}: {pointer.in_words}; {version} is not deleted", hint, os.EX_DATAERR)
+    is_previous = pointer is not None and version == pointer.previous
+    about = ", the last version of it" if is_last else ", which rollback goes back to" if is_previous else ""
     if not yes:
-        click.confirm(f"Delete {which}, from {folder.parents[1]}?", abort=True)
+        click.confirm(f"Delete {name} {version}{about}, from {weights_dir}?", abort=True)
+    if pointer is not None and is_last:
+        (folder.parent / serving.FILE).unlink()
+    elif pointer is not None and is_previous:
+        serving.write(weights_dir, name, msgspec.structs.replace(pointer, previous=None))
     shutil.rmtree(folder)
     if not any(folder.parent.iterdir()):
         folder.parent.rmdir()
@@ -232,9 +347,10 @@ def remove(chosen: Chosen, name: str, version: str, yes: bool) -> None:
 
 
 def _read(chosen: Chosen, name: str, version: str) -> "tuple[Path, Manifest]":
-    from model import manifest
+    from model import manifest, serving
     from model.manifest import ModelError
 
     with reported(os.EX_DATAERR, ModelError):
-        folder = manifest.folder(Path(chosen.load().model.weights_dir), name, version)
+        weights_dir = Path(chosen.load().model.weights_dir)
+        folder = manifest.folder(weights_dir, name, version or serving.current(weights_dir, name).version)
         return folder, manifest.read(folder)

@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -17,7 +18,7 @@ from deploy.kafka.local_kafka import LocalKafka
 from model import manifest as manifests
 from model.manifest import PictureInput
 from tests import tensor_models
-from tests.e2e.services import PATIENCE_S, ROOT, mlaas, service, up
+from tests.e2e.services import PATIENCE_S, ROOT, mlaas, service, until, up
 from tests.e2e.test_over_apache_kafka import environment
 from tests.image_models import brightest
 
@@ -57,7 +58,14 @@ def run(folder: Path, script: str, **more: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def added(folder: Path) -> str:
+def running(folder: Path) -> Iterator[str]:
+    """`mlaas up`, started before the reader adds a model; its URL."""
+    with up(**settings(folder)) as (_, url):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def added(running: str, folder: Path) -> str:
     return run(folder, SHELL[0])
 
 
@@ -67,13 +75,13 @@ def test_a_file_becomes_a_model_that_classifies(added: str, folder: Path) -> Non
     assert json.loads(added.splitlines()[-1])["label"] == "rose"
 
 
-def test_the_model_is_served_beside_the_shipped_one(added: str, folder: Path) -> None:
-    (names,) = re.findall(r"--set 'model\.names=([^']*)'", SHELL[1])
+def test_the_model_is_served_beside_the_shipped_ones_without_a_restart(
+    added: str, running: str, folder: Path
+) -> None:
     (curl,) = re.findall(r"^curl .*$", SHELL[1], re.M)
-    with (
-        up(MLAAS_MODEL__NAMES=names, **settings(folder)) as (_, url),
-        httpx.Client(base_url=url, timeout=PATIENCE_S) as http,
-    ):
+    url = running
+    with httpx.Client(base_url=url, timeout=PATIENCE_S) as http:
+        until(lambda: http.get("/models/flowers").status_code == 200, "serving flowers")
         answer = json.loads(run(folder, curl.replace("localhost:8000", url.removeprefix("http://"))))
         assert (answer["label"], answer["version"], answer["mode"]) == ("rose", "1.0.0", "image")
         assert (answer["in_distribution"], answer["ood_score"]) == (None, None)
@@ -119,6 +127,32 @@ def test_a_folder_made_by_hand_is_checked(added: str, folder: Path) -> None:
     (folder / "weights" / "flowers" / "1.1.0" / "model.yaml").write_text(text)
     (check,) = re.findall(r"`(mlaas models check [^`]*)`", PAGE)
     assert run(folder, check).startswith("flowers 1.1.0 can be served: onnx")
+
+
+def test_versions_are_promoted_compared_shared_and_rolled_back(
+    added: str, running: str, folder: Path
+) -> None:
+    flowers = folder / "weights" / "flowers"
+    shutil.copytree(flowers / "1.0.0", flowers / "1.1.0", dirs_exist_ok=True)
+    manifest = (flowers / "1.0.0" / "model.yaml").read_text().replace("version: 1.0.0", "version: 1.1.0")
+    (flowers / "1.1.0" / "model.yaml").write_text(manifest)
+    (script,) = [each for each in SHELL if "models promote" in each]
+    expected = [
+        {"1.0.0": 100},
+        {"1.0.0": 100, "1.1.0": 0},
+        {"1.0.0": 90, "1.1.0": 10},
+        {"1.1.0": 100},
+        {"1.0.0": 100},
+    ]
+    with httpx.Client(base_url=running, timeout=PATIENCE_S) as http:
+
+        def shares() -> dict[str, int]:
+            versions = http.get("/models/flowers").json()["versions"]
+            return {its["version"]: its["share_percent"] for its in versions}
+
+        for line, its in zip(script.splitlines(), expected, strict=True):
+            run(folder, line)
+            until(lambda its=its: shares() == its, line)  # type: ignore[misc]
 
 
 def test_the_line_for_imagenet_models_is_a_valid_preprocessing(folder: Path) -> None:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import onnx
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 from keras import layers
 from onnx import TensorProto, helper
@@ -400,9 +401,11 @@ def test_folders_are_listed_shown_checked_and_removed(models: Any, weights: Path
     assert models("add", "colours", file, "--labels", LABELS).exit_code == 0
     assert models("add", "colours", file, "--labels", LABELS).exit_code == 0
     listed = json.loads(models("list", "--json").stdout)
-    assert listed["colours"] == ["1.0.0", "1.0.1"]
+    assert listed["colours"] == {"versions": ["1.0.0", "1.0.1"], "version": "1.0.1"}
     assert set(listed) == {"colours", "fashion-mnist"}
-    assert models("show", "colours").stdout.startswith("name: colours\nversion: 1.0.1\n")
+    shown = models("show", "colours").stdout
+    assert shown.startswith("name: colours\nversion: 1.0.1\n")
+    assert shown.endswith("# colours: 1.0.1 answers\n")
     assert "colours 1.0.0 can be served: onnx" in models("check", "colours", "--version", "1.0.0").stdout
     assert "10 golden pictures" in models("check", "fashion-mnist").stdout
     asked = models("remove", "colours", "--version", "1.0.0")  # nobody answers
@@ -417,3 +420,108 @@ def test_folders_are_listed_shown_checked_and_removed(models: Any, weights: Path
     damaged = models("check", "fashion-mnist")
     assert damaged.exit_code == os.EX_DATAERR
     assert "model.onnx is not the file that its manifest names" in damaged.stderr
+
+
+@pytest.fixture
+def three(models: Any, file: Path) -> None:
+    """Versions 1.0.0 to 1.0.2 of colours, of which the first answers."""
+    for version in ("1.0.0", "1.0.1", "1.0.2"):
+        assert models("add", "colours", file, "--labels", LABELS, "--version", version).exit_code == 0
+        if version == "1.0.0":
+            assert models("promote", "colours", version).exit_code == 0
+
+
+def pointer(weights: Path) -> Any:
+    return yaml.safe_load((weights / "colours" / "serving.yaml").read_text())
+
+
+def test_versions_are_promoted_with_a_share_as_a_shadow_and_back(
+    models: Any, weights: Path, three: None
+) -> None:
+    assert pointer(weights) == {"version": "1.0.0"}
+    done = models("promote", "colours", "1.0.1", "--share", "10")
+    assert "1.0.0 answers 90 %, 1.0.1 answers 10 %" in done.stdout
+    assert "`mlaas models` shows" in done.stdout
+    assert models("promote", "colours", "1.0.2", "--shadow").exit_code == 0
+    assert pointer(weights) == {
+        "version": "1.0.0", "share": {"version": "1.0.1", "percent": 10}, "shadow": "1.0.2",
+    }  # fmt: skip
+    assert json.loads(models("list", "--json").stdout)["colours"]["share"]["percent"] == 10
+    assert "1.0.1 answers 10 %, 1.0.2 is its shadow\n" in models("show", "colours").stdout
+    assert models("rollback", "colours").exit_code == 0
+    assert pointer(weights) == {"version": "1.0.0"}
+    assert models("promote", "colours", "1.0.2").exit_code == 0
+    assert pointer(weights) == {"version": "1.0.2", "previous": "1.0.0"}
+    assert models("rollback", "colours").exit_code == 0
+    assert pointer(weights) == {"version": "1.0.0"}
+    nothing = models("rollback", "colours")
+    assert nothing.exit_code == os.EX_DATAERR
+    assert "there is nothing to go back to: 1.0.0 answers alone" in nothing.stderr
+
+
+def test_a_version_that_is_not_there_or_answers_already_is_not_promoted(
+    models: Any, weights: Path, three: None
+) -> None:
+    for options, says in (
+        (["9.0"], "has no 9.0/model.yaml; there are 1.0.0, 1.0.1, 1.0.2"),
+        (["1.0.0", "--share", "10"], "1.0.0 answers already"),
+        (["1.0.0", "--shadow"], "1.0.0 answers already"),
+    ):
+        refused = models("promote", "colours", *options)
+        assert refused.exit_code == os.EX_DATAERR
+        assert says in refused.stderr
+    assert models("promote", "colours", "1.0.1", "--share", "10", "--shadow").exit_code == 2
+    (weights / "colours" / "1.0.1" / "model.yaml").write_text("{")
+    unreadable = models("promote", "colours", "1.0.1")
+    assert "is not the manifest of a model" in unreadable.stderr
+    assert pointer(weights) == {"version": "1.0.0"}
+
+
+def test_a_version_that_serves_is_not_removed_and_one_to_go_back_to_is_then_forgotten(
+    models: Any, weights: Path, three: None
+) -> None:
+    models("promote", "colours", "1.0.1")
+    models("promote", "colours", "1.0.2", "--shadow")
+    for version in ("1.0.1", "1.0.2"):
+        refused = models("remove", "colours", "--version", version, "--yes")
+        assert refused.exit_code == os.EX_DATAERR
+        assert f"{version} is not deleted; `mlaas models promote colours VERSION`" in refused.stderr
+        assert (weights / "colours" / version).exists()
+    asked = models("remove", "colours", "--version", "1.0.0")
+    assert "Delete colours 1.0.0, which rollback goes back to, from" in asked.output
+    assert models("remove", "colours", "--version", "1.0.0", "--yes").exit_code == 0
+    assert pointer(weights) == {"version": "1.0.1", "shadow": "1.0.2"}
+    models("rollback", "colours")
+    for version in ("1.0.2", "1.0.1"):
+        assert models("remove", "colours", "--version", version, "--yes").exit_code == 0
+    assert os.listdir(weights) == []
+
+
+def test_who_adds_a_version_beside_a_pointer_is_told_how_to_have_it_answer(
+    models: Any, file: Path, three: None
+) -> None:
+    done = models("add", "colours", file, "--labels", LABELS)
+    assert "1.0.0 answers. To have it answer, and to ask it:" in done.stdout
+    assert "mlaas models promote colours 1.0.3" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("version: 1.5", "put it in quotes"),
+        ("version: '1.0'\nfuture: '2.0'", "unknown field `future`"),
+        ("version: '1.0'\nshare: {version: '1.0', percent: 5}", "answers already"),
+        ("version: '1.0'\nshare: {version: '1.1', percent: 100}", "<= 99"),
+        ("version: ../x", "matching regex"),
+        ("[", "does not say which versions are served"),
+    ],
+)
+def test_a_pointer_that_cannot_be_is_named(
+    models: Any, weights: Path, three: None, text: str, says: str
+) -> None:
+    (weights / "colours" / "serving.yaml").write_text(text)
+    refused = models("rollback", "colours")
+    assert refused.exit_code == os.EX_DATAERR
+    assert "serving.yaml does not say which versions are served" in refused.stderr
+    assert says in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
