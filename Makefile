@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Pages, and the files that they link to.
 DOCUMENTED := '*.md' '*.py' '*.yaml' '*.png' '*.svg' '*.json' LICENSE ':!tests' ':!gateway/static' ':!model/training/*.md'
 
-.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults faults-selftest upgrade-test chart-test lock observability observability-test screenshot
+.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults rollout-test faults-selftest upgrade-test chart-test lock observability observability-test screenshot
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -60,6 +60,9 @@ faults: .venv/.development ## kill, stop and overload the parts of it over real 
 
 upgrade-test: .venv/.development ## replace the last release's processes one by one by these, and back, under load
 	$(BIN)/python -m tests.faults.run --only upgrade
+
+rollout-test: .venv/.development ## promote, share, compare and roll back versions under load, write bench/results/rollout.json; two minutes
+	$(BIN)/python -m tests.faults.run --only rollout --to bench/results/rollout.json
 
 faults-selftest: .venv/.development ## plant defects; the scenarios of make faults must notice each
 	$(BIN)/python -m tests.faults.selftest

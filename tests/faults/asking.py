@@ -24,7 +24,8 @@ NO_ANSWER = -1
 class Entry:
     """One request. due, when it should be sent, and ended are in monotonic seconds.
 
-    status is HTTP's, NO_CONNECTION or NO_ANSWER. right: a 200 with the picture's digest and label.
+    status is HTTP's, NO_CONNECTION or NO_ANSWER. right: a 200 with the picture's digest and label. version:
+    the one that a 200 names.
     """
 
     due: float
@@ -33,6 +34,7 @@ class Entry:
     status: int
     right: bool
     answers: int = 1
+    version: str = ""
 
     @property
     def seconds(self) -> float:
@@ -175,8 +177,10 @@ class Client:
     async def ask(self, choose: Choose, picture: Picture, due: float | None = None) -> Entry:
         due = time.monotonic() if due is None else due
         status, body, answers = await self._ask(choose(), picture)
-        right = status == 200 and _is_right(body, picture)
-        entry = Entry(due, time.monotonic(), self._timeout_s, status, right, answers)
+        answer = json.loads(body) if status == 200 else {}
+        right = (answer.get("sha256"), answer.get("label")) == (picture.sha256, picture.label)
+        version = answer.get("version", "")
+        entry = Entry(due, time.monotonic(), self._timeout_s, status, right, answers, version)
         self.entries.append(entry)
         if status == 200:
             self.answered_at.append(entry.ended)
@@ -224,11 +228,6 @@ def request(address: Address, path: str, picture: bytes, timeout_s: float) -> by
         f"X-Request-Timeout-Ms: {timeout_s * 1000:.0f}\r\nContent-Length: {len(picture)}\r\n\r\n"
     )
     return head.encode() + picture
-
-
-def _is_right(body: bytes, picture: Picture) -> bool:
-    answer = json.loads(body)
-    return bool(answer["sha256"] == picture.sha256 and answer["label"] == picture.label)
 
 
 def in_turn(addresses: Iterable[Address]) -> Choose:

@@ -13,7 +13,18 @@ import msgspec
 
 from deploy.kafka.local_kafka import LocalKafka, missing_tools
 from tests.faults.outcome import RESULTS, Outcome, write
-from tests.faults.scenarios import brokers, gateways, hostile, jobs, load, models, queues, upgrade, workers
+from tests.faults.scenarios import (
+    brokers,
+    gateways,
+    hostile,
+    jobs,
+    load,
+    models,
+    queues,
+    rollout,
+    upgrade,
+    workers,
+)
 from tests.faults.stage import Pictures, Stage
 
 SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
@@ -36,6 +47,7 @@ SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
     "expensive": hostile.expensive_pictures,
     "queues": queues.queues,
     "corrupted-models": models.corrupted_models,
+    "rollout": rollout.rollout,
     "upgrade": upgrade.upgrade,
     "soak": load.soak,
 }

@@ -21,6 +21,7 @@ SHORT = (
     "hostile",
     "expensive",
     "corrupted-models",
+    "rollout",
 )
 
 
