@@ -30,7 +30,7 @@ from gateway.models import named
 from gateway.problem import Problem
 from gateway.request_reply import Requester
 from gateway.settings import GatewaySettings
-from gateway.tensors import from_body
+from gateway.tensors import from_body, picture_from
 from messaging.contract import TENSOR, Reply
 
 # Parsing a longer body would noticeably delay other requests.
@@ -122,7 +122,8 @@ class PredictRoutes:
     async def predict(self, request: Request) -> Response:
         """Send one picture, in the form field `file` or as the body itself.
 
-        To a model of kind `tensor`, send one row of numbers as JSON: `{"inputs": [row]}`.
+        As JSON, a picture is `{"image": base64}`. To a model of kind `tensor`, send one row of numbers:
+        `{"inputs": [row]}`.
 
         The default model, fashion-mnist as shipped, is for small grey pictures: for photos, add
         `?model=clothing-photo`.
@@ -130,7 +131,7 @@ class PredictRoutes:
         asked, deadline = read_query(request), read_deadline(request, self._settings.reply_timeout_ms)
         self._requester.admit(asked.model, 0, 0.0, deadline.timeout_s)
         if is_json(request):
-            (one,) = [row(each) for each in await self._rows(request, asked, 1)]
+            one = await self._of_json(request, asked)
         else:
             one = self._check(await read_picture(request), asked)
         async with while_connected(request):
@@ -141,6 +142,15 @@ class PredictRoutes:
             headers={"Server-Timing": server_timing(answer.timings)},
             media_type="application/json",
         )
+
+    async def _of_json(self, request: Request, asked: Query) -> "Checked":
+        content = await request.body()
+        is_long = len(content) > _LONG_BYTES
+        picture = await asyncio.to_thread(picture_from, content) if is_long else picture_from(content)
+        if picture is not None:
+            return self._check(Upload(picture, "", ""), asked)
+        (its_row,) = await self._rows(request, asked, 1)
+        return row(its_row)
 
     async def predict_batch(self, request: Request) -> Response:
         """Send many pictures, each in a form field `file`, or rows of numbers: `{"inputs": [row, row]}`.

@@ -199,6 +199,26 @@ def from_body(content: bytes, model: ServedModel, most: int, most_bytes: int) ->
         raise InvalidRequest(f"{wanted}: {error}") from error
 
 
+class _Image(msgspec.Struct):
+    image: str
+
+
+def picture_from(content: bytes) -> bytes | None:
+    """The picture in {"image": base64}; None for JSON of another form. Raises NotAPicture."""
+    try:
+        text = msgspec.json.decode(content, type=_Image).image
+    except NOT_JSON:
+        return None
+    if _URL.match(text):
+        raise NotAPicture("image is a URL, which is not fetched; send the picture itself, or its base64")
+    try:
+        return _from_base64(text)
+    except ValueError as error:
+        raise NotAPicture(f"image must be a picture file in base64: {error}") from error
+
+
+_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+
 NUMBER_BYTES = 26
 """A float in JSON: digits, sign, exponent, a comma and a space."""
 
@@ -275,18 +295,22 @@ def _split(data: bytes | memoryview, size: int) -> list[bytes]:
 
 
 def _file(index: int, text: str | memoryview, most_bytes: int) -> bytes:
-    """Accepts whitespace, because many encoders break lines, and data URIs."""
     if len(text) > 2 * most_bytes:
         detail = f"the picture has {len(text)} characters of base64; at most {most_bytes} bytes are accepted"
         raise _at(index, TooLarge(detail))
     try:
         plain = text if isinstance(text, str) else msgspec.json.decode(text, type=str)
-        encoded = plain.encode("ascii")
-        if encoded[:5].lower() == b"data:":
-            encoded = encoded.partition(b";base64,")[2]
-        return binascii.a2b_base64(encoded.translate(_FROM_URL_SAFE, _WHITESPACE), strict_mode=True)
+        return _from_base64(plain)
     except (*NOT_JSON, ValueError) as error:
         raise _at(index, NotAPicture(f"data of BYTES must be a picture file in base64: {error}")) from error
+
+
+def _from_base64(text: str) -> bytes:
+    """Accepts whitespace, because many encoders break lines, and data URIs. Raises ValueError."""
+    encoded = text.encode("ascii")
+    if encoded[:5].lower() == b"data:":
+        encoded = encoded.partition(b";base64,")[2]
+    return binascii.a2b_base64(encoded.translate(_FROM_URL_SAFE, _WHITESPACE), strict_mode=True)
 
 
 def _files(count: int, data: memoryview) -> list[bytes]:

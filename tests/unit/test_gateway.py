@@ -1,6 +1,7 @@
 """The gateway over a broker in memory, with workers that behave as each test says."""
 
 import asyncio
+import base64
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -52,6 +53,21 @@ async def test_a_picture_in_a_form_is_answered() -> None:
     async with gateway(sandal) as http:
         response = await http.post("/predict", files={"file": ("sandal.png", SANDAL, "image/png")})
     assert response.json()["label"] == "Sandal"
+
+
+async def test_a_picture_in_json_is_answered_and_one_elsewhere_is_not_fetched() -> None:
+    text = base64.b64encode(SANDAL).decode()
+    async with gateway(sandal) as http:
+        for its in (text, f"data:image/png;base64,{text}", base64.encodebytes(SANDAL).decode()):
+            response = await http.post("/predict", json={"image": its})
+            assert (response.status_code, response.json().get("label")) == (200, "Sandal")
+            assert response.json()["sha256"] == hashlib.sha256(SANDAL).hexdigest()
+        for its, says in (
+            ("https://shop.example/a.png", "image is a URL, which is not fetched"),
+            ("what?", "image must be a picture file in base64"),
+            (base64.b64encode(b"text").decode(), "the bytes are not a picture"),
+        ):
+            assert says in problem(await http.post("/predict", json={"image": its}), 422)["detail"]
 
 
 async def test_the_callers_request_id_comes_back_unless_it_could_not_be_logged() -> None:
