@@ -211,7 +211,8 @@ class Rollout:
         """Why a model that must be served, since it is named or the default, is not; empty if all are."""
         for name in self._settings.names or [self._settings.default_name]:
             if name not in plan:
-                return next(why for (of, _), why in problems.items() if of == name)
+                why = next(why for (of, _), why in problems.items() if of == name)
+                return why if self._settings.names else f"{why}; model.default names the default model"
         return ""
 
     def _try(

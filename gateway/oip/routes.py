@@ -257,16 +257,16 @@ class InferenceRoutes:
         return Response(msgspec.json.encode(entries), media_type="application/json")
 
     async def load(self, request: Request) -> Response:
-        """200 for a model that is served. Others are served once `model.names` of the workers has them."""
+        """200 for a model that is served. Others are served once the workers have their folders."""
         await self._find(request)
         return Response(b"{}", media_type="application/json")
 
     async def unload(self, request: Request) -> Response:
-        """Refused: which models are served is a setting of the workers."""
+        """Refused: the workers serve the models whose folders they have."""
         model = await self._find(request)
         raise InvalidRequest(
-            f"{model.name} is served because model.names of the workers has it; take it out there, and start "
-            "them again"
+            f"{model.name} is served because the workers have its folder: remove it, or list the others in "
+            "model.names and start the workers again"
         )
 
     async def server(self) -> Response:

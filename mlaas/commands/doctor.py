@@ -136,13 +136,15 @@ def look(settings: "Settings", url: str) -> Seen:
         **looked,
     )
     if seen.is_ready:
-        default = settings.model.names[0]
+        default = settings.model.default_name
         return replace(seen, **_at_round_trip(url, default if default in settings.topics.queues else None))
     return replace(seen, workers=_answering(settings, queues)) if seen.has_topics else seen
 
 
 def _taken(settings: "Settings") -> "Sequence[Queue]":
     """Those of topics.queues, and the shared one unless all of model.names have others."""
+    if not settings.model.names:
+        return settings.topics.all_queues()
     used = settings.topics.shares(settings.model.names)
     return [queue for queue in settings.topics.all_queues() if queue.name != SHARED or queue in used]
 

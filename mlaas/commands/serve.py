@@ -86,6 +86,8 @@ def _check_models(settings: "Settings") -> None:
 
 def _announce(url: str, settings: "Settings") -> None:
     """Says where it is, how to ask it from the working directory, and what runs."""
+    from model import serving
+
     picture = Path(os.path.relpath(_SAMPLE)) if _SAMPLE.exists() else Path("PICTURE")
     key = ' -H "X-API-Key: $MLAAS_API_KEY"' if settings.gateway.api_keys_file else ""
     own = settings.broker.url.startswith("embedded:")
@@ -96,7 +98,7 @@ def _announce(url: str, settings: "Settings") -> None:
     click.echo(
         f"Running: gateways: {settings.gateway.processes}, workers: {settings.worker.processes}, {broker}."
     )
-    click.echo(f"Models: {', '.join(settings.model.names)}. Ctrl-C stops everything.\n")
+    click.echo(f"Models: {', '.join(serving.names(settings.model))}. Ctrl-C stops everything.\n")
 
 
 @click.command()

@@ -222,6 +222,6 @@ async def test_a_served_model_is_loaded_and_none_is_unloaded() -> None:
         unknown = [await http.post(f"/v2/repository/models/x/{verb}") for verb in ("load", "unload")]
         still = await http.get("/v2/models/flow/ready")
     assert (load.status_code, still.status_code) == (200, 200)
-    assert "flow is served because model.names of the workers has it" in refused(unload, 400)
+    assert "flow is served because the workers have its folder" in refused(unload, 400)
     for answer in unknown:
         assert "no model 'x'; served: fashion-mnist 1, flow 2" in refused(answer, 404)
