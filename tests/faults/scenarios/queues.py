@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import multiprocessing
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -16,19 +18,21 @@ from tests.e2e.services import until
 from tests.faults.asking import Client, Entry, in_turn, judge
 from tests.faults.fleet import Address, Fleet
 from tests.faults.outcome import Outcome, least, most, none, outcome
-from tests.faults.stage import TIMEOUT_S, Stage, under_load
+from tests.faults.stage import TIMEOUT_S, Picture, Stage, under_load
 
 FAST, SLOW = second_model.NAME, "slow"
 PICTURE_S = 0.02
 FAST_PER_S = 100
 SLOW_CALLERS = 64
+BATCH = 4
 
 
 def queues(stage: Stage) -> Outcome:
     """A model's p99 alone, and beside 64 callers of one that takes 20 ms a picture; the same on one queue.
 
     The slow model sleeps, so that it takes time but no processor: with two, it would slow down whatever runs.
-    Both have a worker: on queues of their own, one each; on one queue, each of the two serves both.
+    Both have a worker: on queues of their own, one each; on one queue, each of the two serves both. Batches
+    are small: the gateway would be busy for longer with the answers of a large one, which come at once.
     """
     with _two_models() as weights:
         own = _measure(stage, weights, {FAST: [FAST], SLOW: [SLOW]})
@@ -43,6 +47,7 @@ def queues(stage: Stage) -> Outcome:
         {
             "slow_picture_ms": PICTURE_S * 1000,
             "slow_callers": SLOW_CALLERS,
+            "batch": BATCH,
             "fast_per_s": FAST_PER_S,
             "own_queues": own.numbers(),
             "one_queue": shared.numbers(),
@@ -83,7 +88,12 @@ def _two_models() -> Iterator[str]:
 
 def _measure(stage: Stage, weights: str, workers: dict[str, list[str]]) -> Measured:
     """workers: by name, the models of each. With two lists of one, the models have queues of their own."""
-    settings = {"MLAAS_MODEL__WEIGHTS_DIR": weights, "PACED_MODEL": SLOW, "PACED_PICTURE_S": str(PICTURE_S)}
+    settings = {
+        "MLAAS_MODEL__WEIGHTS_DIR": weights,
+        "MLAAS_WORKER__MAX_BATCH_SIZE": str(BATCH),
+        "PACED_MODEL": SLOW,
+        "PACED_PICTURE_S": str(PICTURE_S),
+    }
     if all(len(models) == 1 for models in workers.values()):
         settings["MLAAS_TOPICS__QUEUES"] = json.dumps({SLOW: SLOW})
     seconds = stage.size(30, 5)
@@ -94,18 +104,11 @@ def _measure(stage: Stage, weights: str, workers: dict[str, list[str]]) -> Measu
         until(lambda: _are_ready(fleet, {FAST, SLOW}), "both models ready")
         _ask_fast(stage, address, stage.size(10, 2))  # until caches and clocks are warm
         alone = _ask_fast(stage, address, seconds)
-        slow = Client(TIMEOUT_S, f"/predict?model={SLOW}")
-        begun, over = threading.Event(), threading.Event()
-        load = threading.Thread(target=lambda: asyncio.run(_keep_busy(stage, slow, address, begun, over)))
-        load.start()
-        begun.wait()
-        began = time.monotonic()
-        beside = _ask_fast(stage, address, seconds)
-        took_s = time.monotonic() - began
-        over.set()
-        load.join()
-    answered = sum(began <= at < began + took_s for at in slow.answered_at)
-    return Measured(alone, beside, answered / took_s)
+        with _busy(stage, address) as answered_at:
+            began = time.monotonic()
+            beside = _ask_fast(stage, address, seconds)
+            ended = time.monotonic()
+    return Measured(alone, beside, sum(began <= at < ended for at in answered_at) / (ended - began))
 
 
 def _are_ready(fleet: Fleet, models: set[str]) -> bool:
@@ -124,19 +127,43 @@ def _ask_fast(stage: Stage, address: Address, seconds: float) -> list[Entry]:
     return client.entries
 
 
-async def _keep_busy(
-    stage: Stage, client: Client, address: Address, begun: threading.Event, over: threading.Event
-) -> None:
-    """Callers that each ask again when they are answered; begun once every one has been."""
-    gateway, first = in_turn([address]), asyncio.Barrier(SLOW_CALLERS)
+@contextmanager
+def _busy(stage: Stage, address: Address) -> Iterator[list[float]]:
+    """Callers of the slow model in a process of their own, where they do not delay those of the fast one.
 
-    async def ask_repeatedly(number: int) -> None:
-        await client.ask(gateway, stage.pictures(number))
-        await first.wait()
-        begun.set()
+    Yields a list that has the time of each answer when the block has ended.
+    """
+    context, answered_at = multiprocessing.get_context("spawn"), list[float]()
+    ours, theirs = context.Pipe()
+    over = context.Event()
+    pictures = [stage.pictures(number) for number in range(SLOW_CALLERS)]
+    callers = context.Process(target=_call, args=[pictures, address, theirs, over])
+    callers.start()
+    try:
+        ours.recv()
+        yield answered_at
+        over.set()
+        answered_at += ours.recv()
+    finally:
+        over.set()
+        callers.join()
+
+
+def _call(pictures: Sequence[Picture], address: Address, parent: Connection, over: Event) -> None:
+    """Each caller asks again when it is answered. Sends None once all have been, and the times at the end."""
+    client, gateway = Client(TIMEOUT_S, f"/predict?model={SLOW}"), in_turn([address])
+
+    async def ask_repeatedly(picture: Picture, first: asyncio.Barrier) -> None:
+        await client.ask(gateway, picture)
+        if await first.wait() == 0:
+            parent.send(None)
         while not over.is_set():
-            number += SLOW_CALLERS
-            await client.ask(gateway, stage.pictures(number))
+            await client.ask(gateway, picture)
 
-    async with client:
-        await asyncio.gather(*(ask_repeatedly(number) for number in range(SLOW_CALLERS)))
+    async def ask_all() -> None:
+        first = asyncio.Barrier(len(pictures))
+        async with client:
+            await asyncio.gather(*(ask_repeatedly(picture, first) for picture in pictures))
+
+    asyncio.run(ask_all())
+    parent.send(client.answered_at)
