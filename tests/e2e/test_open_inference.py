@@ -136,7 +136,7 @@ def test_many_at_once_from_triton_get_each_its_own(url: str, expected: np.ndarra
 @pytest.mark.parametrize(
     ("name", "version", "values", "datatype", "status", "says"),
     [
-        ("none", "", PICTURES[:1], "UINT8", "404", "known: fashion-mnist, fashion-mnist-large"),
+        ("none", "", PICTURES[:1], "UINT8", "404", "no model 'none'"),
         ("fashion-mnist", "99", PICTURES[:1], "UINT8", "404", "served: fashion-mnist 1"),
         ("fashion-mnist", "", PICTURES[:1, :14], "UINT8", "400", "[n, 28, 28]"),
         ("fashion-mnist", "", PICTURES[:1].astype(np.float32), "FP32", "400", "0 to 1"),
