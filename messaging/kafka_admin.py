@@ -73,9 +73,8 @@ def message_limits(broker: BrokerSettings, names: Iterable[str], timeout: float 
     topics = [ConfigResource(ResourceType.TOPIC, name) for name in names]
     found: dict[str, int] = {}
     for topic, future in admin.describe_configs(topics, request_timeout=timeout).items() if topics else ():
-        with suppress(
-            KafkaException
-        ):  # the right DESCRIBE_CONFIGS is missing, or the broker has no such call
+        # The right DESCRIBE_CONFIGS is missing, or the broker has no such call: the embedded one is silent.
+        with suppress(KafkaException, TimeoutError):
             found[topic.name] = int(future.result(timeout)[_LIMIT].value)
     return found
 
