@@ -1,9 +1,7 @@
 """From a model file to a model folder: inspects the file, says what is assumed, and checks that it works."""
 
-import math
 import re
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -14,7 +12,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from model import manifest as manifests
-from model.classifier import Classifier, alike, blank, load, predict_golden
+from model.classifier import Classifier, alike, cost, load, predict_golden
 from model.manifest import (
     Export,
     File,
@@ -52,7 +50,6 @@ TYPES = {
 }
 """ONNX Runtime's names of the types that an input may have."""
 
-TIMED_RUNS, BATCH = 20, 16
 
 Say = Callable[[str], None]
 """Gets one line of text at a time."""
@@ -86,14 +83,21 @@ class Wanted(NamedTuple):
     std: Sequence[float] = ()
     output: Output | None = None
     golden: Sequence[tuple[Path, str]] = ()
+    size: tuple[int, int] | None = None
 
 
 def add(
-    file: str, onnx: bytes, original: Original | None, wanted: Wanted, weights_dir: Path, say: Say
+    file: str,
+    onnx: bytes,
+    original: Original | None,
+    wanted: Wanted,
+    weights_dir: Path,
+    say: Say,
+    quantize: Callable[[bytes, Classifier], bytes] | None = None,
 ) -> Path:
     """Makes the folder of a version of a model, and returns it. Raises ModelError and leaves nothing.
 
-    file: what errors call the ONNX file.
+    file: what errors call the ONNX file. quantize: makes a smaller ONNX file of that of a classifier.
     """
     known = manifests.versions(weights_dir, wanted.name)
     version = wanted.version or next_version(known)
@@ -105,7 +109,7 @@ def add(
     if folder.exists():
         raise ModelError(f"{folder} exists; choose another --version")
     network = OnnxRuntime(onnx, 1, file)
-    into = input_of(network.input_shape, network.input_type, wanted.kind)
+    into = input_of(sized(network.input_shape, wanted.size), network.input_type, wanted.kind)
     say(described(into, wanted))
     rows = answers(network, into)
     output, reason = output_of(wanted, into, rows)
@@ -140,9 +144,15 @@ def add(
             manifests.replace(staging / "model.keras", original.content)
         manifests.write(staging, its)
         classifier = load(staging.parents[1], wanted.name, "onnx", 1)
+        if quantize is not None:
+            onnx = quantize(onnx, classifier)
+            its = replace(its, onnx=its.onnx and replace(its.onnx, sha256=sha256(onnx)))
+            manifests.replace(staging / "model.onnx", onnx)
+            manifests.write(staging, its)
+            classifier = load(staging.parents[1], wanted.name, "onnx", 1)
         answered = golden(classifier, wanted.golden, staging, say)
         manifests.write(staging, replace(its, golden=tuple(answered)))
-        say(speed(classifier))
+        say(cost(staging))
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging.rename(folder)
         if known and manifests.versions(weights_dir, wanted.name)[-1] != version:
@@ -160,6 +170,24 @@ def next_version(known: Sequence[str]) -> str:
         return "1.0.0"
     head, dot, last = known[-1].rpartition(".")
     return f"{head}{dot}{int(last) + 1}"
+
+
+def sized(shape: Sequence[object], size: tuple[int, int] | None) -> tuple[object, ...]:
+    """The shape of an input, whose free height and width become the size. Raises ModelError."""
+    free = [at for at, axis in enumerate(shape) if at and not isinstance(axis, int)]
+    if size is None and len(free) == 2:
+        raise ModelError(
+            f"the input has the shape {list(shape)}: give height and width, as in --size 224 or 192x256, or "
+            "export the model with a fixed size, its batch alone being dynamic"
+        )
+    if size is None:
+        return tuple(shape)
+    if len(free) != 2:
+        raise ModelError(
+            f"the input has the shape {list(shape)}, without a free height and width: leave out --size, or "
+            "export the model with the size that you want"
+        )
+    return tuple(size[free.index(at)] if at in free else axis for at, axis in enumerate(shape))
 
 
 def input_of(shape: Sequence[object], dtype: str, kind: str | None) -> Input:
@@ -382,20 +410,3 @@ def _check_numbers(path: Path, outputs: Sequence[float], wanted: str) -> None:
 def _listed(numbers: Sequence[float]) -> str:
     more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
     return ", ".join(f"{number:g}" for number in numbers[:10]) + more
-
-
-def speed(classifier: Classifier) -> str:
-    """Milliseconds for one input, and for each of a batch: the fastest of several runs, on one thread."""
-
-    def fastest_ms(count: int) -> float:
-        batch, best = blank(classifier.manifest, count), math.inf
-        for _ in range(TIMED_RUNS):
-            started = time.perf_counter()
-            classifier.infer(batch)
-            best = min(best, time.perf_counter() - started)
-        return best * 1000
-
-    one, batch = fastest_ms(1), fastest_ms(BATCH)
-    each = batch / BATCH
-    what = "row" if classifier.manifest.kind == "tensor" else "picture"
-    return f"speed on one thread: {one:.2f} ms for one {what}, {each:.2f} ms each in a batch of {BATCH}"

@@ -2,8 +2,12 @@
 
 import functools
 import math
+import multiprocessing
 import os
+import re
+import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +25,8 @@ from model.tensor import MODE as TENSOR_MODE
 from model.tensor import Row, RowError, from_json
 
 WARM_UP_BATCHES = (1, 2, 8, 32)
+
+TIMED_RUNS, BATCH = 20, 16
 
 GOLDEN_PIXELS = 25_000_000
 GOLDEN_TOLERANCE = 0.02
@@ -280,3 +286,46 @@ def is_in_distribution(ood_score: float | None) -> bool | None:
 def warnings_of(preparing: Iterable[str], ood_score: float | None) -> list[str]:
     """Why the prediction may be wrong, in words for the user. preparing: those of Prepared."""
     return [*preparing, *([UNLIKE_CLOTHING] if is_in_distribution(ood_score) is False else [])]
+
+
+# What it costs.
+
+
+def fastest_ms(classifier: Classifier, count: int) -> float:
+    """Milliseconds for so many inputs at once: the fastest of several runs."""
+    batch, best = blank(classifier.manifest, count), math.inf
+    for _ in range(TIMED_RUNS):
+        started = time.perf_counter()
+        classifier.infer(batch)
+        best = min(best, time.perf_counter() - started)
+    return best * 1000
+
+
+def cost(folder: Path) -> str:
+    """What the model in a folder takes, on one thread, in a process of its own. Raises ModelError."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+        one_ms, batch_ms, memory_mib = alone.submit(_measured, folder).result()
+    what = "row" if manifests.read(folder).kind == "tensor" else "picture"
+    memory = "" if memory_mib is None else f"; {memory_mib:.0f} MiB of memory"
+    return (
+        f"cost on one thread: {one_ms:.2f} ms for one {what}, {batch_ms / BATCH:.2f} ms each in a batch of "
+        f"{BATCH}{memory}"
+    )
+
+
+def _measured(folder: Path) -> tuple[float, float, float | None]:
+    """Milliseconds for one input and for a batch, and MiB that the model and its batch occupy at most."""
+    import onnxruntime  # noqa: F401  # its own memory is no model's
+
+    before = _peak_mib()
+    classifier = load(folder.parents[1], folder.parent.name, "onnx", 1, folder.name)
+    times = fastest_ms(classifier, 1), fastest_ms(classifier, BATCH)
+    after = _peak_mib()
+    return *times, None if before is None or after is None else after - before
+
+
+def _peak_mib() -> float | None:
+    """The most memory that this process has occupied; None where the system has no /proc."""
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.exists() else None
+    return int(found[1]) / 1024 if found else None

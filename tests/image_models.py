@@ -43,6 +43,43 @@ def brightest(into: PictureInput, last: str = "") -> bytes:
     return made.SerializeToString()
 
 
+def convolutional(size: int | None = 32, channels: int = 32, outlier: float = 0.0) -> bytes:
+    """An ONNX file with four convolutions, NCHW, float32: its logits are about brightest()'s.
+
+    size: height and width; None for any. outlier: a weight that makes one channel so much larger than others,
+    which leaves no precision for them in 8-bit integers.
+    """
+    random = np.random.default_rng(1)
+    nodes, constants, at, before = [], [], "picture", 3
+    for number in range(4):
+        kernel = random.normal(0, 0.02, (channels, before, 3, 3))
+        kernel[range(3), range(3), 1, 1] += 1  # each of the first three channels goes on
+        kernel[3, 0, 1, 1] += outlier
+        constants.append(numpy_helper.from_array(kernel.astype(np.float32), f"kernel-{number}"))
+        nodes.append(
+            helper.make_node("Conv", [at, f"kernel-{number}"], [f"conv-{number}"], pads=[1, 1, 1, 1])
+        )
+        nodes.append(helper.make_node("Relu", [f"conv-{number}"], [f"relu-{number}"]))
+        at, before = f"relu-{number}", channels
+    last = np.zeros((channels, 3), np.float32)
+    last[range(3), range(3)] = 20
+    constants.append(numpy_helper.from_array(last, "last"))
+    nodes.append(helper.make_node("GlobalAveragePool", [at], ["means"]))
+    nodes.append(helper.make_node("Flatten", ["means"], ["flat"]))
+    nodes.append(helper.make_node("MatMul", ["flat", "last"], ["logits"]))
+    sides = ["h", "w"] if size is None else [size, size]
+    graph = helper.make_graph(
+        nodes,
+        "convolutional",
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, ["n", 3, *sides])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])],
+        constants,
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(made)
+    return made.SerializeToString()
+
+
 def write(
     weights_dir: Path,
     name: str,

@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from mlaas.errors import UserError, reported
 
 if TYPE_CHECKING:
     from mlaas_client.results import Model, Version
+    from model.classifier import Classifier
     from model.manifest import Manifest
     from model.serving import Pointer
 
@@ -95,6 +98,15 @@ def _numbers(_: click.Context, __: click.Parameter, given: str | None) -> list[f
         raise click.BadParameter("write numbers with commas between them: 0.485,0.456,0.406") from error
 
 
+def _size(_: click.Context, __: click.Parameter, given: str | None) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,4})(?:x([1-9]\d{0,4}))?", given)
+    if not found:
+        raise click.BadParameter("write it as 224, or height x width: 192x256")
+    return int(found[1]), int(found[2] or found[1])
+
+
 def _choice(
     option: str, *values: str, default: str | None = None, help: str
 ) -> Callable[[Function], Function]:
@@ -136,11 +148,25 @@ def _choice(
     metavar="FILE=ANSWER",
     help="A picture, or a row in JSON, and the label or number that must be the answer; repeatable.",
 )
+@click.option(
+    "--size", callback=_size, metavar="HxW", help="Height and width for a network that takes any size."
+)
+@click.option(
+    "--int8",
+    "pictures",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Quantize to 8-bit integers, calibrated with the pictures in this folder.",
+)
+@click.option(
+    "--force", is_flag=True, help="Keep the quantized model even if over 5 % of the answers change."
+)
 @pass_chosen
-def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
+def add(chosen: Chosen, name: str, path: Path, pictures: Path | None, force: bool, **given: Any) -> None:
     """Make a model folder from a .onnx, .keras or .h5 file.
 
-    The model is tried before it is kept. Exporting a Keras file to ONNX needs the packages for training.
+    The model is tried before it is kept. Exporting a Keras file to ONNX, and --int8, need the packages for
+    training.
     """
     from model import adding, manifest, serving
     from model.manifest import ModelError
@@ -154,12 +180,14 @@ def add(chosen: Chosen, name: str, path: Path, **given: Any) -> None:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
             from model.training.export import original as read_original
 
-            original = read_original(path)
+            original = read_original(path, given["size"])
             exported = original.exported
         else:
             raise UserError(f"{path} is not a .onnx, .keras or .h5 file", exit_code=os.EX_DATAERR)
         wanted = adding.Wanted(name=name, **given)
-        folder = adding.add(str(path), exported, original, wanted, Path(settings.weights_dir), click.echo)
+        quantize = _quantizing(pictures, force) if pictures else None
+        weights_dir = Path(settings.weights_dir)
+        folder = adding.add(str(path), exported, original, wanted, weights_dir, click.echo, quantize)
         pointer = serving.read(folder.parents[1], name)
     if pointer is not None and folder.name not in pointer.named:
         click.echo(f"\n{folder} is ready; {pointer.in_words}. To have it answer, and to ask it:\n")
@@ -184,6 +212,12 @@ def _curl(its: "Manifest", url: str) -> str:
     body = json.dumps({"inputs": [row]})
     shown = f"'{body}'" if len(body) <= _SHOWN else "@ROW.json"
     return f"curl -H 'Content-Type: application/json' -d {shown} {where}"
+
+
+def _quantizing(pictures: Path, force: bool) -> "Callable[[bytes, Classifier], bytes]":
+    from model.training.export import in_8_bit
+
+    return partial(in_8_bit, folder=pictures, force=force, say=click.echo)
 
 
 @models.command("list")

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
 
 from deploy.kafka.local_kafka import LocalKafka
 from model import manifest as manifests
-from model.manifest import PictureInput
 from tests import tensor_models
 from tests.e2e.services import PATIENCE_S, ROOT, mlaas, service, until, up
 from tests.e2e.test_over_apache_kafka import environment
-from tests.image_models import brightest
+from tests.image_models import convolutional
 
 PAGE = (ROOT / "docs" / "models.md").read_text()
 SHELL = re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)
@@ -33,13 +33,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("models")
     for name in ("fashion-mnist", "fashion-mnist-large"):
         shutil.copytree(ROOT / "weights" / name, place / "weights" / name)
-    into = PictureInput(height=96, width=96, channels=3, dtype="float32", layout="NCHW")
-    (place / "flowers.onnx").write_bytes(brightest(into))
+    (place / "flowers.onnx").write_bytes(convolutional(96))
     Image.new("RGB", (300, 200), (30, 240, 20)).save(place / "rose.png")
     (place / "iris.onnx").write_bytes(tensor_models.iris())
     (place / "level.onnx").write_bytes(tensor_models.level())
     (row,) = re.findall(r"^```json\n(.*?)^```", PAGE, re.M | re.S)
     (place / "row.json").write_text(row)
+    (place / "pictures" / "more").mkdir(parents=True)
+    for number in range(30):
+        colour = tuple(np.roll((200, 90, 90), number).tolist())
+        folder = place / "pictures" / ("more" if number % 2 else "")
+        Image.new("RGB", (120, 100 + number), colour).save(folder / f"{number}.png")
     return place
 
 
@@ -214,3 +218,14 @@ def test_on_several_machines_the_workers_of_a_queue_are_started_with_its_models(
         sent = mlaas("send", "--wait", "--model", "flowers", str(folder / "rose.png"), **theirs)
     assert json.loads(sent.stdout)["model"] == "flowers"
     assert f"partitions of {theirs['MLAAS_TOPICS__REQUESTS']}:" not in running.output
+
+
+def test_the_model_is_quantized(added: str, folder: Path) -> None:
+    (script,) = [each for each in SHELL if "--int8" in each]
+    said = run(folder, script)
+    (shown,) = re.findall(r"^int8: .*$", PAGE, re.M)
+    (printed,) = re.findall(r"^int8: the same .*$", said, re.M)
+    assert re.sub(r"[\d.]+", "0", printed) == re.sub(r"[\d.]+", "0", shown)
+    assert "of 30 pictures" in printed
+    (made,) = re.findall(r"^(\S+) is ready", said, re.M)
+    assert Path(made, "model.onnx").stat().st_size < 0.5 * (folder / "flowers.onnx").stat().st_size

@@ -23,7 +23,7 @@ from model import manifest as manifests
 from model.classifier import load, predict_picture
 from model.manifest import PictureInput
 from tests import second_model, tensor_models
-from tests.image_models import COLOURS, brightest
+from tests.image_models import COLOURS, brightest, convolutional
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -73,7 +73,7 @@ def test_an_onnx_file_becomes_a_model_that_can_be_served(models: Any, weights: P
     assert "input: 96 x 96 RGB, float32, NCHW" in done.stdout
     assert "output: 3 logits, judged by random inputs" in done.stdout
     assert "values: 0..1 (assumed; --scale changes it)" in done.stdout
-    assert re.search(r"speed on one thread: [\d.]+ ms for one picture", done.stdout)
+    assert re.search(r"cost on one thread: [\d.]+ ms for one picture, .*; \d+ MiB of memory", done.stdout)
     assert "curl -F file=@PICTURE 'localhost:8000/predict?model=colours'" in done.stdout
     folder = weights / "colours" / "1.0.0"
     assert sorted(path.name for path in folder.iterdir()) == ["golden", "model.onnx", "model.yaml"]
@@ -105,7 +105,7 @@ def test_a_model_of_four_numbers_and_three_labels_is_found_to_be_one(models: Any
     assert "input: 4 numbers (float32)" in done.stdout
     assert "output: 3 logits, judged by random inputs" in done.stdout
     assert re.search(r"row\.json: setosa \(\d\d\.\d%\)", done.stdout)
-    assert re.search(r"speed on one thread: [\d.]+ ms for one row", done.stdout)
+    assert re.search(r"cost on one thread: [\d.]+ ms for one row", done.stdout)
     assert done.stdout.endswith(
         "  curl -H 'Content-Type: application/json' -d '{\"inputs\": [[0, 0, 0, 0]]}' "
         "'localhost:8000/predict?model=iris'\n"
@@ -299,7 +299,7 @@ def test_an_input_that_is_no_pictures_is_not_taken_for_one(
             "colours.onnx is damaged, or not an ONNX file",
         ),
         (lambda file: file.write_bytes(b""), "colours.onnx is damaged, or not an ONNX file"),
-        (lambda file: of_shape(file, "n", 3, "h", "w"), "export the model with a fixed size"),
+        (lambda file: of_shape(file, "n", 3, "h", "w"), "give height and width, as in --size 224"),
         (lambda file: of_shape(file, "a", "b", "c", "d"), "export the model with a fixed size"),
         (lambda file: of_shape(file, 7, 3, 8, 8), "takes exactly 7 inputs"),
     ],
@@ -349,6 +349,107 @@ def test_what_does_not_fit_the_model_is_refused_and_leaves_nothing(
     assert complaint in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert os.listdir(weights) == []
+
+
+# In 8-bit integers.
+
+
+def pictures(folder: Path) -> Path:
+    """60 pictures, each with more of one colour, and a file that is none."""
+    random = np.random.default_rng(1)
+    folder.mkdir()
+    for number in range(60):
+        colour = np.full(3, 120)
+        colour[number % 3] += 60
+        noise = random.integers(-10, 11, (40, 40, 1))
+        Image.fromarray((colour + noise).astype(np.uint8)).save(folder / f"{number:02}.png")
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+@pytest.fixture
+def deep(tmp_path: Path) -> Path:
+    path = tmp_path / "deep.onnx"
+    path.write_bytes(convolutional())
+    return path
+
+
+def test_a_model_in_8_bit_integers_is_smaller_and_says_what_it_costs(
+    models: Any, weights: Path, deep: Path
+) -> None:
+    folder, red = pictures(weights.parent / "pictures"), png((250, 10, 10), weights.parent)
+    done = models("add", "deep", deep, "--labels", LABELS, "--int8", folder, "--golden", f"{red}=red")
+    assert done.exit_code == 0, done.output
+    assert "notes.txt is left out: it is no picture that can be read" in done.stdout
+    assert "calibrated with 60 pictures; 100 or more are better" in done.stdout
+    (sizes,) = re.findall(
+        r"int8: the same answer for 100.0% of 60 pictures; ([\d.]+) MB became ([\d.]+) MB, and [\d.]+ ms for "
+        r"a picture [\d.]+ ms",
+        done.stdout,
+    )
+    made = (weights / "deep" / "1.0.0" / "model.onnx").read_bytes()
+    assert [f"{size / 1e6:.2f}" for size in (deep.stat().st_size, len(made))] == list(sizes)
+    assert len(made) < 0.5 * deep.stat().st_size
+    operators = {node.op_type for node in onnx.load_from_string(made).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= operators
+    assert manifests.read(weights / "deep" / "1.0.0").golden[0].label == "red"
+    assert models("check", "deep").exit_code == 0
+
+
+def test_a_model_that_8_bit_integers_change_is_refused_unless_forced(
+    models: Any, weights: Path, deep: Path
+) -> None:
+    deep.write_bytes(convolutional(outlier=1000.0))
+    folder = pictures(weights.parent / "pictures")
+    add = ("add", "deep", deep, "--labels", LABELS, "--int8", folder)
+    done = models(*add)
+    assert done.exit_code == os.EX_DATAERR
+    assert re.search(r"change [\d.]+% of the answers, and may change 5%: calibrate with more", done.stderr)
+    assert os.listdir(weights) == []
+    assert models(*add, "--force").exit_code == 0
+
+
+def test_without_pictures_nothing_is_quantized(models: Any, weights: Path, deep: Path) -> None:
+    (weights.parent / "nothing").mkdir()
+    done = models("add", "deep", deep, "--labels", LABELS, "--int8", weights.parent / "nothing")
+    assert done.exit_code == os.EX_DATAERR
+    assert "nothing has no pictures to calibrate with" in done.stderr
+    assert os.listdir(weights) == []
+
+
+# Of any size.
+
+
+def test_a_network_for_any_size_gets_the_one_that_is_given(models: Any, weights: Path, deep: Path) -> None:
+    deep.write_bytes(convolutional(None))
+    done = models("add", "deep", deep, "--labels", LABELS, "--size", "24x40")
+    assert done.exit_code == 0, done.output
+    assert "input: 24 high x 40 wide RGB, float32, NCHW" in done.stdout
+    its = manifests.read(weights / "deep" / "1.0.0").input
+    assert (its.height, its.width) == (24, 40)
+    assert top(weights, "deep", png((10, 250, 10), weights.parent).read_bytes())[0] == "green"
+    assert models("add", "deep", deep, "--labels", LABELS, "--size", "24 x 40").exit_code == 2
+
+
+def test_a_network_of_a_fixed_size_gets_no_other(models: Any, weights: Path, deep: Path) -> None:
+    done = models("add", "deep", deep, "--labels", LABELS, "--size", "64")
+    assert done.exit_code == os.EX_DATAERR
+    assert "without a free height and width: leave out --size, or export" in done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_a_keras_network_for_any_size_gets_the_one_that_is_given(models: Any, weights: Path) -> None:
+    path = keras_file(
+        weights.parent,
+        layers.Input((None, None, 3)),
+        layers.Conv2D(4, 3, activation="relu"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(3, "softmax"),
+    )
+    done = models("add", "any", path, "--labels", LABELS, "--size", "48")
+    assert done.exit_code == 0, done.output
+    assert "input: 48 x 48 RGB, float32, NHWC" in done.stdout
+    assert "the export differs from Keras by at most" in done.stdout
 
 
 @pytest.mark.timeout(300)
