@@ -17,6 +17,7 @@ _ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
+_CAMERA = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 _FAILED = re.compile(r"^Failed to load resource: (?:the server responded with a status of (\d+)|net::(\w+))")
 
 DESKTOP = {"width": 1280, "height": 900}
@@ -37,6 +38,18 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def with_camera(browser: Browser) -> Iterator[Browser]:
+    """Another one, with a camera that shows a test picture and that every page may use."""
+    another = browser.browser_type.launch(
+        executable_path=shutil.which("chromium"), args=[*_ARGUMENTS, *_CAMERA]
+    )
+    try:
+        yield another
+    finally:
+        another.close()
 
 
 class Console:

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page
 
 from tests.browser import chromium
 from tests.browser.chromium import Console, visiting
+from tests.browser.looking import expect_example
 from tests.e2e.services import Service, up
 
 
@@ -34,8 +35,10 @@ def running(browser: Browser) -> Iterator[tuple[Service, str]]:
 
 @pytest.fixture
 def visit(browser: Browser, running: tuple[Service, str]) -> Iterator[tuple[Page, Console]]:
-    with visiting(browser, running[1]) as opened:
-        yield opened
+    """The page when its first example is answered."""
+    with visiting(browser, running[1]) as (page, console):
+        expect_example(page)
+        yield page, console
 
 
 @pytest.fixture

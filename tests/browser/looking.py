@@ -10,6 +10,7 @@ from playwright.sync_api import FilePayload, Locator, Page, expect
 from tests.e2e.services import ROOT
 
 SANDAL = ROOT / "samples" / "sandal.png"
+PHOTO = ROOT / "samples" / "photo-dress.jpg"
 
 
 def title(page: Page) -> Locator:
@@ -20,6 +21,11 @@ def title(page: Page) -> Locator:
 def expect_label(page: Page, label: str) -> None:
     expect(page.locator("#answer")).to_have_attribute("data-state", "answered")
     expect(title(page)).to_have_text(re.compile(rf"^{re.escape(label)} [\d.]+\s%$"))
+
+
+def expect_example(page: Page) -> None:
+    """What a first visit shows."""
+    expect(page.locator(".eyebrow")).to_contain_text("An example")
 
 
 def history(page: Page) -> Locator:
@@ -33,6 +39,13 @@ def file(name: str, content: bytes, media_type: str = "image/png") -> FilePayloa
 def encoded(image: Image.Image, form: str = "PNG") -> bytes:
     written = io.BytesIO()
     image.save(written, form)
+    return written.getvalue()
+
+
+def icon() -> bytes:
+    """The sandal in a format that browsers read and the service does not."""
+    written = io.BytesIO()
+    Image.open(SANDAL).save(written, "ICO", sizes=[(28, 28)])
     return written.getvalue()
 
 

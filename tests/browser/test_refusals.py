@@ -9,7 +9,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.chromium import Console, visiting
-from tests.browser.looking import SANDAL, encoded, expect_label, file, title
+from tests.browser.looking import SANDAL, encoded, expect_example, expect_label, file, icon, title
 from tests.e2e.services import SAMPLES, Service, label_of, service, status, until
 
 
@@ -22,9 +22,29 @@ def test_what_is_no_picture_is_refused_in_the_services_own_words(visit: tuple[Pa
     console.expect_status(422)
     page.get_by_label("Choose pictures").set_input_files(file("letter.bin", b"Dear Sir or Madam", ""))
     expect(title(page)).to_have_text("Unreadable picture")
-    expect(page.locator("#answer")).to_contain_text("The bytes are neither PNG, JPEG nor WebP")
+    expect(page.locator("#answer")).to_contain_text("The bytes are not a picture in JPEG, PNG")
     expect(page.locator("#announcer")).to_contain_text("letter.bin: Unreadable picture")
     expect(page.get_by_role("button", name="Try again")).to_have_count(0)
+
+
+def test_an_empty_file_is_called_empty_and_not_sent(page: Page) -> None:
+    page.get_by_label("Choose pictures").set_input_files(file("nothing.png", b""))
+    expect(title(page)).to_have_text("The file is empty")
+    expect(page.locator("#answer")).to_contain_text("It has 0 bytes")
+
+
+def test_who_does_not_want_to_wait_cancels(page: Page) -> None:
+    held: list[Route] = []
+    page.route(re.compile("/predict"), lambda route: held.append(route))
+    page.get_by_role("button", name="Sandal").click()
+    expect(title(page)).to_have_text("Classifying")
+    expect(page.locator("#answer .muted").first).to_have_text(re.compile(r"^sandal\.png · \d+\.\d s$"))
+    page.get_by_role("button", name="Cancel").click()
+    expect(title(page)).to_have_text("Cancelled")
+    assert len(held) == 1
+    page.unroute_all(behavior="ignoreErrors")
+    page.get_by_role("button", name="Try again").click()
+    expect_label(page, "Sandal")
 
 
 def test_a_picture_over_the_limit_is_not_sent_and_can_be_made_smaller(page: Page, tmp_path: Path) -> None:
@@ -38,15 +58,32 @@ def test_a_picture_over_the_limit_is_not_sent_and_can_be_made_smaller(page: Page
     expect(page.locator("#answer")).to_contain_text("made smaller by this page")
 
 
-def test_a_gif_is_converted_and_what_the_browser_cannot_read_is_refused(page: Page) -> None:
-    gif = encoded(Image.open(SANDAL), "GIF")
-    page.get_by_label("Choose pictures").set_input_files(file("sandal.gif", gif, "image/gif"))
+def test_what_the_service_reads_is_sent_as_it_is_and_what_the_browser_alone_reads_is_converted(
+    visit: tuple[Page, Console],
+) -> None:
+    page, console = visit
+    console.expect_status(422)
+    page.get_by_label("Choose pictures").set_input_files(
+        file("sandal.gif", encoded(Image.open(SANDAL), "GIF"), "image/gif")
+    )
     expect_label(page, "Sandal")
-    expect(page.locator("#answer")).to_contain_text("converted from GIF by this page")
+    expect(page.locator("#answer")).not_to_contain_text("by this page")
+    page.get_by_label("Choose pictures").set_input_files(file("sandal.ico", icon(), ""))
+    expect(page.locator("#answer")).to_contain_text("converted from ICON by this page")
+    expect_label(page, "Sandal")
     heic = file("IMG_1.HEIC", b"\0\0\0\x18ftypheic" + bytes(100), "image/heic")
     page.get_by_label("Choose pictures").set_input_files(heic)
-    expect(title(page)).to_have_text("This browser cannot read HEIC")
-    expect(page.locator("#answer")).to_contain_text("PNG, JPEG or WebP. On an iPhone")
+    expect(title(page)).to_have_text("Unreadable picture")
+    expect(page.locator("#answer")).to_contain_text("HEIC")
+
+
+def test_a_large_picture_that_the_browser_cannot_read_cannot_be_made_smaller(
+    page: Page, tmp_path: Path
+) -> None:
+    (tmp_path / "huge.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(11_000_000))
+    page.get_by_label("Choose pictures").set_input_files(tmp_path / "huge.heic")
+    page.get_by_role("button", name="Shrink and send").click()
+    expect(title(page)).to_have_text(re.compile("^This browser cannot read HEI[CF]$"))
 
 
 def test_the_api_key_is_asked_for_kept_and_sent(visit: tuple[Page, Console]) -> None:
@@ -139,8 +176,6 @@ def test_all_that_wait_are_given_up_by_one_key(visit: tuple[Page, Console]) -> N
     expect(page.locator("#visit-title")).to_be_focused()
     assert len(calls) == 4
     page.unroute_all()
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
     page.get_by_role("button", name="Try again").click()
     expect_label(page, label_of(SAMPLES[0]))
 
@@ -171,6 +206,7 @@ def test_without_a_worker_it_says_so_and_goes_on_when_there_is_one(
         "MLAAS_BROKER__URL": broker,
         "MLAAS_TOPICS__REQUESTS": "of.their.own",
         "MLAAS_WORKER__GROUP": "own",
+        "MLAAS_GATEWAY__WORKER_SILENCE_MS": "3000",
     }
     with service("gateway", "--port", "0", **own) as gateway:
         url = "http://" + gateway.wait_for(r"listening on (\S+)")[1]
@@ -185,4 +221,10 @@ def test_without_a_worker_it_says_so_and_goes_on_when_there_is_one(
             with service("worker", **own):
                 expect_label(page, "Sandal")
                 expect(page.locator("#notice")).to_be_hidden()
-                expect(page.locator("#model option")).to_have_count(2)
+                expect(page.locator("#model option")).to_have_count(4)
+            until(lambda: status(f"{url}/health/ready") == 503, "not ready")
+            page.reload()
+            expect(page.locator("#notice")).to_contain_text("Not ready yet. No worker has answered")
+            with service("worker", **own):
+                expect(page.locator("#notice")).to_be_hidden()
+                expect_example(page)

@@ -27,7 +27,7 @@ def blocks(section: str) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[Service, str]]:
-    with up(MLAAS_MODEL__NAMES="[fashion-mnist, fashion-mnist-large, clothing-photo]") as started:
+    with up() as started:
         yield started
 
 

@@ -49,15 +49,28 @@ export function address(path, query = {}) {
   return url.href;
 }
 
-/** {answer, serverTiming, roundTripMs}. Throws Problem. */
-export async function predict(picture, name, query) {
+/** {answer, serverTiming, roundTripMs}. Throws Problem. signal: ends the call early. */
+export async function predict(picture, name, query, signal) {
   const form = new FormData();
   form.append("file", picture, name);
   const started = performance.now();
-  const response = await call(address("predict", query), { method: "POST", body: form });
+  const response = await call(address("predict", query), { method: "POST", body: form, signal });
   const answer = await response.json();
   const roundTripMs = performance.now() - started;
   return { answer, serverTiming: response.headers.get("Server-Timing") ?? "", roundTripMs };
+}
+
+/** {reason, againS}: why a picture sent now would not be answered, or null if it would; and when to ask again. */
+export async function isReady() {
+  let response;
+  try {
+    response = await fetch(address("health/ready"));
+  } catch {
+    return { reason: "the service cannot be reached", againS: null };
+  }
+  if (response.ok) return { reason: null, againS: null };
+  const { reason } = await response.json().catch(() => ({}));
+  return { reason: reason || `the service answered with status ${response.status}`, againS: retryAfterS(response) };
 }
 
 export async function listModels() {
@@ -71,6 +84,7 @@ async function call(url, options = {}) {
   try {
     response = await fetch(url, { ...options, headers });
   } catch {
+    if (options.signal?.aborted) throw new Problem({ title: "Cancelled", detail: "You cancelled it before the answer came." });
     throw new Problem({ title: "The service cannot be reached", detail: "Check that it is running and that you are online." }, 2);
   }
   if (!response.ok) throw Object.assign(await problemOf(response), { withKey });

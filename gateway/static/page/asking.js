@@ -1,7 +1,9 @@
 // Sends pictures, a few at once, and retries those for which the gateway says when.
 
 import { predict, Problem } from "./api.js";
+import { suiting } from "./choices.js";
 import { askForKey } from "./key.js";
+import { looked, whenReady } from "./models.js";
 import { prepare } from "./pictures.js";
 
 const AT_ONCE = 4; // browsers open up to six connections to a host, and leave some for other requests
@@ -10,28 +12,33 @@ const queue = [];
 const running = new Set();
 
 /**
- * Queues an item, which is a picture and its result. state: waiting, asking, delayed, answered or failed.
- * Calls changed(item) at each change.
+ * Queues an item, which is a picture and its result. state: waiting, asking, locked (for want of an API key),
+ * delayed, answered or failed. Calls changed(item) at each change.
  */
 export function ask(item, changed) {
   item.set = (change) => {
     Object.assign(item, change);
     changed(item);
   };
+  item.stop = new AbortController();
   item.set({ state: "waiting", problem: null, outcome: null, givenUp: false });
   queue.push(item);
   next();
 }
 
-/** Requests in flight may still be answered; nothing is sent after them. */
-export function giveUpAll() {
-  for (const item of queue.splice(0)) {
+/** Ends an item without an answer, whether it waits to be sent or to be answered. */
+export function giveUp(item) {
+  const at = queue.indexOf(item);
+  if (at >= 0) {
+    queue.splice(at, 1);
     item.set({ state: "failed", problem: new Problem({ title: "Cancelled", detail: "The picture was not sent." }) });
   }
-  for (const item of running) {
-    item.givenUp = true;
-    item.giveUp?.();
-  }
+  item.givenUp = true;
+  item.stop.abort();
+}
+
+export function giveUpAll() {
+  for (const item of [...queue, ...running]) giveUp(item);
 }
 
 function next() {
@@ -47,8 +54,7 @@ function next() {
 
 async function answer(item) {
   try {
-    const sent = await prepare(item.file, item.smaller);
-    item.set({ state: "asking", sent });
+    item.set({ state: "asking", sent: await prepare(item.file, item.smaller), askedAt: performance.now() });
     item.set({ state: "answered", outcome: await askUntilAnswered(item) });
   } catch (error) {
     item.set({ state: "failed", problem: asProblem(error) });
@@ -56,28 +62,38 @@ async function answer(item) {
 }
 
 async function askUntilAnswered(item) {
+  const { picture, name } = item.sent;
+  await looked;
   for (;;) {
+    Object.assign(item.sent, await suiting(picture, item.query)); // each time, as the models may be known by now
     try {
-      return await predict(item.sent.picture, item.sent.name, item.query);
+      return await predict(picture, name, item.sent.query, item.stop.signal);
     } catch (problem) {
-      if (problem.status === 401 && (await askForKey(problem))) continue;
-      if (!problem.isTemporary || item.givenUp) throw problem;
-      await delay(item, problem);
+      if (item.givenUp) throw problem;
+      if (problem.status === 401) {
+        item.set({ state: "locked", problem });
+        if (!(await askForKey(problem)) || item.givenUp) throw problem;
+      } else {
+        if (!problem.isTemporary) throw problem;
+        if (problem.status !== 429) whenReady();
+        await delay(item, problem);
+      }
+      item.set({ state: "asking", askedAt: performance.now() });
     }
   }
 }
 
-/** Waits as long as the gateway asks, or until item.tryNow(); item.giveUp() makes it throw the problem. */
+/** Waits as long as the gateway asks, or until item.tryNow(); giveUp(item) makes it throw the problem. */
 async function delay(item, problem) {
   let timer;
   const again = await new Promise((done) => {
     timer = setTimeout(done, problem.retryAfterS * 1000, true);
+    item.stop.signal.addEventListener("abort", () => done(false));
     const againAt = performance.now() + problem.retryAfterS * 1000;
-    item.set({ state: "delayed", problem, againAt, tryNow: () => done(true), giveUp: () => done(false) });
+    item.set({ state: "delayed", problem, againAt, tryNow: () => done(true) });
   });
   clearTimeout(timer);
   if (!again) throw problem;
-  item.set({ state: "asking" });
 }
 
 function asProblem(error) {

@@ -1,5 +1,8 @@
 // Creates elements. Text is always inserted as text, never as HTML.
 
+/** Whether the sections are below each other, as in page.css. */
+export const NARROW = matchMedia("(max-width: 56rem)");
+
 export const byId = (id) => document.getElementById(id);
 
 /** Creates an element. Attributes that are functions become listeners; null and false are omitted. */

@@ -7,7 +7,6 @@ let waiting = null;
 
 /** Resolves to true if there is a new key to try, and to false if the user cancels. */
 export async function askForKey(problem) {
-  hideModelsLink();
   if (problem.withKey !== key.get()) return Boolean(key.get()); // another call got a key in the meantime
   const refused = Boolean(key.get());
   byId("key-hint").textContent = refused
@@ -24,7 +23,6 @@ export async function askForKey(problem) {
 }
 
 export function installKeyForm(keyGiven) {
-  if (key.get()) hideModelsLink();
   byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     key.set(byId("key").value.trim());
@@ -35,11 +33,6 @@ export function installKeyForm(keyGiven) {
     key.forget(); // the form is shown because the key was refused
     finish(false);
   });
-}
-
-/** Hides the link to the models, because a link cannot send a key. */
-function hideModelsLink() {
-  byId("models").hidden = true;
 }
 
 function finish(given) {

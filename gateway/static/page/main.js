@@ -1,10 +1,11 @@
-// Input: dropping, pasting, choosing and taking pictures; samples; the options; the theme.
+// Input: dropping, pasting, choosing and taking pictures; samples; the options; the theme; the first example.
 
-import { giveUpAll } from "./asking.js";
-import { loadModels } from "./choices.js";
+import { installCamera } from "./camera.js";
+import { offerModels, offerModes } from "./choices.js";
 import { byId, dismissRemark, remark } from "./dom.js";
 import { installKeyForm } from "./key.js";
-import { give, offerAgain } from "./visit.js";
+import { loadModels, pictureModels, showModels } from "./models.js";
+import { give, giveExample, installList, offerAgain } from "./visit.js";
 
 for (const action of ["click", "change", "drop", "paste"]) addEventListener(action, dismissRemark, { capture: true });
 
@@ -22,9 +23,8 @@ for (const id of ["file", "camera"]) {
 
 for (const button of document.querySelectorAll("[data-sample]")) {
   button.addEventListener("click", async () => {
-    const name = `${button.dataset.sample}.png`;
-    const file = await sample(name).catch(() => null);
-    if (file) give([{ file, path: `samples/${name}` }]);
+    const picture = await sample(button.dataset.sample).catch(() => null);
+    if (picture) give([picture]);
     else remark("The sample could not be loaded. Check that the service is running and that you are online.");
   });
 }
@@ -32,10 +32,13 @@ for (const button of document.querySelectorAll("[data-sample]")) {
 async function sample(name) {
   const response = await fetch(`page/samples/${name}`, { cache: "force-cache" });
   if (!response.ok) throw new Error(`status ${response.status}`);
-  return new File([await response.blob()], name, { type: "image/png" });
+  const blob = await response.blob();
+  return { file: new File([blob], name, { type: blob.type }), path: `samples/${name}` };
 }
 
+byId("model").addEventListener("change", offerModes);
 for (const id of ["model", "mode"]) byId(id).addEventListener("change", offerAgain);
+installCamera((file) => take([file]));
 
 let inside = 0;
 const dragged = (change) => {
@@ -56,7 +59,10 @@ addEventListener("paste", (event) => {
   if (!take(event.clipboardData.files)) remark("The clipboard contains no picture.");
 });
 
-byId("give-up").addEventListener("click", giveUpAll);
+for (const button of document.querySelectorAll("[data-close]")) {
+  button.addEventListener("click", () => button.closest("dialog").close());
+}
+byId("models").addEventListener("click", showModels);
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const isDark = () => (document.documentElement.dataset.theme ?? (dark.matches ? "dark" : "light")) === "dark";
@@ -75,5 +81,23 @@ byId("theme").addEventListener("click", () => {
 dark.addEventListener("change", showTheme);
 showTheme();
 
-installKeyForm(loadModels);
-loadModels();
+let hasBegun = false;
+
+/** Offers the models and, at the first time, shows what an answer looks like. */
+async function begin() {
+  try {
+    await loadModels();
+  } catch {
+    return; // the page or the form for the key says so; giving a picture tries again
+  }
+  if (hasBegun) return;
+  hasBegun = true;
+  offerModels();
+  const hasPhotos = pictureModels().some(({ name }) => name === "clothing-photo");
+  const picture = await sample(hasPhotos ? "photo-t-shirt.jpg" : "sandal.png").catch(() => null);
+  if (picture) giveExample(picture);
+}
+
+installList();
+installKeyForm(begin);
+begin();

@@ -7,41 +7,48 @@ const MAX_BYTES = Number(document.documentElement.dataset.maxUploadBytes);
 const LONGEST_EDGE = 3000; // up to 9 megapixels: more than the network sees, less than gateways refuse
 const LOSSLESS_PIXELS = 512 * 512;
 
-/** {picture, name, note}: the file itself, or a converted picture if the gateway would refuse the file. */
+/** How files begin that the service reads. It looks at more than that, and says what is wrong with them. */
+const ACCEPTED = new RegExp([
+  "\\x89PNG\\r\\n\\x1a\\n", "\\xff\\xd8\\xff", "RIFF....WEBP", "GIF8[79]a", "BM", "II\\*\\0", "MM\\0\\*",
+  "....ftyp(?:avi[fs]|hei[cmsx]|hev[cmsx]|mif1|msf1)",
+].map((beginning) => `^${beginning}`).join("|"), "s");
+
+/** {picture, name, note}: the file itself, or a converted picture if the service would not read the file. */
 export async function prepare(file, smaller = false) {
-  if (smaller) return convert(file, "made smaller by this page");
-  const type = accepted(await head(file));
-  if (!type) return prepareOther(file);
+  if (!file.size) throw empty();
+  if (smaller) return shrink(file);
+  if (!ACCEPTED.test(await head(file))) return prepareOther(file);
   if (file.size > MAX_BYTES) throw tooLarge(file);
-  const picture = file.type === type ? file : new Blob([file], { type });
-  return { picture, name: file.name, note: "" };
+  return { picture: new Blob([file]), name: file.name, note: "" }; // without a type: the first bytes tell it
 }
 
+/** The first bytes, a character for each. */
 async function head(file) {
   try {
-    return new Uint8Array(await file.slice(0, 12).arrayBuffer());
+    return String.fromCharCode(...new Uint8Array(await file.slice(0, 12).arrayBuffer()));
   } catch {
     throw new Problem({ title: "The file cannot be read", detail: "It may be a folder, or have been deleted." });
   }
 }
 
-/** The media type according to the first bytes, or "" if the gateway does not accept it. */
-function accepted(head) {
-  const text = String.fromCharCode(...head);
-  if (text.startsWith("\x89PNG\r\n\x1a\n")) return "image/png";
-  if (text.startsWith("\xff\xd8\xff")) return "image/jpeg";
-  if (text.startsWith("RIFF") && text.endsWith("WEBP")) return "image/webp";
-  return "";
+async function prepareOther(file) {
+  try {
+    return await convert(file, `converted from ${kindOf(file)} by this page`);
+  } catch {
+    if (file.size > MAX_BYTES) throw tooLarge(file);
+    return { picture: file, name: file.name, note: "" }; // the service says what it is
+  }
 }
 
-async function prepareOther(file) {
-  const kind = kindOf(file);
+async function shrink(file) {
   try {
-    return await convert(file, `converted from ${kind} by this page`);
+    return await convert(file, "made smaller by this page");
   } catch {
-    if (/^image\/|\.(heic|heif|avif|tiff?)$/i.test(file.type || file.name)) throw unreadable(kind);
-    if (file.size > MAX_BYTES) throw tooLarge(file);
-    return { picture: file, name: file.name, note: "" }; // the gateway reports what is wrong with it
+    throw new Problem({
+      title: `This browser cannot read ${kindOf(file)}`,
+      detail: "So it cannot make the picture smaller. Save it as a JPEG with fewer pixels.",
+      status: 415,
+    });
   }
 }
 
@@ -65,7 +72,8 @@ async function convert(file, note) {
 
 function kindOf(file) {
   const ending = file.name.includes(".") ? file.name.split(".").pop() : "";
-  return (file.type.split("/")[1] || ending || "another format").replace(/\+.*/, "").toUpperCase();
+  const type = file.type.split("/")[1]?.replace(/^(x-|vnd\.(microsoft\.)?)|\+.*/g, "");
+  return (type || ending || "another format").toUpperCase();
 }
 
 function tooLarge(file) {
@@ -76,13 +84,10 @@ function tooLarge(file) {
   });
 }
 
-function unreadable(kind) {
-  const phone = /HEI[CF]/.test(kind)
-    ? " On an iPhone, choose Settings > Camera > Formats > Most Compatible to take photos as JPEG."
-    : "";
+function empty() {
   return new Problem({
-    title: `This browser cannot read ${kind}`,
-    detail: `Neither can the service. Send the picture as PNG, JPEG or WebP.${phone}`,
-    status: 415,
+    title: "The file is empty",
+    detail: "It has 0 bytes: it may not have been saved or downloaded to the end. Save it again.",
+    status: 422,
   });
 }
