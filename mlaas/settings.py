@@ -6,9 +6,11 @@ import logging
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
@@ -339,3 +341,14 @@ def configure_logging(settings: LogSettings, process: str) -> None:
     # uvicorn reports each start and stop, which the gateway already does.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    if settings.format == "json":
+        sys.excepthook = _log_unhandled
+        threading.excepthook = lambda of: _log_unhandled(of.exc_type, of.exc_value, of.exc_traceback)
+
+
+def _log_unhandled(
+    kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """In one line, instead of a traceback that a reader of JSON would take for many."""
+    if error is not None and issubclass(kind, Exception):
+        logging.getLogger("mlaas").critical("not handled: %s", error, exc_info=(kind, error, trace))

@@ -47,7 +47,8 @@ def test_prometheus_scrapes_the_ports_that_the_services_open() -> None:
         its = SERVICES[name]["environment"]
         assert its[f"MLAAS_{name.upper()}__METRICS_PORT"] == str(found["port"])
         assert its[f"MLAAS_{name.upper()}__METRICS_HOST"] == "0.0.0.0"
-        assert set(SERVICES[name]["networks"]) & set(SERVICES["prometheus"]["networks"])
+        shared = set(SERVICES[name]["networks"]) & set(SERVICES["prometheus"]["networks"])
+        assert shared == {"messages"}, "in two networks, it would be scraped twice"
 
 
 @each_service

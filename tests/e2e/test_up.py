@@ -80,7 +80,7 @@ def test_what_is_not_served_is_a_problem_that_says_what_is(running: tuple[Servic
     unknown_mode, unknown_model = predict(url, SANDAL, mode="sketch"), predict(url, SANDAL, model="none")
     assert (unknown_mode.status_code, unknown_model.status_code) == (422, 404)
     assert all(mode in unknown_mode.json()["detail"] for mode in MODES)
-    assert "known: fashion-mnist" in unknown_model.json()["detail"]
+    assert "served: fashion-mnist 1." in unknown_model.json()["detail"]
 
 
 def test_each_of_two_models_answers_who_asks_for_it(tmp_path: Path) -> None:

@@ -323,3 +323,25 @@ async def test_who_does_not_take_its_answer_is_cut_off_and_who_does_is_not() -> 
         for now in (0, 30, 60):
             protocol.end_unless_answers_are_taken(now=now, timeout_s=30)
         assert await ask(connection, request()) == 200
+
+
+@pytest.mark.parametrize(
+    "refused", [b"nonsense\r\n\r\n", b"GET / HTTP/1.1\r\nA: " + 2_000 * b"a" + b"\r\n\r\n"]
+)
+async def test_what_is_refused_before_it_is_a_request_is_told_once(refused: bytes) -> None:
+    told: list[int] = []
+    async with connected(on_refusal=told.append) as connection:
+        status = await ask(connection, refused)
+        await connection[0].read()
+    assert told == [status]
+
+
+async def test_what_is_refused_behind_another_request_is_told_once() -> None:
+    told: list[int] = []
+    async with connected(app=echoing, on_refusal=told.append) as connection:
+        connection[1].write(
+            2 * (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\na") + b"nonsense\r\n\r\n"
+        )
+        answers = await connection[0].read()
+    assert told == [int(status) for status in re.findall(rb"HTTP/1\.1 (4\d\d)", answers)]
+    assert answers.count(b"HTTP/1.1 200") == 2

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import sys
+import threading
 from typing import Any
 
 import pytest
@@ -21,7 +23,10 @@ FORGED = "reply_to 'x\n12:00:00 ERROR   worker: all is lost\r\x1b[2K\udc80' is n
 def root_logger():
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
+    hooks = sys.excepthook, threading.excepthook
     yield root
+    sys.excepthook, threading.excepthook = hooks
+    logging.captureWarnings(False)
     root.handlers[:] = before
     root.setLevel(level)
 
@@ -45,6 +50,23 @@ def test_a_traceback_keeps_its_lines(root_logger, capsys) -> None:
     except ValueError:
         logging.getLogger("mlaas.worker").exception("it failed")
     assert capsys.readouterr().err.count("\n") > 3
+
+
+def test_what_nobody_handles_is_one_line_of_json_too(root_logger, capsys) -> None:
+    configure_logging(LogSettings(level="info", format="json", access_lines_per_s=100), "worker")
+    thread = threading.Thread(target=lambda: 1 / 0)
+    thread.start()
+    thread.join()
+    try:
+        raise ValueError("first\nsecond")
+    except ValueError as error:
+        sys.excepthook(ValueError, error, error.__traceback__)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [line["message"] for line in lines] == [
+        "not handled: division by zero",
+        "not handled: first\nsecond",
+    ]
+    assert all(line["exception"].startswith("Traceback") for line in lines)
 
 
 def test_a_message_is_bounded(root_logger, capsys) -> None:
