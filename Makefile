@@ -5,9 +5,9 @@ PORT ?= 8000
 BIN := .venv/bin
 
 # Pages, and the files that they link to.
-DOCUMENTED := '*.md' '*.py' '*.yaml' '*.png' '*.svg' '*.json' LICENSE ':!tests' ':!gateway/static' ':!model/training/*.md'
+DOCUMENTED := '*.md' '*.template' '*.py' '*.yaml' '*.png' '*.svg' '*.json' LICENSE ':!tests' ':!gateway/static' ':!model/training/*.md'
 
-.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults rollout-test faults-selftest upgrade-test chart-test lock observability observability-test screenshot
+.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults rollout-test faults-selftest upgrade-test chart-test secure-test lock observability observability-test screenshot
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -69,6 +69,9 @@ faults-selftest: .venv/.development ## plant defects; the scenarios of make faul
 
 observability: .venv/.development ## write docs/metrics.md and the dashboard anew from the code
 	$(BIN)/python -m deploy.observability.generate
+
+secure-test: .venv/.development ## TLS, passwords and rights over a real Apache Kafka, and nginx; needs Java, Maven, openssl and nginx
+	REQUIRE_APACHE_KAFKA=1 REQUIRE_NGINX=1 $(BIN)/pytest -v tests/e2e/test_secured.py
 
 chart-test: .venv/.development ## check the Helm chart against the schemas of Kubernetes, Strimzi and KEDA; downloads helm and the schemas
 	REQUIRE_CHART=1 $(BIN)/pytest -n auto tests/chart

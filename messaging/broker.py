@@ -21,6 +21,10 @@ class BrokerUnavailable(BrokerError):
     """No broker answers: report it now, retry later."""
 
 
+class BrokerRefuses(BrokerUnavailable):
+    """It answers, but password or certificate is not accepted: correct the settings or the broker's."""
+
+
 class TopicMissing(BrokerError):
     """The broker answers, but has no such topic or partition: create it."""
 

@@ -20,7 +20,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from messaging import kafka_config
 from messaging.broker import BrokerUnavailable, Delivery, NotSupported
-from messaging.kafka_config import ClientLog, Properties, translate, translated
+from messaging.kafka_config import ClientLog, Properties, Refusal, translate, translated
 from messaging.kafka_reader import Reader, delivery_of
 from messaging.settings import BrokerSettings, TopicSettings
 
@@ -37,9 +37,8 @@ def create_topics(broker: BrokerSettings, topics: TopicSettings, timeout: float 
     Raises BrokerError, and ValueError for an invalid URL.
     """
     servers, given = kafka_config.parse_url(broker.url)
-    with translated(f"broker {servers}"):
-        admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
-        copies = topics.replication_factor or min(_COPIES, len(_listed(admin, timeout).brokers))
+    admin, cluster = _cluster(servers, given, timeout)
+    copies = topics.replication_factor or min(_COPIES, len(cluster.brokers))
     futures = admin.create_topics(
         wanted_topics(broker, topics, copies), operation_timeout=timeout, request_timeout=timeout
     )
@@ -52,10 +51,20 @@ def partitions(broker: BrokerSettings, timeout: float = 30.0) -> dict[str, int]:
     Raises BrokerError, and ValueError for an invalid URL.
     """
     servers, given = kafka_config.parse_url(broker.url)
-    with translated(f"broker {servers}"):
-        admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
-        found = _listed(admin, timeout).topics
-    return {name: len(its.partitions) for name, its in found.items()}
+    _, cluster = _cluster(servers, given, timeout)
+    return {name: len(its.partitions) for name, its in cluster.topics.items()}
+
+
+def _cluster(servers: str, given: Properties, timeout: float) -> tuple[AdminClient, ClusterMetadata]:
+    """A client, and what it sees. Raises BrokerError."""
+    properties = kafka_config.producer(servers, given)
+    refusal = Refusal(properties)
+    with translated(f"broker {servers}", refusal):
+        admin = AdminClient(properties, logger=ClientLog(), error_cb=refusal)
+        try:
+            return admin, _listed(admin, timeout)
+        finally:
+            admin.poll(0)  # calls refusal
 
 
 def _listed(admin: AdminClient, timeout: float) -> ClusterMetadata:

@@ -6,6 +6,8 @@ explains each property.
 
 import logging
 import re
+import socket
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from messaging.broker import (
     BrokerError,
+    BrokerRefuses,
     BrokerUnavailable,
     ClientBroken,
     MessageTooLarge,
@@ -121,7 +124,14 @@ _KINDS: dict[int, type[BrokerError]] = {
     KafkaError._UNSUPPORTED_FEATURE: NotSupported,
 }
 
+_DENIED = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+)
+
 REPEAT_AFTER_S = 30.0
+_TLS_TIMEOUT_S = 3.0
 
 # What librdkafka's messages begin with.
 _THREAD = re.compile(r"^\[thrd:[^\]]*\]: ")
@@ -185,18 +195,65 @@ def _without_share(properties: Properties) -> Properties:
     return {name: value for name, value in properties.items() if name != SHARE}
 
 
+class Refusal:
+    """An error callback that learns why a broker does not let a client in: the calls only time out."""
+
+    def __init__(self, properties: Properties) -> None:
+        self._properties = properties
+        self._seen: KafkaError | None = None
+
+    def __call__(self, error: KafkaError) -> None:
+        if error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL):
+            self._seen = error
+
+    def forget(self) -> None:
+        """The broker answers."""
+        self._seen = None
+
+    def explained(self, error: BrokerError) -> BrokerError:
+        """The error, or what it follows from."""
+        if self._seen is None or not isinstance(error, BrokerUnavailable):
+            return error
+        servers = self._properties["bootstrap.servers"]
+        if self._seen.code() == KafkaError._AUTHENTICATION:
+            user = self._properties.get("sasl.username", "")
+            return BrokerRefuses(f"broker {servers} does not accept user {user!r} with this password")
+        problem = _certificate_problem(self._properties) or self._seen.str()
+        return BrokerRefuses(f"TLS with broker {servers} fails: {problem}")
+
+
+def _certificate_problem(properties: Properties) -> str:
+    """Why the first broker's certificate is not valid: librdkafka says the same whatever the reason is."""
+    host, _, port = str(properties["bootstrap.servers"]).partition(",")[0].rpartition(":")
+    location = properties.get("ssl.ca.location")
+    try:
+        context = ssl.create_default_context(cafile=None if location is None else str(location))
+        with (
+            socket.create_connection((host, int(port)), _TLS_TIMEOUT_S) as plain,
+            context.wrap_socket(plain, server_hostname=host),
+        ):
+            return ""
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate is not valid: {error.verify_message}"
+    except (OSError, ValueError):
+        return ""
+
+
 @contextmanager
-def translated(what: str) -> Iterator[None]:
+def translated(what: str, refusal: Refusal | None = None) -> Iterator[None]:
     """Raise the BrokerError for a KafkaException. what: was being done."""
     try:
         yield
     except KafkaException as error:
-        raise translate(error.args[0], what) from error
+        found = translate(error.args[0], what)
+        raise (refusal.explained(found) if refusal else found) from error
 
 
 def translate(error: KafkaError, what: str) -> BrokerError:
     kind = ClientBroken if is_fatal(error) else _KINDS.get(error.code(), BrokerError)
     hint = "; `mlaas topics create` creates it" if kind is TopicMissing else ""
+    if error.code() in _DENIED:
+        hint = "; `mlaas topics grant` gives a user its rights"
     return kind(f"{what}: {error.str()}{hint}")
 
 

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
 from messaging.broker import BrokerUnavailable, Delivery, Message, TopicMissing
-from messaging.kafka_config import ClientLog, Properties, is_fatal, translate, translated
+from messaging.kafka_config import ClientLog, Properties, Refusal, is_fatal, translate, translated
 
 _log = logging.getLogger("mlaas.kafka")
 
@@ -35,6 +35,7 @@ class Reader:
         self._lost = False
         self.is_at_end = False
         self._has_instance_id = "group.instance.id" in properties
+        self._refusal = Refusal(properties)
         with translated(f"broker {properties['bootstrap.servers']}"):
             self._consumer = Consumer(properties, logger=ClientLog(), error_cb=self._on_error)
 
@@ -47,7 +48,12 @@ class Reader:
                 raise KafkaException(found.error)
             return len(found.partitions)
 
-        return _retried(ask, f"topic {topic}")
+        try:
+            return _retried(ask, f"topic {topic}")
+        except BrokerUnavailable as error:
+            if not self._consumer.assignment():
+                self._consumer.poll(0)  # calls _on_error
+            raise self._refusal.explained(error) from error
 
     def join(self, topic: str, on_assign: Rebalanced, on_revoke: Rebalanced) -> None:
         """Read as a member of the group. Calls back from read() and close()."""
@@ -96,7 +102,9 @@ class Reader:
         if self._lost:
             self._lost = False
             if first is None:
-                raise BrokerUnavailable("no broker answers")
+                raise self._refusal.explained(BrokerUnavailable("no broker answers"))
+        if first is not None:
+            self._refusal.forget()
         return [record for record in (first, *rest) if record is not None and self._is_sound(record)]
 
     def _fetched(self, max_records: int) -> list[Record]:
@@ -169,6 +177,7 @@ class Reader:
 
     def _on_error(self, error: KafkaError) -> None:
         self._lost = self._lost or error.code() == KafkaError._ALL_BROKERS_DOWN
+        self._refusal(error)
 
 
 def _retried(ask: Callable[[], Answer], what: str) -> Answer:

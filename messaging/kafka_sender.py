@@ -14,6 +14,7 @@ from messaging.kafka_topics import ANY
 
 _ANSWER_TIMEOUT_S = 2.0
 _POLL_S = 0.1
+_PAUSE_S = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +42,7 @@ class Sender:
     def __init__(self, properties: Properties) -> None:
         """Connects in the background. Raises BrokerError if the properties are invalid."""
         self._properties = properties
+        self._log = ClientLog()  # one for all producers, which repeat what it passes on
         self._stale = threading.Event()
         self._changing = threading.Lock()
         self._producer = self._new_producer()
@@ -145,7 +147,7 @@ class Sender:
 
     def _new_producer(self) -> Producer:
         with translated(f"broker {self._properties['bootstrap.servers']}"):
-            return Producer(self._properties, logger=ClientLog(), error_cb=self._on_error)
+            return Producer(self._properties, logger=self._log, error_cb=self._on_error)
 
     def _on_error(self, error: KafkaError) -> None:
         """Delivery reports tell what becomes of a message. After a fatal error, all of them fail."""
@@ -157,11 +159,18 @@ class Sender:
             if self._stale.is_set():
                 self._stale.clear()
                 self._replace_producer()
-            self._producer.poll(_POLL_S)
+            self._poll()
             self._poll_retired()
             if self._unsent:
                 self._resend()
         self._resend()
+
+    def _poll(self) -> None:
+        try:
+            self._producer.poll(_POLL_S)
+        except KafkaException:  # fatal: a right is missing, for one, which its successor may have
+            self._stale.set()
+            self._closing.wait(_PAUSE_S)
 
     def _replace_producer(self) -> None:
         successor = self._new_producer()

@@ -54,14 +54,14 @@ def reported(exit_code: int, *errors: type[Exception]) -> Iterator[None]:
 @contextmanager
 def broker_errors() -> Iterator[None]:
     """Turns BrokerError into UserError."""
-    from messaging.broker import BrokerError, BrokerUnavailable
+    from messaging.broker import BrokerError, BrokerRefuses, BrokerUnavailable
 
     try:
         yield
     except BrokerError as error:
         hint = (
             "is it running? Use --broker for another URL; `mlaas up` prints the URL of its own broker"
-            if isinstance(error, BrokerUnavailable)
+            if isinstance(error, BrokerUnavailable) and not isinstance(error, BrokerRefuses)
             else ""
         )
         raise UserError(str(error), hint, os.EX_UNAVAILABLE) from error

@@ -32,13 +32,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def apache_kafka() -> Iterator[LocalKafka]:
-    """A real Apache Kafka. Without Java or Maven the test is skipped, unless REQUIRE_APACHE_KAFKA is set."""
+def kafka_tools() -> None:
+    """What Apache Kafka needs. Without it the test is skipped, unless REQUIRE_APACHE_KAFKA is set."""
     reason = missing_tools()
     if reason is not None:
         if os.environ.get("REQUIRE_APACHE_KAFKA"):
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(kafka_tools: None) -> Iterator[LocalKafka]:
+    """A real Apache Kafka."""
     with LocalKafka() as kafka:
         yield kafka
 

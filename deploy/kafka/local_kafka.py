@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,7 +133,7 @@ class LocalKafka:
     """A broker that is also a controller: alone, or a node of a cluster. A context manager.
 
     It writes to folder, or to a temporary folder that is removed at the end. more_properties are lines added
-    to server.properties.
+    to server.properties. passwords are those of users, for SCRAM-SHA-512.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class LocalKafka:
         cache: Path = CACHE,
         node: Node | None = None,
         more_properties: str = "",
+        passwords: Mapping[str, str] | None = None,
     ) -> None:
         self._port = port or free_port()
         self._node = node or Node(1, (free_port(),))
@@ -149,6 +151,7 @@ class LocalKafka:
         self._folder = folder.absolute() if folder else Path(tempfile.mkdtemp(prefix="kafka-"))
         self._cache = cache
         self._more_properties = more_properties
+        self._passwords = passwords or {}
         self._broker: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
 
@@ -227,7 +230,10 @@ class LocalKafka:
         return properties
 
     def _format(self, properties: Path) -> None:
-        if self._java("kafka.tools.StorageTool", "format", "-t", "local-kafka", "-c", str(properties)).wait():
+        arguments = ["format", "-t", "local-kafka", "-c", str(properties)]
+        for user, password in self._passwords.items():
+            arguments += ["--add-scram", f"SCRAM-SHA-512=[name={user},password={password}]"]
+        if self._java("kafka.tools.StorageTool", *arguments).wait():
             raise RuntimeError(self._failure("Kafka could not format its storage"))
 
     def _java(self, *arguments: str) -> subprocess.Popen[bytes]:

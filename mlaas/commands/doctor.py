@@ -83,15 +83,16 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     topics has the number of partitions of each topic, and is None if the broker did not answer; wanted has
     the numbers that the settings ask for. accepts_bytes has the largest message of each topic, if the broker
     tells; wanted_bytes is the size that the settings ask for. creates_topics: whether the broker creates
-    topics on first use. queues: the models of each queue that workers should take. workers: by queue, whether
-    one answered, over the broker or to the gateway; the others were not asked. not_ready: why the gateway is
-    not.
+    topics on first use. is_refused: whether the broker answered, but did not let this client in. queues: the
+    models of each queue that workers should take. workers: by queue, whether one answered, over the broker or
+    to the gateway; the others were not asked. not_ready: why the gateway is not.
     """
 
     models: Sequence[str] = ()
     model_error: str | None = None
     broker_url: str
     broker_error: str | None = None
+    is_refused: bool = False
     topics: Mapping[str, int] | None = None
     creates_topics: bool = False
     wanted: Mapping[str, int]
@@ -167,7 +168,7 @@ def _at_models(settings: "ModelSettings") -> dict[str, Any]:
 
 
 def _at_broker(settings: "BrokerSettings", wanted: Iterable[str]) -> dict[str, Any]:
-    from messaging.broker import BrokerError
+    from messaging.broker import BrokerError, BrokerRefuses
     from messaging.kafka_admin import message_limits, partitions
 
     url = urlsplit(settings.url)
@@ -182,7 +183,7 @@ def _at_broker(settings: "BrokerSettings", wanted: Iterable[str]) -> dict[str, A
         limits = message_limits(settings, [name for name in wanted if name in topics], _PATIENCE_S)
         return {**about, "topics": topics, "accepts_bytes": limits}
     except (BrokerError, ValueError) as error:
-        return {**about, "broker_error": str(error)}
+        return {**about, "broker_error": str(error), "is_refused": isinstance(error, BrokerRefuses)}
 
 
 def _answering(settings: "Settings", queues: "Iterable[Queue]") -> dict[str, bool]:
@@ -300,6 +301,10 @@ def _of_broker(seen: Seen) -> Finding:
         return ok("broker", f"{seen.broker_url} answers")
     if seen.has_own_broker:
         return ok("broker", f"the gateway uses another ({_OWN_BROKER}), not {seen.broker_url}")
+    if seen.is_refused:
+        return failed(
+            "broker", seen.broker_error, "correct the user, password or CA in broker.url, or the broker"
+        )
     return failed(
         "broker",
         f"{seen.broker_url} does not answer: {seen.broker_error}",
@@ -314,7 +319,9 @@ def _of_topics(seen: Seen) -> Finding:
     missing = [name for name in seen.wanted if name not in seen.topics]
     if missing and not seen.creates_topics:
         return failed(
-            "topics", f"the broker has no {', '.join(missing)}", "`mlaas topics create` creates them"
+            "topics",
+            f"the broker has no {', '.join(missing)}, or this user has no right to them",
+            "`mlaas topics create` creates them, `mlaas topics grant` gives the rights",
         )
     small = {name: its for name, its in seen.accepts_bytes.items() if its < seen.wanted_bytes}
     if small:
