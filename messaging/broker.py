@@ -167,7 +167,7 @@ class Broker(Protocol):
 
 
 class Retries:
-    """Pauses between attempts while a broker is unavailable, and logs only the first failure of a series.
+    """Pauses between attempts while a broker is unavailable. Logs the first failure of each kind in a series.
 
     For one thread. on_failure is told about every failure, before the pause.
     """
@@ -186,7 +186,7 @@ class Retries:
         self._pause_s = pause_s
         self._stopping = stopping
         self._on_failure = on_failure
-        self._failing = False
+        self._logged: set[type[BrokerError]] = set()
 
     def until_success(self, attempt: Callable[[], Opened]) -> Opened | None:
         """Retry while the attempt raises BrokerError. Returns its result; None if stopping is set first."""
@@ -199,12 +199,12 @@ class Retries:
 
     def failed(self, error: BrokerError) -> None:
         """An attempt has failed: pause."""
-        if not self._failing:
+        if type(error) not in self._logged:
             self._log.warning("cannot %s, retrying: %s", self._what, error)
-        self._failing = True
+        self._logged.add(type(error))
         self._on_failure(error)
         self._stopping.wait(self._pause_s)
 
     def succeeded(self) -> None:
         """The broker is back: log the next failure again."""
-        self._failing = False
+        self._logged.clear()
