@@ -109,7 +109,7 @@ class GarmentPreprocessing(_Declared, frozen=True, kw_only=True, tag="garment"):
 
 
 class ImagePreprocessing(_Declared, frozen=True, kw_only=True, tag="image"):
-    """A picture is resized and its values are scaled; see model.image.
+    """A picture is resized and its values are scaled; see model.inputs.
 
     resize: stretch changes the proportions; fit adds a border of this value; crop takes crop_fraction of the
     middle. invert: 255 minus each value, before scaling. scale: what values from 0 to 255 become. mean
@@ -127,7 +127,7 @@ class ImagePreprocessing(_Declared, frozen=True, kw_only=True, tag="image"):
 
 
 class TensorPreprocessing(_Declared, frozen=True, kw_only=True, tag="tensor"):
-    """The input is not a picture: numbers go to the network as they are; see model.tensor."""
+    """The input is not a picture: numbers go to the network as they are; see model.inputs."""
 
 
 PicturePreprocessing = GarmentPreprocessing | ImagePreprocessing
@@ -169,7 +169,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     output: probabilities, which sum to 1; logits, of which they are the softmax; sigmoid, the probability of
     the second of two labels; sigmoids, independent probabilities; or numbers, which have no labels. keras and
-    onnx: the network; one of them is enough. detector: of out-of-distribution pictures, see model.ood.
+    onnx: the network; one of them is enough. detector: of out-of-distribution pictures, see model.classifier.
     accuracy: the share of test pictures that it classifies correctly. served: whether to serve it without
     being asked for by model.names.
     """

@@ -9,14 +9,17 @@ import numpy as np
 from PIL import Image
 
 from model.decoding import PictureError, open_upright
-from model.photo import OPAQUE, cut_out, cut_out_by, is_cut_out
-from model.product import (
+from model.garment import (
+    OPAQUE,
     SIDE,
     Pictures,
     as_the_authors_did,
     border,
     box_around,
+    cut_out,
+    cut_out_by,
     fit,
+    is_cut_out,
     on_plain_ground,
     trim_box,
 )

@@ -1,18 +1,20 @@
 """The consumer process: one thread receives messages, and one per size of picture answers them."""
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from messaging.broker import Broker, BrokerError, ClientBroken, Delivery, Retries
+from messaging import codec
+from messaging.broker import Broker, BrokerError, ClientBroken, Delivery, Inbox, Retries
+from messaging.contract import ContractError
 from messaging.picture_header import Size
 from messaging.settings import Queue, TopicSettings
 from messaging.tracing import Worked
 from worker.answering import Answerer, PoisonPictures
 from worker.batching import Lanes
-from worker.cancelled import CancellationListener, Cancelled
 from worker.metrics import Origin
 from worker.outbox import Outbox
 from worker.rollout import Rollout
@@ -27,6 +29,10 @@ _LAG_EVERY_S = 1.0
 
 # While waiting for requests, the intake does not notice pictures of jobs.
 _WAIT_FOR_REQUESTS_S = 0.05
+
+_MAX_CANCELLED_BYTES = 16_777_216  # 16 MiB: 70,000 ids of gateways
+_CANCELLED_ENTRY_BYTES = 150  # measured: a string's header and its entry in the dictionary
+_CANCELLED_RETRY_S = 1.0
 
 
 class Consumer:
@@ -159,7 +165,7 @@ class Consumer:
             self._lag_due_at = now + _LAG_EVERY_S
             self.metrics.behind(intake.lag())
 
-    def _predict(self, size: Size, intake: "Intake", cancelled: Cancelled) -> None:
+    def _predict(self, size: Size, intake: "Intake", cancelled: "Cancelled") -> None:
         """The life of a predictor thread. Any exception ends the process, which is of no use without it."""
         try:
             answerer, lane = self._answerer(size, intake, cancelled), self._lanes.of(size)
@@ -168,7 +174,7 @@ class Consumer:
         except BaseException as error:
             self._fail(error)
 
-    def _answerer(self, size: Size, intake: "Intake", cancelled: Cancelled) -> Answerer:
+    def _answerer(self, size: Size, intake: "Intake", cancelled: "Cancelled") -> Answerer:
         return Answerer(
             self._models,
             Outbox(self._broker, intake.acknowledge, self._topics.dead_letters, self._fail),
@@ -242,3 +248,63 @@ class Intake:
     def close(self) -> None:
         self._requests.close()
         self._jobs.close()
+
+
+class Cancelled:
+    """The most recent cancelled correlation ids. One thread adds, others look up."""
+
+    def __init__(self, max_bytes: int = _MAX_CANCELLED_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._ids: dict[str, int] = {}
+        self._bytes = 0
+
+    def __contains__(self, correlation_id: object) -> bool:
+        return correlation_id in self._ids
+
+    def add(self, correlation_ids: Iterable[str]) -> None:
+        for correlation_id in correlation_ids:
+            if correlation_id not in self._ids:
+                self._ids[correlation_id] = size = sys.getsizeof(correlation_id) + _CANCELLED_ENTRY_BYTES
+                self._bytes += size
+        while self._bytes > self._max_bytes:
+            self._bytes -= self._ids.pop(next(iter(self._ids)))
+
+
+class CancellationListener:
+    """Reads cancellations in a thread of its own. Those it misses only cost needless work."""
+
+    def __init__(self, broker: Broker, topic: str, cancelled: "Cancelled") -> None:
+        self._broker = broker
+        self._topic = topic
+        self._cancelled = cancelled
+        self._stopping = threading.Event()
+        self._retries = Retries("read cancellations", _log, _CANCELLED_RETRY_S, self._stopping)
+        self._thread = threading.Thread(target=self._run, name="cancellations", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        inbox = self._retries.until_success(lambda: self._broker.listen(self._topic))
+        if inbox is None:
+            return
+        while not self._stopping.is_set():
+            self._read(inbox)
+        inbox.close()
+
+    def _read(self, inbox: Inbox) -> None:
+        try:
+            messages = inbox.receive(100, 0.2)
+        except BrokerError as error:
+            self._retries.failed(error)
+            return
+        for message in messages:
+            self._retries.succeeded()
+            try:
+                self._cancelled.add(codec.decode_cancellation(message))
+            except ContractError as error:
+                _log.warning("%s", error)

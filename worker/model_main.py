@@ -27,6 +27,9 @@ from model.classifier import (
     prepare_for,
     warnings_of,
 )
+from model.garment import SIDE
+from model.garment import Pictures as Pixels
+from model.inputs import TENSOR_MODE, Row, RowError, from_bytes
 from model.manifest import (
     GarmentPreprocessing,
     ImagePreprocessing,
@@ -36,10 +39,7 @@ from model.manifest import (
     TensorPreprocessing,
 )
 from model.preprocessing import PictureError
-from model.product import SIDE
-from model.product import Pictures as Pixels
 from model.runtimes import CannotRun
-from model.tensor import MODE, Row, RowError, from_bytes
 from worker.pipe import (
     Answer,
     Assignment,
@@ -225,7 +225,7 @@ def _infer_rows(classifier: Classifier, rows: Sequence[Row]) -> list[Outcome]:
             outputs=outputs,
             in_distribution=is_in_distribution(score),
             ood_score=score,
-            mode=MODE,
+            mode=TENSOR_MODE,
             warnings=warnings_of((), score),
             infer_ms=infer_ms,
         )

@@ -337,9 +337,9 @@ def _locally(
 ) -> Iterator[Answer]:
     from model import serving
     from model.classifier import predict_picture, predict_row
+    from model.inputs import RowError, from_json
     from model.manifest import ModelError
     from model.preprocessing import PictureError
-    from model.tensor import RowError, from_json
 
     loaded = cache(partial(load_model, settings, version=version or ""))
 

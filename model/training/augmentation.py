@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from model.product import Pictures
+from model.garment import Pictures
 from model.settings import AugmentationSettings
 from model.training.dataset import Labels
 

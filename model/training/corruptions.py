@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from model.product import Pictures
+from model.garment import Pictures
 
 SEED = 2022
 SIDE = 28

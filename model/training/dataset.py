@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from model.product import Pictures
+from model.garment import Pictures
 from model.settings import TrainSettings
 
 LABELS = (

@@ -7,9 +7,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model.classifier import Classifier
-from model.ood import Scores
-from model.product import Pictures
+from model.classifier import Classifier, Scores
+from model.garment import Pictures
 from model.runtimes import Probabilities
 from model.training.corruptions import CORRUPTIONS, corrupt
 from model.training.dataset import Labels

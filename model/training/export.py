@@ -29,10 +29,10 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from model.adding import Original, Say
 from model.classifier import BATCH, GOLDEN_PIXELS, Classifier, fastest_ms, prepare_for
-from model.image import as_input
+from model.garment import Pictures
+from model.inputs import as_input
 from model.manifest import ModelError
 from model.preprocessing import PictureError
-from model.product import Pictures
 from model.runtimes import OnnxRuntime
 
 if TYPE_CHECKING:

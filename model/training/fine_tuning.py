@@ -15,8 +15,8 @@ from keras import layers
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from model.garment import Pictures
 from model.manifest import sha256
-from model.product import Pictures
 from model.settings import Fraction, ModelName
 from model.training import imagenet, photo_variation
 from model.training.evaluate import nll

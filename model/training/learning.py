@@ -9,8 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from model.garment import Pictures
 from model.manifest import replace, sha256
-from model.product import Pictures
 from model.settings import TrainSettings, recipe
 from model.training import lessons
 from model.training.dataset import LABELS, Split

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model import manifest as manifests
+from model.garment import Pictures
 from model.manifest import ModelError, sha256, verify
-from model.product import Pictures
 from model.runtimes import Probabilities
 from model.settings import SkippingSettings, TrainSettings
 from model.training.augmentation import augment

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
-from model.classifier import Classifier
-from model.ood import Detector, Scores, Weights
+from model.classifier import Classifier, Detector, Scores, Weights
+from model.garment import Pictures
 from model.preprocessing import PictureError, bright_on_black, prepare
-from model.product import Pictures
 from model.runtimes import Features
 from model.training.augmentation import SHOES, SIDE, photo_like, smooth_noise
 from model.training.augmentation import fit as fitted

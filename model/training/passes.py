@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from model.product import Pictures
+from model.garment import Pictures
 from model.training.network import Targets
 
 EVERY_STEPS = 4

@@ -21,8 +21,8 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 from model import manifest as manifests
+from model.garment import Pictures
 from model.manifest import Export, File, Golden, Manifest, ModelError, sha256
-from model.product import Pictures
 from model.runtimes import OnnxRuntime, Probabilities
 from model.training import drawn_clothes, imagenet
 from model.training.dataset import DatasetError, Labels

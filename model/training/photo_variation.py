@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from model.decoding import PictureError
-from model.image import prepare_image
+from model.garment import Pictures
+from model.inputs import prepare_image
 from model.manifest import ImagePreprocessing, PictureInput
-from model.product import Pictures
 from model.settings import Fraction
 from model.training.dataset import DatasetError, Labels
 from model.training.network import Targets

@@ -11,12 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from model.classifier import Classifier, prepare_for
+from model.classifier import Classifier, Scores, prepare_for
 from model.decoding import open_upright
+from model.garment import SIDE, Pictures
 from model.manifest import Manifest
-from model.ood import Scores
 from model.preprocessing import PictureError, Prepared, prepare
-from model.product import SIDE, Pictures
 from model.training.dataset import DatasetError
 from model.training.evaluate import auroc, in_batches
 from model.training.figures import Flagged, PhotoFigures, Right

@@ -16,7 +16,7 @@ from PIL import Image
 
 from model import manifest as manifests
 from model.classifier import Classifier
-from model.product import Pictures
+from model.garment import Pictures
 from model.runtimes import Probabilities
 from model.training import card, figures, ood
 from model.training.dataset import Dataset, Labels

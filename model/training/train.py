@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model import manifest as manifests
+from model.classifier import Detector
+from model.garment import Pictures
 from model.manifest import Export, File, GarmentPreprocessing, Golden, Manifest, PictureInput, sha256
-from model.ood import Detector
-from model.product import Pictures
 from model.runtimes import Features, OnnxRuntime
 from model.settings import TrainSettings, recipe
 from model.training import dataset, figures, ood

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.image import as_input, middle, prepare_image
+from model.inputs import as_input, middle, prepare_image
 from model.manifest import ImagePreprocessing, PictureInput
 from model.preprocessing import PictureError
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from model.classifier import Detector, load_detector
 from model.manifest import File, ModelError, sha256
-from model.ood import Detector, load_detector
 from model.training.evaluate import auroc
 from model.training.ood import OUTLIERS, fit, outliers
 

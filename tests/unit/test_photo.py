@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from model.photo import (
+from model.garment import (
     colour_overlap,
     cut_out,
     cut_out_by,

@@ -8,7 +8,7 @@ from messaging.broker import Delivery, Message
 from messaging.contract import Mode, Reply, Request, ReturnAddress, ServedModel
 from worker.answering import PoisonPictures, RecentReplies, Task
 from worker.batching import Queued
-from worker.cancelled import Cancelled
+from worker.consumer import Cancelled
 
 MODEL = ServedModel(name="m", version="1")
 

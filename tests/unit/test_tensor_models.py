@@ -11,8 +11,8 @@ from messaging.contract import TENSOR, ErrorCode, Reply, ServedModel
 from model import manifest as manifests
 from model.adding import input_of
 from model.classifier import load, predict_row
+from model.inputs import RowError, from_bytes, from_json
 from model.manifest import Golden, ModelError, TensorInput, sha256
-from model.tensor import RowError, from_bytes, from_json
 from tests import second_model
 from tests.image_models import write_colours
 from tests.tensor_models import (

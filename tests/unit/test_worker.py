@@ -34,8 +34,7 @@ from tests.unit.workers import (
     label,
     worker,
 )
-from worker.cancelled import Cancelled
-from worker.consumer import Consumer
+from worker.consumer import Cancelled, Consumer
 from worker.model_process import ModelProcess, ModelUnavailable
 from worker.pipe import ModelVersion, Picture, Role
 from worker.rollout import Rollout
