@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import openapi
+from gateway import GatewaySettings, openapi
 from gateway.answer import Prediction
 from gateway.api_keys import ApiKeys, open_key_file
 from gateway.asked import FORM_OVERHEAD_BYTES
@@ -28,7 +28,6 @@ from gateway.page import Pages
 from gateway.predict import BatchResult, PredictRoutes
 from gateway.problem import Problem, Problems
 from gateway.request_reply import Requester
-from gateway.settings import GatewaySettings
 from messaging.tracing import CallSpans
 
 Endpoint = Callable[[Request], Awaitable[Response]]

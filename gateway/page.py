@@ -13,8 +13,8 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from gateway import GatewaySettings
 from gateway.middleware import BELOW, RouteFacts, Router
-from gateway.settings import GatewaySettings
 
 _STATIC = Path(__file__).parent / "static"
 _LEAST_ZIPPED_BYTES = 500

@@ -9,7 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import openapi, problem
+from gateway import GatewaySettings, openapi, problem
 from gateway.answer import Prediction, prediction, server_timing
 from gateway.asked import (
     FORM_OVERHEAD_BYTES,
@@ -29,7 +29,6 @@ from gateway.middleware import RouteFacts, Router, request_id, while_connected
 from gateway.models import named
 from gateway.problem import Problem
 from gateway.request_reply import Requester
-from gateway.settings import GatewaySettings
 from gateway.tensors import from_body, picture_from
 from messaging.contract import TENSOR, Reply
 

@@ -11,9 +11,9 @@ from uuid import uuid4
 
 from msgspec.structs import replace
 
+from gateway import GatewaySettings
 from gateway.errors import GatewayError, Unavailable, UnknownModel
 from gateway.pending import Capacity, Pending
-from gateway.settings import GatewaySettings
 from messaging.contract import ServedModel, no_such_model
 from messaging.settings import Queue, TopicSettings
 

@@ -10,12 +10,12 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TypedDict, TypeVarTuple, Unpack
 
+from gateway import GatewaySettings
 from gateway.answer import check_version
 from gateway.errors import GatewayError, ReplyTimeout, TooLarge, TooManyInFlight, Unavailable
 from gateway.metrics import GatewayMetrics
 from gateway.middleware import note_model, traceparent
 from gateway.presence import Channel, Pinging, Presence
-from gateway.settings import GatewaySettings
 from messaging import codec
 from messaging.broker import (
     Broker,

@@ -16,12 +16,12 @@ from typing import Any
 
 import uvicorn
 
+from gateway import GatewaySettings, JobSettings
 from gateway.app import create_app
 from gateway.http_protocol import BoundedProtocol
 from gateway.jobs.service import Jobs
 from gateway.middleware import AccessLog
 from gateway.request_reply import Requester
-from gateway.settings import GatewaySettings, JobSettings
 from messaging.broker import Broker
 from messaging.settings import TopicSettings
 from messaging.tracing import CallSpans

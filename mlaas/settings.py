@@ -17,11 +17,11 @@ import msgspec
 import yaml
 from msgspec.structs import replace
 
-from gateway.settings import GatewaySettings, JobSettings
+from gateway import GatewaySettings, JobSettings
 from messaging.settings import BrokerSettings, TopicSettings
 from mlaas.errors import UserError
 from model.settings import ModelSettings, TrainSettings
-from worker.settings import WorkerSettings
+from worker import WorkerSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULTS = ROOT / "configs" / "config.yaml"

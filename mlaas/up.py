@@ -16,7 +16,7 @@ from types import FrameType
 
 from msgspec.structs import replace
 
-from gateway.settings import GatewaySettings
+from gateway import GatewaySettings
 from messaging.settings import SHARED, Queue
 from mlaas.errors import UserError
 from mlaas.settings import Settings, as_environment, load

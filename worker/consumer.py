@@ -13,12 +13,12 @@ from messaging.contract import ContractError
 from messaging.picture_header import Size
 from messaging.settings import Queue, TopicSettings
 from messaging.tracing import Worked
+from worker import WorkerSettings
 from worker.answering import Answerer, PoisonPictures
 from worker.batching import Lanes
 from worker.metrics import Origin
 from worker.outbox import Outbox
 from worker.rollout import Rollout
-from worker.settings import WorkerSettings
 
 _log = logging.getLogger("mlaas.worker")
 

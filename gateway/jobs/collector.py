@@ -6,10 +6,10 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+from gateway import JobSettings
 from gateway.jobs.job import JobRequest, Result, now_ms, picture_of
 from gateway.jobs.rendering import encode_reply
 from gateway.jobs.store import Added, Store, StoreError
-from gateway.settings import JobSettings
 from messaging import codec
 from messaging.broker import Broker, BrokerError, BrokerUnavailable, Delivery, Message, Subscription
 from messaging.contract import ContractError

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
+from gateway import OTHER_STORE, GatewaySettings, JobSettings
 from gateway.asked import Deadline
 from gateway.errors import GatewayError, JobExpired, Unavailable, UnknownJob
 from gateway.jobs import rendering
@@ -17,7 +18,6 @@ from gateway.jobs.rendering import Event, JobDocument, JobSummary
 from gateway.jobs.store import Added, Progress, Store, StoreError, StoreThreads
 from gateway.jobs.submitting import Submission, Submitter
 from gateway.request_reply import Requester
-from gateway.settings import OTHER_STORE, GatewaySettings, JobSettings
 from messaging.broker import Broker
 from messaging.settings import TopicSettings
 

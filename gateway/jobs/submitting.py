@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from gateway import JobSettings
 from gateway.asked import Deadline, Query, Upload, check
 from gateway.errors import GatewayError, KeyReused, ReplyTimeout, TooLarge, TooManyJobs, Unavailable
 from gateway.jobs.job import Job, JobRequest, Result, correlation_id, now_ms
@@ -15,7 +16,6 @@ from gateway.jobs.rendering import encode_refusal
 from gateway.jobs.store import Creation, Limits, Store, StoreThreads
 from gateway.middleware import traceparent
 from gateway.request_reply import Requester, as_gateway_error
-from gateway.settings import JobSettings
 from messaging import codec
 from messaging.broker import Broker, BrokerError, Message
 from messaging.contract import Request

@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import errors, openapi
+from gateway import GatewaySettings, errors, openapi
 from gateway.answer import grey_png, raise_failure
 from gateway.asked import FORM_OVERHEAD_BYTES, Deadline, check, read_deadline
 from gateway.errors import GatewayError, InvalidRequest, Unavailable, UnknownModel
@@ -35,7 +35,6 @@ from gateway.oip.response import (
 from gateway.predict import CallBudget
 from gateway.problem import ErrorForm
 from gateway.request_reply import Requester
-from gateway.settings import GatewaySettings
 from gateway.tensors import SIDE
 from messaging.codec import NOT_JSON
 from messaging.contract import TENSOR, Reply, ServedModel

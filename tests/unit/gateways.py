@@ -11,10 +11,10 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from gateway import GatewaySettings
 from gateway.app import create_app
 from gateway.middleware import AccessLog
 from gateway.request_reply import Requester
-from gateway.settings import GatewaySettings
 from messaging import codec
 from messaging.broker import BrokerUnavailable
 from messaging.contract import Reply, Request, ServedModel, Timings

@@ -16,11 +16,11 @@ from messaging.memory import MemoryBroker
 from messaging.settings import Queue
 from mlaas.settings import load
 from model.settings import ModelSettings
+from worker import WorkerSettings
 from worker.consumer import Consumer
 from worker.model_process import ModelProcess
 from worker.pipe import ModelVersion, Role
 from worker.rollout import Rollout
-from worker.settings import WorkerSettings
 
 SETTINGS = load(None, {})
 SHARED = SETTINGS.topics.queue_of("")
