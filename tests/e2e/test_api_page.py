@@ -60,7 +60,9 @@ def shell(running: tuple[Service, str], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(scope="module")
 def typed(shell: Callable[..., str]) -> Run:
-    return lambda section: "\n".join(shell(*block) for block in blocks(section))
+    return lambda section: "\n".join(
+        shell(language, text) for language, text in blocks(section) if language != "json"
+    )
 
 
 def test_every_call_is_shown_in_all_three_ways() -> None:
@@ -80,8 +82,7 @@ def test_predict(typed: Run) -> None:
     assert '"label":"dress"' in printed
     assert "\nt-shirt\n" in printed
     entries = [json.loads(line) for line in printed.splitlines() if line.startswith('{"file": "samples')]
-    assert [(entry["label"], entry["model"]) for entry in entries] == [
-        ("Sandal", "fashion-mnist"),
+    assert [(entry["label"], entry["model"]) for entry in entries[-2:]] == [
         ("Bag", "fashion-mnist"),
         ("dress", "clothing-photo"),
     ]
