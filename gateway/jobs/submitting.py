@@ -228,7 +228,11 @@ def digest_each(uploads: Iterable[Upload]) -> list[bytes]:
 
 def fingerprint(uploads: Sequence[Upload], digests: Sequence[bytes], query: Query) -> str:
     """Equal for equal requests. digests are those of the uploads, in order."""
-    whole = hashlib.sha256(repr(query).encode())
+    # Release 0.2.0 did not know versions, and a key may be repeated across an upgrade.
+    asked = {name: value for name, value in query._asdict().items() if value or name != "version"}
+    whole = hashlib.sha256(
+        f"Query({', '.join(f'{name}={value!r}' for name, value in asked.items())})".encode()
+    )
     for upload, digest in zip(uploads, digests, strict=True):
         whole.update(repr((digest.hex(), upload.declared, upload.filename)).encode())
     return whole.hexdigest()

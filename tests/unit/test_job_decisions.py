@@ -173,6 +173,13 @@ def test_a_picture_of_a_job_is_known_by_its_digest() -> None:
     assert JobRequest(filenames=["a"]).sha256_of(0) is None
 
 
+def test_a_fingerprint_is_what_it_was_in_the_release_before() -> None:
+    """A key may be repeated across an upgrade. Written by release 0.2.0."""
+    uploads = [Upload(b"picture", "image/png", "a.png")]
+    its = fingerprint(uploads, digest_each(uploads), Query(model="fashion-mnist", top_k=3))
+    assert its == "a9c595ab054bb192b265191232d62cb3a3604a3a1927c58faa82c1006a12913a"
+
+
 def test_a_fingerprint_changes_with_all_that_is_asked() -> None:
     upload = Upload(SANDAL, "image/png", "a.png")
 
@@ -185,7 +192,8 @@ def test_a_fingerprint_changes_with_all_that_is_asked() -> None:
         its([upload, upload], Query()),
         its([], Query()),
         its([upload], Query(top_k=1)),
+        its([upload], Query(version="1.4.0")),
         its([upload._replace(content=SANDAL + b"x")], Query()),
         its([upload._replace(filename="b.png")], Query()),
     ]
-    assert len({first, *others}) == 6
+    assert len({first, *others}) == 7
