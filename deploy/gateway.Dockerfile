@@ -13,7 +13,7 @@ COPY gateway gateway
 COPY mlaas mlaas
 # mlaas validates the settings of all parts.
 COPY model/__init__.py model/settings.py model/
-COPY worker/__init__.py worker/settings.py worker/
+COPY worker/__init__.py worker/
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     MLAAS_GATEWAY__HOST=0.0.0.0 MLAAS_LOG__FORMAT=json \

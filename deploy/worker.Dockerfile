@@ -14,7 +14,7 @@ COPY model model
 COPY worker worker
 COPY mlaas mlaas
 # mlaas validates the settings of all parts.
-COPY gateway/__init__.py gateway/settings.py gateway/
+COPY gateway/__init__.py gateway/
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     MLAAS_LOG__FORMAT=json MLAAS_WORKER__HEARTBEAT_FILE=/tmp/heartbeat

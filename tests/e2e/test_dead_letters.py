@@ -170,7 +170,7 @@ def test_what_lies_behind_a_letter_that_is_refused_again_is_kept(shell: Shell) -
     first, refused, behind = shell.letters()
     said = shell.dlq("replay", "--all", "--purge", "--yes")
     assert said.returncode == 1
-    assert f"{refused}  refused, unknown_model: no model 'no-such' here" in said.stdout
+    assert f"{refused}  refused, unknown_model: no model 'no-such'; served: " in said.stdout
     assert said.stdout.count("answered: Sandal") == 2
     assert "3 letters replayed, 2 answered\n1 letter deleted\n1 letter answered, but kept" in said.stderr
     assert shell.letters() == [refused, behind]
