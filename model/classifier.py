@@ -100,6 +100,8 @@ def load_detector(folder: Path, manifest: Manifest) -> Detector | None:
 
 
 WARM_UP_BATCHES = (1, 2, 8, 32)
+LONG_BATCH_S = 0.05
+"""After a batch of several that takes this long, larger ones would hardly be faster for having been run."""
 
 TIMED_RUNS, BATCH = 20, 16
 
@@ -210,26 +212,34 @@ def warm_up(classifier: Classifier) -> None:
 
     Raises ModelError if there are labels, and the output is not a probability distribution over them.
     """
+    for count in WARM_UP_BATCHES:
+        began = time.perf_counter()
+        check_answers(classifier, count)
+        if count > 1 and time.perf_counter() - began > LONG_BATCH_S:
+            break
+
+
+def check_answers(classifier: Classifier, count: int) -> None:
+    """Runs a batch of blank inputs. Raises ModelError as warm_up does."""
     manifest = classifier.manifest
     network = manifest.onnx if classifier.runtime == "onnx" else manifest.keras
     file = classifier.folder / network.file if network else classifier.folder
-    for count in WARM_UP_BATCHES:
-        try:
-            rows = classifier.infer(blank(manifest, count)).answers
-        except (CannotRun, ValueError) as error:
-            shape = " x ".join(map(str, manifest.input.shape))
-            reason = str(error)
-            takes = f"; it takes {classifier.takes}" if classifier.takes else ""
-            raise ModelError(
-                f"{file} cannot run on an input of {shape} {manifest.input.dtype}{takes} ({reason})"
-            ) from error
-        if manifest.output == "numbers":
-            continue
-        if rows.shape[1] != len(manifest.labels):
-            raise ModelError(f"{file} gives {rows.shape[1]} numbers for {len(manifest.labels)} labels")
-        sound = bool(((rows >= -1e-3) & (rows <= 1 + 1e-3)).all())  # False for what is not a number
-        if not sound or (manifest.output != "sigmoids" and not np.allclose(rows.sum(axis=1), 1, atol=1e-3)):
-            raise ModelError(f"{file} does not give {manifest.output}, or its weights are damaged")
+    try:
+        rows = classifier.infer(blank(manifest, count)).answers
+    except (CannotRun, ValueError) as error:
+        shape = " x ".join(map(str, manifest.input.shape))
+        reason = str(error)
+        takes = f"; it takes {classifier.takes}" if classifier.takes else ""
+        raise ModelError(
+            f"{file} cannot run on an input of {shape} {manifest.input.dtype}{takes} ({reason})"
+        ) from error
+    if manifest.output == "numbers":
+        return
+    if rows.shape[1] != len(manifest.labels):
+        raise ModelError(f"{file} gives {rows.shape[1]} numbers for {len(manifest.labels)} labels")
+    sound = bool(((rows >= -1e-3) & (rows <= 1 + 1e-3)).all())  # False for what is not a number
+    if not sound or (manifest.output != "sigmoids" and not np.allclose(rows.sum(axis=1), 1, atol=1e-3)):
+        raise ModelError(f"{file} does not give {manifest.output}, or its weights are damaged")
 
 
 def blank(manifest: Manifest, count: int) -> NDArray[Any]:
