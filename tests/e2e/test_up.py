@@ -127,13 +127,13 @@ def huge_png() -> bytes:
     ("name", "body", "media_type", "status"),
     [
         ("an HTML file", b"<!doctype html><title>x</title>", "text/html", 415),
-        ("an HTML file called a picture", b"<!doctype html><title>x</title>", "image/png", 422),
+        ("an HTML file called a picture", b"<!doctype html><title>x</title>", "image/png", 415),
         ("an empty body", b"", "image/png", 422),
         ("a truncated PNG", SANDAL[: len(SANDAL) // 2], "image/png", 422),
         ("a 100-megapixel PNG", huge_png(), "image/png", 413),
         ("a 50 MB body", bytes(50_000_000), "image/png", 413),
         ("text", b"hello" * 100, "image/png", 422),
-        ("a GIF", b"GIF89a" + bytes(100), "image/gif", 415),
+        ("a damaged GIF", b"GIF89a" + bytes(100), "image/gif", 422),
     ],
 )
 @pytest.mark.parametrize("as_form", [False, True], ids=["body", "form"])
