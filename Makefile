@@ -49,7 +49,7 @@ evaluate: .venv/.development ## accuracy on the 10,000 test pictures
 samples: .venv/.development ## write samples/ anew from the data set
 	$(BIN)/python samples/make_samples.py
 
-screenshot: .venv/.development ## take docs/page.png, the picture of the page, anew; needs Chromium
+screenshot: .venv/.development ## take the pictures of the docs anew: the page, the command, a trace; needs Chromium
 	$(BIN)/python -m tests.browser.take_screenshot
 
 bench: .venv/.development ## measure it beside its peers and its parts, write bench/results; twenty minutes

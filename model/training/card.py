@@ -15,7 +15,7 @@ from model.manifest import Manifest, ModelError, replace
 from model.training.figures import Evaluation, Flagged, PhotoFigures, Record, Seed, read
 
 TEMPLATE = Path(__file__).with_name("card.md")
-NOT_SETTINGS = ("name", "version", "data_dir", "checkpoint_dir", "reports_dir", "network")
+NOT_SETTINGS = ("name", "version", "served", "data_dir", "checkpoint_dir", "reports_dir", "network")
 CONFUSED_PAIRS = 6
 
 Rows = Iterable[Sequence[object]]

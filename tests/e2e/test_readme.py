@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,14 +88,6 @@ def test_the_predict_lines_name_every_sample(running: tuple[Service, str]) -> No
     found = [(answer["file"], answer["label"]) for answer in map(json.loads, lines)]
     expected = [*SAMPLES, ROOT / "samples" / "sneaker.png"]
     assert found == [(str(sample.relative_to(ROOT)), label_of(sample)) for sample in expected]
-
-
-def test_the_table_is_what_a_terminal_shows(running: tuple[Service, str]) -> None:
-    (shown,) = re.findall(r"^FILE .*?(?=^```)", README, re.MULTILINE | re.DOTALL)
-    predict = next(command for command in COMMANDS if "mlaas predict" in command)
-    in_terminal = ["script", "-qec", "stty cols 200; " + predict, "/dev/null"]
-    printed = run(shlex.join(in_terminal), running[1]).replace("\r", "")
-    assert printed.startswith(shown)
 
 
 def test_doctor_finds_nothing_broken(running: tuple[Service, str]) -> None:
