@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 
 from deploy.kafka.local_kafka import LocalKafka, free_port
 from messaging.kafka_config import parse_url
-from tests.e2e.services import ROOT, SAMPLES, Service, is_ready, label_of, mlaas, service, until
+from tests.e2e.services import ROOT, SAMPLES, Service, is_ready, label_of, mlaas, service, status, until
 
 PASSWORD = "p@ss/w:rd%"
 USERS = ("admin", "gateway", "worker", "dlq")
@@ -232,11 +232,12 @@ def test_a_wrong_password_is_named_and_the_right_one_loses_nothing(secured: Secu
     refused = r"does not accept user '{}' with this password"
     with secured.gateway(password="wrong") as (gateway, address):
         gateway.wait_for(f"cannot read replies, retrying: .*{refused.format('gateway')}")
+        until(lambda: status(f"{address}/health/live") == 200, "the gateway's start")
         assert httpx.post(f"{address}/predict", files={"file": SAMPLE.read_bytes()}).status_code == 503
     assert refused.format("admin") in secured.run("admin", "topics", "create", password="wrong")
     assert refused.format("worker") in secured.doctor("worker", password="wrong")["broker"]
     with secured.gateway() as (_, address):
-        until(lambda: httpx.get(f"{address}/health/live").status_code == 200, "the gateway's start")
+        until(lambda: status(f"{address}/health/live") == 200, "the gateway's start")
         with secured.part("worker", password="wrong") as worker:
             worker.wait_for(f"cannot receive requests, retrying: .*{refused.format('worker')}")
             is_done = submitted(address)
