@@ -17,7 +17,15 @@ from gateway.errors import (
     UnknownModel,
     WorkerFailed,
 )
-from messaging.contract import PNG_SIGNATURE, ErrorCode, Failure, Reply, ServedModel, no_such_model
+from messaging.contract import (
+    MOST_LABELS,
+    PNG_SIGNATURE,
+    ErrorCode,
+    Failure,
+    Reply,
+    ServedModel,
+    no_such_model,
+)
 
 _ERRORS: dict[ErrorCode, type[GatewayError]] = {
     ErrorCode.INVALID_PICTURE: NotAPicture,
@@ -26,7 +34,6 @@ _ERRORS: dict[ErrorCode, type[GatewayError]] = {
     ErrorCode.OVERLOADED: TooManyInFlight,
 }
 
-_MOST_LABELS = 10
 _GREY_8_BIT = (8, 0, 0, 0, 0)
 _INPUT_WIDTH = 28
 
@@ -130,7 +137,7 @@ def prediction(reply: Reply, request_id: str, total_ms: float, top_k: int = 0) -
     probabilities = reply.probabilities
     label = max(probabilities, key=probabilities.__getitem__, default=None)
     confidence = None if label is None else probabilities[label]
-    most = top_k or _MOST_LABELS
+    most = top_k or MOST_LABELS
     if len(probabilities) > most or top_k:
         probabilities = dict(heapq.nlargest(most, probabilities.items(), key=lambda item: item[1]))
     return Prediction(

@@ -18,6 +18,9 @@ Explain = Literal["", "input"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 EXPLAINS: tuple[Explain, ...] = get_args(Explain)
 
+MOST_LABELS = 10
+"""How many of the most probable labels an answer has unless more or fewer are asked for."""
+
 # Anyone may send messages, whose ids are kept in memory and whose headers are copied into dead letters.
 MAX_CORRELATION_ID = 256
 MAX_REPLY_TO = 512

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from messaging.contract import MODES
+from messaging.contract import MODES, MOST_LABELS
 from mlaas.commands import JSON, Answer, Chosen, harmless, pass_chosen, show
 from mlaas.errors import UserError, of_gateway, reported
 
@@ -372,7 +372,7 @@ def _locally(
         else:
             label, confidence = next(iter(found.probabilities.items()), (None, None))
             its_own = {"label": label, "confidence": confidence, **found._asdict(), **about}
-            its_own["probabilities"] = dict(islice(found.probabilities.items(), top_k))
+            its_own["probabilities"] = dict(islice(found.probabilities.items(), top_k or MOST_LABELS))
             if label is not None:
                 del its_own["outputs"]
             yield Answer(name, its_own)

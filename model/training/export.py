@@ -13,11 +13,13 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
@@ -94,8 +96,13 @@ def original(path: Path, size: tuple[int, int] | None = None) -> Original:
             content=path.read_bytes() if path.suffix == ".keras" else saved.read_bytes(),
             exported=exported.read_bytes(),
             scales_itself=any(type(layer).__name__ in SCALING for layer in _layers(network)),
-            run=lambda batch: np.asarray(network(batch, training=False)),
+            run=partial(_run, network),
         )
+
+
+def _run(network: "keras.Model", batch: NDArray[Any]) -> NDArray[Any]:
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that the input may be in a list
+        return np.asarray(network(batch, training=False))
 
 
 def _layers(network: "keras.Model") -> "Iterator[keras.layers.Layer]":
@@ -118,8 +125,10 @@ def _export(network: "keras.Model", path: Path) -> None:
 def _to_file(network: "keras.Model", path: Path, size: tuple[int, int] | None = None) -> None:
     free = iter(size or ())
     shape = [next(free, 1) if axis is None else axis for axis in network.input_shape[1:]]
-    network(np.zeros((1, *shape), network.inputs[0].dtype))  # only what was called is exported
-    logging.getLogger("tf2onnx").setLevel(logging.WARNING)  # it reports every step
+    _run(network, np.zeros((1, *shape), network.inputs[0].dtype))  # only what was called is exported
+    logging.getLogger("tf2onnx").setLevel(
+        logging.ERROR
+    )  # it reports every step, and what it does not optimize
     with warnings.catch_warnings(action="ignore", category=FutureWarning):  # Keras looks for np.object
         network.export(path, format="onnx", verbose=False)
 

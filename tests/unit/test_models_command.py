@@ -30,6 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 RGB_96 = PictureInput(height=96, width=96, channels=3, dtype="float32", layout="NCHW")
 LABELS = ",".join(COLOURS)
+DATA = Path(__file__).parents[1] / "data"
 
 
 def png(colour: Any, folder: Path) -> Path:
@@ -212,6 +213,40 @@ def test_a_single_sigmoid_has_two_labels_and_a_rescaling_layer_is_noticed(models
     assert "output: 1 sigmoid" in done.stdout
     assert "values: 0..255 (the network scales them itself)" in done.stdout
     assert manifests.read(weights / "animals" / "1.0.0").output == "sigmoid"
+
+
+@pytest.mark.timeout(300)
+def test_a_file_of_somebody_elses_is_added_without_a_word_too_many(models: Any, weights: Path) -> None:
+    shown, other = DATA / "digit-3.png", DATA / "digit-8.png"
+    done = models(
+        "add", "digits", DATA / "digits.keras", "--labels", ",".join("0123456789"), "--golden", f"{shown}=3"
+    )
+    assert done.exit_code == 0, done.output
+    assert "warn" not in done.output.lower()
+    assert top(weights, "digits", other.read_bytes())[0] == "8"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore:In the future .np.object:FutureWarning")  # Keras looks for it
+def test_a_thousand_labels_in_nchw_are_served_ten_at_a_time(models: Any, weights: Path) -> None:
+    into = keras.Input((3, 224, 224))
+    known = keras.applications.MobileNetV3Small((224, 224, 3), weights=None, include_preprocessing=False)
+    network = keras.Model(into, known(layers.Permute((2, 3, 1))(into)))
+    path = weights.parent / "mobilenet.onnx"
+    network(np.zeros((1, 3, 224, 224), np.float32))
+    network.export(path, format="onnx", verbose=False)
+    labels = weights.parent / "labels.txt"
+    labels.write_text("\n".join(f"kind {number}" for number in range(1000)))
+    done = models("add", "kinds", path, "--labels", labels, "--scale", "-1..1")
+    assert done.exit_code == 0, done.output
+    assert "input: 224 x 224 RGB, float32, NCHW" in done.stdout
+    its = manifests.read(weights / "kinds" / "1.0.0")
+    assert (len(its.labels), its.keras, its.output) == (1000, None, "probabilities")
+    picture = png((200, 30, 30), weights.parent)
+    given = ["--set", f"model.weights_dir={weights}", "predict", "--local", "--model", "kinds", str(picture)]
+    said = json.loads(CliRunner().invoke(command, given).stdout)
+    assert said["label"] == next(iter(said["probabilities"]))
+    assert len(said["probabilities"]) == 10
 
 
 def test_an_onnx_file_for_exactly_one_picture_serves_batches(models: Any, weights: Path, file: Path) -> None:
