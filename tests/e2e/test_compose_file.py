@@ -106,7 +106,7 @@ def test_an_image_has_every_module_that_it_loads(image: str, modules: str, tmp_p
         for source in sources:
             _copy(
                 ROOT / source,
-                tmp_path / target / Path(source).name if len(sources) > 1 else tmp_path / target,
+                tmp_path / target / Path(source).name if target.endswith("/") else tmp_path / target,
             )
     # -S: an editable installation would lend the modules that the image lacks.
     command = [sys.executable, "-S", "-c", f"import mlaas.cli, mlaas.{modules}"]
