@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Pages, and the files that they link to.
 DOCUMENTED := '*.md' '*.template' '*.py' '*.yaml' '*.png' '*.svg' '*.json' LICENSE ':!tests' ':!gateway/static' ':!model/training/*.md'
 
-.PHONY: help run install test check docs kafka train train-photos evaluate samples bench faults rollout-test faults-selftest upgrade-test chart-test secure-test lock observability observability-test screenshot
+.PHONY: help run install test test-long check docs kafka train train-photos evaluate samples bench faults rollout-test faults-selftest upgrade-test chart-test secure-test lock observability observability-test screenshot
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -17,8 +17,11 @@ run: .venv/.serving ## broker, worker and gateway in one go; PORT=8123 takes ano
 
 install: .venv/.development ## what training, tests and benches need, too; make run and make test install by themselves
 
-test: .venv/.development ## every test: unit, brokers (a real Apache Kafka too), end to end
-	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder
+test: .venv/.development ## the tests: unit, brokers (a real Apache Kafka too), end to end, in a browser
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "not long"
+
+test-long: .venv/.development ## those that take minutes each: training, and TLS, passwords and rights
+	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m long
 
 check: .venv/.development docs ## style, types, the direction of imports, the length of files, and links
 	$(BIN)/ruff check .

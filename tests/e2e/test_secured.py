@@ -19,6 +19,8 @@ from deploy.kafka.local_kafka import LocalKafka, free_port
 from messaging.kafka_config import parse_url
 from tests.e2e.services import ROOT, SAMPLES, Service, is_ready, label_of, mlaas, service, status, until
 
+pytestmark = pytest.mark.long
+
 PASSWORD = "p@ss/w:rd%"
 USERS = ("admin", "gateway", "worker", "dlq")
 SAMPLE = SAMPLES[0]

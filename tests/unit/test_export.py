@@ -115,6 +115,7 @@ print(keras.backend.backend())
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.long
 def test_a_network_that_was_trained_on_jax_is_exported_alike(tmp_path):
     path = tmp_path / "exported.onnx"
     said = subprocess.run(

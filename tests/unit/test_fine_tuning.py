@@ -16,7 +16,10 @@ from model.training.photo_variation import KEPT_SIDE, Photos, read, seen
 from tests.unit.recipes import softmax
 
 # TensorFlow 2.21's arrays do not know NumPy 2's copy keyword yet.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.long,
+]
 
 CONFIG = Path(__file__).parents[2] / "configs" / "clothing-photo.yaml"
 KINDS = ("dress", "pants", "t-shirt")

@@ -16,6 +16,7 @@ def learned(backend, path):
 
 
 @pytest.mark.timeout(700)
+@pytest.mark.long
 def test_epochs_on_jax_leave_what_those_on_tensorflow_leave(tmp_path):
     """With pictures of different weight, a teacher, and averages."""
     fitted, scanned = (learned(name, tmp_path / f"{name}.npz") for name in ("tensorflow", "jax"))
