@@ -178,6 +178,7 @@ def add(chosen: Chosen, name: str, path: Path, pictures: Path | None, force: boo
             original, exported = None, path.read_bytes()
         elif path.suffix in (".keras", ".h5"):
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+            os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # TensorFlow announces these on every start
             from model.training.export import original as read_original
 
             original = read_original(path, given["size"])
