@@ -9,10 +9,12 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import yaml
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
 
 FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 FileName = Annotated[str, msgspec.Meta(pattern=FILE_NAME)]
@@ -262,11 +264,31 @@ def folder(weights_dir: Path, name: str, version: str = "") -> Path:
 def read(folder: Path) -> Manifest:
     """Reads the manifest of a model folder. Raises ModelError."""
     path = folder / FILE
+    manifest = read_yaml(
+        path,
+        Manifest,
+        MAX_BYTES,
+        "is not the manifest of a model",
+        "; docs/models.md lists the fields and their values",
+    )
+    if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
+        where = f"{manifest.name}/{manifest.version}"
+        raise ModelError(f"{path} describes {where}: name its folders so, or change name and version in it")
+    if contradiction := contradiction_in(manifest):
+        raise ModelError(f"{path} {contradiction}")
+    return manifest
+
+
+def read_yaml(path: Path, kind: type[Kind], max_bytes: int, wrong: str, hint: str = "") -> Kind:
+    """Reads a file of a model folder that a person may have written.
+
+    wrong: what a file is that does not suit; hint: what to do about its fields. Raises ModelError.
+    """
     try:
         content = path.read_bytes()
-        if len(content) > MAX_BYTES:
-            raise ModelError(f"{path} is larger than {MAX_BYTES} bytes")
-        manifest = msgspec.convert(yaml.safe_load(content), Manifest, dec_hook=_input)
+        if len(content) > max_bytes:
+            raise ModelError(f"{path} is larger than {max_bytes} bytes")
+        return msgspec.convert(yaml.safe_load(content), kind, dec_hook=_input)
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, msgspec.ValidationError, ValueError, RecursionError) as error:
@@ -274,14 +296,8 @@ def read(folder: Path) -> Manifest:
         if "Expected `str`, got" in reason:
             reason += "; put it in quotes"
         elif isinstance(error, msgspec.ValidationError):
-            reason += "; docs/models.md lists the fields and their values"
-        raise ModelError(f"{path} is not the manifest of a model: {reason}") from error
-    if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
-        where = f"{manifest.name}/{manifest.version}"
-        raise ModelError(f"{path} describes {where}: name its folders so, or change name and version in it")
-    if contradiction := contradiction_in(manifest):
-        raise ModelError(f"{path} {contradiction}")
-    return manifest
+            reason += hint
+        raise ModelError(f"{path} {wrong}: {reason}") from error
 
 
 def _input(_: type, tree: Any) -> Input:

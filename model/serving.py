@@ -64,19 +64,9 @@ class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 def read(weights_dir: Path, name: str) -> Pointer | None:
     """The file of a model; None if there is none. Raises ModelError."""
     path = weights_dir / name / FILE
-    try:
-        content = path.read_bytes()
-        if len(content) > MAX_BYTES:
-            raise ModelError(f"{path} is larger than {MAX_BYTES} bytes")
-        return msgspec.convert(yaml.safe_load(content), Pointer)
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, msgspec.ValidationError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        hint = "; put it in quotes" if "Expected `str`, got" in reason else ""
-        raise ModelError(f"{path} does not say which versions are served: {reason}{hint}") from error
+    return manifests.read_yaml(path, Pointer, MAX_BYTES, "does not say which versions are served")
 
 
 def current(weights_dir: Path, name: str) -> Pointer:

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from model import manifest as manifests
 from model.adding import Output
-from model.manifest import Export, ImagePreprocessing, Manifest, PictureInput
+from model.manifest import Export, ImagePreprocessing, Input, Manifest, PictureInput, Preprocessing
 
 
 def brightest(into: PictureInput, last: str = "") -> bytes:
@@ -84,8 +84,8 @@ def write(
     weights_dir: Path,
     name: str,
     labels: Sequence[str],
-    into: PictureInput,
-    declared: ImagePreprocessing,
+    into: Input,
+    declared: Preprocessing,
     *,
     output: Output,
     content: bytes,

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from model import manifest as manifests
-from model.manifest import Export, Manifest, Output, TensorInput, TensorPreprocessing
+from model.manifest import DType, Output, TensorInput, TensorPreprocessing
+from tests import image_models
 
 LABELS = ("setosa", "versicolor", "virginica")
 SETOSA, VIRGINICA = [5.1, 3.5, 1.4, 0.2], [6.3, 3.3, 6.0, 2.5]
@@ -74,23 +74,12 @@ def write(
     *,
     labels: Sequence[str] = (),
     output: Output = "numbers",
-    dtype: str = "float32",
+    dtype: DType = "float32",
 ) -> Path:
     """Returns the folder of the model."""
-    folder = weights_dir / name / "1.0.0"
-    folder.mkdir(parents=True)
-    (folder / "model.onnx").write_bytes(content)
-    manifest = Manifest(
-        name=name,
-        version="1.0.0",
-        labels=tuple(labels),
-        input=TensorInput(shape=shape, dtype=dtype),  # type: ignore[arg-type]
-        preprocessing=TensorPreprocessing(),
-        output=output,
-        onnx=Export(file="model.onnx", sha256=manifests.sha256(content)),
-    )
-    manifests.write(folder, manifest)
-    return folder
+    into = TensorInput(shape=shape, dtype=dtype)
+    declared = TensorPreprocessing()
+    return image_models.write(weights_dir, name, labels, into, declared, output=output, content=content)
 
 
 def write_iris(weights_dir: Path) -> Path:

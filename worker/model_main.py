@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -192,18 +193,15 @@ def _infer(classifier: Classifier, pictures: Sequence[PreparedPicture]) -> list[
     predictions = classifier.predict(pixels)
     infer_ms = (time.perf_counter() - started) * 1000
     return [
-        Outcome(
-            probabilities=probabilities,
-            outputs=outputs,
-            in_distribution=is_in_distribution(score),
-            ood_score=score,
-            mode=each.used_mode,
-            warnings=warnings_of(each.warnings, score),
+        _outcome(
+            answer,
+            each.used_mode,
+            each.warnings,
             input=_shown(its_pixels) if each.with_input else None,
             decode_ms=each.decode_ms,
             infer_ms=infer_ms,
         )
-        for each, its_pixels, (probabilities, outputs, score) in zip(
+        for each, its_pixels, answer in zip(
             pictures, pixels, _answers(predictions, classifier.manifest), strict=True
         )
     ]
@@ -220,36 +218,55 @@ def _infer_rows(classifier: Classifier, rows: Sequence[Row]) -> list[Outcome]:
         return [_refused(f"the model cannot compute these numbers: {error}")]
     infer_ms = (time.perf_counter() - started) * 1000
     return [
-        Outcome(
-            probabilities=probabilities,
-            outputs=outputs,
-            in_distribution=is_in_distribution(score),
-            ood_score=score,
-            mode=TENSOR_MODE,
-            warnings=warnings_of((), score),
-            infer_ms=infer_ms,
-        )
-        if all(map(math.isfinite, (*probabilities, *outputs)))
+        _outcome(answer, TENSOR_MODE, infer_ms=infer_ms)
+        if all(map(math.isfinite, (*answer.probabilities, *answer.outputs)))
         else _refused(NOT_FINITE)
-        for probabilities, outputs, score in _answers(predictions, classifier.manifest)
+        for answer in _answers(predictions, classifier.manifest)
     ]
+
+
+def _outcome(
+    answer: "_Answer",
+    mode: str,
+    warnings: Sequence[str] = (),
+    *,
+    infer_ms: float,
+    decode_ms: float = 0.0,
+    input: bytes | None = None,
+) -> Outcome:
+    return Outcome(
+        probabilities=answer.probabilities,
+        outputs=answer.outputs,
+        in_distribution=is_in_distribution(answer.ood_score),
+        ood_score=answer.ood_score,
+        mode=mode,
+        warnings=warnings_of(warnings, answer.ood_score),
+        input=input,
+        decode_ms=decode_ms,
+        infer_ms=infer_ms,
+    )
 
 
 def _refused(detail: str) -> Outcome:
     return Outcome(error=ErrorCode.INVALID_REQUEST, detail=detail)
 
 
-def _answers(
-    predictions: Predictions, manifest: Manifest
-) -> Iterator[tuple[list[float], list[float], float | None]]:
-    """For each input: its probabilities, or the outputs of a model without labels; and its ood_score."""
+class _Answer(NamedTuple):
+    """To one input: its probabilities, or the outputs of a model without labels."""
+
+    probabilities: list[float]
+    outputs: list[float]
+    ood_score: float | None
+
+
+def _answers(predictions: Predictions, manifest: Manifest) -> Iterator[_Answer]:
     has_labels, scores = manifest.output != "numbers", predictions.ood_scores
     nothing: list[list[float]] = [[]] * len(predictions.answers)
-    return zip(
+    return map(
+        _Answer,
         predictions.answers.tolist() if has_labels else nothing,
         nothing if has_labels else map(as_floats, predictions.answers),
         [None] * len(predictions.answers) if scores is None else scores.tolist(),
-        strict=True,
     )
 
 

@@ -154,7 +154,9 @@ def test_the_lines_give_the_same_label_when_they_are_run(page: Page) -> None:
     assert (shown["label"], shown["input"][-1]) == ("Sandal", "…")
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="the JavaScript lines are run by Node.js")
+@pytest.mark.skipif(
+    shutil.which("node") is None, reason="Node.js, which runs the JavaScript lines, is not installed"
+)
 def test_the_javascript_lines_give_the_same_label_when_they_are_run(page: Page) -> None:
     page.get_by_role("button", name="Dress photo").click()
     expect_label(page, "dress")

@@ -61,7 +61,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(browser: Browser, running: 
         page.get_by_label("Choose pictures").set_input_files(SAMPLES)
         expect(page.locator("#summary")).to_have_text("11 pictures, all answered")
         expect(history(page).first).to_be_in_viewport()
-        tops = [row.bounding_box()["y"] for row in history(page).all()[:4]]  # type: ignore[index]
+        tops = [row.evaluate("row => row.getBoundingClientRect().top") for row in history(page).all()[:4]]
         assert len(set(tops)) == 1
         history(page).nth(2).tap()
         expect(title(page)).to_be_in_viewport()

@@ -12,23 +12,15 @@ import numpy as np
 import pytest
 
 from model.classifier import load
-from tests import image_models, second_model, tensor_models
-from tests.e2e.protocol_page import blocks, run
-from tests.e2e.services import PATIENCE_S, ROOT, up
+from tests.e2e.protocol_page import blocks, run, unlike_models
+from tests.e2e.services import PATIENCE_S, ROOT
 
 KSERVE = "kserve==0.21.0"
 
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of a gateway that serves models of every kind."""
-    weights_dir = tmp_path_factory.mktemp("weights")
-    second_model.copy_shipped(weights_dir)
-    image_models.write_colours(weights_dir)
-    tensor_models.write_iris(weights_dir)
-    tensor_models.write_level(weights_dir)
-    names = "[fashion-mnist, colours, iris, level]"
-    with up(MLAAS_MODEL__NAMES=names, MLAAS_MODEL__WEIGHTS_DIR=str(weights_dir)) as (_, its_url):
+    with unlike_models(tmp_path_factory.mktemp("weights")) as its_url:
         yield its_url
 
 

@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -150,13 +151,13 @@ def test_versions_are_promoted_compared_shared_and_rolled_back(
     ]
     with httpx.Client(base_url=running, timeout=PATIENCE_S) as http:
 
-        def shares() -> dict[str, int]:
+        def are_served(shares: dict[str, int]) -> bool:
             versions = http.get("/models/flowers").json()["versions"]
-            return {its["version"]: its["share_percent"] for its in versions}
+            return {its["version"]: its["share_percent"] for its in versions} == shares
 
         for line, its in zip(script.splitlines(), expected, strict=True):
             run(folder, line)
-            until(lambda its=its: shares() == its, line)  # type: ignore[misc]
+            until(partial(are_served, its), line)
 
 
 def test_the_line_for_imagenet_models_is_a_valid_preprocessing(folder: Path) -> None:

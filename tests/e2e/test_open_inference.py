@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from model import manifest as manifests
 from model.classifier import load
-from tests.e2e.protocol_page import blocks, run
+from tests.e2e.protocol_page import blocks, run, triton_client
 from tests.e2e.services import PATIENCE_S, ROOT, SAMPLES, label_of, up
 
 NAMES = ("fashion-mnist", "fashion-mnist-large")
@@ -30,10 +30,7 @@ def url() -> Iterator[str]:
 
 @pytest.fixture
 def client(url: str) -> Iterator[triton.InferenceServerClient]:
-    host = url.removeprefix("http://")
-    with triton.InferenceServerClient(
-        host, network_timeout=PATIENCE_S, connection_timeout=PATIENCE_S
-    ) as its_client:
+    with triton_client(url) as its_client:
         yield its_client
 
 

@@ -151,8 +151,8 @@ def proxy(folder: Path, certificate: Path, gateway: str) -> Iterator[str]:
     """nginx with the project's configuration, and its address."""
     if shutil.which("nginx") is None:
         if os.environ.get("REQUIRE_NGINX"):
-            pytest.fail("nginx is not installed")
-        pytest.skip("nginx is not installed")
+            pytest.fail("nginx, which ends TLS, is not installed: apt-get install nginx-light")
+        pytest.skip("nginx, which ends TLS, is not installed: apt-get install nginx-light")
     address = f"127.0.0.1:{free_port()}"
     server = Template((ROOT / "deploy" / "tls" / "gateway.conf.template").read_text()).substitute(
         {

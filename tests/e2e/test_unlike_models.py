@@ -14,8 +14,9 @@ import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
 from mlaas_client import Client, Refused
-from tests import image_models, second_model, tensor_models
-from tests.e2e.services import PATIENCE_S, ROOT, up
+from tests import tensor_models
+from tests.e2e.protocol_page import triton_client, unlike_models
+from tests.e2e.services import PATIENCE_S, ROOT
 from tests.tensor_models import SETOSA, VIRGINICA
 
 NAMES = ("fashion-mnist", "colours", "iris", "level", "words")
@@ -23,23 +24,13 @@ NAMES = ("fashion-mnist", "colours", "iris", "level", "words")
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    weights_dir = tmp_path_factory.mktemp("weights")
-    second_model.copy_shipped(weights_dir)
-    image_models.write_colours(weights_dir)
-    tensor_models.write_iris(weights_dir)
-    tensor_models.write_level(weights_dir)
-    tensor_models.write_words(weights_dir)
-    names = f"[{', '.join(NAMES)}]"
-    with up(MLAAS_MODEL__NAMES=names, MLAAS_MODEL__WEIGHTS_DIR=str(weights_dir)) as (_, its_url):
+    with unlike_models(tmp_path_factory.mktemp("weights")) as its_url:
         yield its_url
 
 
 @pytest.fixture
 def client(url: str) -> Iterator[triton.InferenceServerClient]:
-    host = url.removeprefix("http://")
-    with triton.InferenceServerClient(
-        host, network_timeout=PATIENCE_S, connection_timeout=PATIENCE_S
-    ) as its_client:
+    with triton_client(url) as its_client:
         yield its_client
 
 

@@ -74,6 +74,13 @@ class Asking:
         assert label(reply) == LABELS[reply.version]
         return reply.version
 
+    def refused(self, **fields: Any) -> str:
+        """Why the model is unknown."""
+        error = self.ask(**fields).error
+        assert error is not None
+        assert error.code is ErrorCode.UNKNOWN_MODEL
+        return error.detail
+
     def models(self) -> dict[str, ServedModel]:
         return {model.name: model for model in self.ask(b"", content_type=PING).models}
 
@@ -173,10 +180,7 @@ def test_a_model_is_served_when_its_folder_is_complete_and_no_longer_when_it_is_
         there.mkdir(parents=True)
         shutil.copy(folder / "model.yaml", there)
         (there / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:100])
-        time.sleep(4 * POLL_S)
-        error = asking.ask(model="colours").error
-        assert error is not None
-        assert error.code is ErrorCode.UNKNOWN_MODEL
+        asking.until(lambda: "its SHA-256 is not" in asking.refused(model="colours"))
         shutil.copy(folder / "model.onnx", there)
         asking.until(lambda: "colours" in asking.models())
         assert asking.ask(model="colours").error is None
@@ -278,25 +282,23 @@ def served(running: Running) -> str:
 
 
 def test_requests_of_many_threads_are_all_answered_through_many_swaps(weights: Path) -> None:
-    count = 400
     with serving_worker(weights) as asking:
         assert asking.version() == OLD
-        over = threading.Event()
 
         def swap() -> None:
             pointers = (Pointer(version=NEW, previous=OLD), Pointer(version=OLD, previous=NEW))
             for pointer in pointers * 3:
                 serving.write(weights, NAME, pointer)
-                while not over.is_set() and served(asking.running) != pointer.version:
+                while served(asking.running) != pointer.version:
                     time.sleep(POLL_S)
 
-        swapping = threading.Thread(target=swap)
+        swapping = threading.Thread(target=swap, daemon=True)
         swapping.start()
-        for number in range(count):
-            asking.running.send(f"s{number}", SANDAL)
-            time.sleep(0.01)
+        count = 0
+        while swapping.is_alive():
+            asking.running.send(f"s{count}", SANDAL)
+            count += 1
+            swapping.join(0.01)
         replies = asking.running.replies(count)
-        over.set()
-        swapping.join()
     assert {reply.error for reply in replies.values()} == {None}
     assert {label(reply) == LABELS[reply.version] for reply in replies.values()} == {True}

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -109,7 +110,7 @@ class _Steps:
             self._step("promote", over, ["promote", NAME, NEW], lambda: self._answers(NEW, 100))
             self._step("rollback", over, ["rollback", NAME], lambda: self._answers(OLD, 100))
             for name, version in (("other digest", OTHER_DIGEST), ("other answer", OTHER_ANSWER)):
-                self._step(name, over, ["promote", NAME, version], lambda its=version: self._fails(its))  # type: ignore[misc]
+                self._step(name, over, ["promote", NAME, version], partial(self._fails, version))
         finally:
             self.over.set()
 

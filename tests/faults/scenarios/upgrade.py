@@ -4,6 +4,7 @@ import asyncio
 import re
 import subprocess
 import threading
+from functools import partial
 from pathlib import Path
 
 from tests.e2e.services import ROOT, status, until
@@ -48,7 +49,7 @@ def upgrade(stage: Stage) -> Outcome:
                         fleet.wait_until_ready(name)
                     else:
                         fleet.wait_for(name, "is warm")
-                        until(lambda name=name: status(f"{fleet.url(name)}/metrics") == 200, name)  # type: ignore[misc]
+                        until(partial(answers, f"{fleet.url(name)}/metrics"), name)
                     replaced += 1
                     over.wait(pause_s)
             done.set()
@@ -80,6 +81,10 @@ def upgrade(stage: Stage) -> Outcome:
             "pictures_of_jobs": len(verdicts),
         },
     )
+
+
+def answers(url: str) -> bool:
+    return status(url) == 200
 
 
 def last_release() -> tuple[str, Path]:
