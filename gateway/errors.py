@@ -3,6 +3,7 @@
 GatewayError
 ├── Rejected            the request is at fault
 │   ├── BrokenForm          400
+│   ├── NotListed           403  a gateway without API keys cannot tell whose jobs are whose
 │   ├── UnknownModel        404  no worker serves a model of that name
 │   ├── UnknownJob          404  there is no such job, or it belongs to another API key
 │   ├── SlowBody            408  the body did not arrive in time
@@ -121,6 +122,12 @@ class RateLimited(GatewayError):
 
     def __init__(self, detail: str = "", wait_s: float = 1) -> None:
         super().__init__(detail, math.ceil(wait_s))
+
+
+class NotListed(Rejected):
+    status = 403
+    kind = "jobs-not-listed"
+    title = "Jobs are not listed"
 
 
 class UnknownModel(Rejected):

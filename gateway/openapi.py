@@ -29,6 +29,7 @@ DETAILS: Mapping[type[GatewayError], str] = {
     errors.Unauthorized: "send an API key as X-API-Key, or as Authorization: Bearer",
     errors.RateLimited: "API key 'shop' exceeded 10 requests per second",
     errors.UnknownModel: "no model 'fashion'; served: fashion-mnist 1.4.0",
+    errors.NotListed: "without API keys, only its id gives access to a job: keep what submitting returns",
     errors.UnknownJob: f"no job '{REQUEST_ID}'",
     errors.JobExpired: "the job's results were kept until expires_at and have been deleted",
     errors.ClientGone: "the client closed the connection",

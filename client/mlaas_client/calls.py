@@ -96,6 +96,17 @@ class Calls:
                 return found
             yield _FIRST_PAUSE_S  # a gateway may cap the wait
 
+    def jobs(self, limit: int = 50, before: Job | str = "") -> Call[list[Job]]:
+        """List the jobs of this API key, newest first, without their results. Raises MlaasError.
+
+        before: only those that were submitted before this one.
+        """
+        page = {"limit": str(limit)}
+        if before:
+            page["before"] = before if isinstance(before, str) else before.id
+        answer = yield from self._ask("GET", "/jobs", {}, params=page)
+        return _parsed(lambda found: [results.job(each, "") for each in found["jobs"]], answer)
+
     def cancel(self, job: Job | str) -> Call[Job]:
         """Cancel a job; it keeps its results. Raises MlaasError."""
         return (yield from self._known(job, "DELETE", {}))

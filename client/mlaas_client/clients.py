@@ -137,6 +137,7 @@ class Client(BaseClient):
     models = _blocking(Calls.models)
     submit = _blocking(Calls.submit)
     result = _blocking(Calls.result)
+    jobs = _blocking(Calls.jobs)
     cancel = _blocking(Calls.cancel)
 
     def predict_many(
@@ -216,6 +217,7 @@ class AsyncClient(BaseClient):
     models = _awaited(Calls.models)
     submit = _awaited(Calls.submit)
     result = _awaited(Calls.result)
+    jobs = _awaited(Calls.jobs)
     cancel = _awaited(Calls.cancel)
 
     async def predict_many(

@@ -74,6 +74,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     completed: int = 0
 
     @property
+    def answered(self) -> int:
+        """How many pictures have a prediction or a problem."""
+        return self.total if self.state is State.EXPIRED else self.completed
+
+    @property
     def is_over(self) -> bool:
         """Whether the job takes no more results."""
         return self.state is not State.OPEN or self.completed >= self.total

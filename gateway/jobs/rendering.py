@@ -46,6 +46,13 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     completed: Annotated[int, Meta(description="The number of finished pictures.")]
 
 
+class JobList(msgspec.Struct, frozen=True, kw_only=True):
+    """The jobs of one API key, newest first."""
+
+    jobs: list[JobSummary]
+    has_more: Annotated[bool, Meta(description="Whether there are older ones.")]
+
+
 class JobDocument(JobSummary, frozen=True, kw_only=True):
     """A job with the results it has so far."""
 

@@ -1,4 +1,4 @@
-"""POST /jobs, GET and DELETE /jobs/{id}, GET /jobs/{id}/events."""
+"""POST and GET /jobs, GET and DELETE /jobs/{id}, GET /jobs/{id}/events."""
 
 import asyncio
 import re
@@ -18,10 +18,10 @@ from gateway.asked import (
     read_deadline,
     read_query,
 )
-from gateway.errors import InvalidRequest
+from gateway.errors import InvalidRequest, NotListed
 from gateway.jobs import rendering
-from gateway.jobs.job import JobRequest
-from gateway.jobs.rendering import JobDocument
+from gateway.jobs.job import JobRequest, is_id
+from gateway.jobs.rendering import JobDocument, JobList
 from gateway.jobs.service import Jobs
 from gateway.jobs.submitting import Picture, Submission, check_total, digest_each, fingerprint, judge
 from gateway.middleware import RouteFacts, Router, owner_of, request_id, while_connected
@@ -29,9 +29,11 @@ from gateway.predict import is_json, read_rows
 from messaging.contract import TENSOR
 from messaging.picture_header import MEDIA_TYPES
 
+_LISTED, _MOST_LISTED = 50, 100
 _KEY = re.compile(r"[!-~]{1,255}")
 _WAIT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s)")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9._~-]+)+")
+_COUNT = re.compile(r"[0-9]{1,3}")
 _EVENT_ID = re.compile(r"[0-9]{1,6}")
 
 _ID = JobDocument.example["id"]
@@ -41,6 +43,12 @@ _WAIT_PARAMETER = parameter(
     "How long to wait for the job to be over, in s or ms. The answer comes as soon as it is.",
     pattern="^[0-9]+(\\.[0-9]+)?(ms|s)$",
     example="20s",
+)
+_LIMIT_PARAMETER = parameter(
+    "limit", "The most jobs to list.", type="integer", minimum=1, maximum=_MOST_LISTED, default=_LISTED
+)
+_BEFORE_PARAMETER = parameter(
+    "before", "The id of a job: list those that were submitted before it.", example=_ID
 )
 _KEY_HEADER = openapi.header_parameter(
     "Idempotency-Key",
@@ -103,6 +111,10 @@ _JOB_ANSWERS = _JOB | openapi.problems(
     *_NO_JOB, errors.InvalidRequest, errors.GatewayError, errors.Unavailable
 )
 _CANCEL_ANSWERS = _JOB | openapi.problems(*_NO_JOB, errors.GatewayError, errors.Unavailable)
+_LISTED_JOBS: openapi.Responses = {200: openapi.answer(JobList)}
+_LIST_ANSWERS = _LISTED_JOBS | openapi.problems(
+    errors.NotListed, errors.InvalidRequest, errors.GatewayError, errors.Unavailable
+)
 _EVENTS_ANSWERS: openapi.Responses = {
     200: {
         "description": "Events. result: an entry of `results`; done: at the end, the job without its results",
@@ -128,15 +140,25 @@ class JobRoutes:
     def router(self) -> Router:
         router = Router(tags=["jobs"])
         settings = self._jobs.settings
+        facts = RouteFacts(max_body_bytes=settings.max_bytes + settings.max_pictures * FORM_PART_BYTES)
         router.add(
             "POST",
             "/jobs",
             self.submit,
-            RouteFacts(max_body_bytes=settings.max_bytes + settings.max_pictures * FORM_PART_BYTES),
+            facts,
             summary="Classify pictures later",
             status_code=202,
             responses=_SUBMIT_ANSWERS,
             openapi_extra=_SUBMIT,
+        )
+        router.add(
+            "GET",
+            "/jobs",
+            self.list_own,
+            facts,
+            summary="List your jobs",
+            responses=_LIST_ANSWERS,
+            openapi_extra={"parameters": [_LIMIT_PARAMETER, _BEFORE_PARAMETER]},
         )
         router.add(
             "GET",
@@ -184,6 +206,15 @@ class JobRoutes:
         wait_s = read_wait(request, self._jobs.settings.max_wait_ms)
         async with while_connected(request):
             return _respond(await self._jobs.document(_id(request), owner_of(request.scope), wait_s))
+
+    async def list_own(self, request: Request) -> Response:
+        """The jobs that this API key submitted and whose results are kept, newest first."""
+        limit, before = read_page(request)
+        owner = owner_of(request.scope)
+        if not owner:
+            raise NotListed(openapi.DETAILS[NotListed])
+        async with while_connected(request):
+            return _respond(await self._jobs.of_owner(owner, limit, before))
 
     async def cancel(self, request: Request) -> Response:
         """The job keeps its results and gets no more. Has no effect on a job that is over."""
@@ -252,6 +283,17 @@ def read_wait(request: Request, most_ms: int) -> float:
     return min(float(found[1]) * {"s": 1.0, "ms": 0.001}[found[2]], most_ms / 1000)
 
 
+def read_page(request: Request) -> tuple[int, str]:
+    """How many jobs to list, and the id before which they were submitted, or "". Raises InvalidRequest."""
+    check_names(request.query_params, ("limit", "before"))
+    limit, before = request.query_params.get("limit", str(_LISTED)), request.query_params.get("before", "")
+    if not (_COUNT.fullmatch(limit) and 0 < int(limit) <= _MOST_LISTED):
+        raise InvalidRequest(f"limit {limit[:20]!r} is not a whole number from 1 to {_MOST_LISTED}")
+    if before and not is_id(before):
+        raise InvalidRequest(f"before {before[:40]!r} is not the id of a job")
+    return int(limit), before
+
+
 def read_last_event_id(request: Request) -> int | None:
     """The number of events that the client has seen; None if all. Raises InvalidRequest."""
     given = request.headers.get("last-event-id", "")
@@ -266,7 +308,9 @@ def _id(request: Request) -> str:
     return str(request.path_params["id"])
 
 
-def _respond(document: JobDocument, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def _respond(
+    document: JobDocument | JobList, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
     headers = {"Cache-Control": "no-store", **(headers or {})}
     return Response(msgspec.json.encode(document), status, headers, "application/json")
 

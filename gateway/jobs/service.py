@@ -14,7 +14,7 @@ from gateway.errors import GatewayError, JobExpired, Unavailable, UnknownJob
 from gateway.jobs import rendering
 from gateway.jobs.collector import Collector
 from gateway.jobs.job import Job, Result, State, correlation_id, is_id, now_ms
-from gateway.jobs.rendering import Event, JobDocument, JobSummary
+from gateway.jobs.rendering import Event, JobDocument, JobList, JobSummary
 from gateway.jobs.store import Added, Progress, Store, StoreError, StoreThreads
 from gateway.jobs.submitting import Submission, Submitter
 from gateway.request_reply import Requester
@@ -108,6 +108,12 @@ class Jobs:
                 job, results = await self._get(job_id, owner)
         return rendering.document(job, results)
 
+    async def of_owner(self, owner: str, most: int, before: str) -> JobList:
+        """The owner's jobs, newest first, at most `most`; given `before`, only those older than that one."""
+        found = await self._in_thread(self._store.of_owner, owner, now_ms(), most + 1, before)
+        jobs = [rendering.summary(job, job.answered) for job in found[:most]]
+        return JobList(jobs=jobs, has_more=len(found) > most)
+
     async def cancel(self, job_id: str, owner: str) -> JobDocument:
         """Keep the finished results and drop the rest. Has no effect on a job that is over."""
         await self.check(job_id, owner)
@@ -136,7 +142,7 @@ class Jobs:
                     yield event
                 after += len(news)
                 if job.is_over:
-                    yield rendering.summary(job, job.total if job.state is State.EXPIRED else job.completed)
+                    yield rendering.summary(job, job.answered)
                     return
                 if not news and job.deadline_ms > now_ms():
                     yield None

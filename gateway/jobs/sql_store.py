@@ -22,6 +22,7 @@ SCHEMA = (
         asked TEXT NOT NULL, state TEXT NOT NULL, completed INTEGER NOT NULL,
         unfinished INTEGER NOT NULL, next_step_ms BIGINT NOT NULL, UNIQUE (owner, idempotency_key))""",
     "CREATE INDEX IF NOT EXISTS mlaas_jobs_next_step ON mlaas_jobs (next_step_ms)",
+    "CREATE INDEX IF NOT EXISTS mlaas_jobs_of_owner ON mlaas_jobs (owner, created_ms, id)",
     "CREATE INDEX IF NOT EXISTS mlaas_jobs_unfinished ON mlaas_jobs (next_step_ms) WHERE unfinished = 1",
     """CREATE TABLE IF NOT EXISTS mlaas_job_results (
         job_id TEXT NOT NULL, picture INTEGER NOT NULL, place INTEGER NOT NULL, body {blob} NOT NULL,
@@ -133,6 +134,25 @@ class SqlStore(ABC):
             )
         )
         return {job_id: Progress(State(state), completed) for job_id, state, completed in rows}
+
+    def of_owner(self, owner: str, now_ms: int, most: int, before: str = "") -> Sequence[Job]:
+        def look(session: Session) -> Sequence[Job]:
+            condition, parameters = f"owner = ? AND {_ACCEPTED} AND expires_ms > ?", [owner, now_ms]
+            overdue = session.rows(
+                f"SELECT id FROM mlaas_jobs WHERE {condition} AND state = 'open' AND deadline_ms <= ?",
+                *parameters,
+                now_ms,
+            )
+            _expire(session, [job_id for (job_id,) in overdue])
+            if before:
+                this = "SELECT created_ms, id FROM mlaas_jobs WHERE id = ? AND owner = ?"
+                condition += f" AND (created_ms, id) < ({this})"
+                parameters += [before, owner]
+            return _select(
+                session, f"{condition} ORDER BY created_ms DESC, id DESC LIMIT ?", *parameters, most
+            )
+
+        return self.change(look)
 
     def add(self, results: Sequence[Result], now_ms: int) -> Added:
         if not results:
@@ -322,12 +342,17 @@ def _delete(session: Session, job_ids: Sequence[str], condition: str) -> None:
 
 
 def _find(session: Session, condition: str, *parameters: object) -> Job | None:
+    return next(iter(_select(session, condition, *parameters)), None)
+
+
+def _select(session: Session, condition: str, *parameters: object) -> list[Job]:
+    jobs = []
     for row in session.rows(f"SELECT {_JOB} FROM mlaas_jobs WHERE {condition}", *parameters):
         fields = dict(zip(Job.__struct_fields__, row, strict=True))
         fields["request"] = msgspec.json.decode(fields["request"], type=JobRequest)
         fields["state"] = State(fields["state"])
-        return Job(**fields)
-    return None
+        jobs.append(Job(**fields))
+    return jobs
 
 
 def _marks(values: Sequence[object]) -> str:

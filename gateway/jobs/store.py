@@ -80,6 +80,12 @@ class Store(Protocol):
     def progress(self, job_ids: Sequence[str]) -> Mapping[str, Progress]:
         """The progress of each of these jobs that exists."""
 
+    def of_owner(self, owner: str, now_ms: int, most: int, before: str = "") -> Sequence[Job]:
+        """The owner's accepted jobs that still have their results, newest first, at most `most`.
+
+        before: only those older than this job; none if the owner has no such job.
+        """
+
     def add(self, results: Sequence[Result], now_ms: int) -> Added:
         """Store results. The first result of a picture wins; a job that is over takes none."""
 

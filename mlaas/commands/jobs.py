@@ -69,6 +69,26 @@ def get(job_id: str, wait: bool, url: str | None, as_json: bool) -> None:
     _print(job, as_json)
 
 
+@jobs.command("list")
+@click.option("--limit", type=click.IntRange(1, 100), default=50, show_default=True, help="The most to list.")
+@URL
+@JSON
+def list_own(limit: int, url: str | None, as_json: bool) -> None:
+    """List the jobs of your API key, newest first.
+
+    A gateway without API keys lists none, because it cannot tell whose they are.
+    """
+    with gateway(url) as client:
+        found = client.jobs(limit)
+    if as_json:
+        click.echo(json.dumps([job.raw for job in found]))
+        return
+    if not found:
+        click.echo("no jobs", err=True)
+    for job in found:
+        click.echo(f"{job.id}  {job.created_at}  {job.status:8}  {job.completed} of {job.total}")
+
+
 @jobs.command()
 @ID
 @URL

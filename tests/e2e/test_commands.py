@@ -101,6 +101,12 @@ def test_a_job_that_is_over_cannot_be_canceled(url: str) -> None:
     assert said.stderr.startswith("nothing was canceled: the job was over\n")
 
 
+def test_without_keys_jobs_are_not_listed(url: str) -> None:
+    said = mlaas("jobs", "list", MLAAS_URL=url)
+    assert (said.returncode, said.stdout) == (1, "")
+    assert "keep what submitting returns" in said.stderr
+
+
 def test_up_says_how_to_ask_it_from_here_and_that_it_stops(tmp_path: Path) -> None:
     digest = hashlib.sha256(b"secret").hexdigest()
     (tmp_path / "keys.txt").write_text(f"alice {digest}\n")
@@ -114,6 +120,10 @@ def test_up_says_how_to_ask_it_from_here_and_that_it_stops(tmp_path: Path) -> No
             capture_output=True, text=True,
         )  # fmt: skip
         assert json.loads(said.stdout)["label"] == "Sandal", url
+        alice = {"MLAAS_URL": url, "MLAAS_API_KEY": "secret"}
+        job = mlaas("jobs", "submit", "samples/bag.png", **alice).stdout.strip()
+        assert mlaas("jobs", "list", **alice).stdout.startswith(f"{job}  20")
+        assert [its["id"] for its in json.loads(mlaas("jobs", "list", "--json", **alice).stdout)] == [job]
         running.stop(signal.SIGINT)
     assert running.output.splitlines()[-1] == "Stopped."
     assert "stopping; requests that are open get their answers first" in running.output

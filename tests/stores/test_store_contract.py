@@ -325,6 +325,32 @@ def test_the_sweep_is_bounded(store: Store) -> None:
     assert store.sweep(jobs[-1].deadline_ms + 1, 2) == 2
 
 
+def test_an_owners_jobs_are_listed_newest_first_while_their_results_are_kept(store: Store) -> None:
+    start_ms, owner = now_ms(), uuid.uuid4().hex
+    times = [start_ms, start_ms, start_ms + 2, start_ms + 3]
+    kept = [accepted(store, owner=owner, created_ms=at_ms, expires_ms=at_ms + MINUTE_MS) for at_ms in times]
+    newest_first = sorted(kept, key=lambda job: (job.created_ms, job.id), reverse=True)
+    create(store, new_job(owner=owner))
+    accepted(store, owner=f"not {owner}")
+
+    def listed(at_ms: int, most: int = 9, before: str = "", of: str = owner) -> list[Job]:
+        return [*store.of_owner(of, at_ms, most, before)]
+
+    assert listed(start_ms) == newest_first
+    assert listed(start_ms, most=2) == newest_first[:2]
+    assert listed(start_ms, before=newest_first[1].id) == newest_first[2:]
+    assert listed(start_ms, before=newest_first[-1].id) == []
+    assert listed(start_ms, before=uuid.uuid4().hex) == []
+    assert listed(start_ms, before=newest_first[0].id, of=f"not {owner}") == []
+    assert listed(start_ms + MINUTE_MS) == newest_first[:2]
+
+
+def test_a_listed_job_past_its_deadline_is_expired(store: Store) -> None:
+    job = accepted(store, owner=uuid.uuid4().hex)
+    (listed,) = store.of_owner(job.owner, job.deadline_ms, 9)
+    assert (listed.state, listed.answered) == (State.EXPIRED, job.total)
+
+
 def test_results_past_their_time_are_deleted_then_the_job_and_its_key_is_free(bench: Bench) -> None:
     """Over the true clock, hence a job that was made some time ago."""
     store = bench.connect()

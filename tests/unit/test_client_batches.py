@@ -119,6 +119,15 @@ def test_a_job_is_submitted_and_cancelled_by_what_submit_gave() -> None:
     assert (first["params"], second["method"], second["url"]) == ({"model": "m"}, "DELETE", "/jobs/j")
 
 
+def test_jobs_are_listed_in_pages() -> None:
+    driven = Driven(response(200, {"jobs": [{"id": "j", "status": "done", "total": 2}], "has_more": True}))
+    (job,) = driven.run(driven.calls.jobs(1, before="a"))
+    assert (job.id, job.is_over, job.total) == ("j", True, 2)
+    (attempt,) = driven.attempts
+    assert (attempt["method"], attempt["url"]) == ("GET", "/jobs")
+    assert attempt["params"] == {"limit": "1", "before": "a"}
+
+
 def test_the_answers_of_a_job_are_compared_with_the_pictures_that_were_submitted() -> None:
     swapped = [{"index": index, "filename": "f", **found(Upload(SANDAL))} for index in (0, 1)]
     done = {"id": "j", "status": "done", "total": 2, "completed": 2, "results": swapped}

@@ -207,6 +207,34 @@ async def test_another_keys_job_is_as_one_that_is_not_there(tmp_path: Path, meth
         assert (await annas.get(f"/jobs/{document['id']}")).status_code == 200
 
 
+async def test_a_key_lists_its_own_jobs_newest_first(tmp_path: Path) -> None:
+    broker, store = MemoryBroker(), tmp_path / "jobs.sqlite3"
+    async with Gateway(broker, store).running("anna") as annas, Gateway(broker, store).running("ben") as bens:
+        submitted = [(await submit(annas, *numbered(count)))["id"] for count in (1, 2, 3)]
+        await submit(bens, SANDAL)
+        page = (await annas.get("/jobs?limit=2")).json()
+        rest = (await annas.get(f"/jobs?before={page['jobs'][-1]['id']}")).json()
+    assert page["has_more"] and not rest["has_more"]
+    listed = page["jobs"] + rest["jobs"]
+    assert {job["id"] for job in listed} == {*submitted}
+    assert [job["created_at"] for job in listed] == sorted(
+        (job["created_at"] for job in listed), reverse=True
+    )
+    assert {(job["total"], job["status"]) for job in listed} == {(count, "accepted") for count in (1, 2, 3)}
+
+
+async def test_without_keys_no_job_is_listed(tmp_path: Path) -> None:
+    async with job_gateway(None, tmp_path) as http:
+        await submit(http, SANDAL)
+        assert "keep what submitting returns" in str(problem(await http.get("/jobs"), 403)["detail"])
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "before=x", "wait=2s"])
+async def test_a_page_that_is_none_is_refused(tmp_path: Path, query: str) -> None:
+    async with Gateway(MemoryBroker(), tmp_path / "jobs.sqlite3").running("anna") as http:
+        problem(await http.get(f"/jobs?{query}"), 422)
+
+
 async def test_the_same_key_finds_the_same_job_at_another_gateway(tmp_path: Path) -> None:
     broker, store = MemoryBroker(), tmp_path / "jobs.sqlite3"
     async with Gateway(broker, store).running() as one, Gateway(broker, store).running() as other:
@@ -504,6 +532,7 @@ async def test_openapi_describes_every_route_with_its_errors(tmp_path: Path) -> 
     }
     assert said == {
         ("post", "/jobs"): {"202", "400", "408", "413", "415", "422", "429", "500", "503", "504"},
+        ("get", "/jobs"): {"200", "403", "422", "500", "503"},
         ("get", "/jobs/{id}"): {"200", "404", "410", "422", "500", "503"},
         ("delete", "/jobs/{id}"): {"200", "404", "410", "500", "503"},
         ("get", "/jobs/{id}/events"): {"200", "204", "404", "410", "422", "500", "503"},
