@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from model.decoding import PictureError, open_upright
+from model.formats import plain_pixels
 from model.garment import (
     OPAQUE,
     SIDE,
@@ -55,6 +56,10 @@ class Prepared(NamedTuple):
 
 def prepare(picture: bytes, *, mode: Mode = "auto", max_pixels: int) -> Prepared:
     """Prepares the picture in a file. Raises PictureError."""
+    if mode in ("auto", "raw28") and max_pixels >= SIDE * SIDE:
+        plain = plain_pixels(picture, SIDE)
+        if plain is not None:
+            return Prepared(bright_plain(plain), "raw28", ())
     try:
         image, transparency, cut_off = open_upright(picture, max_pixels=max_pixels, longest_edge=WORKING_EDGE)
         opacity = None if transparency is None else np.asarray(transparency)
@@ -162,6 +167,14 @@ def bright_on_black(picture: Pictures, opacity: Pictures | None = None) -> Pictu
     if darkness(picture, opacity) > 127:
         return 255 - picture
     return np.maximum(picture, 255 - opacity) - (255 - opacity)  # replaces the white background by black
+
+
+def bright_plain(pixels: bytes) -> Pictures:
+    """As bright_on_black() for the bytes of a 28x28 picture, in a tenth of the time."""
+    edges = pixels[:SIDE], pixels[-SIDE:], pixels[SIDE:-SIDE:SIDE], pixels[2 * SIDE - 1 : -SIDE : SIDE]
+    picture = np.frombuffer(pixels, np.uint8).reshape(SIDE, SIDE)
+    edge = b"".join(edges)
+    return 255 - picture if sum(edge) > 127 * len(edge) else picture
 
 
 def darkness(picture: Pictures, opacity: Pictures) -> float:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from model import webp
 from model.decoding import open_upright
-from model.formats import MOST_SCANS, PictureError
+from model.formats import MOST_SCANS, BareJpeg, PictureError, marks_of_scans
 from tests.unit.png_files import COLOUR, COLOUR_ALPHA, DEPTHS, GREY, PALETTE, chunk, png
 
 HEIC = Path(__file__).parents[1] / "data" / "sandal.heic"
@@ -311,6 +311,11 @@ def test_a_jpeg_of_very_many_scans_is_refused_and_a_trailer_does_not_count():
     too_many = file[:-2] + file[last:-2] * (MOST_SCANS + 6) + b"\xff\xd9"
     assert f"more than {MOST_SCANS} scans" in refused(too_many)
     assert not opened(file + b"\xff\xda" * 1000).cut_off
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff", b"\xff\xda", b"\0\xff\xda", b"\xff\xff\xda\xda\0\xff\xda" * 9])
+def test_marks_of_scans_are_counted_at_even_and_odd_places(data):
+    assert marks_of_scans(BareJpeg(b"\xff\xda" + data, 2, b"", 1)) == data.count(b"\xff\xda")
 
 
 def test_a_jpeg_of_very_many_segments_is_refused():
