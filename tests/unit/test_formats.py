@@ -313,7 +313,9 @@ def test_a_jpeg_of_very_many_scans_is_refused_and_a_trailer_does_not_count():
     assert not opened(file + b"\xff\xda" * 1000).cut_off
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"\xff\xda", b"\0\xff\xda", b"\xff\xff\xda\xda\0\xff\xda" * 9])
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff", b"\xff\xda", b"\0\xff\xda", b"\xff\xff\xda\xda\0\xff\xda" * 9]
+)
 def test_marks_of_scans_are_counted_at_even_and_odd_places(data):
     assert marks_of_scans(BareJpeg(b"\xff\xda" + data, 2, b"", 1)) == data.count(b"\xff\xda")
 
