@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 Opened = TypeVar("Opened")
 
@@ -53,6 +53,27 @@ class Message:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+class Position(Protocol):
+    """Where a message is in its topic. Its broker makes it, and no one else looks inside.
+
+    It can be sorted, hashed, compared, and printed.
+    """
+
+    def __lt__(self, other: Any, /) -> bool: ...
+
+    def __hash__(self) -> int: ...
+
+
+class LogPosition(NamedTuple):
+    """The Position of brokers that number the messages of each partition."""
+
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.partition}/{self.offset}"
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A message from a subscription, and where it came from.
@@ -63,8 +84,7 @@ class Delivery:
 
     message: Message
     topic: str
-    partition: int
-    offset: int
+    position: Position
     timestamp_ms: int
     receipt: object = field(default=None, compare=False, repr=False)
 

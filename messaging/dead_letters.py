@@ -1,12 +1,12 @@
 """Dead letters on the wire: the message as it was, with headers that are named as Spring names them.
 
 kafka_dlt-exception-message    why it could not be processed
-kafka_dlt-original-topic, -partition, -offset, -timestamp    where it came from; epoch milliseconds
+kafka_dlt-original-topic, -position, -timestamp    where it came from; epoch milliseconds
 """
 
 import msgspec
 
-from messaging.broker import Delivery, Message
+from messaging.broker import Delivery, Message, Position
 from messaging.codec import RETURN_ADDRESS, Headers, correlation
 
 # Spring's headers of dead letters, of delivery attempts, and of delayed retries.
@@ -14,18 +14,16 @@ _MARKS = ("kafka_dlt-", "kafka_deliveryAttempt", "retry_topic-")
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Where the message came from."""
+    """Where the message came from. position: as its broker prints it."""
 
     topic: str
-    partition: int
-    offset: int
+    position: str
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
     """A dead letter without its body. Fields that the message did not give are empty."""
 
-    partition: int
-    offset: int
+    position: Position
     buried_at_ms: int
     reason: str
     model: str
@@ -38,8 +36,7 @@ def encode_letter(delivery: Delivery, reason: str) -> Message:
     headers = {
         **delivery.message.headers,
         "kafka_dlt-original-topic": delivery.topic,
-        "kafka_dlt-original-partition": str(delivery.partition),
-        "kafka_dlt-original-offset": str(delivery.offset),
+        "kafka_dlt-original-position": str(delivery.position),
         "kafka_dlt-original-timestamp": str(delivery.timestamp_ms),
         "kafka_dlt-exception-message": reason,
     }
@@ -50,8 +47,7 @@ def decode_letter(delivery: Delivery) -> Letter:
     """Accepts any message: other programs may write to the topic, too."""
     headers = delivery.message.headers
     return Letter(
-        partition=delivery.partition,
-        offset=delivery.offset,
+        position=delivery.position,
         buried_at_ms=delivery.timestamp_ms,
         reason=headers.get("kafka_dlt-exception-message", ""),
         model=headers.get("model", ""),
@@ -80,9 +76,15 @@ def _request_id(headers: Headers) -> str:
 
 
 def _origin(headers: Headers) -> Origin | None:
-    """None if the headers do not give it in decimal digits."""
+    """None if the headers do not give it.
+
+    Older workers wrote partition and offset in decimal digits; Spring writes them as big-endian bytes.
+    """
+    topic = headers.get("kafka_dlt-original-topic", "")
+    if position := headers.get("kafka_dlt-original-position", ""):
+        return Origin(topic, position)
     partition = headers.get("kafka_dlt-original-partition", "")
     offset = headers.get("kafka_dlt-original-offset", "")
     if not all(text.isascii() and text.isdigit() and len(text) < 20 for text in (partition, offset)):
         return None
-    return Origin(headers.get("kafka_dlt-original-topic", ""), int(partition), int(offset))
+    return Origin(topic, f"{partition}/{offset}")

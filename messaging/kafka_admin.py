@@ -193,10 +193,10 @@ class KafkaRecords:
         while not self._reader.is_at_end:
             records = self._reader.read(100, 0.2)
             for record in records:
-                delivery = delivery_of(record)
-                if delivery.offset in offsets:
-                    yield delivery
-                if delivery.offset >= offsets[-1]:
+                offset = record.offset() or 0
+                if offset in offsets:
+                    yield delivery_of(record)
+                if offset >= offsets[-1]:
                     return
             if records:
                 heard_at = self._clock()

@@ -14,7 +14,7 @@ from functools import partial
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Message as Record
 
-from messaging.broker import BrokerError, ClientBroken, Delivery, Message
+from messaging.broker import BrokerError, ClientBroken, Delivery, LogPosition, Message
 from messaging.kafka_reader import Reader, decode, delivery_of
 from messaging.kafka_topics import AskedOffsets, Topics
 
@@ -257,9 +257,13 @@ class _Member:
         """Deliveries from assignments that have been revoked since are ignored."""
         with self._lock:
             for delivery in deliveries:
-                assignment = self._assignments.get(delivery.partition)
-                if assignment is not None and assignment is delivery.receipt:
-                    assignment.finished(delivery.offset)
+                at, assignment = delivery.position, delivery.receipt
+                if (
+                    isinstance(at, LogPosition)
+                    and isinstance(assignment, _Assignment)
+                    and assignment is self._assignments.get(at.partition)
+                ):
+                    assignment.finished(at.offset)
 
     def commit(self) -> None:
         """Commit what is finished with the next automatic commit; its note is the topic's id, see _starts."""

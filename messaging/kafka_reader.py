@@ -10,7 +10,7 @@ from typing import TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
-from messaging.broker import BrokerUnavailable, Delivery, Message, TopicMissing
+from messaging.broker import BrokerUnavailable, Delivery, LogPosition, Message, TopicMissing
 from messaging.kafka_config import ClientLog, Properties, Refusal, is_fatal, translate, translated
 
 _log = logging.getLogger("mlaas.kafka")
@@ -198,8 +198,7 @@ def delivery_of(record: Record, receipt: object = None) -> Delivery:
     return Delivery(
         decode(record),
         record.topic() or "",
-        record.partition() or 0,
-        record.offset() or 0,
+        LogPosition(record.partition() or 0, record.offset() or 0),
         max(0, timestamp_ms),
         receipt,
     )

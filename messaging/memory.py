@@ -8,7 +8,15 @@ from concurrent.futures import Future
 from itertools import count
 from typing import TypeVar
 
-from messaging.broker import BrokerUnavailable, Delivery, Message, MessageTooLarge, feed
+from messaging.broker import (
+    BrokerUnavailable,
+    Delivery,
+    LogPosition,
+    Message,
+    MessageTooLarge,
+    Position,
+    feed,
+)
 
 T = TypeVar("T")
 
@@ -65,9 +73,10 @@ class MemoryBroker:
 
     def delete_before(self, topic: str, offset: int) -> None:
         with self._changed:
-            self._topics[topic] = [delivery for delivery in self._topics[topic] if delivery.offset >= offset]
+            first = LogPosition(0, offset)
+            self._topics[topic] = [its for its in self._topics[topic] if not its.position < first]
             for (its_topic, _), waiting in self._waiting.items():
-                while its_topic == topic and waiting and waiting[0].offset < offset:
+                while its_topic == topic and waiting and waiting[0].position < first:
                     waiting.popleft()
 
     def close(self) -> None:
@@ -80,7 +89,7 @@ class MemoryBroker:
         return MemoryInbox(self._changed, address, waiting)
 
     def _append(self, topic: str, message: Message) -> None:
-        delivery = Delivery(message, topic, 0, self._ends[topic], int(time.time() * 1000))
+        delivery = Delivery(message, topic, LogPosition(0, self._ends[topic]), int(time.time() * 1000))
         self._ends[topic] += 1
         self._topics[topic].append(delivery)
         for (its_topic, _), waiting in self._waiting.items():
@@ -92,12 +101,12 @@ class MemorySubscription:
     def __init__(self, changed: threading.Condition, waiting: deque[Delivery]) -> None:
         self._changed = changed
         self._waiting = waiting
-        self._unacknowledged: dict[int, Delivery] = {}
+        self._unacknowledged: dict[Position, Delivery] = {}
 
     def receive(self, max_messages: int, timeout: float) -> Sequence[Delivery]:
         with self._changed:
             taken = _take(self._changed, self._waiting, max_messages, timeout)
-            self._unacknowledged.update({delivery.offset: delivery for delivery in taken})
+            self._unacknowledged.update({delivery.position: delivery for delivery in taken})
             return taken
 
     def lag(self) -> int:
@@ -106,7 +115,7 @@ class MemorySubscription:
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         with self._changed:
             for delivery in deliveries:
-                self._unacknowledged.pop(delivery.offset, None)
+                self._unacknowledged.pop(delivery.position, None)
 
     def close(self) -> None:
         with self._changed:
@@ -140,11 +149,12 @@ class MemoryRecords:
 
     def bounds(self) -> Mapping[int, range]:
         kept, end = self._broker.kept(self._topic)
-        return {0: range(kept[0].offset if kept else end, end)}
+        return {0: range(end - len(kept), end)}
 
     def read(self, partition: int, offsets: range) -> Iterator[Delivery]:
-        kept, _ = self._broker.kept(self._topic)
-        return (delivery for delivery in kept if partition == 0 and delivery.offset in offsets)
+        kept, end = self._broker.kept(self._topic)
+        numbered = enumerate(kept, end - len(kept))
+        return (delivery for offset, delivery in numbered if partition == 0 and offset in offsets)
 
     def delete_before(self, offsets: Mapping[int, int]) -> None:
         for offset in offsets.values():

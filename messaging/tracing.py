@@ -25,7 +25,16 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, StatusCode, TraceFlags, Tracer
 
-from messaging.broker import Broker, BrokerError, Delivery, Inbox, Message, Records, Subscription
+from messaging.broker import (
+    Broker,
+    BrokerError,
+    Delivery,
+    Inbox,
+    Message,
+    Position,
+    Records,
+    Subscription,
+)
 from messaging.codec import CORRELATION
 
 HEADER = "traceparent"
@@ -211,16 +220,14 @@ class TracedBroker:
             parent,
             message,
             messaging__consumer__group__name=group,
-            messaging__destination__partition__id=str(delivery.partition),
-            messaging__kafka__offset=delivery.offset,
+            messaging__message__id=str(delivery.position),
         )
         self._open.add(delivery, span)
         headers = {**message.headers, HEADER: written(span.get_span_context())}
         return Delivery(
             Message(message.body, headers),
             delivery.topic,
-            delivery.partition,
-            delivery.offset,
+            delivery.position,
             delivery.timestamp_ms,
             delivery.receipt,
         )
@@ -240,7 +247,7 @@ class _OpenSpans:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._spans: OrderedDict[tuple[str, int, int], tuple[Span, str]] = OrderedDict()
+        self._spans: OrderedDict[tuple[str, Position], tuple[Span, str]] = OrderedDict()
         self._requests: dict[str, SpanContext] = {}
 
     def add(self, delivery: Delivery, span: Span) -> None:
@@ -261,7 +268,7 @@ class _OpenSpans:
         """The span of the request that this answers."""
         return self._requests.get(_request_id(reply)) if self._requests else None
 
-    def _end(self, place: tuple[str, int, int]) -> None:
+    def _end(self, place: tuple[str, Position]) -> None:
         if place not in self._spans:
             return
         with self._lock:
@@ -357,8 +364,8 @@ def _request_id(message: Message) -> str:
     return next(filter(None, map(message.headers.get, CORRELATION)), "")
 
 
-def _place(delivery: Delivery) -> tuple[str, int, int]:
-    return delivery.topic, delivery.partition, delivery.offset
+def _place(delivery: Delivery) -> tuple[str, Position]:
+    return delivery.topic, delivery.position
 
 
 def _ns(milliseconds: float) -> int:

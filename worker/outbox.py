@@ -67,7 +67,7 @@ class Outbox:
 
     def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """Keep a message that cannot be processed, with the reason and where it came from."""
-        _log.error("%s/%d@%d: %s", delivery.topic, delivery.partition, delivery.offset, reason)
+        _log.error("%s/%s: %s", delivery.topic, delivery.position, reason)
         letter = dead_letters.encode_letter(delivery, reason)
         self._publish(self._dead_letters_topic, letter, None, lambda: self.drop([delivery]))
 

@@ -46,7 +46,7 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, letter: Delivery | Letter) -> Self:
-        return cls(letter.partition, letter.offset)
+        return cls.parse(str(letter.position).replace("/", ":"))
 
     def __str__(self) -> str:
         return f"{self.partition}:{self.offset}"
@@ -226,7 +226,7 @@ def summaries(records: Records, limit: int | None) -> list[Letter]:
         for partition, offsets in records.bounds().items()
         for delivery in records.read(partition, offsets if limit is None else offsets[-limit:])
     ]
-    letters.sort(key=lambda letter: (letter.buried_at_ms, letter.partition, letter.offset))
+    letters.sort(key=lambda letter: (letter.buried_at_ms, letter.position))
     return letters if limit is None else letters[-limit:]
 
 
@@ -335,7 +335,7 @@ def details(delivery: Delivery) -> dict[str, Any]:
 
 def as_text(its: dict[str, Any]) -> str:
     """The details of a letter, one per line."""
-    original = its["original"] and "{topic}/{partition}@{offset}".format(**its["original"])
+    original = its["original"] and "{topic}/{position}".format(**its["original"])
     shown = {name.replace("_", " "): value for name, value in its.items() if name != "headers"}
     lines = [f"{name:12} {_line(value)}".rstrip() for name, value in {**shown, "original": original}.items()]
     return "\n".join([*lines, "headers", *(f"  {_line(k)}: {_line(v)}" for k, v in its["headers"].items())])
@@ -373,7 +373,7 @@ def facts(letter: Letter) -> dict[str, object]:
         "model": utf8(letter.model),
         "request_id": utf8(letter.request_id),
         "size_bytes": letter.size_bytes,
-        "original": its and {"topic": utf8(its.topic), "partition": its.partition, "offset": its.offset},
+        "original": its and {"topic": utf8(its.topic), "position": utf8(its.position)},
     }
 
 
@@ -384,7 +384,7 @@ def _when(letter: Letter) -> str:
 
 def _where(origin: Origin) -> str:
     """The original place, as the worker's log writes it."""
-    return f"{origin.topic}/{origin.partition}@{origin.offset}"
+    return f"{origin.topic}/{origin.position}"
 
 
 def _cell(text: str) -> str:

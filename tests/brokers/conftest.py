@@ -10,7 +10,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from deploy.kafka.local_kafka import LocalKafka
 from messaging import connect
-from messaging.broker import Broker
+from messaging.broker import Broker, Delivery, LogPosition
 from messaging.kafka import EmbeddedBroker
 
 MAX_MESSAGE_BYTES = 200_000
@@ -60,3 +60,8 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 def create_topic(servers: str, name: str, partitions: int = 4) -> None:
     admin = AdminClient({"bootstrap.servers": servers})
     admin.create_topics([NewTopic(name, num_partitions=partitions, replication_factor=1)])[name].result(20)
+
+
+def partition_of(delivery: Delivery) -> int:
+    assert isinstance(delivery.position, LogPosition)
+    return delivery.position.partition

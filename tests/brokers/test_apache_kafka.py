@@ -15,7 +15,7 @@ from messaging.broker import BrokerUnavailable, Delivery, Inbox, Message, Subscr
 from messaging.kafka_admin import create_topics, message_limits, partitions, wanted_partitions
 from messaging.settings import BrokerSettings, TopicSettings
 from tests.brokers import raw_producer
-from tests.brokers.conftest import create_topic
+from tests.brokers.conftest import create_topic, partition_of
 
 PATIENCE_S = 30.0
 
@@ -202,7 +202,7 @@ def test_a_member_with_the_same_instance_id_takes_the_place_and_both_go_on(apach
             brokers[0].publish(f"{topic}/{partition}", Message(b"")).result(PATIENCE_S)
         for member, partitions_seen in zip((first, second), shared, strict=True):
             taken = member.receive(10, 0.2)
-            partitions_seen |= {delivery.partition for delivery in taken}
+            partitions_seen |= {partition_of(delivery) for delivery in taken}
             member.acknowledge(taken)
     first.close()
     second.close()

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from deploy.kafka.local_kafka import LocalKafka
 from messaging import connect, kafka_topics
 from messaging.broker import Broker, BrokerError, Delivery, Inbox, Message, Subscription, TopicMissing
-from tests.brokers.conftest import create_topic
+from tests.brokers.conftest import create_topic, partition_of
 
 PATIENCE_S = 60.0
 
@@ -51,7 +51,7 @@ class Heard:
         deliveries = [each for each in taken if isinstance(each, Delivery)]
         if deliveries:
             self._place.acknowledge(deliveries)  # type: ignore[union-attr]
-        self.partitions |= {each.partition for each in deliveries}
+        self.partitions |= {partition_of(each) for each in deliveries}
         self.bodies += [(each.message if isinstance(each, Delivery) else each).body for each in taken]
 
 

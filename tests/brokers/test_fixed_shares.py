@@ -10,7 +10,7 @@ from deploy.kafka.local_kafka import LocalKafka
 from messaging import connect
 from messaging.broker import Broker, Delivery, Message
 from messaging.kafka import EmbeddedBroker, url_of_share
-from tests.brokers.conftest import create_topic
+from tests.brokers.conftest import create_topic, partition_of
 
 PATIENCE_S = 30.0
 
@@ -59,8 +59,8 @@ def received(receive: Callable[[int, float], object], count: int) -> list[Delive
 def test_each_has_its_partitions(sharing: Sharing) -> None:
     members = [sharing.member(number, 3).subscribe(sharing.topic, "g") for number in (1, 2, 3)]
     sharing.publish(0, 1, 2, 3)
-    its = [{each.partition for each in received(member.receive, 1)} for member in members[1:]]
-    assert [{each.partition for each in received(members[0].receive, 2)}, *its] == [{0, 3}, {1}, {2}]
+    its = [{partition_of(each) for each in received(member.receive, 1)} for member in members[1:]]
+    assert [{partition_of(each) for each in received(members[0].receive, 2)}, *its] == [{0, 3}, {1}, {2}]
     for member in members:
         member.close()
 
@@ -78,7 +78,5 @@ def test_who_comes_in_the_place_of_a_killed_one_goes_on_where_that_one_was(shari
         other = sharing.member(1, 2).subscribe(sharing.topic, "g", "worker-1")
         again = [*received(other.receive, 2), *other.receive(1, 1.0)]
         other.close()
-    assert {(each.partition, each.offset) for each in again} == {
-        (each.partition, each.offset) for each in taken[1:]
-    }
+    assert {each.position for each in again} == {each.position for each in taken[1:]}
     killed.close()

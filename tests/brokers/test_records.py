@@ -50,7 +50,7 @@ def test_one_is_read_by_its_offset_as_it_was_sent(bench: Bench, broker: Broker) 
     records = broker.records(bench.topic)
     partition, offsets = next((p, held) for p, held in records.bounds().items() if held)
     everything = list(records.read(partition, offsets))
-    assert [delivery.offset for delivery in everything] == list(offsets)
+    assert [delivery.position for delivery in everything] == [(partition, offset) for offset in offsets]
     (last,) = records.read(partition, offsets[-1:])
     assert last == everything[-1]
     assert last.message.headers == {"n": last.message.body.decode()}

@@ -4,7 +4,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from messaging.broker import Delivery, Message
+from messaging.broker import Delivery, LogPosition, Message
 from messaging.picture_header import Size
 from tests.faults.corpus.expensive import jpeg, png, webp
 from tests.unit.workers import LARGE_SANDAL, MEDIUM_SANDAL, SANDAL
@@ -15,7 +15,12 @@ REQUESTS, JOBS = "requests", "jobs"
 
 
 def delivery(offset: int, picture: bytes = b"", topic: str = REQUESTS, mode: str = "") -> Delivery:
-    return Delivery(Message(picture, {"mode": mode} if mode else {}), topic, 0, offset, 0)
+    return Delivery(Message(picture, {"mode": mode} if mode else {}), topic, LogPosition(0, offset), 0)
+
+
+def number(delivery: Delivery) -> int:
+    assert isinstance(delivery.position, LogPosition)
+    return delivery.position.offset
 
 
 def queued(*offsets: int, cost_ms: float = 0.0, at: float = 0.0, topic: str = REQUESTS) -> list[Queued]:
@@ -23,7 +28,7 @@ def queued(*offsets: int, cost_ms: float = 0.0, at: float = 0.0, topic: str = RE
 
 
 def offsets(batch: Batch | None) -> list[int]:
-    return [each.delivery.offset for each in batch.queued] if batch else []
+    return [number(each.delivery) for each in batch.queued] if batch else []
 
 
 def all_of(lane: PriorityLane) -> list[int]:
@@ -210,7 +215,7 @@ def test_requests_without_room_are_handed_back_and_the_others_wait_in_their_lane
     lanes = lanes_with_few_places()
     pictures = [LARGE_SANDAL, SANDAL, LARGE_SANDAL, MEDIUM_SANDAL, SANDAL]
     left = lanes.add(delivery(offset, picture) for offset, picture in enumerate(pictures))
-    assert [each.offset for each in left] == [2]
+    assert [number(each) for each in left] == [2]
     assert offsets(lanes.small.take()) == [1, 4]
     assert (all_of(lanes.medium), all_of(lanes.large)) == ([3], [0])
 

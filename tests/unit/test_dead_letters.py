@@ -1,7 +1,7 @@
 """Dead letters on the wire."""
 
 from messaging import codec, dead_letters
-from messaging.broker import Delivery, Message
+from messaging.broker import Delivery, LogPosition, Message
 from messaging.contract import Request
 from messaging.dead_letters import Letter, Origin
 
@@ -18,27 +18,38 @@ REQUEST = Request(
 
 
 def buried(message: Message, reason: str = "code -11") -> Delivery:
-    letter = dead_letters.encode_letter(Delivery(message, "predict.requests", 5, 42, 123), reason)
-    return Delivery(letter, "predict.dead-letters", 1, 9, 1_700_000_000_000)
+    letter = dead_letters.encode_letter(
+        Delivery(message, "predict.requests", LogPosition(5, 42), 123), reason
+    )
+    return Delivery(letter, "predict.dead-letters", LogPosition(1, 9), 1_700_000_000_000)
 
 
 def test_a_letter_tells_what_was_written_into_it() -> None:
     assert dead_letters.decode_letter(buried(codec.encode_request(REQUEST))) == Letter(
-        partition=1,
-        offset=9,
+        position=LogPosition(1, 9),
         buried_at_ms=1_700_000_000_000,
         reason="code -11",
         model="fashion-mnist",
         request_id="7",
         size_bytes=7,
-        original=Origin("predict.requests", 5, 42),
+        original=Origin("predict.requests", "5/42"),
     )
 
 
 def test_what_others_wrote_to_the_topic_is_a_letter_that_says_little() -> None:
     spring = {"kafka_dlt-original-topic": "t", "kafka_dlt-original-partition": "\0\0\0\5"}
-    letter = dead_letters.decode_letter(Delivery(Message(b"", spring), "dead", 0, 0, 0))
+    letter = dead_letters.decode_letter(Delivery(Message(b"", spring), "dead", LogPosition(0, 0), 0))
     assert (letter.reason, letter.model, letter.request_id, letter.original) == ("", "", "", None)
+
+
+def test_the_letters_of_older_workers_say_where_they_came_from() -> None:
+    theirs = {
+        "kafka_dlt-original-topic": "t",
+        "kafka_dlt-original-partition": "5",
+        "kafka_dlt-original-offset": "42",
+    }
+    letter = dead_letters.decode_letter(Delivery(Message(b"", theirs), "dead", LogPosition(0, 0), 0))
+    assert letter.original == Origin("t", "5/42")
 
 
 def test_a_revived_request_is_the_same_but_for_who_waits_and_how_long() -> None:

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from messaging import codec, dead_letters
-from messaging.broker import Broker, Delivery, Message
+from messaging.broker import Broker, Delivery, LogPosition, Message
 from messaging.contract import MAX_HEADERS, ErrorCode, Reply, sha256_of
 from messaging.memory import MemoryBroker
 from mlaas.commands import dlq
@@ -23,7 +23,7 @@ DEAD = SETTINGS.topics.dead_letters
 
 
 def bury(broker: Broker, body: bytes, reason: str = "why", **headers: str) -> None:
-    request = Delivery(Message(body, headers), SETTINGS.topics.requests, 5, 42, 123)
+    request = Delivery(Message(body, headers), SETTINGS.topics.requests, LogPosition(5, 42), 123)
     broker.publish(DEAD, dead_letters.encode_letter(request, reason)).result()
 
 
@@ -51,14 +51,14 @@ def test_a_place_is_two_numbers(text: str) -> None:
 
 def test_a_list_with_a_limit_has_the_newest(broker: MemoryBroker) -> None:
     records = broker.records(DEAD)
-    assert [letter.offset for letter in dlq.summaries(records, None)] == [0, 1, 2, 3, 4]
-    assert [letter.offset for letter in dlq.summaries(records, 2)] == [3, 4]
-    assert [letter.offset for letter in dlq.summaries(records, 99)] == [0, 1, 2, 3, 4]
+    assert [Place.of(letter).offset for letter in dlq.summaries(records, None)] == [0, 1, 2, 3, 4]
+    assert [Place.of(letter).offset for letter in dlq.summaries(records, 2)] == [3, 4]
+    assert [Place.of(letter).offset for letter in dlq.summaries(records, 99)] == [0, 1, 2, 3, 4]
 
 
 def test_letters_are_found_in_the_order_asked_for(broker: MemoryBroker) -> None:
     found = dlq.find(broker.records(DEAD), [Place(0, 3), Place(0, 1)])
-    assert [letter.offset for letter in found] == [3, 1]
+    assert [Place.of(letter).offset for letter in found] == [3, 1]
 
 
 @pytest.mark.parametrize(
@@ -178,10 +178,9 @@ def test_no_control_character_reaches_the_terminal() -> None:
         evil: evil,
         "kafka_dlt-exception-message": evil,
         "kafka_dlt-original-topic": evil,
-        "kafka_dlt-original-partition": "1",
-        "kafka_dlt-original-offset": "2",
+        "kafka_dlt-original-position": evil,
     }
-    delivery = Delivery(Message(b"\x1b[2J", headers), DEAD, 0, 0, 0)
+    delivery = Delivery(Message(b"\x1b[2J", headers), DEAD, LogPosition(0, 0), 0)
     letter = dead_letters.decode_letter(delivery)
     text = dlq.as_text(dlq.details(delivery))
     shown = [*dlq.table([letter]), *text.split("\n")]
@@ -195,8 +194,8 @@ def test_a_table_has_a_line_for_each_with_long_reasons_cut(broker: MemoryBroker)
     title, *lines = dlq.table(dlq.summaries(broker.records(DEAD), None))
     assert title.split() == ["LETTER", "WHEN", "(UTC)", "BYTES", "MODEL", "REQUEST", "ORIGINAL", "REASON"]
     assert lines[0].split()[0] == "0:0"
-    assert lines[0].endswith("-      -        predict.requests/5@42  reason 0")
-    assert lines[5].split()[3:] == ["5", "m", "abc", "predict.requests/5@42", f"{'r' * 59}…"]
+    assert lines[0].endswith("-      -        predict.requests/5/42  reason 0")
+    assert lines[5].split()[3:] == ["5", "m", "abc", "predict.requests/5/42", f"{'r' * 59}…"]
 
 
 def test_json_names_the_letter_as_the_command_line_takes_it(broker: MemoryBroker) -> None:
@@ -209,5 +208,5 @@ def test_json_names_the_letter_as_the_command_line_takes_it(broker: MemoryBroker
         "model": "",
         "request_id": "",
         "size_bytes": 4,
-        "original": {"topic": "predict.requests", "partition": 5, "offset": 42},
+        "original": {"topic": "predict.requests", "position": "5/42"},
     }

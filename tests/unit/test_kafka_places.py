@@ -178,7 +178,7 @@ def test_records_are_received_while_the_broker_says_what_a_silent_partition_has(
     first, last = cluster.asked
     (reader,) = cluster.readers
     reader.records = [Record(1, 0)]
-    assert [delivery.offset for delivery in made.receive(10, 0)] == [0]
+    assert [delivery.position for delivery in made.receive(10, 0)] == [(1, 0)]
     cluster.now += 10
     made.receive(10, 0)
     assert len(cluster.asked) == 2  # one question at a time

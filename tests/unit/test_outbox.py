@@ -7,6 +7,7 @@ from messaging.broker import (
     BrokerUnavailable,
     ClientBroken,
     Delivery,
+    LogPosition,
     Message,
     QueueFull,
     TopicMissing,
@@ -15,7 +16,7 @@ from messaging.contract import Reply, ReturnAddress
 from worker.outbox import Outbox
 
 ADDRESS = ReturnAddress("predict.replies/3", {"correlation_id": "1"})
-DELIVERY = Delivery(Message(b"x", {"correlation_id": "1"}), "predict.requests", 5, 42, 123)
+DELIVERY = Delivery(Message(b"x", {"correlation_id": "1"}), "predict.requests", LogPosition(5, 42), 123)
 REPLY = Reply(sha256="", model="m")
 
 
@@ -34,7 +35,7 @@ class Ledger:
         return self.futures[-1]
 
     def acknowledge(self, deliveries: list[Delivery]) -> None:
-        self.events += [f"acknowledge {delivery.offset}" for delivery in deliveries]
+        self.events += [f"acknowledge {delivery.position}" for delivery in deliveries]
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def test_nothing_is_acknowledged_before_its_reply_is_published(ledger: Ledger, o
     outbox.reply(DELIVERY, ADDRESS, REPLY)
     assert ledger.events == ["publish predict.replies/3"]
     ledger.futures[0].set_result(None)
-    assert ledger.events == ["publish predict.replies/3", "acknowledge 42"]
+    assert ledger.events == ["publish predict.replies/3", "acknowledge 5/42"]
 
 
 @pytest.mark.parametrize("error", [BrokerUnavailable("away"), ClientBroken("fenced")])
@@ -67,19 +68,19 @@ def test_a_reply_is_published_again_while_somebody_waits(
     ledger.futures[0].set_exception(error)
     assert ledger.events == ["publish predict.replies/3"] * 2
     ledger.futures[1].set_result(None)
-    assert ledger.events[-1] == "acknowledge 42"
+    assert ledger.events[-1] == "acknowledge 5/42"
 
 
 def test_a_reply_nobody_waits_for_any_more_is_given_up(ledger: Ledger, outbox: Outbox) -> None:
     outbox.reply(DELIVERY, ADDRESS, REPLY, deadline_ms=9_999)
     ledger.futures[0].set_exception(BrokerUnavailable("away"))
-    assert ledger.events == ["publish predict.replies/3", "acknowledge 42"]
+    assert ledger.events == ["publish predict.replies/3", "acknowledge 5/42"]
 
 
 def test_an_address_that_cannot_be_reached_does_not_hold_up_the_rest(ledger: Ledger, outbox: Outbox) -> None:
     outbox.reply(DELIVERY, ADDRESS, REPLY, deadline_ms=99_999)
     ledger.futures[0].set_exception(TopicMissing("unknown partition"))
-    assert ledger.events == ["publish predict.replies/3", "acknowledge 42"]
+    assert ledger.events == ["publish predict.replies/3", "acknowledge 5/42"]
 
 
 def test_a_reply_that_the_broker_refuses_ends_the_worker_and_acknowledges_nothing(
@@ -129,14 +130,13 @@ def test_a_dead_letter_says_why_and_where_it_was(ledger: Ledger, outbox: Outbox)
         {
             "correlation_id": "1",
             "kafka_dlt-original-topic": "predict.requests",
-            "kafka_dlt-original-partition": "5",
-            "kafka_dlt-original-offset": "42",
+            "kafka_dlt-original-position": "5/42",
             "kafka_dlt-original-timestamp": "123",
             "kafka_dlt-exception-message": "no reply_to",
         },
     )
     ledger.futures[0].set_result(None)
-    assert ledger.events[-1] == "acknowledge 42"
+    assert ledger.events[-1] == "acknowledge 5/42"
 
 
 def test_what_killed_the_model_is_answered_then_dead_lettered_then_acknowledged(
@@ -145,7 +145,7 @@ def test_what_killed_the_model_is_answered_then_dead_lettered_then_acknowledged(
     outbox.reply_and_dead_letter(DELIVERY, ADDRESS, REPLY, "code -11")
     for future in ledger.futures:  # grows while it is read: the dead letter follows the reply
         future.set_result(None)
-    assert ledger.events == ["publish predict.replies/3", "publish dead", "acknowledge 42"]
+    assert ledger.events == ["publish predict.replies/3", "publish dead", "acknowledge 5/42"]
 
 
 def test_closing_before_a_reply_is_out_leaves_the_message_to_another_worker(

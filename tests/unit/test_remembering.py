@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from messaging.broker import Delivery, Message
+from messaging.broker import Delivery, LogPosition, Message
 from messaging.contract import Mode, Reply, Request, ReturnAddress, ServedModel
 from worker.answering import PoisonPictures, RecentReplies, Task
 from worker.batching import Queued
@@ -33,7 +33,7 @@ def task(name: str, mode: Mode = "auto", model: ServedModel = MODEL) -> Task:
     message = Message(b"", {"correlation_id": name, "reply_to": "r"})
     request = Request(body=b"", correlation_id=name, reply_to="r", mode=mode)
     address = ReturnAddress("r", {"correlation_id": name})
-    return Task(Queued(Delivery(message, "t", 0, 0, 0), 0.0, 0.0), address, request, model)
+    return Task(Queued(Delivery(message, "t", LogPosition(0, 0), 0), 0.0, 0.0), address, request, model)
 
 
 def reply(labels: int = 1, picture: bytes = b"") -> Reply:

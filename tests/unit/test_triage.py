@@ -1,4 +1,4 @@
-from messaging.broker import Delivery, Message
+from messaging.broker import Delivery, LogPosition, Message
 from messaging.contract import PING, ErrorCode, ServedModel
 from worker.answering import Triage, triage
 from worker.batching import Queued
@@ -14,7 +14,7 @@ def sort(refusal: str = "", **changes: str) -> Triage:
     headers = {"correlation_id": "1", "reply_to": "predict.replies/3", **changes}
     message = Message(b"x", {name: value for name, value in headers.items() if value})
     return triage(
-        [Queued(Delivery(message, "t", 0, 0, 0), 0.0, 0.0, refusal)],
+        [Queued(Delivery(message, "t", LogPosition(0, 0), 0), 0.0, 0.0, refusal)],
         now_ms=NOW_MS,
         roster=ROSTER,
         reply_topics=["predict.replies"],
