@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def up(chosen: Chosen) -> None:
         reported(1, StartFailed),
         reported(os.EX_CONFIG, KeyFileError),
     ):
-        run(settings, lambda url: _announce(url, settings))
+        run(settings, partial(_announce, settings))
     click.echo("Stopped.")
 
 
@@ -78,13 +79,12 @@ def _check_models(settings: "Settings") -> None:
     from model.manifest import ModelError, folder
 
     shares(settings)
-
     with reported(os.EX_DATAERR, ModelError):
         for name in settings.model.names or [settings.model.default]:
             folder(Path(settings.model.weights_dir), name)
 
 
-def _announce(url: str, settings: "Settings") -> None:
+def _announce(settings: "Settings", url: str) -> None:
     """Says where it is, how to ask it from the working directory, and what runs."""
     from model import serving
 
