@@ -74,14 +74,14 @@ observability: .venv/.development ## write docs/metrics.md and the dashboard ane
 	$(BIN)/python -m deploy.observability.generate
 
 secure-test: .venv/.development ## TLS, passwords and rights over a real Apache Kafka, and nginx; needs Java, Maven, openssl and nginx
-	REQUIRE_APACHE_KAFKA=1 REQUIRE_NGINX=1 $(BIN)/pytest -v tests/e2e/test_secured.py
+	REQUIRE_APACHE_KAFKA=1 REQUIRE_NGINX=1 $(BIN)/pytest --table tests/e2e/test_secured.py
 
 chart-test: .venv/.development ## check the Helm chart against the schemas of Kubernetes, Strimzi and KEDA; downloads helm and the schemas
-	REQUIRE_CHART=1 $(BIN)/pytest -n auto tests/chart
+	REQUIRE_CHART=1 $(BIN)/pytest --table -n auto tests/chart
 
 observability-test: .venv/.development ## ask every query of rules and dashboard of a running service; needs Prometheus
 	REQUIRE_PROMETHEUS=1 $(BIN)/pytest -n 0 -q tests/unit/test_metrics.py
-	REQUIRE_PROMETHEUS=1 $(BIN)/pytest -n 0 -q -s tests/e2e/test_observability.py
+	REQUIRE_PROMETHEUS=1 $(BIN)/pytest -n 0 -q --table tests/e2e/test_observability.py
 
 lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +29,29 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONGEST_FIRST.index(item.path.relative_to(TESTS).parts[0]))
+
+
+@pytest.fixture
+def shown(record_property: Callable[[str, object], None]) -> Callable[[str, object], None]:
+    """Takes what a test has seen, and its value: a row of the table that --table prints."""
+    return record_property
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--table", action="store_true", help="end with a table of what the tests have seen")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    rows = [
+        (what, str(value))
+        for report in sorted(terminalreporter.getreports("passed"), key=lambda its: its.location)
+        if report.when == "call"
+        for what, value in report.user_properties
+    ]
+    if rows and terminalreporter.config.getoption("--table"):
+        width = max(len(what) for what, _ in rows)
+        terminalreporter.section("what the tests saw")
+        terminalreporter.write_line("\n".join(f"{what:{width}}  {value}" for what, value in rows))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,14 @@ def settings_of(resources: list[Resource], part: str, folder: Path) -> Settings:
 
 
 @each_example
-def test_kubernetes_keda_and_strimzi_know_every_field(example: str) -> None:
+def test_kubernetes_keda_and_strimzi_know_every_field(
+    example: str, shown: Callable[[str, object], None]
+) -> None:
     resources = [its for its in made(example) if its["kind"] != "PodMonitor"]
     assert [problem for resource in resources for problem in problems(resource)] == []
+    kinds = Counter(its["kind"] for its in resources)
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    shown(f"{example or 'defaults'}: resources without an unknown or wrong field", listed)
 
 
 @pytest.mark.parametrize("kind", ["Deployment", "ScaledObject", "KafkaTopic", "KafkaUser"])
@@ -84,7 +90,7 @@ def test_keda_knows_every_parameter_of_a_trigger() -> None:
 
 
 @each_example
-def test_a_container_can_do_no_more_than_it_must(example: str) -> None:
+def test_a_container_can_do_no_more_than_it_must(example: str, shown: Callable[[str, object], None]) -> None:
     fetch = (
         "--set",
         "worker.models.fetch.image=models",
@@ -108,6 +114,8 @@ def test_a_container_can_do_no_more_than_it_must(example: str) -> None:
             }
             assert container["resources"]["limits"]["memory"]
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+    unprivileged = [container["name"] for pod in found for container in containers(pod)]
+    shown(f"{example or 'defaults'}: containers without root, privileges or writable root", len(unprivileged))
 
 
 @each_example
@@ -220,7 +228,7 @@ def test_operations_lists_the_rights_that_are_granted() -> None:
     "own", [(), ("topics.requests=own.requests", "topics.queues.large=slow", "worker.group=own-workers")]
 )
 def test_users_of_strimzi_have_the_rights_that_the_command_grants(
-    own: tuple[str, ...], tmp_path: Path
+    own: tuple[str, ...], tmp_path: Path, shown: Callable[[str, object], None]
 ) -> None:
     resources = made("strimzi", *(part for each in own for part in ("--set", f"settings.{each}")))
     settings = settings_of(resources, "worker", tmp_path)
@@ -234,6 +242,10 @@ def test_users_of_strimzi_have_the_rights_that_the_command_grants(
             for operation in acl["operations"]
         }
         assert rights == set(rights_of(name.removeprefix("mlaas-"), settings))
+        shown(
+            f"{name}, {'own names' if own else 'defaults'}: rights, the same as `mlaas topics grant`",
+            len(rights),
+        )
 
 
 @pytest.mark.parametrize("copies", [1, 3])

@@ -4,7 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -128,17 +128,21 @@ def test_each_gateway_and_the_worker_are_told_apart(watched: Prometheus) -> None
     assert found == {"gateway-1", "gateway-2", "worker-1"}
 
 
-def test_no_label_has_what_a_request_said(watched: Prometheus) -> None:
+def test_no_label_has_what_a_request_said(watched: Prometheus, shown: Callable[[str, object], None]) -> None:
     """The path of a request, its model and its id: each would be a series for each value."""
-    series = json.dumps(watched.ask('{__name__=~"mlaas_.*"}'))
-    assert "never-seen" not in series
+    series = watched.ask('{__name__=~"mlaas_.*"}')
+    assert "never-seen" not in json.dumps(series)
+    shown("series of two gateways and a worker", len(series))
 
 
-def test_the_rules_are_right_and_the_alerts_fire_when_they_should() -> None:
+def test_the_rules_are_right_and_the_alerts_fire_when_they_should(
+    shown: Callable[[str, object], None],
+) -> None:
     """rules.test.yaml: each alert, its limits, and a quiet day without any."""
     for check in (["check", "rules", FOLDER / "rules.yaml"], ["test", "rules", FOLDER / "rules.test.yaml"]):
         done = subprocess.run(["promtool", *map(str, check)], capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+    shown("alerts that fire where they should, and in no hour of a quiet day", len(ALERTS))
 
 
 def test_the_quiet_day_would_show_an_alert_that_fires(tmp_path: Path) -> None:
@@ -188,7 +192,9 @@ def test_the_dashboard_is_made_from_the_code() -> None:
     assert DASHBOARD.read_text() == dashboard(), "run make observability"
 
 
-def test_every_query_of_the_dashboard_and_the_rules_finds_data(watched: Prometheus) -> None:
+def test_every_query_of_the_dashboard_and_the_rules_finds_data(
+    watched: Prometheus, shown: Callable[[str, object], None]
+) -> None:
     """An alert finds nothing while all is well; then what it reads must be there."""
     rows: list[tuple[str, str, int]] = []
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
@@ -204,5 +210,6 @@ def test_every_query_of_the_dashboard_and_the_rules_finds_data(watched: Promethe
         selectors = {name + (conditions or "") for name, conditions in SELECTOR.findall(rule["expr"])}
         assert selectors, rule["expr"]
         rows.append(("alert", rule["alert"], min(len(watched.values(each)) for each in selectors)))
-    print(*(f"{kind:6} {name:42} {found:4} series" for kind, name, found in rows), sep="\n")
+    for kind, name, found in rows:
+        shown(f"{kind:6} {name}", f"{found:4} series")
     assert [row for row in rows if not row[2]] == []

@@ -192,7 +192,7 @@ def submitted(address: str) -> Callable[[], bool]:
 
 
 def test_a_picture_a_job_and_a_dead_letter_with_no_more_than_the_rights(
-    secured: Secured, tmp_path: Path
+    secured: Secured, tmp_path: Path, shown: Callable[[str, object], None]
 ) -> None:
     secured.grant("gateway", "worker", "dlq")
     key = mlaas("keys", "new", "phone-app", "--file", str(tmp_path / "api-keys")).stdout.strip()
@@ -227,13 +227,17 @@ def test_a_picture_a_job_and_a_dead_letter_with_no_more_than_the_rights(
     said = worker.output + gateway.output + replayed
     assert "uthoriz" not in said
     assert PASSWORD not in said and quote(PASSWORD, safe="") not in said
+    shown("over TLS, with a key and no more than its rights", "a picture, a job and a dead letter replayed")
 
 
-def test_a_wrong_password_is_named_and_the_right_one_loses_nothing(secured: Secured) -> None:
+def test_a_wrong_password_is_named_and_the_right_one_loses_nothing(
+    secured: Secured, shown: Callable[[str, object], None]
+) -> None:
     secured.grant("gateway", "worker")
     refused = r"does not accept user '{}' with this password"
     with secured.gateway(password="wrong") as (gateway, address):
-        gateway.wait_for(f"cannot read replies, retrying: .*{refused.format('gateway')}")
+        line = gateway.wait_for(f"cannot read replies, retrying: .*{refused.format('gateway')}")
+        shown("a wrong password", line[0])
         until(lambda: status(f"{address}/health/live") == 200, "the gateway's start")
         assert httpx.post(f"{address}/predict", files={"file": SAMPLE.read_bytes()}).status_code == 503
     assert refused.format("admin") in secured.run("admin", "topics", "create", password="wrong")
@@ -245,21 +249,28 @@ def test_a_wrong_password_is_named_and_the_right_one_loses_nothing(secured: Secu
             is_done = submitted(address)
         with secured.part("worker"):
             until(is_done, "the job's end")
+    shown("a job submitted meanwhile", "answered once the password was right")
 
 
-def test_a_missing_right_is_named_and_comes_into_effect_without_a_restart(secured: Secured) -> None:
+def test_a_missing_right_is_named_and_comes_into_effect_without_a_restart(
+    secured: Secured, shown: Callable[[str, object], None]
+) -> None:
     denied = r"authorization failed.*`mlaas topics grant` gives a user its rights"
     with secured.part("worker") as worker, secured.gateway() as (gateway, address):
-        worker.wait_for(f"cannot receive requests, retrying: topic .*requests: .*{denied}")
+        line = worker.wait_for(f"cannot receive requests, retrying: topic .*requests: .*{denied}")
+        shown("a missing right", line[0])
         gateway.wait_for(f"cannot read replies, retrying: topic .*replies: .*{denied}")
         assert "`mlaas topics grant`" in secured.doctor("gateway")["topics"]
         secured.grant("gateway", "worker")
         until(lambda: is_ready(address), "the gateway's readiness")
         until(submitted(address), "the job's end")
+    shown("a job submitted once the right was granted", "answered without a restart")
     assert "Traceback" not in worker.output + gateway.output
 
 
-def test_an_expired_certificate_is_named_and_a_new_one_loses_nothing(secured: Secured) -> None:
+def test_an_expired_certificate_is_named_and_a_new_one_loses_nothing(
+    secured: Secured, shown: Callable[[str, object], None]
+) -> None:
     secured.grant("gateway", "worker")
     expired = "its certificate is not valid: certificate has expired"
     valid = secured.authority.issue("renewed")
@@ -268,9 +279,11 @@ def test_an_expired_certificate_is_named_and_a_new_one_loses_nothing(secured: Se
         is_done = submitted(address)
         secured.use(secured.authority.issue("old", expired=True))
         with secured.part("worker") as worker:
-            worker.wait_for(f"cannot receive requests, retrying: .*{expired}")
+            line = worker.wait_for(f"cannot receive requests, retrying: .*{expired}")
+            shown("an expired certificate", line[0])
             gateway.wait_for(expired)
             assert expired in secured.doctor("gateway")["broker"]
             secured.use(valid)
             until(is_done, "the job's end")
             until(lambda: is_ready(address), "the gateway's readiness")
+    shown("a job submitted before", "answered once the certificate was valid")
