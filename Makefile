@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Pages, and the files that they link to.
 DOCUMENTED := '*.md' '*.template' '*.py' '*.yaml' '*.png' '*.svg' '*.json' LICENSE ':!tests' ':!gateway/static' ':!model/training/*.md'
 
-.PHONY: help run install test test-long check docs kafka train train-photos evaluate samples bench faults rollout-test faults-selftest upgrade-test chart-test secure-test lock observability observability-test screenshot
+.PHONY: help run install test test-long check docs kafka train train-photos evaluate samples bench faults rollout-test faults-selftest upgrade-test chart-test secure-test lock observability observability-test screenshot release
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -83,11 +83,15 @@ observability-test: .venv/.development ## ask every query of rules and dashboard
 	REQUIRE_PROMETHEUS=1 $(BIN)/pytest -n 0 -q tests/unit/test_metrics.py
 	REQUIRE_PROMETHEUS=1 $(BIN)/pytest -n 0 -q --table tests/e2e/test_observability.py
 
+release: .venv/.development ## wheels, images, chart, bills of materials and checksums into build/release; IMAGES=none leaves images out
+	@IMAGES='$(IMAGES)' AUDIT='$(AUDIT)' PYTHON_IMAGE='$(PYTHON_IMAGE)' deploy/release.sh
+
 lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra gateway --extra postgresql --extra tracing -c requirements.txt -o requirements/gateway.txt
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra worker --extra tracing -c requirements.txt -o requirements/worker.txt
 	uv pip compile -q --universal --generate-hashes --no-header client/pyproject.toml -c requirements.txt -o requirements/client.txt
+	uv pip compile -q --universal --generate-hashes --no-header --group release -o requirements/release.txt
 
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: name one, as in make run PYTHON=python3.12")'

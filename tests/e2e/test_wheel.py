@@ -15,13 +15,20 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
+from mlaas import __version__
 from tests.e2e.services import ROOT, label_of, until
 
 PACKAGES = {"configs", "gateway", "messaging", "mlaas", "mlaas_client", "model", "weights", "worker"}
 SANDAL = ROOT / "samples" / "sandal.png"
 SERVICE = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CLIENT = tomllib.loads((ROOT / "client" / "pyproject.toml").read_text())["project"]
+
+
+def test_service_client_and_chart_have_one_version() -> None:
+    chart = yaml.safe_load((ROOT / "deploy" / "helm" / "Chart.yaml").read_text())
+    assert {CLIENT["version"], chart["version"], chart["appVersion"]} == {__version__}
 
 
 @pytest.fixture(scope="module")
