@@ -36,7 +36,7 @@ if [ "$audit" != none ]; then
     # It exits with 1 both for vulnerabilities and for packages that it could not look up, so its report decides.
     "$tools/bin/python" -m pip_audit --disable-pip --require-hashes -r "requirements/$part.txt" \
       --format json --progress-spinner off -o "$out/audit-$part.json" || true
-    "$python" - "$out/audit-$part.json" "$part" <<'PYTHON' || fail "the audit of requirements/$part.txt found what must not be released"
+    "$python" - "$out/audit-$part.json" "$part" <<'PYTHON' || fail "the audit of requirements/$part.txt did not pass"
 import json, pathlib, sys
 
 report, part = pathlib.Path(sys.argv[1]), sys.argv[2]
