@@ -1,4 +1,4 @@
-"""API keys: the middleware that asks for one, how often each may call, and the file with their digests."""
+"""API keys: who has to send one, how often each may call, and the file with their digests."""
 
 import hashlib
 import hmac
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from gateway.errors import RateLimited, Unauthorized
 from gateway.metrics import GatewayMetrics
@@ -40,24 +40,22 @@ class ApiKeys:
 
     def __init__(
         self,
-        app: ASGIApp,
         file: "KeyFile",
         is_open: Callable[[str], bool],
         metrics: GatewayMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """is_open: whether a path needs no key."""
-        self._app = app
         self._file = file
         self._is_open = is_open
         self._metrics = metrics
         self._clock = clock
         self._buckets: dict[str, TokenBucket] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] != "OPTIONS" and not self._is_open(scope["path"]):
+    def check(self, scope: Scope) -> None:
+        """Note the key's name, see middleware.owner_of. Raises Unauthorized or RateLimited."""
+        if scope["method"] != "OPTIONS" and not self._is_open(scope["path"]):
             scope.setdefault("state", {})["api_key_name"] = self._admit(given_key(scope["headers"]))
-        await self._app(scope, receive, send)
 
     def _admit(self, key: bytes) -> str:
         """Return the key's name. Raises Unauthorized or RateLimited."""

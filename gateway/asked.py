@@ -25,22 +25,17 @@ from messaging.picture_header import (
 )
 
 HEADER = "X-Request-Timeout-Ms"
+RAW_HEADER = HEADER.lower().encode()
 
-# Other names that clients send.
-_ALSO = ("image/*", "image/jpg", "image/pjpeg", "image/x-png", "image/heif", "image/x-ms-bmp", "image/tif")
-# Sent by clients that do not know the type, or give a part the type of its form.
-_UNDECLARED = frozenset(
+# Ours, other names for them, and those of clients that do not know the type, or send that of a part's form.
+_KNOWN = frozenset(
     {
-        "*/*",
-        "application/binary",
-        "application/octet-stream",
-        "application/unknown",
-        "application/x-binary",
-        "application/x-www-form-urlencoded",
-        "binary/octet-stream",
+        *MEDIA_TYPES, "image/*", "image/jpg", "image/pjpeg", "image/x-png", "image/heif", "image/x-ms-bmp",
+        "image/tif", "*/*", "application/binary", "application/octet-stream", "application/unknown",
+        "application/x-binary", "application/x-www-form-urlencoded", "binary/octet-stream",
         "multipart/form-data",
     }
-)
+)  # fmt: skip
 
 FIELD = "file"
 OTHER_FIELDS = 8
@@ -168,7 +163,7 @@ class Deadline:
 
 def read_deadline(request: Request, most_ms: int) -> Deadline:
     """Start the deadline that the caller asks for, capped at most_ms. Raises InvalidRequest."""
-    given = request.headers.get(HEADER)
+    given = header(request, RAW_HEADER)
     if given is not None and not _is_milliseconds(given):
         raise InvalidRequest(f"{HEADER} {given[:20]!r} is not a whole number of milliseconds above 0")
     timeout_ms = most_ms if given is None else shortened(given, most_ms)
@@ -189,10 +184,9 @@ def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> Pic
 
     declared: the media type that the client sent. The bytes decide if it is an image type, or a generic one.
     """
-    media_type, found = essence(declared), media_type_of(body)
-    is_image, is_known = media_type.startswith("image/"), media_type in (*MEDIA_TYPES, *_ALSO)
-    is_generic = media_type in _UNDECLARED or "/" not in media_type
-    if not (is_image or is_generic) or (is_image and not is_known and found is None):
+    media_type = essence(declared)
+    is_known = media_type in _KNOWN or "/" not in media_type
+    if not is_known and not (media_type.startswith("image/") and media_type_of(body)):
         raise UnacceptedMedia(f"{media_type[:100]} is not accepted; send {ACCEPTED}")
     if not body:
         raise NotAPicture("the picture is empty: 0 bytes")
@@ -218,6 +212,17 @@ def essence(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+def header(request: Request, name: bytes) -> str | None:
+    """The first of this lower-case name, in a third of the time that request.headers takes."""
+    found = (bytes(value) for each, value in request.scope["headers"] if each == name)
+    return value.decode("latin-1") if (value := next(found, None)) is not None else None
+
+
+def declared_type(request: Request) -> str:
+    """The Content-Type; empty without one."""
+    return header(request, b"content-type") or ""
+
+
 class Upload(NamedTuple):
     """A file as the client sent it, with the media type and the name that the client declared."""
 
@@ -234,20 +239,21 @@ async def read_picture(request: Request) -> Upload:
 
 async def read_pictures(request: Request, most: int) -> list[Upload]:
     """Return all files of a form, in order. Raises Rejected."""
-    if essence(request.headers.get("content-type", "")) != _FORM:
+    if essence(declared_type(request)) != _FORM:
         raise UnacceptedMedia("send the pictures as form fields (curl -F file=@one.png -F file=@two.png)")
     return await _read_form(request, most)
 
 
 async def read_any(request: Request, most: int) -> list[Upload]:
     """Return all files of a form, in order, or the body itself as the only one. Raises Rejected."""
-    declared = request.headers.get("content-type", "")
-    if essence(declared) == _FORM:
+    declared = declared_type(request)
+    media_type = essence(declared)
+    if media_type == _FORM:
         return await _read_form(request, most)
     body = await request.body()
-    if essence(declared) == _URLENCODED and body.startswith(b"{"):
+    if media_type == _URLENCODED and body.startswith(b"{"):
         raise UnacceptedMedia("send JSON with its media type: curl -H 'Content-Type: application/json' -d …")
-    if essence(declared) == _URLENCODED and media_type_of(body) is None:
+    if media_type == _URLENCODED and media_type_of(body) is None:
         raise UnacceptedMedia(
             "send the picture as a form field (curl -F file=@picture.png) or as the body with its "
             "media type (curl --data-binary @picture.png -H 'Content-Type: image/png')"

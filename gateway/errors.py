@@ -30,6 +30,8 @@ from typing import ClassVar
 
 from messaging.picture_header import MEDIA_TYPES
 
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+
 
 class GatewayError(Exception):
     """Becomes a problem document (RFC 9457)."""

@@ -1,21 +1,97 @@
 """uvicorn's HTTP protocol, with the bounds that it lacks."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 import msgspec
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from gateway.problem import MEDIA_TYPE
+from gateway.errors import PROBLEM_MEDIA_TYPE
+
+RawHeader = tuple[bytes, bytes]
 
 # Each takes about 3 kB until its turn comes, and one read can bring 14,000 of them.
 _MOST_PIPELINED = 100
+# Of uvloop's clock.
+_TICK_S = 0.001
+
+
+class Cycle(RequestResponseCycle):
+    """A request and its answer, with shorter ways than ASGI's messages for what needs no waiting."""
+
+    _on_hang_up: Callable[[], None] | None = None
+
+    @staticmethod
+    def of(method: Callable[..., object]) -> "Cycle | None":
+        """The cycle whose `receive` or `send` this is; None if a middleware has wrapped it."""
+        owner = getattr(method, "__self__", None)
+        return owner if isinstance(owner, Cycle) else None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether receive() would return at once."""
+        return self.message_event.is_set() or self.disconnected
+
+    def take_body(self) -> bytes | None:
+        """The body, if all of it is here and nobody has received any; None otherwise.
+
+        None as well for a client that waits for 100 Continue, which receive() sends.
+        """
+        if self.more_body or self.disconnected or self.waiting_for_100_continue:
+            return None
+        body, self.body = bytes(self.body), bytearray()
+        self.message_event.clear()
+        return body
+
+    def on_hang_up(self, callback: Callable[[], None] | None) -> None:
+        """Call back once when the client is gone, at once if it is already; None: no more."""
+        self._on_hang_up = callback
+        if callback is not None:
+            self.flow.resume_reading()  # else its going is not noticed
+            if self.disconnected:
+                self.hang_up()
+
+    def hang_up(self) -> None:
+        self.disconnected = True
+        self.message_event.set()
+        callback, self._on_hang_up = self._on_hang_up, None
+        if callback is not None:
+            callback()
+
+    def answer(self, status: int, headers: Iterable[RawHeader], body: bytes) -> bool:
+        """Send a whole answer in one piece; False if that has to wait for the client.
+
+        headers: in lower case, content-length included; nothing that a stranger chose, since nothing is
+        checked. If `connection: close` is among them, the connection is closed.
+        """
+        if self.flow.write_paused:
+            return False
+        if self.disconnected:
+            return True
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        lines = [STATUS_LINE[status]]
+        for name, value in (*self.default_headers, *headers):
+            if name == b"connection":
+                self.keep_alive = False
+            else:
+                lines += name, b": ", value, b"\r\n"
+        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        lines.append(body)
+        self.transport.write(b"".join(lines))
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+        return True
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -53,8 +129,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._rest_timer: asyncio.TimerHandle | None = None
         self._on_refusal = on_refusal
         self._refusal: tuple[int, str] | None = None
-        self._answering: RequestResponseCycle | None = None
+        self._answering: Cycle | None = None
         self._unsent_since: float | None = None
+        self._idle_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -63,10 +140,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()
         self._stop_rest_timer()
+        self._stop_idle_timer()
         if self._answering is not None and not self._answering.response_complete:
             # uvicorn notifies the last pipelined request, which may not be the one being answered.
-            self._answering.disconnected = True
-            self._answering.message_event.set()
+            self._answering.hang_up()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -93,7 +170,7 @@ class BoundedProtocol(HttpToolsProtocol):
             if self._head_left < self._max_head_bytes or self._incomplete_bytes:
                 self._start_head_timer()
             elif self.cycle is not None and self.cycle.response_complete:
-                self._start_idle_timer()
+                self._start_idling()
 
     def on_url(self, url: bytes) -> None:
         self._count_head(len(url))
@@ -114,11 +191,52 @@ class BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_left = self._max_head_bytes
         self._stop_head_timer()
-        super().on_headers_complete()
+        self._begin()
+
+    def _begin(self) -> None:
+        """Replaces uvicorn's on_headers_complete, which makes cycles of its own kind."""
+        scope, http_version, url = self.scope, self.parser.get_http_version(), httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        scope["method"] = self.parser.get_method().decode("ascii")
+        scope["http_version"] = http_version
+        scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
+        scope["raw_path"] = self.root_path.encode("ascii") + url.path
+        scope["query_string"] = url.query or b""
+        earlier, self.cycle = (
+            self.cycle,
+            Cycle(
+                scope=scope,
+                transport=self.transport,
+                flow=self.flow,
+                logger=self.logger,
+                access_logger=self.access_logger,
+                access_log=self.access_log,
+                default_headers=self.server_state.default_headers,
+                message_event=asyncio.Event(),
+                expect_100_continue=self.expect_100_continue,
+                keep_alive=http_version != "1.0" and self.parser.should_keep_alive(),
+                on_response=self.on_response_complete,
+            ),
+        )
+        if earlier is None or earlier.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Replaces uvicorn's method, which has each task call back at its end."""
+        assert isinstance(cycle, Cycle)
         self._answering = cycle
-        super()._start_asgi_task(cycle, app)
+        self.tasks.add(self.loop.create_task(self._run(cycle, app)))
+
+    async def _run(self, cycle: Cycle, app: ASGI3Application) -> None:
+        task = asyncio.current_task()
+        assert task
+        try:
+            await cycle.run_asgi(app)
+        finally:
+            self.tasks.discard(task)
 
     def on_body(self, body: bytes) -> None:
         self._completed = True
@@ -134,7 +252,15 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_left = self._max_head_bytes
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        """Replaces uvicorn's method, which starts a timer for each answer."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._start_idling()
         if not self._in_head and self.cycle.response_complete and not self.transport.is_closing():
             self._rest_left = self._max_rest_bytes
             self._rest_timer = self.loop.call_later(self._rest_timeout_s, self.transport.close)
@@ -209,11 +335,31 @@ class BoundedProtocol(HttpToolsProtocol):
             self._rest_timer.cancel()
             self._rest_timer = None
 
-    def _start_idle_timer(self) -> None:
-        """Restart the timer that uvicorn starts with the answer and stops at the next byte."""
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
+    def _start_idling(self) -> None:
+        """One timer is for all times in which the connection is idle: it goes on if the last began later."""
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._start_idle_timer(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._idle_since = None
+
+    def _start_idle_timer(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since is not None:
+            left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+            if left_s > _TICK_S:
+                self._start_idle_timer(left_s)
+            else:
+                self.transport.close()
+
+    def _stop_idle_timer(self) -> None:
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def _head_timed_out(self) -> None:
         self._head_timer = None
@@ -241,8 +387,8 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._on_refusal(status)
                 self.transport.write(_as_bytes(*_problem(status, detail)))
             if not is_answered:
-                cycle.disconnected = True
-                cycle.message_event.set()
+                assert isinstance(cycle, Cycle)
+                cycle.hang_up()
             self.transport.close()
 
     async def _refused(self, scope: Any, receive: Any, send: Any) -> None:
@@ -268,7 +414,7 @@ def _problem(status: int, detail: str) -> tuple[int, dict[str, str], bytes]:
         "detail": detail,
     }
     body = msgspec.json.encode(document)
-    headers = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
+    headers = {"content-type": PROBLEM_MEDIA_TYPE, "content-length": str(len(body)), "connection": "close"}
     return status, headers, body
 
 

@@ -1,49 +1,34 @@
-"""What every request passes through, and what each route tells it.
+"""What every request passes through, and what each route tells it."""
 
-The middlewares are plain ASGI: Starlette's BaseHTTPMiddleware would hide that a client hung up.
-"""
-
-import asyncio
-import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from random import getrandbits
 from typing import Any, NamedTuple
 
 from fastapi import APIRouter
-from starlette.requests import Request
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.asked import HEADER, shortened
-from gateway.errors import ClientGone, GatewayError, SlowBody, TooLarge, TooManyInFlight, UnacceptedCoding
-from gateway.metrics import GatewayMetrics
+from gateway.api_keys import ApiKeys
+from gateway.body import Body, BodyBounds, Call, pattern_of
+from gateway.errors import GatewayError
+from gateway.http_protocol import Cycle, RawHeader
+from gateway.metrics import AccessLog, GatewayMetrics
 from messaging.tracing import CallSpan, CallSpans
-
-UNCOUNTED_BYTES = 65_536
-"""uvicorn buffers as much for each connection anyway, so smaller bodies never wait for larger ones."""
 
 BELOW = "/{path:path}"
 """Ends the path of facts about all that is mounted below it."""
-
-_TIMEOUT = HEADER.lower().encode()
-_NO_CODING = frozenset({"", "identity"})
 
 _ACCEPTED_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 # W3C Trace Context, version 00; later versions must be readable as this one.
 _TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _CLOSE = (b"connection", b"close")
-
-# Of a path or a name that strangers choose.
-_SHOWN = 100
-
-RawHeader = tuple[bytes, bytes]
-
-_access = logging.getLogger("mlaas.access")
+_JSON = (b"content-type", b"application/json")
 
 _trace: ContextVar[str] = ContextVar("traceparent", default="")
 _state: ContextVar[dict[str, Any] | None] = ContextVar("state", default=None)
@@ -102,7 +87,7 @@ class RouteTable:
 
 
 def request_id(scope: Scope) -> str:
-    """The id that Observing gave the request."""
+    """The id that the middleware gave the request."""
     return str(scope.get("state", {}).get("request_id", ""))
 
 
@@ -116,8 +101,12 @@ def traceparent() -> str:
     return _trace.get()
 
 
-class Observing:
-    """Identifies, times and counts every request, and answers errors that no route handled.
+class Middleware:
+    """The one layer around the routes: what each request passes through, in this order.
+
+    It identifies the request, starts its span, asks for its key, bounds its body, calls its endpoint, answers
+    errors that no route handled, counts and logs the answer. Requests of the busiest routes go to their
+    endpoints directly, the others to the app, which finds their route.
 
     Adds X-Request-ID, Server-Timing and a valid traceparent to each answer. Turns HEAD into GET without a
     body. Counts by the route's pattern rather than its path, which strangers choose. Closes connections
@@ -127,16 +116,23 @@ class Observing:
     def __init__(
         self,
         app: ASGIApp,
+        busiest: Iterable[APIRoute],
+        table: RouteTable,
+        keys: ApiKeys | None,
+        bounds: BodyBounds,
         metrics: GatewayMetrics,
-        uncounted: Collection[str],
         is_leaving: Callable[[], bool],
-        answer: Callable[[Scope, GatewayError], Response],
+        answer: Callable[[Scope, Exception], Response],
         spans: CallSpans | None = None,
-        access_log: "AccessLog | None" = None,
+        access_log: AccessLog | None = None,
     ) -> None:
+        """busiest: their endpoints take a request and return a Response. answer: see Problems."""
         self._app = app
+        self._busiest = {(method, route.path): route for route in busiest for method in route.methods or ()}
+        self._uncounted = table.uncounted
+        self._keys = keys
+        self._bounds = bounds
         self._metrics = metrics
-        self._uncounted = uncounted
         self._is_leaving = is_leaving
         self._answer = answer
         self._spans = spans
@@ -145,46 +141,38 @@ class Observing:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        started, method = time.perf_counter(), scope["method"]
+        method = scope["method"]
         if method == "HEAD":
             scope, send = {**scope, "method": "GET"}, _without_body(send)
-        added = _identify(scope)
+        reply = Reply(send, _identify(scope), self._is_leaving)
         span = self._start_span(scope)
-        status = bytes_out = 0
-
-        async def observed_send(message: Message) -> None:
-            nonlocal status, bytes_out
-            if message["type"] == "http.response.body":
-                bytes_out += len(message.get("body", b""))
-            elif message["type"] == "http.response.start":
-                status = message["status"]
-                headers: list[RawHeader] = [*message["headers"], *added]
-                if not any(name == b"server-timing" for name, _ in headers):
-                    took_ms = (time.perf_counter() - started) * 1000
-                    headers.append((b"server-timing", b"total;dur=%.3f" % took_ms))
-                if self._is_leaving():
-                    headers.append(_CLOSE)
-                message["headers"] = headers
-            await send(message)
-
+        body = Body(scope, receive, self._bounds)
         try:
-            await self._app(scope, receive, observed_send)
+            if self._keys is not None:
+                self._keys.check(scope)
+            route = self._busiest.get((scope["method"], scope["path"]))
+            if route is None:
+                await self._app(scope, body.receive, reply.send)
+            else:
+                scope["route"] = route
+                await reply.give(await route.endpoint(Call(scope, body)), scope)
         except Exception as error:
-            if status:
+            if reply.status:
                 raise
-            ours = error if isinstance(error, GatewayError) else None
-            await self._answer(scope, ours or GatewayError())(scope, receive, observed_send)
-            if ours is None:
+            await self._answer(scope, error)(scope, receive, reply.send)
+            if not isinstance(error, (GatewayError, ClientDisconnect)):
                 raise
         finally:
-            route = _route(scope)
+            body.release()
+            route_path, status = pattern_of(scope), reply.status or 500
             if span is not None:
-                span.end(route, status or 500)
-            if route not in self._uncounted:
-                took_s = time.perf_counter() - started
-                self._metrics.answered(route or "other", status or 500, took_s)
-                if self._access_log is not None and self._access_log.has_room(status or 500):
-                    self._access_log.write(scope, method, route, status or 500, took_s, bytes_out)
+                span.end(route_path, status)
+            if route_path not in self._uncounted:
+                took_s = reply.took_s()
+                self._metrics.answered(route_path or "other", status, took_s)
+                log = self._access_log
+                if log is not None and log.has_room(status):
+                    log.write(log_fields(scope, method, status, took_s, body.read_bytes, reply.bytes_out))
 
     def _start_span(self, scope: Scope) -> CallSpan | None:
         """None if the call is not recorded. If it is, messages sent for it will name its span."""
@@ -196,78 +184,86 @@ class Observing:
         return span
 
 
-class AccessLog:
-    """A line for each answer, at most lines_per_s in a second, then one that says how many are missing.
+class Answer(Response):
+    """A JSON answer whose headers are bytes from the beginning. more: in lower case, and safe to send."""
 
-    Answers from status 500 on have as many lines of their own. For one event loop.
-    """
-
-    def __init__(self, lines_per_s: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._lines_per_s = lines_per_s
-        self._clock = clock
-        self._ends_at = 0.0
-        self._room = {False: 0, True: 0}
-        self._left_out = 0
-
-    def has_room(self, status: int) -> bool:
-        """Whether to write a line for an answer with this status, which then counts."""
-        if self._clock() >= self._ends_at:
-            self.say_left_out()
-            self._ends_at = self._clock() + 1.0
-            self._room = dict.fromkeys(self._room, self._lines_per_s)
-        failed = status >= 500
-        if self._room[failed]:
-            self._room[failed] -= 1
-            return True
-        if not self._left_out:  # perhaps there is no later answer to say it
-            asyncio.get_running_loop().call_later(1.0, self.say_left_out)
-        self._left_out += 1
-        return False
-
-    def write(
-        self, scope: Scope, method: str, route: str, status: int, took_s: float, bytes_out: int
-    ) -> None:
-        state = scope.get("state", {})
-        fields = {
-            "method": method,
-            "route": route,
-            "path": "" if route else _shortened(scope["path"]),
-            "status": status,
-            "ms": round(took_s * 1000, 1),
-            "bytes_in": state.get("bytes_in", 0),
-            "bytes_out": 0 if method == "HEAD" else bytes_out,
-            "request_id": request_id(scope),
-            "trace_id": traceparent()[3:35],
-            "key": owner_of(scope),
-            "model": _shortened(state.get("model", "")),
-        }
-        _access.info("answered", extra={"fields": fields})
-
-    def refused(self, status: int) -> None:
-        """Write a line for an answer to what is no request."""
-        if self.has_room(status):
-            _access.info("refused what is not a valid request", extra={"fields": {"status": status}})
-
-    def say_left_out(self) -> None:
-        left_out, self._left_out = self._left_out, 0
-        if left_out:
-            said = "answers without a line: more came in a second than log.access_lines_per_s"
-            _access.info(said, extra={"fields": {"left_out": left_out}})
+    def __init__(self, body: bytes, *more: RawHeader) -> None:
+        self.status_code = 200
+        self.background = None
+        self.body = body
+        self.raw_headers = [(b"content-length", b"%d" % len(body)), _JSON, *more]
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+class Reply:
+    """The answer to a request as it is sent, with the headers that every answer has."""
+
+    def __init__(self, send: Send, added: list[RawHeader], is_leaving: Callable[[], bool]) -> None:
+        self._send = send
+        self._added = added
+        self._is_leaving = is_leaving
+        self._started = time.perf_counter()
+        self.status = 0
+        self.bytes_out = 0
+
+    def took_s(self) -> float:
+        return time.perf_counter() - self._started
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.body":
+            self.bytes_out += len(message.get("body", b""))
+        elif message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = self._completed(message["headers"])
+        await self._send(message)
+
+    async def give(self, response: Response, scope: Scope) -> None:
+        """Send a whole response: an Answer in one piece, past ASGI's messages, where that is possible."""
+        cycle = Cycle.of(self._send) if isinstance(response, Answer) else None
+        if cycle is not None and cycle.answer(
+            response.status_code, self._completed(response.raw_headers), bytes(response.body)
+        ):
+            self.status, self.bytes_out = response.status_code, len(response.body)
+        else:
+            await response(scope, _nothing_comes, self.send)
+
+    def _completed(self, given: Iterable[RawHeader]) -> list[RawHeader]:
+        headers = [*given, *self._added]
+        if not any(name == b"server-timing" for name, _ in headers):
+            headers.append((b"server-timing", b"total;dur=%.3f" % (self.took_s() * 1000)))
+        if self._is_leaving():
+            headers.append(_CLOSE)
+        return headers
+
+
+async def _nothing_comes() -> Message:
+    """For responses that read nothing."""
+    raise AssertionError("a response has read from the client")
+
+
+def log_fields(
+    scope: Scope, method: str, status: int, took_s: float, bytes_in: int, bytes_out: int
+) -> dict[str, object]:
+    """What the access log says of an answer."""
+    route = pattern_of(scope)
+    return {
+        "method": method,
+        "route": route,
+        "path": "" if route else scope["path"],
+        "status": status,
+        "ms": round(took_s * 1000, 1),
+        "bytes_in": bytes_in,
+        "bytes_out": 0 if method == "HEAD" else bytes_out,
+        "request_id": request_id(scope),
+        "trace_id": traceparent()[3:35],
+        "key": owner_of(scope),
+        "model": scope.get("state", {}).get("model", ""),
+    }
 
 
 def note_model(name: str) -> None:
     """Have the access log name the model that answers the current request, if there is one."""
     if (state := _state.get()) is not None:
         state["model"] = name
-
-
-def _route(scope: Scope) -> str:
-    """The pattern of the route; empty before one is chosen, and for an unknown path."""
-    return getattr(scope.get("route"), "path", "")
 
 
 def _identify(scope: Scope) -> list[RawHeader]:
@@ -300,140 +296,3 @@ def _without_body(send: Send) -> Send:
             await send({"type": "http.response.body"})
 
     return send_head
-
-
-class BodyMemory:
-    """What the bodies of all requests take in this process. A body alone is admitted whatever its size."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
-        self._bytes = 0
-
-    def admit(self, size: int, counted: int = 0) -> None:
-        """Raises TooManyInFlight without room for a body of this size, of which `counted` are in already."""
-        others = self._bytes - counted
-        if others and others + size > self._most_bytes:
-            raise TooManyInFlight(
-                f"{others} bytes of other bodies are in memory; {size} more would exceed the limit"
-            )
-
-    def grow(self, size: int, counted: int) -> int:
-        """Count a body that has grown to this size. Returns the size, which is now counted."""
-        self.admit(size, counted)
-        self._bytes += size - counted
-        return size
-
-    def release(self, counted: int) -> None:
-        self._bytes -= counted
-
-
-class BodyLimit:
-    """Refuses a body that is compressed, too large, too slow, or has no room in memory beside the others.
-
-    A declared length is judged before anything is read. A body may take timeout_ms, or the time that the
-    client itself allows. limits: in bytes, by route; max_bytes applies to all other routes.
-    """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        max_bytes: int,
-        limits: Mapping[str, int],
-        max_bytes_in_memory: int,
-        timeout_ms: int,
-    ) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-        self._limits = limits
-        self._timeout_ms = timeout_ms
-        self._memory = BodyMemory(max_bytes_in_memory)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        declared, coding, timeout_ms = 0, "", self._timeout_ms
-        for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit():
-                declared = int(value[:20])
-            elif name == b"content-encoding":
-                coding += "," + value.decode("latin-1")
-            elif name == _TIMEOUT:
-                timeout_ms = shortened(value.decode("latin-1"), timeout_ms)
-        until = asyncio.get_running_loop().time() + timeout_ms / 1000
-        read = counted = 0
-        complete = False
-
-        async def limited_receive() -> Message:
-            nonlocal read, counted, complete
-            if complete:
-                return await receive()
-            max_bytes = self._limits.get(_route(scope), self._max_bytes)
-            if coding:
-                _check_coding(coding)
-            if declared > max_bytes:
-                raise _too_large(max_bytes)
-            if declared > UNCOUNTED_BYTES and not read:
-                self._memory.admit(declared)
-            try:
-                async with asyncio.timeout_at(until):
-                    message = await receive()
-            except TimeoutError:
-                said = f"only {read} bytes of the body arrived within {timeout_ms / 1000:g} s"
-                raise SlowBody(f"{said}; send it faster, or make it smaller") from None
-            read += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if read > max_bytes:
-                raise _too_large(max_bytes)
-            if read > UNCOUNTED_BYTES:
-                counted = self._memory.grow(read, counted)
-            return message
-
-        try:
-            await self._app(scope, limited_receive, send)
-        finally:
-            self._memory.release(counted)
-            scope.setdefault("state", {})["bytes_in"] = read
-
-
-def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"the request body is over {max_bytes} bytes")
-
-
-def _check_coding(codings: str) -> None:
-    """Raises UnacceptedCoding. Codings are case-insensitive (RFC 9110, 8.4.1)."""
-    for coding in codings.split(","):
-        if coding.strip().lower() not in _NO_CODING:
-            said = f"Content-Encoding {coding.strip()[:20]!r} is not accepted; send the body uncompressed"
-            raise UnacceptedCoding(said)
-
-
-@asynccontextmanager
-async def while_connected(request: Request) -> AsyncIterator[None]:
-    """Cancel the block when the client hangs up, and raise ClientGone. Enter it once the body is read.
-
-    A body that the endpoint did not read is read here, and BodyLimit's errors about it are raised.
-    """
-    waiting = asyncio.current_task()
-    assert waiting
-    reason: GatewayError | None = None
-
-    async def watch() -> None:
-        nonlocal reason
-        try:
-            while (await request.receive())["type"] != "http.disconnect":
-                pass
-            reason = ClientGone("the client disconnected")
-        except GatewayError as error:
-            reason = error
-        waiting.cancel()
-
-    watching = asyncio.create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if reason is None:
-            raise
-        waiting.uncancel()
-        raise reason from None
-    finally:
-        watching.cancel()

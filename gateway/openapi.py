@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
-from gateway import errors, problem
+from gateway import errors
 from gateway.answer import REQUEST_ID
 from gateway.asked import NAMES, OTHER_FIELDS
 from gateway.errors import GatewayError
@@ -90,7 +90,8 @@ def answer(kind: Type, description: str = "", example: Any = None) -> Tree:
 
 def problems(*kinds: type[GatewayError]) -> Responses:
     """The responses for these errors, by status. Errors with the same status share one, with examples."""
-    return by_status(kinds, problem.MEDIA_TYPE, reference(Problem), _problem_example, lambda status: status)
+    form = reference(Problem)
+    return by_status(kinds, errors.PROBLEM_MEDIA_TYPE, form, _problem_example, lambda status: status)
 
 
 def _problem_example(kind: type[GatewayError]) -> Problem:

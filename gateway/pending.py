@@ -3,17 +3,17 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from heapq import heappop, heappush
 
 from gateway.errors import TooManyInFlight, Unavailable
 from messaging.broker import Message
 from messaging.contract import Reply
 from messaging.picture_header import Size, size_of
 
+_SLOT_S = 0.01
 _MEMORY_S = 2.0
 _BUSY_MEMORY_S = 5.0
 _STANDSTILL_S = 1.0
@@ -84,25 +84,23 @@ class Pending:
             detail = f"the estimated wait of {wait_s:.1f} s is too close to the deadline of {timeout_s:g} s"
             raise self._too_many(detail, size, timeout_s)
 
-    @contextmanager
-    def waiter(
-        self, correlation_id: str, size_bytes: int, cost_ms: float, decode: Decode
-    ) -> Iterator[asyncio.Future[Reply]]:
-        """Register a request for the block, inside which it is to be published."""
-        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiters[correlation_id] = _Waiter(reply, decode)
-        size = size_of(cost_ms)
-        self._take(size, 1, size_bytes, cost_ms)
-        place, since = self._waiting[size], self._clock()
-        try:
-            yield reply
-        finally:
-            del self._waiters[correlation_id]
-            self._published.pop(correlation_id, None)
-            self._take(size, -1, -size_bytes, -cost_ms)
-            if size_bytes and reply.done() and not reply.cancelled() and reply.exception() is None:
-                now = self._clock()
-                self._estimates[size].answered(place, now - since, now)
+    def waiter(self, correlation_id: str, size_bytes: int, cost_ms: float, decode: Decode) -> "_Waiter":
+        """A context whose block is that of the request, in which it is to be published; gives the reply."""
+        return _Waiter(self, correlation_id, size_bytes, cost_ms, decode)
+
+    def enter(self, waiter: "_Waiter") -> None:
+        self._waiters[waiter.correlation_id] = waiter
+        self._take(waiter.size, 1, waiter.size_bytes, waiter.cost_ms)
+        waiter.place, waiter.since = self._waiting[waiter.size], self._clock()
+
+    def leave(self, waiter: "_Waiter") -> None:
+        del self._waiters[waiter.correlation_id]
+        self._published.pop(waiter.correlation_id, None)
+        self._take(waiter.size, -1, -waiter.size_bytes, -waiter.cost_ms)
+        reply = waiter.reply
+        if waiter.size_bytes and reply.done() and not reply.cancelled() and reply.exception() is None:
+            now = self._clock()
+            self._estimates[waiter.size].answered(waiter.place, now - waiter.since, now)
 
     def resolve(self, correlation_id: str, message: Message) -> bool:
         """Hand the reply to whoever waits for it; False if nobody does.
@@ -144,9 +142,64 @@ class Pending:
         return TooManyInFlight(detail, self._estimates[size].retry_after_s(self._waiting[size], timeout_s))
 
 
-class _Waiter(NamedTuple):
-    reply: asyncio.Future[Reply]
-    decode: Decode
+class _Waiter:
+    """A request's block in `with`. place: in its queue, counted from 1. since: monotonic seconds."""
+
+    def __init__(
+        self, pending: Pending, correlation_id: str, size_bytes: int, cost_ms: float, decode: Decode
+    ) -> None:
+        self.pending = pending
+        self.correlation_id = correlation_id
+        self.size_bytes = size_bytes
+        self.cost_ms = cost_ms
+        self.size = size_of(cost_ms)
+        self.decode = decode
+        self.place, self.since = 0, 0.0
+        self.reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+    def __enter__(self) -> "asyncio.Future[Reply]":
+        self.pending.enter(self)
+        return self.reply
+
+    def __exit__(self, *_: object) -> None:
+        self.pending.leave(self)
+
+
+class Deadlines:
+    """The replies that are due, by slots of time, so that one timer serves all. Times are monotonic seconds.
+
+    A reply is due up to _SLOT_S late, and never early.
+    """
+
+    def __init__(self) -> None:
+        self._slots: dict[int, dict[asyncio.Future[Reply], float]] = {}
+        self._order: list[int] = []
+
+    def add(self, reply: "asyncio.Future[Reply]", now: float, timeout_s: float) -> int:
+        """Returns its slot."""
+        slot = math.ceil((now + timeout_s) / _SLOT_S)
+        if slot not in self._slots:
+            self._slots[slot] = {}
+            heappush(self._order, slot)
+        self._slots[slot][reply] = timeout_s
+        return slot
+
+    def remove(self, slot: int, reply: "asyncio.Future[Reply]") -> None:
+        if slot in self._slots:
+            self._slots[slot].pop(reply, None)
+
+    def next_at(self) -> float:
+        """When the next ones are due; infinite if there are none."""
+        while self._order and not self._slots[self._order[0]]:
+            del self._slots[heappop(self._order)]
+        return self._order[0] * _SLOT_S if self._order else math.inf
+
+    def due(self, now: float) -> "list[tuple[asyncio.Future[Reply], float]]":
+        """Take those that are due, each with its timeout_s."""
+        found: list[tuple[asyncio.Future[Reply], float]] = []
+        while self._order and self._order[0] * _SLOT_S <= now:
+            found += self._slots.pop(heappop(self._order)).items()
+        return found
 
 
 @dataclass(slots=True)
@@ -187,7 +240,10 @@ class _Bound:
         return larger + self._taken[size]
 
     def has_room(self, size: Size, amount: float) -> bool:
-        most = self._limit.of_one(sum(self._taken))
+        all_taken = sum(self._taken)
+        most = self._limit.of_one(all_taken)
+        if all_taken + amount <= _SHARES[size] * most:  # so do those that count
+            return True
         return self.taken(size) + amount <= _SHARES[size] * most
 
 

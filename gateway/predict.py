@@ -1,7 +1,7 @@
 """POST /predict and POST /predict/batch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -18,14 +18,16 @@ from gateway.asked import (
     Query,
     Upload,
     check,
+    declared_type,
     essence,
     read_deadline,
     read_picture,
     read_pictures,
     read_query,
 )
+from gateway.body import while_connected
 from gateway.errors import GatewayError, TooManyInFlight
-from gateway.middleware import RouteFacts, Router, request_id, while_connected
+from gateway.middleware import Answer, RouteFacts, Router, request_id
 from gateway.models import named
 from gateway.problem import Problem
 from gateway.request_reply import Requester
@@ -34,6 +36,8 @@ from messaging.contract import TENSOR, Reply
 
 # Parsing a longer body would noticeably delay other requests.
 _LONG_BYTES = 100_000
+
+_encode = msgspec.json.Encoder().encode
 
 
 class BatchEntry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,7 +77,7 @@ def row(content: bytes) -> Checked:
 
 def is_json(request: Request) -> bool:
     """Whether the body has rows of numbers, not pictures."""
-    return essence(request.headers.get("content-type", "")) == "application/json"
+    return essence(declared_type(request)) == "application/json"
 
 
 async def read_rows(
@@ -136,11 +140,7 @@ class PredictRoutes:
         async with while_connected(request):
             reply = await self._ask(one, asked, deadline)
         answer = prediction(reply, request_id(request.scope), deadline.passed_ms(), asked.top_k)
-        return Response(
-            msgspec.json.encode(answer),
-            headers={"Server-Timing": server_timing(answer.timings)},
-            media_type="application/json",
-        )
+        return Answer(_encode(answer), (b"server-timing", server_timing(answer.timings).encode()))
 
     async def _of_json(self, request: Request, asked: Query) -> "Checked":
         content = await request.body()
@@ -171,7 +171,7 @@ class PredictRoutes:
                 *(self._entry(*one, its_id, asked, deadline, budget) for one in enumerate(inputs))
             )
         result = BatchResult(results, its_id, BatchTimings(round(deadline.passed_ms(), 3)))
-        return Response(msgspec.json.encode(result), media_type="application/json")
+        return Answer(_encode(result))
 
     async def _entry(
         self,
@@ -200,8 +200,8 @@ class PredictRoutes:
     async def _rows(self, request: Request, asked: Query, most: int) -> list[bytes]:
         return await read_rows(request, self._requester, asked.model, most, self._settings.max_upload_bytes)
 
-    async def _ask(self, one: "Checked", asked: Query, deadline: Deadline) -> Reply:
-        return await self._requester.request(
+    def _ask(self, one: "Checked", asked: Query, deadline: Deadline) -> Coroutine[None, None, Reply]:
+        return self._requester.request(
             one.content,
             cost_ms=one.cost_ms,
             content_type=one.media_type,

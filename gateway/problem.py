@@ -13,10 +13,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import Scope
 
-from gateway.errors import ClientGone, GatewayError
+from gateway.errors import PROBLEM_MEDIA_TYPE, ClientGone, GatewayError
 from gateway.middleware import request_id
-
-MEDIA_TYPE = "application/problem+json"
 
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -67,11 +65,16 @@ class Problems:
         self._forms = forms
 
     def install(self, app: FastAPI) -> None:
-        app.add_exception_handler(GatewayError, self._on_gateway_error)
-        app.add_exception_handler(ClientDisconnect, self._on_client_gone)
+        app.add_exception_handler(GatewayError, self._on_error)
+        app.add_exception_handler(ClientDisconnect, self._on_error)
         app.add_exception_handler(HTTPException, self._on_http_exception)
 
-    def answer(self, scope: Scope, error: GatewayError) -> Response:
+    def answer(self, scope: Scope, error: Exception) -> Response:
+        """The answer to a request that ended with this error. What is none of ours is an internal error."""
+        if isinstance(error, ClientDisconnect):
+            error = ClientGone("the client closed the connection while sending the body")
+        elif not isinstance(error, GatewayError):
+            error = GatewayError()
         if error.status >= 500:
             _log.warning("request %s: %s: %s", request_id(scope), error.title, error)
         # After 408 and 413 the rest of the body is not read.
@@ -82,13 +85,8 @@ class Problems:
             return form.respond(error.status, detail(error), headers)
         return _response(document(error, request_id(scope)), headers)
 
-    async def _on_gateway_error(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, GatewayError)
+    async def _on_error(self, request: Request, error: Exception) -> Response:
         return self.answer(request.scope, error)
-
-    async def _on_client_gone(self, request: Request, _: Exception) -> Response:
-        gone = ClientGone("the client closed the connection while sending the body")
-        return self.answer(request.scope, gone)
 
     async def _on_http_exception(self, request: Request, error: Exception) -> Response:
         """Answer what the framework itself refuses: an unknown path, or a wrong method."""
@@ -134,4 +132,4 @@ def _document(kind: str, title: str, status: int, said: str, its_request_id: str
 
 
 def _response(problem: Problem, headers: dict[str, str]) -> Response:
-    return Response(msgspec.json.encode(problem), problem.status, headers, MEDIA_TYPE)
+    return Response(msgspec.json.encode(problem), problem.status, headers, PROBLEM_MEDIA_TYPE)

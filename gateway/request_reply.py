@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
+import math
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -15,6 +17,7 @@ from gateway.answer import check_version
 from gateway.errors import GatewayError, ReplyTimeout, TooLarge, TooManyInFlight, Unavailable
 from gateway.metrics import GatewayMetrics
 from gateway.middleware import note_model, traceparent
+from gateway.pending import Deadlines
 from gateway.presence import Channel, Pinging, Presence
 from messaging import codec
 from messaging.broker import (
@@ -73,11 +76,20 @@ class Requester:
             self.metrics.watch_queue(
                 channel.queue.name, partial(len, channel.pending), partial(self._is_ready, channel)
             )
+        self._asked = {
+            channel: self.metrics.queue_requests.labels(channel.queue.name)
+            for channel in self.presence.channels
+        }
         self._pinging = [
             Pinging(partial(self._ping, channel), channel.liveness, channel.catalogue, settings)
             for channel in self.presence.channels
         ]
         self._cancellations = Cancellations(broker, topics.cancellations)
+        self._deadlines = Deadlines()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._unsent: deque[tuple[Channel, str, BaseException]] = deque()
+        self._is_told = False
         self._address = ""
         self.leaving = False
         """Whether the process is about to end."""
@@ -162,7 +174,7 @@ class Requester:
         model = fields.get("model", "")
         self.admit(model, len(picture), cost_ms, timeout_s)
         channel = self.presence.channel_of(model)
-        self.metrics.queue_requests.labels(channel.queue.name).inc()
+        self._asked[channel].inc()
         reply = await self._ask(channel, picture, cost_ms, timeout_s, **fields)
         check_version(reply, fields.get("version", ""))
         note_model(reply.model)
@@ -212,33 +224,62 @@ class Requester:
 
         pending = channel.pending
         with pending.waiter(request.correlation_id, len(body), cost_ms, decode) as reply:
+            slot = self._expect(reply, timeout_s)
             try:
-                async with asyncio.timeout(timeout_s):
-                    sha256 = await _sha256_of(body)
+                is_large = len(body) > _LARGE_BYTES
+                sha256 = await asyncio.to_thread(sha256_of, body) if is_large else sha256_of(body)
+                if not reply.done():
                     self._publish(channel, request, gather=pending.waiting(cost_ms) > _GATHERED_FROM)
-                    return await reply
-            except TimeoutError as error:
-                raise ReplyTimeout(f"no answer within {timeout_s:.2g} s") from error
+                return await reply
             except asyncio.CancelledError:
                 self.metrics.cancelled.inc()
                 self._cancellations.add(request.correlation_id)
                 raise
+            finally:
+                self._deadlines.remove(slot, reply)
+
+    def _expect(self, reply: "asyncio.Future[Reply]", timeout_s: float) -> int:
+        """Fail the reply after timeout_s. Returns its slot among the deadlines."""
+        slot = self._deadlines.add(reply, time.monotonic(), timeout_s)
+        self._set_timer()
+        return slot
+
+    def _set_timer(self) -> None:
+        at = self._deadlines.next_at()
+        if at < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._timer_at = self._loop.call_later(at - time.monotonic(), self._expire), at
+
+    def _expire(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        for reply, timeout_s in self._deadlines.due(time.monotonic()):
+            if not reply.done():
+                reply.set_exception(ReplyTimeout(f"no answer within {timeout_s:.2g} s"))
+        self._set_timer()
 
     def _publish(self, channel: Channel, request: Request, *, gather: bool) -> None:
-        pending = channel.pending
-
         def report(published: Future[None]) -> None:
             error = published.exception()
             if error is not None:
-                self._hand_over(pending.fail, request.correlation_id, as_gateway_error(error))
+                self._unsent.append((channel, request.correlation_id, error))
+                if not self._is_told:  # one call into the loop for all that fail until it comes
+                    self._is_told = True
+                    self._hand_over(self._fail_unsent)
 
         try:
             message = codec.encode_request(request)
             published = self._broker.publish(channel.queue.requests, message, gather=gather)
-            pending.publishing(request.correlation_id, published)
+            channel.pending.publishing(request.correlation_id, published)
             published.add_done_callback(report)
         except BrokerError as error:
             raise as_gateway_error(error) from error
+
+    def _fail_unsent(self) -> None:
+        self._is_told = False  # before looking: what fails from now on calls again
+        while self._unsent:
+            channel, correlation_id, error = self._unsent.popleft()
+            channel.pending.fail(correlation_id, as_gateway_error(error))
 
     def _opened(self, address: str) -> None:
         self._address = address
@@ -275,12 +316,6 @@ class Requester:
     def _hand_over(self, function: Callable[[*Arguments], object], *arguments: *Arguments) -> None:
         """Call from another thread; the function runs in the event loop."""
         self._loop.call_soon_threadsafe(function, *arguments)
-
-
-async def _sha256_of(picture: bytes) -> str:
-    if len(picture) > _LARGE_BYTES:
-        return await asyncio.to_thread(sha256_of, picture)
-    return sha256_of(picture)
 
 
 def as_gateway_error(error: BaseException) -> GatewayError:

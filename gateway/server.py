@@ -20,7 +20,7 @@ from gateway import GatewaySettings, JobSettings
 from gateway.app import create_app
 from gateway.http_protocol import BoundedProtocol
 from gateway.jobs.service import Jobs
-from gateway.middleware import AccessLog
+from gateway.metrics import AccessLog
 from gateway.request_reply import Requester
 from messaging.broker import Broker
 from messaging.settings import TopicSettings
@@ -93,6 +93,7 @@ def serve(
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.drain_timeout_ms // 1000 + _AFTER_DRAIN_S,
         server_header=False,
+        proxy_headers=False,  # nothing here asks for the client's address or scheme
     )
     server = _Server(config, requester, jobs, settings)
 

@@ -18,13 +18,14 @@ from gateway.asked import (
     read_deadline,
     read_query,
 )
+from gateway.body import while_connected
 from gateway.errors import InvalidRequest, NotListed
 from gateway.jobs import rendering
 from gateway.jobs.job import JobRequest, is_id
 from gateway.jobs.rendering import JobDocument, JobList
 from gateway.jobs.service import Jobs
 from gateway.jobs.submitting import Picture, Submission, check_total, digest_each, fingerprint, judge
-from gateway.middleware import RouteFacts, Router, owner_of, request_id, while_connected
+from gateway.middleware import RouteFacts, Router, owner_of, request_id
 from gateway.predict import is_json, read_rows
 from messaging.contract import TENSOR
 from messaging.picture_header import MEDIA_TYPES

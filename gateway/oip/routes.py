@@ -13,8 +13,9 @@ from starlette.responses import Response
 from gateway import GatewaySettings, errors, openapi
 from gateway.answer import grey_png, raise_failure
 from gateway.asked import FORM_OVERHEAD_BYTES, Deadline, check, read_deadline
+from gateway.body import while_connected
 from gateway.errors import GatewayError, InvalidRequest, Unavailable, UnknownModel
-from gateway.middleware import PROBE, RouteFacts, Router, while_connected
+from gateway.middleware import PROBE, RouteFacts, Router
 from gateway.models import heard, named
 from gateway.oip.request import InferenceRequest, Limits, read
 from gateway.oip.response import (

@@ -6,14 +6,18 @@ import hashlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
 import msgspec
+from uvicorn import Config
+from uvicorn.server import ServerState
 
 from gateway import GatewaySettings
 from gateway.app import create_app
-from gateway.middleware import AccessLog
+from gateway.http_protocol import BoundedProtocol
+from gateway.metrics import AccessLog
 from gateway.request_reply import Requester
 from messaging import codec
 from messaging.broker import BrokerUnavailable
@@ -128,6 +132,29 @@ async def gateway(
             while worker and (await http.get("/health/ready")).status_code != 200:
                 await asyncio.sleep(0.005)
             yield http
+
+
+@asynccontextmanager
+async def listening(
+    worker: Worker, broker: MemoryBroker | None = None, **changes: object
+) -> AsyncIterator[httpx.AsyncClient]:
+    """The same over real connections, as the server has them."""
+    broker, settings = broker or MemoryBroker(), gateway_settings(**changes)
+    requester = Requester(broker, TOPICS, settings)
+    app = create_app(requester, settings)
+    bounds = {"max_head_bytes": 65_536, "head_timeout_s": 60, "max_rest_bytes": 10**7, "rest_timeout_s": 60}
+    config = Config(app, log_config=None, access_log=False, ws="none", proxy_headers=False)
+    protocol = partial(BoundedProtocol, config, ServerState(), {}, **bounds)
+    with working(broker, worker):
+        async with (
+            app.router.lifespan_context(app),
+            await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0) as server,
+        ):
+            port = server.sockets[0].getsockname()[1]
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+                while (await http.get("/health/ready")).status_code != 200:
+                    await asyncio.sleep(0.005)
+                yield http
 
 
 def problem(response: httpx.Response, status: int) -> dict[str, object]:

@@ -4,8 +4,8 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message
 
+from gateway.body import while_connected
 from gateway.errors import ClientGone, GatewayError, SlowBody
-from gateway.middleware import while_connected
 
 pytestmark = pytest.mark.anyio
 

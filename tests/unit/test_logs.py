@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.api_keys import digest_of
-from gateway.middleware import AccessLog
+from gateway.metrics import AccessLog
+from gateway.middleware import log_fields
 from mlaas.settings import LogSettings, configure_logging
 from tests.unit.gateways import PNG, SANDAL, gateway, sandal
 
@@ -181,4 +182,4 @@ def scope(path: str, **state: str) -> dict[str, Any]:
 
 
 def write(log: AccessLog, its: dict[str, Any]) -> None:
-    log.write(its, "GET", "", 404, 0.0015, 7)
+    log.write(log_fields(its, "GET", 404, 0.0015, bytes_in=0, bytes_out=7))

@@ -1,11 +1,12 @@
 import asyncio
+import math
 from concurrent.futures import Future
 from contextlib import ExitStack
 
 import pytest
 
 from gateway.errors import TooManyInFlight, Unavailable
-from gateway.pending import Capacity, Pending
+from gateway.pending import Capacity, Deadlines, Pending
 from messaging.broker import Message
 from messaging.contract import ContractError, Reply
 
@@ -185,3 +186,17 @@ async def test_when_the_broker_is_lost_only_those_wait_on_whose_request_it_has()
         with pytest.raises(Unavailable, match="no broker answers"):
             await fails
         assert not waits_on.done()
+
+
+async def test_replies_are_due_at_their_deadlines_and_not_before() -> None:
+    deadlines, replies = Deadlines(), [asyncio.get_running_loop().create_future() for _ in range(4)]
+    slots = [
+        deadlines.add(its, 100.0, timeout_s) for its, timeout_s in zip(replies, (3, 1, 1, 2), strict=True)
+    ]
+    deadlines.remove(slots[2], replies[2])
+    assert deadlines.next_at() == pytest.approx(101)
+    assert deadlines.due(100.99) == []
+    assert deadlines.due(102.02) == [(replies[1], 1), (replies[3], 2)]
+    deadlines.remove(slots[1], replies[1])
+    deadlines.remove(slots[0], replies[0])
+    assert (deadlines.next_at(), deadlines.due(1000.0)) == (math.inf, [])
