@@ -79,13 +79,23 @@ class Liveness:
     worker_silence_s: float
     whom: str = "worker"
     heard_at: float | None = None
+    framed_since: float | None = None
     trouble: str = "the reply inbox is not open yet"
 
     def opened(self) -> None:
         self.trouble = f"no {self.whom} has answered yet"
 
-    def heard(self, now: float) -> None:
+    def heard(self, now: float, *, reads_frames: bool = False) -> None:
+        """reads_frames: whether the worker that has answered says so."""
+        if not reads_frames:
+            self.framed_since = None
+        elif self.framed_since is None or self.silence(now) > self.worker_silence_s:
+            self.framed_since = now
         self.heard_at = now
+
+    def all_read_frames(self, now: float) -> bool:
+        """Whether every worker that has answered within worker_silence_s reads frames."""
+        return self.framed_since is not None and now - self.framed_since >= self.worker_silence_s
 
     def lost(self, reason: str) -> None:
         """The broker is away, so earlier replies prove nothing."""

@@ -32,6 +32,7 @@ from messaging.broker import (
     feed,
 )
 from messaging.contract import MAX_CANCELLED, PING, ContractError, Explain, Mode, Reply, Request, sha256_of
+from messaging.frames import reads_frames
 from messaging.settings import TopicSettings
 
 _log = logging.getLogger("mlaas.gateway")
@@ -213,6 +214,7 @@ class Requester:
             reply_to=self._address,
             deadline_ms=int((time.time() + timeout_s) * 1000),
             traceparent=traceparent(),
+            reads_frames=True,
             **fields,
         )
         sha256 = ""  # set before the request is published, and so before there is a reply to decode
@@ -229,7 +231,9 @@ class Requester:
                 is_large = len(body) > _LARGE_BYTES
                 sha256 = await asyncio.to_thread(sha256_of, body) if is_large else sha256_of(body)
                 if not reply.done():
-                    self._publish(channel, request, gather=pending.waiting(cost_ms) > _GATHERED_FROM)
+                    gather = pending.waiting(cost_ms) > _GATHERED_FROM
+                    gather = gather and channel.liveness.all_read_frames(time.monotonic())
+                    self._publish(channel, request, gather=gather)
                 return await reply
             except asyncio.CancelledError:
                 self.metrics.cancelled.inc()
@@ -306,7 +310,7 @@ class Requester:
             except ContractError as error:
                 unusable.append(error)
             else:
-                channel.liveness.heard(time.monotonic())
+                channel.liveness.heard(time.monotonic(), reads_frames=reads_frames(message))
                 if not resolved:
                     self.metrics.replies_dropped.labels("late").inc()
         if unusable:

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 Opened = TypeVar("Opened")
 
+ALONE = -1
+
 
 class BrokerError(Exception):
     """The broker could not do what was asked. The only kind of exception that a broker raises."""
@@ -65,13 +67,18 @@ class Position(Protocol):
 
 
 class LogPosition(NamedTuple):
-    """The Position of brokers that number the messages of each partition."""
+    """The Position of brokers that number the records of each partition.
+
+    place: in a frame, or ALONE.
+    """
 
     partition: int
     offset: int
+    place: int = ALONE
 
     def __str__(self) -> str:
-        return f"{self.partition}/{self.offset}"
+        at = f"{self.partition}/{self.offset}"
+        return at if self.place == ALONE else f"{at}.{self.place}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +105,7 @@ class Subscription(Protocol):
     def receive(self, max_messages: int, timeout: float) -> Sequence[Delivery]:
         """Wait up to timeout seconds for one message, then take what is there, at most max_messages.
 
+        What was sent together and exceeds max_messages is kept for the next call.
         Raises BrokerError; ClientBroken if new clients did not receive what the broker has, either.
         """
 
@@ -161,7 +169,8 @@ class Broker(Protocol):
     def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
         """Send to a topic or to an inbox's address. Returns at once; the future ends when the broker has it.
 
-        gather: it may wait some milliseconds to be sent together with others, which is cheaper for each.
+        gather: it may wait some milliseconds to travel with others in a frame, which is cheaper for each.
+        Only for places whose readers all read frames.
         The future fails with BrokerError. Raises QueueFull, MessageTooLarge, and BrokerUnavailable if closed.
         """
 

@@ -22,12 +22,13 @@ from messaging.contract import (
     ReturnAddress,
     check_prediction,
 )
+from messaging.frames import READS_FRAMES, reads_frames, why_not_read
 
 Choice = TypeVar("Choice", bound=str)
 Headers = Mapping[str, str]
 
 CORRELATION = ("correlation_id", "kafka_correlationId")
-RETURN_ADDRESS = (*CORRELATION, "reply_to", "kafka_replyTopic", "kafka_replyPartition")
+RETURN_ADDRESS = (*CORRELATION, "reply_to", "kafka_replyTopic", "kafka_replyPartition", *READS_FRAMES)
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for invalid JSON or wrong types, invalid UTF-8, and too deep nesting."""
@@ -53,7 +54,8 @@ def encode_request(request: Request) -> Message:
         "explain": request.explain,
         "traceparent": request.traceparent,
     }
-    return Message(request.body, {name: value for name, value in headers.items() if value})
+    said = READS_FRAMES if request.reads_frames else {}
+    return Message(request.body, {name: value for name, value in headers.items() if value} | said)
 
 
 def decode_request(message: Message) -> Request:
@@ -76,6 +78,7 @@ def decode_request(message: Message) -> Request:
             mode=one_of(headers, "mode", MODES, "auto"),
             explain=one_of(headers, "explain", EXPLAINS, ""),
             traceparent=headers.get("traceparent", ""),
+            reads_frames=address.reads_frames,
         )
     except ValueError as error:
         raise ContractError(str(error)) from error
@@ -84,17 +87,20 @@ def decode_request(message: Message) -> Request:
 def return_address(message: Message) -> ReturnAddress:
     """Where the reply goes. Raises ContractError if the request cannot be answered."""
     headers = message.headers
+    if problem := why_not_read(message):
+        raise ContractError(problem)
     size = sum(len(name) + len(value) for name, value in headers.items())
     if size > MAX_HEADERS:
         raise ContractError(f"headers have {size} characters; at most {MAX_HEADERS} are accepted")
     try:
-        return ReturnAddress(correlation=correlation(headers), reply_to=_reply_to(headers))
+        correlated, reply_to = correlation(headers), _reply_to(headers)
     except ValueError as error:
         raise ContractError(str(error)) from error
+    return ReturnAddress(reply_to, correlated, reads_frames(message))
 
 
 def encode_reply(reply: Reply, address: ReturnAddress) -> Message:
-    return Message(_encode(reply), {"schema": SCHEMA, **address.correlation})
+    return Message(_encode(reply), {"schema": SCHEMA, **address.correlation, **READS_FRAMES})
 
 
 def correlation_id(message: Message) -> str:

@@ -38,6 +38,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     deadline_ms: epoch; nobody waits for the reply after it. version: the only one of the model that may
     answer; by default the worker chooses. Older workers ignore it, so compare it with the reply's.
+    reads_frames: whether all who read the reply's address read frames.
 
     With the content type TENSOR, the body is one input of the model's network, as its ServedModel describes
     it: numbers of its dtype in little-endian order, row by row; a bool is one byte, 0 or 1.
@@ -53,6 +54,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode = "auto"
     explain: Explain = ""
     traceparent: str = ""
+    reads_frames: bool = False
 
     @property
     def is_ping(self) -> bool:
@@ -64,10 +66,14 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReturnAddress(msgspec.Struct, frozen=True):
-    """Where the reply goes, and the headers that tell the requester which request it answers."""
+    """Where the reply goes, and the headers that tell the requester which request it answers.
+
+    reads_frames: see Request.
+    """
 
     reply_to: str
     correlation: Mapping[str, str]
+    reads_frames: bool = False
 
     @property
     def correlation_id(self) -> str:

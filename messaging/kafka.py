@@ -15,7 +15,6 @@ from messaging.kafka_reader import Reader
 from messaging.kafka_sender import Sender
 from messaging.kafka_topics import ANY, TopicAdmin, Topics
 
-# librdkafka's batch.size: a larger message does not wait for others, whatever linger.ms is.
 _LARGE_BYTES = 1_000_000
 
 # The embedded broker drops the oldest messages of a partition beyond 5 MiB.
@@ -28,9 +27,9 @@ _EMBEDDED_PROPERTIES = "fetch.wait.max.ms=2&session.timeout.ms=6000&allow.auto.c
 
 
 class KafkaBroker:
-    """Has two producers, for messages that are sent at once and that are gathered; a consumer for each place.
+    """Has a consumer for each place, and two producers: large messages have a connection of their own.
 
-    Large messages use the gathering producer's connection, so that small ones do not wait behind them.
+    Small ones would wait behind them.
     """
 
     def __init__(
@@ -49,18 +48,18 @@ class KafkaBroker:
             "message.timeout.ms": publish_timeout_ms,
             **self._given,
         }
-        self._sender = Sender(kafka_config.producer(self._servers, sending))
-        self._gatherer = Sender(kafka_config.gatherer(self._servers, sending))
+        of_senders = kafka_config.producer(self._servers, sending)
+        self._sender = Sender(of_senders, self._next, max_message_bytes)
+        self._sender_of_large = Sender(of_senders, self._next, max_message_bytes)
         admin = TopicAdmin(kafka_config.producer(self._servers, self._given))
         self._topics = Topics(self._led_partitions, admin.ids, admin.offsets, self._renew_producers)
 
     def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
         topic, partition = split_address(address)
-        sender = self._gatherer if gather or len(message.body) > _LARGE_BYTES else self._sender
-        if partition == ANY:
-            return sender.send(topic, self._topics.next(topic, gather=gather), message, or_any=True)
-        self._topics.watch(topic)
-        return sender.send(topic, partition, message)
+        if partition != ANY:
+            self._topics.watch(topic)
+        sender = self._sender_of_large if len(message.body) > _LARGE_BYTES else self._sender
+        return sender.send(topic, partition, message, gather=gather)
 
     def subscribe(self, topic: str, group: str, instance_id: str = "") -> KafkaSubscription:
         def new_reader(instance_id: str) -> Reader:
@@ -86,15 +85,19 @@ class KafkaBroker:
     def close(self) -> None:
         self._topics.close()
         self._sender.close()
-        self._gatherer.close()
+        self._sender_of_large.close()
 
     def _led_partitions(self, topic: str) -> list[int]:
         """The partitions whose leader both producers know. Raises BrokerError."""
-        return sorted({*self._sender.led_partitions(topic)} & {*self._gatherer.led_partitions(topic)})
+        known = self._sender, self._sender_of_large
+        return sorted(set.intersection(*({*each.led_partitions(topic)} for each in known)))
 
     def _renew_producers(self) -> None:
         self._sender.renew()
-        self._gatherer.renew()
+        self._sender_of_large.renew()
+
+    def _next(self, topic: str) -> int:
+        return self._topics.next(topic)
 
     def _inbox(self, topic: str, choose: Callable[[int], int]) -> KafkaInbox:
         return KafkaInbox(lambda: self._reader(kafka_config.INBOX), topic, choose, self._topics)

@@ -51,10 +51,6 @@ PRODUCER: Properties = {
     "topic.metadata.propagation.max.ms": 5_000,
 }
 
-# Many messages in one request cost client and broker hardly more than one. At least a few milliseconds:
-# librdkafka spins during most of the last one before it sends.
-GATHERING: Properties = {"linger.ms": 5}
-
 CONSUMER: Properties = {
     "enable.auto.commit": True,
     "enable.auto.offset.store": False,
@@ -171,11 +167,6 @@ def fixed_share(given: Properties) -> tuple[int, int] | None:
 
 def producer(servers: str, given: Properties) -> Properties:
     return _without_share({**CLIENT, "bootstrap.servers": servers, **PRODUCER, **given})
-
-
-def gatherer(servers: str, given: Properties) -> Properties:
-    """A producer that waits a few milliseconds to send many messages together."""
-    return producer(servers, {**GATHERING, **given})
 
 
 def member(group: str, instance_id: str) -> Properties:

@@ -1,12 +1,13 @@
 """The places to read from on Kafka: subscriptions and inboxes, which replace readers that cannot go on.
 
-OffsetTracker decides which offset may be committed, StallDetector which partitions are not read any more.
+StallDetector decides which partitions are not read any more.
 """
 
 import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,8 +15,9 @@ from functools import partial
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Message as Record
 
-from messaging.broker import BrokerError, ClientBroken, Delivery, LogPosition, Message
-from messaging.kafka_reader import Reader, decode, delivery_of
+from messaging.broker import ALONE, BrokerError, ClientBroken, Delivery, LogPosition, Message
+from messaging.frames import messages_of
+from messaging.kafka_reader import OffsetTracker, Reader, decode, timestamp_ms_of
 from messaging.kafka_topics import AskedOffsets, Topics
 
 _log = logging.getLogger("mlaas.kafka")
@@ -125,6 +127,7 @@ class KafkaInbox(_RecoveringReader):
         self._new_reader = new_reader
         self._choose = choose
         self._partition: int | None = None
+        self._kept: deque[Message] = deque()
         super().__init__(topic, topics, clock)
 
     @property
@@ -132,7 +135,11 @@ class KafkaInbox(_RecoveringReader):
         return f"{self._topic}/{self._partition}"
 
     def receive(self, max_messages: int, timeout: float) -> Sequence[Message]:
-        return [decode(record) for record in self._read(max_messages, timeout)]
+        if room := max_messages - len(self._kept):
+            for record in self._read(room, 0 if self._kept else timeout):
+                message = decode(record)
+                self._kept.extend(messages_of(message) or [message])
+        return [self._kept.popleft() for _ in range(min(max_messages, len(self._kept)))]
 
     def renew(self) -> None:
         self._renew("it is silent", logging.DEBUG)
@@ -188,10 +195,13 @@ class KafkaSubscription(_RecoveringReader):
 
     def receive(self, max_messages: int, timeout: float) -> Sequence[Delivery]:
         self._member.commit()
-        return self._member.received(self._read(max_messages, timeout))
+        kept = self._member.kept()
+        if room := max(0, max_messages - kept):
+            self._member.received(self._read(room, 0 if kept else timeout))
+        return self._member.take(max_messages)
 
     def lag(self) -> int:
-        return self._stalls.unread(partial(self._reader.known_end, self._topic))
+        return self._member.kept() + self._stalls.unread(partial(self._reader.known_end, self._topic))
 
     def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
         self._member.finished(deliveries)
@@ -241,6 +251,7 @@ class _Member:
         self._clock = clock
         self._lock = threading.Lock()
         self._assignments: dict[int, _Assignment] = {}
+        self._kept: deque[Delivery] = deque()
 
     def join(self) -> None:
         self._reader.join(self._topic, self._assigned, self._revoked)
@@ -249,9 +260,18 @@ class _Member:
         """Instead of join(): read these, from where the group last committed."""
         self._reader.assign(self._topic, partitions, self._assigned)
 
-    def received(self, records: Iterable[Record]) -> list[Delivery]:
+    def received(self, records: Iterable[Record]) -> None:
         with self._lock:
-            return [delivery_of(record, self._receipt(record)) for record in records]
+            for record in records:
+                self._kept.extend(self._deliveries(record))
+
+    def kept(self) -> int:
+        """How many messages were received and not taken."""
+        return len(self._kept)
+
+    def take(self, max_messages: int) -> list[Delivery]:
+        with self._lock:
+            return [self._kept.popleft() for _ in range(min(max_messages, len(self._kept)))]
 
     def finished(self, deliveries: Iterable[Delivery]) -> None:
         """Deliveries from assignments that have been revoked since are ignored."""
@@ -263,7 +283,7 @@ class _Member:
                     and isinstance(assignment, _Assignment)
                     and assignment is self._assignments.get(at.partition)
                 ):
-                    assignment.finished(at.offset)
+                    assignment.finished(at.offset, max(0, at.place))
 
     def commit(self) -> None:
         """Commit what is finished with the next automatic commit; its note is the topic's id, see _starts."""
@@ -273,10 +293,19 @@ class _Member:
             if offset is not None:
                 self._reader.store(self._topic, partition, offset, self._topics.id(self._topic))
 
-    def _receipt(self, record: Record) -> "_Assignment":
-        assignment = self._assignments.setdefault(record.partition() or 0, _Assignment())
-        assignment.tracker.received(record.offset() or 0)
-        return assignment
+    def _deliveries(self, record: Record) -> list[Delivery]:
+        partition, offset = record.partition() or 0, record.offset() or 0
+        assignment = self._assignments.setdefault(partition, _Assignment())
+        message = decode(record)
+        messages = messages_of(message)
+        assignment.tracker.received(offset, 1 if messages is None else len(messages))
+        topic, sent_ms = record.topic() or "", timestamp_ms_of(record)
+        if messages is None:
+            return [Delivery(message, topic, LogPosition(partition, offset, ALONE), sent_ms, assignment)]
+        return [
+            Delivery(each, topic, LogPosition(partition, offset, place), sent_ms, assignment)
+            for place, each in enumerate(messages)
+        ]
 
     def _assigned(self, _: Consumer, assigned: list[TopicPartition]) -> None:
         partitions = sorted(each.partition for each in assigned)
@@ -304,34 +333,9 @@ class _Member:
         self.commit()
         with self._lock:
             for each in revoked:
-                self._assignments.pop(each.partition, None)
+                gone = self._assignments.pop(each.partition, None)
+                self._kept = deque(its for its in self._kept if its.receipt is not gone)
                 self._stalls.stop(each.partition)
-
-
-class OffsetTracker:
-    """Finds a partition's finished prefix, because a commit means that everything before it is finished."""
-
-    def __init__(self) -> None:
-        self._is_finished: dict[int, bool] = {}  # in the order received
-        self._last = -1
-
-    def received(self, offset: int) -> None:
-        """Offsets increase; one that does not means that the partition is read again."""
-        if offset <= self._last:
-            self._is_finished.clear()
-        self._is_finished[offset] = False
-        self._last = offset
-
-    def finished(self, offset: int) -> int | None:
-        """The offset to commit if the prefix has grown, else None."""
-        if offset not in self._is_finished:
-            return None
-        self._is_finished[offset] = True
-        following = None
-        while self._is_finished and self._is_finished[first := next(iter(self._is_finished))]:
-            del self._is_finished[first]
-            following = first + 1
-        return following
 
 
 @dataclass(slots=True, eq=False)
@@ -341,8 +345,8 @@ class _Assignment:
     tracker: OffsetTracker = field(default_factory=OffsetTracker)
     to_commit: int | None = None
 
-    def finished(self, offset: int) -> None:
-        if (following := self.tracker.finished(offset)) is not None:
+    def finished(self, offset: int, place: int) -> None:
+        if (following := self.tracker.finished(offset, place)) is not None:
             self.to_commit = following
 
     def take_commit(self) -> int | None:

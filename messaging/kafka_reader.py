@@ -1,4 +1,7 @@
-"""Reading through librdkafka: a consumer for subscriptions, inboxes and records, and records as messages."""
+"""Reading through librdkafka: a consumer for subscriptions, inboxes and records, and records as messages.
+
+OffsetTracker decides which offset may be committed.
+"""
 
 import logging
 import threading
@@ -193,15 +196,41 @@ def _retried(ask: Callable[[], Answer], what: str) -> Answer:
         time.sleep(0.05)
 
 
-def delivery_of(record: Record, receipt: object = None) -> Delivery:
-    _, timestamp_ms = record.timestamp()
-    return Delivery(
-        decode(record),
-        record.topic() or "",
-        LogPosition(record.partition() or 0, record.offset() or 0),
-        max(0, timestamp_ms),
-        receipt,
-    )
+class OffsetTracker:
+    """Finds a partition's finished prefix, because a commit means that everything before it is finished."""
+
+    def __init__(self) -> None:
+        self._unfinished: dict[int, int] = {}  # the places as bits, by offset in the order received
+        self._last = -1
+
+    def received(self, offset: int, messages: int = 1) -> None:
+        """Offsets increase; one that does not means that the partition is read again."""
+        if offset <= self._last:
+            self._unfinished.clear()
+        self._unfinished[offset] = (1 << messages) - 1
+        self._last = offset
+
+    def finished(self, offset: int, place: int = 0) -> int | None:
+        """The offset to commit if the prefix has grown, else None. place: of the message in its frame."""
+        if offset not in self._unfinished:
+            return None
+        self._unfinished[offset] &= ~(1 << place)
+        following = None
+        while self._unfinished and not self._unfinished[first := next(iter(self._unfinished))]:
+            del self._unfinished[first]
+            following = first + 1
+        return following
+
+
+def delivery_of(record: Record) -> Delivery:
+    """A frame as it was sent."""
+    position = LogPosition(record.partition() or 0, record.offset() or 0)
+    return Delivery(decode(record), record.topic() or "", position, timestamp_ms_of(record))
+
+
+def timestamp_ms_of(record: Record) -> int:
+    """0 if the broker does not say."""
+    return max(0, record.timestamp()[1])
 
 
 def decode(record: Record) -> Message:

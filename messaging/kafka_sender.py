@@ -1,13 +1,17 @@
-"""Publishing through librdkafka: a producer that can be replaced, and the thread that serves its reports."""
+"""Publishing through librdkafka: a producer that can be replaced, and a thread for reports and frames."""
 
 import threading
+import time
 from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from messaging import frames
 from messaging.broker import BrokerError, BrokerUnavailable, Message, QueueFull
+from messaging.frames import Gathering, Waiting
 from messaging.kafka_config import ClientLog, Properties, is_fatal, translate, translated
 from messaging.kafka_reader import encode_headers
 from messaging.kafka_topics import ANY
@@ -15,21 +19,35 @@ from messaging.kafka_topics import ANY
 _ANSWER_TIMEOUT_S = 2.0
 _POLL_S = 0.1
 _PAUSE_S = 1.0
+# How long messages gather.
+_GATHER_S = 0.003
+
+Place = tuple[str, int]
+"""A topic, and a partition or ANY."""
 
 
 @dataclass(slots=True, eq=False)
 class _Sending:
-    """A message on its way, through as many producers as it takes.
+    """A record on its way, through as many producers as it takes.
 
-    or_any: any other partition will do. unknown: a producer did not know the partition.
+    published: of each message in it. or_any: any other partition will do. unknown: a producer did not know
+    the partition.
     """
 
     topic: str
     partition: int
     message: Message
+    published: Sequence[Future[None]]
     or_any: bool
     unknown: bool = False
-    published: Future[None] = field(default_factory=Future)
+
+    def succeed(self) -> None:
+        for each in self.published:
+            each.set_result(None)
+
+    def fail(self, error: BrokerError) -> None:
+        for each in self.published:
+            each.set_exception(error)
 
 
 class Sender:
@@ -37,11 +55,20 @@ class Sender:
 
     The last because a broker may be available that the producer does not find. The new producer sends what
     the old one has not yet sent.
+
+    While messages gather, its thread looks at them and at the reports every few milliseconds, and is not
+    woken in between: waking a thread for each message would cost more than a frame saves.
     """
 
-    def __init__(self, properties: Properties) -> None:
-        """Connects in the background. Raises BrokerError if the properties are invalid."""
+    def __init__(self, properties: Properties, choose: Callable[[str], int], max_message_bytes: int) -> None:
+        """choose: returns the partition for the next record of a topic; it may be ANY.
+
+        Connects in the background. Raises BrokerError if the properties are invalid.
+        """
         self._properties = properties
+        self._choose = choose
+        self._gathering: Gathering[Place] = Gathering(max_message_bytes)
+        self._gathered = threading.Lock()
         self._log = ClientLog()  # one for all producers, which repeat what it passes on
         self._stale = threading.Event()
         self._changing = threading.Lock()
@@ -52,14 +79,21 @@ class Sender:
         self._poller = threading.Thread(target=self._run, name="kafka-reports", daemon=True)
         self._poller.start()
 
-    def send(self, topic: str, partition: int, message: Message, *, or_any: bool = False) -> Future[None]:
-        """As Broker.publish. partition: may be ANY. or_any: send to another one if it does not exist."""
+    def send(self, topic: str, partition: int, message: Message, *, gather: bool = False) -> Future[None]:
+        """As Broker.publish. partition: may be ANY."""
         if self._closing.is_set():
             raise BrokerUnavailable("the broker is closed")
-        sending = _Sending(topic, partition, message, or_any)
-        sending.published.set_running_or_notify_cancel()  # else a caller's cancel() would fail the report
-        self._produce(sending)
-        return sending.published
+        published: Future[None] = Future()
+        published.set_running_or_notify_cancel()  # else a caller's cancel() would fail the report
+        part = frames.packed(message) if gather else None
+        if part is None:
+            self._produce(self._record(topic, partition, message, [published]))
+            return published
+        with self._gathered:
+            together = self._gathering.add((topic, partition), Waiting(message, part, published))
+        if together:
+            self._send_together((topic, partition), together)
+        return published
 
     def led_partitions(self, topic: str) -> list[int]:
         """The partitions that have a leader. The producer knows them afterwards. Raises BrokerError."""
@@ -78,7 +112,25 @@ class Sender:
             self._poller.join()
             self._producer.flush(5)
             for sending in self._unsent:
-                sending.published.set_exception(BrokerUnavailable("the broker is closed"))
+                sending.fail(BrokerUnavailable("the broker is closed"))
+
+    def _record(
+        self, topic: str, partition: int, message: Message, published: Sequence[Future[None]]
+    ) -> _Sending:
+        """If any partition will do, choose one, and another if that one does not exist any more."""
+        if partition == ANY:
+            return _Sending(topic, self._choose(topic), message, published, or_any=True)
+        return _Sending(topic, partition, message, published, or_any=False)
+
+    def _send_together(self, place: Place, waiting: Sequence[Waiting]) -> None:
+        """A failure is each message's own."""
+        lone = len(waiting) == 1
+        message = waiting[0].message if lone else frames.frame_of([each.part for each in waiting])
+        sending = self._record(*place, message, [each.published for each in waiting])
+        try:
+            self._produce(sending)
+        except BrokerError as error:
+            sending.fail(error)
 
     def _produce(self, sending: _Sending) -> None:
         """Raises BrokerError if the message cannot be sent, now or later."""
@@ -106,12 +158,12 @@ class Sender:
 
     def _report(self, producer: Producer, sending: _Sending, error: KafkaError | None) -> None:
         if error is None:
-            sending.published.set_result(None)
+            sending.succeed()
             return
         if error.code() == KafkaError._MSG_TIMED_OUT and producer is self._producer:
             self._stale.set()
         if not self._queue_again(sending, error):
-            sending.published.set_exception(translate(error, f"publish to {sending.topic}"))
+            sending.fail(translate(error, f"publish to {sending.topic}"))
 
     def _queue_again(self, sending: _Sending, error: KafkaError) -> bool:
         """Whether it is sent again: if a retired producer gave it back; once, if the partition is unknown."""
@@ -132,7 +184,7 @@ class Sender:
                     sending.partition = ANY if sending.or_any else sending.partition
                 self._produce(sending)
             except BrokerError as error:
-                sending.published.set_exception(error)
+                sending.fail(error)
 
     def _refresh(self, topic: str, refreshed: dict[str, BrokerError | None]) -> None:
         """Ask for the topic's partitions, once for all messages that need them. Raises BrokerError."""
@@ -158,16 +210,36 @@ class Sender:
         while not self._closing.is_set():
             if self._stale.is_set():
                 self._stale.clear()
+                self._stop_gathering()
                 self._replace_producer()
-            self._poll()
+            if self._gathering.is_open:
+                time.sleep(_GATHER_S)
+                self._poll(0)
+            else:
+                self._poll(_POLL_S)
+            with self._gathered:
+                gathered = self._gathering.turn()
+            self._send_each(gathered)
             self._poll_retired()
             if self._unsent:
+                self._stop_gathering()
                 self._resend()
+        self._stop_gathering()
         self._resend()
 
-    def _poll(self) -> None:
+    def _stop_gathering(self) -> None:
+        """Because what follows may take long."""
+        with self._gathered:
+            gathered = self._gathering.close()
+        self._send_each(gathered)
+
+    def _send_each(self, gathered: Iterable[tuple[Place, Sequence[Waiting]]]) -> None:
+        for place, waiting in gathered:
+            self._send_together(place, waiting)
+
+    def _poll(self, timeout: float) -> None:
         try:
-            self._producer.poll(_POLL_S)
+            self._producer.poll(timeout)
         except KafkaException:  # fatal: a right is missing, for one, which its successor may have
             self._stale.set()
             self._closing.wait(_PAUSE_S)

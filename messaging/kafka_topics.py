@@ -18,8 +18,6 @@ ANY = -1
 
 _REFRESH_EVERY_S = 1.0
 _ANSWER_TIMEOUT_S = 5.0
-# Half of a worker's batch. With more, some workers wait for others; with fewer, the broker has more to do.
-_GATHERED_IN_A_ROW = 16
 # By then every consumer of the group reads a new partition: it has refreshed its metadata
 # (topic.metadata.refresh.interval.ms), and two rebalances have followed.
 READ_AFTER_S = 15.0
@@ -27,10 +25,7 @@ READ_AFTER_S = 15.0
 
 @dataclass(slots=True)
 class _Topic:
-    """led: partitions to publish to. since: when each was first seen with a leader.
-
-    sent: counts a message that is sent alone as 16 gathered ones.
-    """
+    """led: partitions to publish to. since: when each was first seen with a leader. sent: records."""
 
     led: Sequence[int] = ()
     since: dict[int, float] = field(default_factory=dict)
@@ -87,21 +82,20 @@ class Topics:
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def next(self, topic: str, *, gather: bool) -> int:
-        """The partition for the next message: each that has a leader in turn; ANY while none is known.
+    def next(self, topic: str) -> int:
+        """The partition for the next record: each that has a leader in turn; ANY while none is known.
 
         librdkafka chooses at random, and sends what it gets within 10 ms to one partition: of workers that
-        answer a batch at once, some would get several and some none. Gathered messages go to a partition
-        several in a row. New partitions are used once the workers have had time to find them.
+        answer a batch at once, some would get several and some none. New partitions are used once the
+        workers have had time to find them.
         """
         with self._lock:
             known = self._watched(topic)
             known.published = True
             if not known.led:
                 return ANY
-            turn = known.sent // _GATHERED_IN_A_ROW
-            known.sent += 1 if gather else _GATHERED_IN_A_ROW
-            return known.led[turn % len(known.led)]
+            known.sent += 1
+            return known.led[(known.sent - 1) % len(known.led)]
 
     def watch(self, topic: str) -> None:
         """Notice from now on if the topic is deleted and created again."""

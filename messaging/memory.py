@@ -5,9 +5,11 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from itertools import count
 from typing import TypeVar
 
+from messaging import frames
 from messaging.broker import (
     BrokerUnavailable,
     Delivery,
@@ -44,7 +46,7 @@ class MemoryBroker:
         with self._changed:
             if "/" in address:
                 for inbox in self._inboxes.get(address, ()):
-                    inbox.append(message)
+                    inbox.extend(frames.messages_of(message) or [message])
             else:
                 self._append(address, message)
             self._changed.notify_all()
@@ -54,7 +56,8 @@ class MemoryBroker:
 
     def subscribe(self, topic: str, group: str, instance_id: str = "") -> "MemorySubscription":
         with self._changed:
-            waiting = self._waiting.setdefault((topic, group), deque(self._topics[topic]))
+            kept = (each for delivery in self._topics[topic] for each in _apart(delivery))
+            waiting = self._waiting.setdefault((topic, group), deque(kept))
         return MemorySubscription(self._changed, waiting)
 
     def open_inbox(self, topic: str, instance_id: str) -> "MemoryInbox":
@@ -94,7 +97,7 @@ class MemoryBroker:
         self._topics[topic].append(delivery)
         for (its_topic, _), waiting in self._waiting.items():
             if its_topic == topic:
-                waiting.append(delivery)
+                waiting.extend(_apart(delivery))
 
 
 class MemorySubscription:
@@ -162,6 +165,19 @@ class MemoryRecords:
 
     def close(self) -> None:
         pass
+
+
+def _apart(delivery: Delivery) -> list[Delivery]:
+    """The messages of a frame."""
+    messages = frames.messages_of(delivery.message)
+    if messages is None:
+        return [delivery]
+    at = delivery.position
+    assert isinstance(at, LogPosition)
+    return [
+        replace(delivery, message=message, position=at._replace(place=place))
+        for place, message in enumerate(messages)
+    ]
 
 
 def _take(changed: threading.Condition, waiting: deque[T], most: int, timeout: float) -> list[T]:

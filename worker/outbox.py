@@ -44,7 +44,7 @@ class Outbox:
     ) -> None:
         """wall_clock: epoch seconds."""
         self.gather = False
-        """Whether many messages are about to be published; see Broker.publish."""
+        """Whether many replies are about to be published; see Broker.publish."""
         self._broker = broker
         self._acknowledge = acknowledge
         self._dead_letters_topic = dead_letters_topic
@@ -56,7 +56,8 @@ class Outbox:
     ) -> None:
         """deadline_ms: epoch; after it the reply is not retried. Raises BrokerError, as all that publish."""
         message = codec.encode_reply(reply, address)
-        self._publish(address.reply_to, message, deadline_ms, lambda: self.drop([delivery]))
+        gather = self.gather and address.reads_frames
+        self._publish(address.reply_to, message, deadline_ms, lambda: self.drop([delivery]), gather)
 
     def reply_and_dead_letter(
         self, delivery: Delivery, address: ReturnAddress, reply: Reply, reason: str
@@ -76,7 +77,12 @@ class Outbox:
         self._acknowledge(deliveries)
 
     def _publish(
-        self, address: str, message: Message, deadline_ms: int | None, then: Callable[[], None]
+        self,
+        address: str,
+        message: Message,
+        deadline_ms: int | None,
+        then: Callable[[], None],
+        gather: bool = False,
     ) -> None:
         """Call then() once the broker has the message, the deadline passes, or retrying would not help."""
 
@@ -88,7 +94,7 @@ class Outbox:
                 elif isinstance(failure, _PERMANENT) or self._is_past(deadline_ms):
                     give_up(failure)
                 elif isinstance(failure, _TEMPORARY):
-                    self._publish(address, message, deadline_ms, then)
+                    self._publish(address, message, deadline_ms, then, gather)
                 else:
                     raise failure
             except BrokerError as error:
@@ -100,7 +106,7 @@ class Outbox:
             then()
 
         try:
-            self._broker.publish(address, message, gather=self.gather).add_done_callback(finished)
+            self._broker.publish(address, message, gather=gather).add_done_callback(finished)
         except _PERMANENT as error:
             give_up(error)
         except BrokerUnavailable:

@@ -158,13 +158,15 @@ class Submitter:
         ]
 
     async def _publish(self, topic: str, messages: Sequence[Message], deadline: Deadline) -> None:
-        """Return once the broker has all messages. Raises GatewayError."""
+        """Return once the broker has all messages. Raises GatewayError.
+
+        They are not gathered: the topic's lag, by which workers are scaled, is to count pictures, and workers
+        of the release before, which read no frames, may come before those that wait are processed.
+        """
         published: list[asyncio.Future[None]] = []
-        gather = len(messages) > 1
         try:
             for message in messages:
-                future = self._broker.publish(topic, message, gather=gather)
-                published.append(asyncio.wrap_future(future))
+                published.append(asyncio.wrap_future(self._broker.publish(topic, message)))
             async with asyncio.timeout(deadline.left_s()):
                 for failure in await asyncio.gather(*published, return_exceptions=True):
                     if failure is not None:

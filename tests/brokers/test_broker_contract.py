@@ -14,6 +14,7 @@ from messaging.broker import (
     Subscription,
     feed,
 )
+from messaging.frames import frame_of, packed
 from tests.brokers.conftest import MAX_MESSAGE_BYTES, Bench
 
 PATIENCE_S = 30.0
@@ -37,11 +38,18 @@ def receive(subscription: Subscription, count: int) -> list[Delivery]:
     return received
 
 
-def receive_reply(inbox: Inbox) -> Message:
+def receive_replies(inbox: Inbox, count: int) -> list[Message]:
+    """Waits until so many have come."""
     end = time.monotonic() + PATIENCE_S
-    while not (messages := inbox.receive(1, 0.5)):
-        assert time.monotonic() < end, "no reply came"
-    return messages[0]
+    received: list[Message] = []
+    while len(received) < count:
+        assert time.monotonic() < end, f"{len(received)} of {count} replies came"
+        received += inbox.receive(count - len(received), 0.5)
+    return received
+
+
+def receive_reply(inbox: Inbox) -> Message:
+    return receive_replies(inbox, 1)[0]
 
 
 def publish(bench: Bench, messages: list[Message]) -> None:
@@ -73,6 +81,76 @@ def test_what_is_gathered_arrives_as_well(bench: Bench) -> None:
         published.result(PATIENCE_S)
     subscription = bench.connect().subscribe(bench.topic, "g")
     assert bodies(receive(subscription, 40)) == list(range(40))
+    subscription.close()
+
+
+def frame(*messages: Message) -> Message:
+    return frame_of([part for each in messages if (part := packed(each))])
+
+
+def test_gathered_messages_arrive_in_order_with_their_headers_and_positions(bench: Bench) -> None:
+    broker = bench.connect()
+    one_place = f"{bench.topic}/0" if bench.kind != "memory" else bench.topic
+    inbox = broker.open_inbox(bench.topic, "any")
+    sent = [Message(str(number).encode(), {"number": str(number), "more": "grün"}) for number in range(100)]
+    for message in sent[:3]:  # the first go alone
+        broker.publish(one_place, message, gather=True).result(PATIENCE_S)
+    for published in [broker.publish(one_place, message, gather=True) for message in sent[3:]]:
+        published.result(PATIENCE_S)
+    subscription = bench.connect().subscribe(bench.topic, "g")
+    received = receive(subscription, 100)
+    assert [each.message for each in received] == sent
+    positions = [each.position for each in received]
+    assert positions == sorted(positions)
+    assert len({str(each) for each in positions}) == 100
+    for published in [broker.publish(inbox.address, message, gather=True) for message in sent]:
+        published.result(PATIENCE_S)
+    replies = receive_replies(inbox, 100)
+    assert [each for each in replies if each in sent] == sent
+    inbox.close()
+    subscription.close()
+
+
+def test_a_frame_comes_again_until_each_of_its_messages_is_acknowledged(bench: Bench) -> None:
+    publish(bench, [frame(*numbered(5)), Message(b"5")])
+    first = bench.connect().subscribe(bench.topic, "g")
+    taken = receive(first, 6)
+    first.acknowledge(each for each in taken if each.message.body != b"3")
+    first.close()
+    second = bench.connect().subscribe(bench.topic, "g")
+    again: list[int] = []
+    while 3 not in again:
+        taken = receive(second, 1)
+        second.acknowledge(taken)
+        again += bodies(taken)
+    while taken := list(second.receive(10, 1.0)):
+        second.acknowledge(taken)
+    second.close()
+    publish(bench, [Message(b"6")])
+    third = bench.connect().subscribe(bench.topic, "g")
+    assert bodies(receive(third, 1)) == [6]
+    third.close()
+
+
+def test_no_more_of_a_frame_is_received_than_asked_for(bench: Bench) -> None:
+    publish(bench, [frame(*numbered(5))])
+    subscription = bench.connect().subscribe(bench.topic, "g")
+    taken: list[Delivery] = []
+    while len(taken) < 5:
+        some = subscription.receive(2, 1.0)
+        assert len(some) <= 2
+        taken += some
+    assert bodies(taken) == list(range(5))
+    subscription.close()
+
+
+def test_a_frame_that_cannot_be_read_arrives_as_it_was_sent(bench: Bench) -> None:
+    too_short = Message(b"\x92\x92\x80\xc4\x01x", {"frame": "2"})
+    sound, uncounted = frame(Message(b"x")), Message(b"x", {"frame": ""})
+    publish(bench, [too_short, sound, uncounted])
+    subscription = bench.connect().subscribe(bench.topic, "g")
+    received = [each.message for each in receive(subscription, 3)]
+    assert sorted(received, key=repr) == sorted([too_short, Message(b"x"), uncounted], key=repr)
     subscription.close()
 
 

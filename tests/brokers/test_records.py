@@ -4,7 +4,15 @@ import pytest
 
 from deploy.kafka.local_kafka import LocalKafka
 from messaging import connect
-from messaging.broker import Broker, BrokerUnavailable, Message, NotSupported, Records, TopicMissing
+from messaging.broker import (
+    Broker,
+    BrokerUnavailable,
+    LogPosition,
+    Message,
+    NotSupported,
+    Records,
+    TopicMissing,
+)
 from tests.brokers.conftest import Bench
 
 PATIENCE_S = 30.0
@@ -50,7 +58,9 @@ def test_one_is_read_by_its_offset_as_it_was_sent(bench: Bench, broker: Broker) 
     records = broker.records(bench.topic)
     partition, offsets = next((p, held) for p, held in records.bounds().items() if held)
     everything = list(records.read(partition, offsets))
-    assert [delivery.position for delivery in everything] == [(partition, offset) for offset in offsets]
+    assert [delivery.position for delivery in everything] == [
+        LogPosition(partition, offset) for offset in offsets
+    ]
     (last,) = records.read(partition, offsets[-1:])
     assert last == everything[-1]
     assert last.message.headers == {"n": last.message.body.decode()}

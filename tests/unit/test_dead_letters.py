@@ -68,6 +68,7 @@ def test_nothing_tells_a_revived_request_that_it_failed_before_or_who_asked_firs
         "kafka_correlationId": "old",
         "kafka_replyTopic": "elsewhere",
         "kafka_replyPartition": "4",
+        "frames": "1",
         "theirs": "kept",
     }
     letter = buried(Message(b"x", marks)).message

@@ -110,7 +110,6 @@ def test_a_share_is_not_for_the_client_library() -> None:
     assert kafka_config.fixed_share(given) == (2, 3)
     for made in (
         kafka_config.producer(servers, given),
-        kafka_config.gatherer(servers, given),
         kafka_config.consumer(servers, given, kafka_config.INBOX),
     ):
         assert kafka_config.SHARE not in made

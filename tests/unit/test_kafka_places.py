@@ -5,7 +5,7 @@ and one that waits with a lock held stands still for ever once the poll calls ba
 """
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
@@ -13,14 +13,24 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from messaging.broker import BrokerUnavailable, ClientBroken, Delivery, TopicMissing
+from messaging.broker import (
+    BrokerUnavailable,
+    ClientBroken,
+    Delivery,
+    LogPosition,
+    Message,
+    TopicMissing,
+)
+from messaging.frames import frame_of, packed
 from messaging.kafka_places import STALLED_AFTER_S, KafkaInbox, KafkaSubscription, StallDetector
 from messaging.kafka_topics import AskedOffsets, Topics
 
 
 class Record:
-    def __init__(self, partition: int, offset: int) -> None:
+    def __init__(self, partition: int, offset: int, message: Message | None = None) -> None:
+        """message: by default its body is the offset."""
         self._place = (partition, offset)
+        self._message = message or Message(str(offset).encode())
 
     def partition(self) -> int:
         return self._place[0]
@@ -32,10 +42,10 @@ class Record:
         return "t"
 
     def value(self) -> bytes:
-        return str(self._place[1]).encode()
+        return self._message.body
 
-    def headers(self) -> None:
-        return None
+    def headers(self) -> list[tuple[str, bytes]]:
+        return [(name, value.encode()) for name, value in self._message.headers.items()]
 
     def timestamp(self) -> tuple[int, int]:
         return 0, 0
@@ -139,6 +149,9 @@ class Reader:
         self.callers.add(threading.current_thread().name)
         self.stored.append((partition, offset, note))
 
+    def known_end(self, _: str, partition: int) -> int:
+        return 0
+
     def committed(self, _: str, partitions: list[int]) -> Mapping[int, tuple[int, str]]:
         return {number: its for number, its in self._cluster.committed.items() if number in partitions}
 
@@ -178,7 +191,7 @@ def test_records_are_received_while_the_broker_says_what_a_silent_partition_has(
     first, last = cluster.asked
     (reader,) = cluster.readers
     reader.records = [Record(1, 0)]
-    assert [delivery.position for delivery in made.receive(10, 0)] == [(1, 0)]
+    assert [delivery.position for delivery in made.receive(10, 0)] == [LogPosition(1, 0)]
     cluster.now += 10
     made.receive(10, 0)
     assert len(cluster.asked) == 2  # one question at a time
@@ -224,6 +237,64 @@ def test_what_was_in_hand_when_a_partition_went_does_not_count_when_it_has_come_
     made.acknowledge(after)
     made.receive(10, 0)
     assert reader.stored == [(0, 7, "first")]
+
+
+def frame(*bodies: bytes) -> Message:
+    return frame_of([part for body in bodies if (part := packed(Message(body)))])
+
+
+def bodies(deliveries: Iterable[Delivery]) -> list[bytes]:
+    return [delivery.message.body for delivery in deliveries]
+
+
+def test_the_messages_of_a_frame_have_positions_of_their_own_and_are_committed_together() -> None:
+    cluster = Cluster()
+    made = cluster.subscribe()
+    (reader,) = cluster.readers
+    reader.records = [Record(0, 5, frame(b"a", b"b")), Record(0, 6)]
+    deliveries = made.receive(10, 0)
+    assert bodies(deliveries) == [b"a", b"b", b"6"]
+    assert [str(each.position) for each in sorted(deliveries, key=lambda its: its.position)] == [
+        "0/5.0",
+        "0/5.1",
+        "0/6",
+    ]
+    for acknowledged, stored in (([0, 2], []), ([0], []), ([1], [(0, 7, "first")])):
+        made.acknowledge(deliveries[each] for each in acknowledged)
+        made.receive(10, 0)
+        assert reader.stored == stored
+
+
+def test_what_is_left_of_a_frame_comes_with_the_next_calls() -> None:
+    cluster = Cluster()
+    made = cluster.subscribe()
+    (reader,) = cluster.readers
+    reader.records = [Record(0, 5, frame(b"a", b"b", b"c"))]
+    assert bodies(made.receive(2, 0)) == [b"a", b"b"]
+    assert made.lag() == 1
+    reader.records = [Record(0, 6), Record(0, 7)]
+    assert bodies(made.receive(2, 0)) == [b"c", b"6"]
+    assert bodies(made.receive(2, 0)) == [b"7"]
+
+
+def test_what_is_left_of_a_frame_goes_with_its_partition() -> None:
+    cluster = Cluster()
+    made = cluster.subscribe()
+    (reader,) = cluster.readers
+    reader.records = [Record(0, 5, frame(b"a", b"b")), Record(1, 6, frame(b"c", b"d"))]
+    assert bodies(made.receive(1, 0)) == [b"a"]
+    reader.revoke(0)
+    assert bodies(made.receive(10, 0)) == [b"c", b"d"]
+
+
+def test_an_inbox_takes_frames_apart() -> None:
+    cluster = Cluster()
+    made = cluster.open_inbox()
+    (reader,) = cluster.readers
+    reader.records = [Record(0, 5, frame(b"a", b"b", b"c"))]
+    assert [each.body for each in made.receive(2, 0)] == [b"a", b"b"]
+    reader.records = [Record(0, 6, Message(b"x", {"frame": "1"}))]
+    assert list(made.receive(2, 0)) == [Message(b"c"), Message(b"x", {"frame": "1"})]
 
 
 def test_of_a_topic_that_was_created_again_nothing_in_hand_is_committed() -> None:

@@ -1,4 +1,3 @@
-from collections import Counter
 from collections.abc import Collection
 
 from messaging.broker import BrokerUnavailable
@@ -33,13 +32,13 @@ def topics(cluster: Cluster) -> Topics:
     """Asked by hand alone."""
     made = Topics(cluster.ask_led, cluster.ask_ids, cluster.ask_offsets, cluster.noted, lambda: cluster.now)
     made.close()
-    made.next("t", gather=False)
+    made.next("t")
     made.refresh()
     return made
 
 
 def used(made: Topics) -> set[int]:
-    return {made.next("t", gather=False) for _ in range(100)}
+    return {made.next("t") for _ in range(100)}
 
 
 def test_as_long_as_the_partitions_are_not_known_the_client_chooses() -> None:
@@ -48,14 +47,7 @@ def test_as_long_as_the_partitions_are_not_known_the_client_chooses() -> None:
 
 def test_messages_go_to_each_partition_in_turn() -> None:
     made = topics(Cluster(0, 1, 2))
-    assert [made.next("t", gather=False) for _ in range(6)] == [0, 1, 2, 0, 1, 2]
-
-
-def test_gathered_messages_go_to_a_partition_several_in_a_row_and_to_all_alike() -> None:
-    made = topics(Cluster(0, 1, 2))
-    chosen = [made.next("t", gather=True) for _ in range(48)]
-    assert chosen[:17] == [0] * 16 + [1]
-    assert Counter(chosen) == {0: 16, 1: 16, 2: 16}
+    assert [made.next("t") for _ in range(6)] == [0, 1, 2, 0, 1, 2]
 
 
 def test_a_partition_without_a_leader_gets_nothing_until_it_has_one_again() -> None:

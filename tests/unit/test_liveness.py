@@ -28,3 +28,28 @@ def test_a_lost_broker_makes_it_unready_at_once() -> None:
     assert liveness.why_not_ready(10) == "no broker answers"
     liveness.heard(11)
     assert liveness.why_not_ready(11) is None
+
+
+def test_frames_are_read_by_all_when_every_reply_has_said_so_for_as_long_as_a_worker_may_be_silent() -> None:
+    liveness = Liveness(worker_silence_s=2)
+    for now in range(10, 12):
+        liveness.heard(now, reads_frames=True)
+        assert not liveness.all_read_frames(now)
+    liveness.heard(12, reads_frames=True)
+    assert liveness.all_read_frames(12)
+    liveness.heard(12.5)
+    assert not liveness.all_read_frames(12.5)
+    liveness.heard(13, reads_frames=True)
+    assert not liveness.all_read_frames(14.9)
+    assert liveness.all_read_frames(15)
+
+
+def test_after_a_silence_nothing_is_known_of_who_reads_frames() -> None:
+    liveness = Liveness(worker_silence_s=2)
+    liveness.heard(10, reads_frames=True)
+    liveness.heard(20, reads_frames=True)
+    assert not liveness.all_read_frames(20)
+    assert liveness.all_read_frames(22)
+    liveness.lost("away")
+    liveness.heard(23, reads_frames=True)
+    assert not liveness.all_read_frames(23)

@@ -1,4 +1,4 @@
-from messaging.kafka_places import OffsetTracker
+from messaging.kafka_reader import OffsetTracker
 
 
 def tracker(*offsets: int) -> OffsetTracker:
@@ -40,3 +40,12 @@ def test_what_was_never_received_or_is_finished_already_changes_nothing() -> Non
     assert tracked.finished(4) is None
     assert tracked.finished(5) == 6
     assert tracked.finished(5) is None
+
+
+def test_a_frame_is_finished_when_each_of_its_messages_is_however_often_one_is_said_to_be() -> None:
+    tracked = OffsetTracker()
+    tracked.received(5, messages=3)
+    tracked.received(6)
+    assert tracked.finished(6) is None
+    assert [tracked.finished(5, place) for place in (2, 2, 0, 2, 0)] == [None] * 5
+    assert tracked.finished(5, 1) == 7

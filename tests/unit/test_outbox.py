@@ -26,11 +26,13 @@ class Ledger:
     def __init__(self) -> None:
         self.events: list[str] = []
         self.published: list[Message] = []
+        self.gathered: list[bool] = []
         self.futures: list[Future[None]] = []
 
     def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
         self.events.append(f"publish {address}")
         self.published.append(message)
+        self.gathered.append(gather)
         self.futures.append(Future())
         return self.futures[-1]
 
@@ -51,6 +53,17 @@ def failures() -> list[BaseException]:
 @pytest.fixture
 def outbox(ledger: Ledger, failures: list[BaseException]) -> Outbox:
     return Outbox(ledger, ledger.acknowledge, "dead", failures.append, wall_clock=lambda: 10.0)  # type: ignore[arg-type]
+
+
+def test_only_replies_to_who_reads_frames_are_gathered(ledger: Ledger, outbox: Outbox) -> None:
+    reader = ReturnAddress("predict.replies/3", {"correlation_id": "1"}, reads_frames=True)
+    outbox.reply(DELIVERY, reader, REPLY)
+    outbox.gather = True
+    outbox.reply(DELIVERY, ADDRESS, REPLY)
+    outbox.dead_letter(DELIVERY, "why")
+    outbox.reply(DELIVERY, reader, REPLY)
+    ledger.futures[-1].set_exception(BrokerUnavailable("away"))  # so that it is sent again
+    assert ledger.gathered == [False, False, False, True, True]
 
 
 def test_nothing_is_acknowledged_before_its_reply_is_published(ledger: Ledger, outbox: Outbox) -> None:

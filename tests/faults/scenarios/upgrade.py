@@ -15,8 +15,9 @@ from tests.faults.scenarios.jobs import GATEWAYS, PICTURES_EACH, JobClient
 from tests.faults.stage import TIMEOUT_S, Stage, under_load
 
 WORKERS = ["worker-1", "worker-2"]
-IN_TURN = ["gateway-1", "worker-1", "worker-2", "gateway-2"]
+THERE = ["gateway-1", "worker-1", "worker-2", "gateway-2"]
 """New gateways meet old workers, and old gateways new workers."""
+BACK = ["gateway-1", "gateway-2", "worker-1", "worker-2"]
 JOBS_PER_S = 2
 
 
@@ -41,8 +42,8 @@ def upgrade(stage: Stage) -> Outcome:
 
         def replace_each(over: threading.Event) -> None:
             nonlocal replaced
-            for checkout in (ROOT, release):
-                for name in IN_TURN:
+            for checkout, in_turn in ((ROOT, THERE), (release, BACK)):
+                for name in in_turn:
                     fleet.stop(name)
                     fleet.again(name, checkout)
                     if name in GATEWAYS:
@@ -70,7 +71,7 @@ def upgrade(stage: Stage) -> Outcome:
             *one_right_answer_each(judged, 1.0),
             none("failed requests", judged.errors()),
             none("pictures of jobs not right", sum(verdict != "right" for verdict in verdicts)),
-            none("processes not replaced", 2 * len(IN_TURN) - replaced),
+            none("processes not replaced", len(THERE) + len(BACK) - replaced),
         ],
         judged.numbers()
         | {
