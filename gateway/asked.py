@@ -445,6 +445,6 @@ def _parameters(header: bytes) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     for name, value in _PARAMETER.findall(header):
         if value.startswith(b'"') and value.endswith(b'"') and len(value) > 1:
-            value = _ESCAPED.sub(rb"\1", value[1:-1])
+            value = _ESCAPED.sub(rb"\1", value[1:-1]) if b"\\" in value else value[1:-1]
         found.setdefault(name.lower(), value.strip())
     return found

@@ -231,12 +231,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self.tasks.add(self.loop.create_task(self._run(cycle, app)))
 
     async def _run(self, cycle: Cycle, app: ASGI3Application) -> None:
-        task = asyncio.current_task()
-        assert task
+        """Replaces uvicorn's run_asgi."""
         try:
-            await cycle.run_asgi(app)
+            await app(cycle.scope, cycle.receive, cycle.send)
+            if not (cycle.response_complete or cycle.disconnected):
+                raise RuntimeError("the application ended without an answer")
+        except BaseException as error:
+            self.logger.error("Exception in ASGI application", exc_info=error)
+            if cycle.response_started:
+                self.transport.close()
+            else:
+                await cycle.send_500_response()
         finally:
-            self.tasks.discard(task)
+            self.tasks.discard(asyncio.current_task())
+            cycle.on_response = _nothing  # else cycle and protocol would keep each other
 
     def on_body(self, body: bytes) -> None:
         self._completed = True
@@ -398,6 +406,10 @@ class BoundedProtocol(HttpToolsProtocol):
         raw = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": status, "headers": raw})
         await send({"type": "http.response.body", "body": body})
+
+
+def _nothing() -> None:
+    pass
 
 
 class _OutOfBoundsError(Exception):

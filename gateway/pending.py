@@ -240,10 +240,10 @@ class _Bound:
         return larger + self._taken[size]
 
     def has_room(self, size: Size, amount: float) -> bool:
-        all_taken = sum(self._taken)
-        most = self._limit.of_one(all_taken)
-        if all_taken + amount <= _SHARES[size] * most:  # so do those that count
-            return True
+        limit = self._limit
+        if limit.queues == 1 and limit.taken + amount <= _SHARES[size] * limit.most:
+            return True  # even if all counted
+        most = limit.of_one(sum(self._taken))
         return self.taken(size) + amount <= _SHARES[size] * most
 
 
