@@ -166,18 +166,24 @@ class Call(Request):
     def __init__(self, scope: Scope, coming: Body) -> None:
         super().__init__(scope, coming.receive)
         self._coming = coming
+        self._whole: bytes | None = None
 
     async def body(self) -> bytes:
-        whole = self._coming.take()
+        whole = self._taken()
         return await super().body() if whole is None else whole
 
     async def stream(self) -> AsyncGenerator[bytes, None]:
-        whole = self._coming.take()
+        whole = self._taken()
         if whole is not None:
             yield whole
             return
         async for part in super().stream():
             yield part
+
+    def _taken(self) -> bytes | None:
+        if self._whole is None:
+            self._whole = self._coming.take()
+        return self._whole
 
 
 def _too_large(max_bytes: int) -> TooLarge:

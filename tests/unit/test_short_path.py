@@ -35,6 +35,16 @@ async def test_an_answer_is_the_same_as_over_the_framework() -> None:
     assert kept[0] == kept[1]
 
 
+async def test_a_body_may_be_read_twice() -> None:
+    """As rows are: first it is asked whether they are a picture."""
+    asked = {"url": "/predict", "json": {"inputs": [[0] * 784]}}
+    async with gateway(sandal) as http:
+        whole = await http.post(**asked)
+    async with listening(sandal) as http:
+        short = await http.post(**asked)
+    assert (short.status_code, short.json()["title"]) == (whole.status_code, whole.json()["title"])
+
+
 async def test_one_connection_takes_all_kinds_of_requests() -> None:
     async with listening(sandal) as http:
         answers = [
