@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlaas_client import MlaasError
 
 _IMPORTED_AS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+_OURS = ("gateway.", "messaging.", "mlaas_client", "model.", "worker.")
 # The details of these problems list the valid names.
 _NEED_NO_HINT = ("urn:mlaas:problem:unknown-model", "urn:mlaas:problem:unknown-job")
 
@@ -102,7 +103,13 @@ def require(*extras: str) -> None:
 
 
 def of_missing_package(module: str) -> UserError:
-    """The UserError that names the extra of mlaas to install for this module."""
+    """The UserError that names the extra of mlaas to install for this module.
+
+    Images have only the modules of ours that gateways or workers need.
+    """
+    if module.startswith(_OURS):
+        missing = f"{module} is not in this image"
+        return UserError(missing, "run the command where the whole service is installed")
     module = module.partition(".")[0]
     package = _IMPORTED_AS.get(module, module).replace("_", "-").lower()
     extra = next((extra for name, extra in _packages() if name == package), "all")

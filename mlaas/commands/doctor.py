@@ -152,7 +152,8 @@ def _taken(settings: "Settings") -> "Sequence[Queue]":
 
 def _at_models(settings: "ModelSettings") -> dict[str, Any]:
     """Compares the files of each model with the digests in its manifest."""
-    from model import manifest, serving
+    import model.manifest as manifest
+    import model.serving as serving
     from model.manifest import ModelError
 
     folder, found = Path(settings.weights_dir), []

@@ -1,4 +1,4 @@
-"""What compose.yaml and the Dockerfiles promise, as far as it can be read off them."""
+"""What the compose files and the Dockerfiles promise, as far as it can be read off them."""
 
 import os
 import re
@@ -12,12 +12,25 @@ from typing import Any
 import pytest
 import yaml
 
+from gateway.api_keys import parse
+from messaging.kafka_config import parse_url
+
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+SECURE: dict[str, Any] = yaml.safe_load((ROOT / "compose.secure.yaml").read_text())["services"]
 DOCKERFILES = sorted((ROOT / "deploy").glob("*.Dockerfile"))
 each_service = pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
 each_dockerfile = pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda file: file.stem)
+
+
+def secured(name: str) -> dict[str, Any]:
+    """A service as compose makes it of both files: mappings and lists of volumes are merged."""
+    plain, more = SERVICES.get(name, {}), SECURE[name]
+    merged = {
+        key: {**plain.get(key, {}), **more[key]} for key in ("environment", "depends_on") if key in more
+    }
+    return {**plain, **more, **merged, "volumes": plain.get("volumes", []) + more.get("volumes", [])}
 
 
 @each_service
@@ -37,6 +50,51 @@ def test_only_the_gateway_and_what_watches_it_are_reached_and_only_from_this_mac
         "prometheus": ["127.0.0.1:9090:9090"],
         "grafana": ["127.0.0.1:3000:3000"],
     }
+
+
+@pytest.mark.parametrize("name", SECURE)
+def test_a_secured_service_can_do_no_more_and_has_an_image_of_a_full_version(name: str) -> None:
+    test_a_service_can_do_no_more_than_it_must(secured(name))
+    test_an_image_of_others_is_a_full_version(secured(name))
+
+
+def test_whoever_talks_to_the_secured_kafka_has_a_user_of_its_own() -> None:
+    users = set()
+    for name in ("topics", "gateway", "worker"):
+        environment = secured(name)["environment"]
+        servers, properties = parse_url(re.sub(r"\$\{(\w+):\?}", r"\1", environment["MLAAS_BROKER__URL"]))
+        assert (servers, properties["security.protocol"]) == ("kafka:9092", "SASL_SSL")
+        assert f"./.secrets/ca.pem:{properties['ssl.ca.location']}:ro" in secured(name)["volumes"]
+        assert properties["sasl.password"] == f"{properties['sasl.username'].upper()}_PASSWORD"
+        users.add(properties["sasl.username"])
+    assert users == {"admin", "gateway", "worker"}
+
+
+def test_only_the_secured_kafka_itself_is_anonymous() -> None:
+    kafka = secured("kafka")["environment"]
+    protocols = dict(its.split(":") for its in kafka["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(","))
+    for listener in kafka["KAFKA_LISTENERS"].split(","):
+        name, address = listener.split("://")
+        assert address.startswith("localhost:") or protocols[name] == "SASL_SSL"
+
+
+def test_the_secrets_are_what_the_services_mount(tmp_path: Path) -> None:
+    (tmp_path / "deploy" / "tls").mkdir(parents=True)
+    script = shutil.copy(ROOT / "deploy" / "tls" / "make_secrets.sh", tmp_path / "deploy" / "tls")
+    subprocess.run([script, "mlaas.example.org"], check=True, capture_output=True)
+    made = tmp_path / ".secrets"
+    assert made.stat().st_mode & 0o777 == 0o700
+    for name in SECURE:
+        for source in (its.partition(":")[0] for its in secured(name)["volumes"]):
+            if source.startswith("./.secrets/"):
+                assert (tmp_path / source).stat().st_mode & 0o777 == 0o644
+    passwords = dict(line.split("=") for line in (made / "passwords").read_text().splitlines())
+    asked = set(re.findall(r"\$\{(\w+_PASSWORD):", (ROOT / "compose.secure.yaml").read_text()))
+    assert passwords.keys() == asked and len(set(passwords.values())) == len(passwords)
+    keyring = parse((made / "api-keys").read_text())
+    assert keyring.name_of((made / "api-key").read_bytes().strip()) == "first-client"
+    again = subprocess.run([script], capture_output=True, text=True)
+    assert again.returncode == 1 and "move .secrets away first" in again.stderr
 
 
 def test_prometheus_scrapes_the_ports_that_the_services_open() -> None:
@@ -101,17 +159,33 @@ def test_an_image_is_pinned_watched_and_not_root(dockerfile: Path) -> None:
     ],
 )
 def test_an_image_has_every_module_that_it_loads(image: str, modules: str, tmp_path: Path) -> None:
+    fill(image, tmp_path)
+    run_in(tmp_path, "-c", f"import mlaas.cli, mlaas.{modules}").check_returncode()
+
+
+def test_a_command_for_which_an_image_lacks_modules_says_so(tmp_path: Path) -> None:
+    fill("gateway", tmp_path)
+    done = run_in(tmp_path, "-m", "mlaas", "doctor")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(r"mlaas: \S+ is not in this image; run the command where .+\n", done.stderr)
+
+
+def fill(image: str, folder: Path) -> None:
+    """Copies what the image's Dockerfile does."""
     for line in re.findall(r"^COPY (?!--from)(.+)", (ROOT / f"deploy/{image}.Dockerfile").read_text(), re.M):
         *sources, target = line.split()
         for source in sources:
             _copy(
                 ROOT / source,
-                tmp_path / target / Path(source).name if target.endswith("/") else tmp_path / target,
+                folder / target / Path(source).name if target.endswith("/") else folder / target,
             )
-    # -S: an editable installation would lend the modules that the image lacks.
-    command = [sys.executable, "-S", "-c", f"import mlaas.cli, mlaas.{modules}"]
+
+
+def run_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python with the libraries, but no editable installation, which would lend what an image lacks."""
     libraries = {"PYTHONPATH": sysconfig.get_path("purelib")}
-    subprocess.run(command, cwd=tmp_path, env=os.environ | libraries, check=True)
+    command = [sys.executable, "-S", *arguments]
+    return subprocess.run(command, cwd=folder, env=os.environ | libraries, capture_output=True, text=True)
 
 
 def _copy(source: Path, target: Path) -> None:
