@@ -1,7 +1,9 @@
 """Kafka through librdkafka, and the embedded broker that speaks its protocol."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import closing
 from zlib import crc32
 
 from confluent_kafka import Producer
@@ -9,9 +11,9 @@ from confluent_kafka import Producer
 from messaging import kafka_config
 from messaging.broker import BrokerError, Message, TopicMissing, feed
 from messaging.kafka_admin import KafkaRecords
-from messaging.kafka_config import SHARE, translated
+from messaging.kafka_config import BELL, SHARE, translated
 from messaging.kafka_places import KafkaInbox, KafkaSubscription
-from messaging.kafka_reader import Reader
+from messaging.kafka_reader import Bell, Reader
 from messaging.kafka_sender import Sender
 from messaging.kafka_topics import ANY, TopicAdmin, Topics
 
@@ -38,6 +40,8 @@ class KafkaBroker:
         """Connects in the background. Raises ValueError or BrokerError if the URL is invalid."""
         self._servers, self._given = kafka_config.parse_url(url)
         self._share = kafka_config.fixed_share(self._given)
+        port = kafka_config.port_of_bell(self._given)
+        self._bell = None if port is None else Bell(port)
         self._reading = {
             "fetch.message.max.bytes": max_message_bytes,
             "receive.message.max.bytes": max(100_000_000, 4 * max_message_bytes),
@@ -59,7 +63,11 @@ class KafkaBroker:
         if partition != ANY:
             self._topics.watch(topic)
         sender = self._sender_of_large if len(message.body) > _LARGE_BYTES else self._sender
-        return sender.send(topic, partition, message, gather=gather)
+        published = sender.send(topic, partition, message, gather=gather)
+        if (bell := self._bell) is not None:
+            bell.ring(topic, time.monotonic())
+            published.add_done_callback(lambda _: bell.ring(topic, time.monotonic()))
+        return published
 
     def subscribe(self, topic: str, group: str, instance_id: str = "") -> KafkaSubscription:
         def new_reader(instance_id: str) -> Reader:
@@ -86,6 +94,8 @@ class KafkaBroker:
         self._topics.close()
         self._sender.close()
         self._sender_of_large.close()
+        if self._bell is not None:
+            self._bell.close()
 
     def _led_partitions(self, topic: str) -> list[int]:
         """The partitions whose leader both producers know. Raises BrokerError."""
@@ -103,7 +113,7 @@ class KafkaBroker:
         return KafkaInbox(lambda: self._reader(kafka_config.INBOX), topic, choose, self._topics)
 
     def _reader(self, role: kafka_config.Properties) -> Reader:
-        return Reader(kafka_config.consumer(self._servers, self._reading, role))
+        return Reader(kafka_config.consumer(self._servers, self._reading, role), self._bell)
 
 
 class EmbeddedBroker(KafkaBroker):
@@ -113,7 +123,10 @@ class EmbeddedBroker(KafkaBroker):
         with translated("embedded broker"):
             self._cluster = Producer({"test.mock.num.brokers": 1, "log_level": 3})
             brokers = self._cluster.list_topics(timeout=5).brokers
-        self.url = f"kafka://127.0.0.1:{next(iter(brokers.values())).port}?{_EMBEDDED_PROPERTIES}"
+        port = next(iter(brokers.values())).port
+        with closing(Bell(port)) as bell:
+            its_bell = f"&{BELL}={port}" if bell.works() else ""
+        self.url = f"kafka://127.0.0.1:{port}?{_EMBEDDED_PROPERTIES}{its_bell}"
         super().__init__(self.url, max_message_bytes=max_message_bytes, publish_timeout_ms=publish_timeout_ms)
 
 

@@ -30,8 +30,11 @@ from messaging.broker import (
 Properties = dict[str, str | int | float | bool]
 
 SHARE = "mlaas.share"
-"""The only property of a URL that is not librdkafka's. 2/3, the second of three shares: a subscription reads
-every third partition, the second one first, without joining its group."""
+"""A property of a URL that is not librdkafka's. 2/3, the second of three shares: a subscription reads every
+third partition, the second one first, without joining its group."""
+
+BELL = "mlaas.bell"
+"""Another one: the port of a bell, see kafka_reader.Bell."""
 
 CLIENT: Properties = {
     "client.id": "mlaas",
@@ -165,8 +168,18 @@ def fixed_share(given: Properties) -> tuple[int, int] | None:
     return int(number), int(of)
 
 
+def port_of_bell(given: Properties) -> int | None:
+    """The BELL in a URL. Raises ValueError."""
+    if BELL not in given:
+        return None
+    port = str(given[BELL])
+    if not (port.isdecimal() and 1 <= int(port) <= 65_535):
+        raise ValueError(f"{BELL} must be a port, such as 9092")
+    return int(port)
+
+
 def producer(servers: str, given: Properties) -> Properties:
-    return _without_share({**CLIENT, "bootstrap.servers": servers, **PRODUCER, **given})
+    return _without_ours({**CLIENT, "bootstrap.servers": servers, **PRODUCER, **given})
 
 
 def member(group: str, instance_id: str) -> Properties:
@@ -176,14 +189,14 @@ def member(group: str, instance_id: str) -> Properties:
 
 def consumer(servers: str, given: Properties, role: Properties) -> Properties:
     """role: a member's, INBOX or RECORDS."""
-    merged = _without_share({**CLIENT, "bootstrap.servers": servers, **role, **given})
+    merged = _without_ours({**CLIENT, "bootstrap.servers": servers, **role, **given})
     if merged.get("group.protocol") == "consumer":
         return {name: value for name, value in merged.items() if name not in _CLASSIC_ONLY}
     return merged
 
 
-def _without_share(properties: Properties) -> Properties:
-    return {name: value for name, value in properties.items() if name != SHARE}
+def _without_ours(properties: Properties) -> Properties:
+    return {name: value for name, value in properties.items() if name not in (SHARE, BELL)}
 
 
 class Refusal:

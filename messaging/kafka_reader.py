@@ -4,11 +4,14 @@ OffsetTracker decides which offset may be committed.
 """
 
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from operator import methodcaller
 from typing import TypeVar
+from weakref import finalize
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
@@ -26,6 +29,18 @@ _LEAVE_TIMEOUT_S = 3.0
 # specialised them, and then iterating over the list crashes the process.
 _get_headers = methodcaller("headers")
 
+# Every socket of this machine that is bound to it gets what is sent to it.
+_EVERYBODY = "127.255.255.255"
+_RING_EVERY_S = 0.02
+_AWAKE_S = (
+    0.05  # after a record or a ring; so much more than _RING_EVERY_S that no ring is needed between two
+)
+_AT_FIRST_S = 1.0
+_ASLEEP_S = 2.0  # until it asks the broker, because whoever publishes may not know of the bell
+_NEXT_S = 0.005
+_NUDGE_S = 0.1
+_MAX_TOPIC_BYTES = 1_000
+
 Answer = TypeVar("Answer")
 Rebalanced = Callable[[Consumer, list[TopicPartition]], None]
 
@@ -33,7 +48,7 @@ Rebalanced = Callable[[Consumer, list[TopicPartition]], None]
 class Reader:
     """A consumer. For one thread. is_at_end: of its partition, if its role asks for that."""
 
-    def __init__(self, properties: Properties) -> None:
+    def __init__(self, properties: Properties, bell: "Bell | None" = None) -> None:
         """Raises BrokerError if the properties are invalid."""
         self._lost = False
         self.is_at_end = False
@@ -41,6 +56,10 @@ class Reader:
         self._refusal = Refusal(properties)
         with translated(f"broker {properties['bootstrap.servers']}"):
             self._consumer = Consumer(properties, logger=ClientLog(), error_cb=self._on_error)
+        self._naps: Naps | None = None
+        if bell is not None:
+            with suppress(OSError):
+                self._naps = Naps(self._consumer, bell.listen())
 
     def partitions(self, topic: str) -> int:
         """How many the topic has. A broker with automatic topic creation creates it. Raises BrokerError."""
@@ -100,7 +119,7 @@ class Reader:
         Raises BrokerError; BrokerUnavailable once each time the last connection is lost.
         """
         with translated("receive"):
-            first = self._consumer.poll(timeout)
+            first = (self._naps or self._consumer).poll(timeout)
         rest = self._fetched(max_records - 1) if first and max_records > 1 else []
         if self._lost:
             self._lost = False
@@ -151,6 +170,8 @@ class Reader:
         """
         if self._has_instance_id and patience_s:
             self._leave()
+        if self._naps is not None:
+            self._naps.close()
         closing = threading.Thread(target=self._consumer.close, name="kafka-close", daemon=True)
         closing.start()
         closing.join(patience_s)
@@ -181,6 +202,147 @@ class Reader:
     def _on_error(self, error: KafkaError) -> None:
         self._lost = self._lost or error.code() == KafkaError._ALL_BROKERS_DOWN
         self._refusal(error)
+
+
+class Bell:
+    """Says on this machine, to all processes, that a message to a topic is on its way. Thread-safe.
+
+    For a broker that lets each fetch wait its whole time. Readers have to ask it at short intervals, which
+    costs 3 % of a core each, unless they may stop while the bell is silent. A ring is a datagram with the
+    topic's name.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        self._rung_at: dict[str, float] = {}
+        self.close = finalize(self, self._socket.close)  # of itself, too, once nobody has this any more
+
+    def ring(self, topic: str, now: float) -> None:
+        """now: monotonic seconds."""
+        if now - self._rung_at.get(topic, 0.0) >= _RING_EVERY_S:
+            self._rung_at[topic] = now
+            with suppress(OSError):
+                self._socket.sendto(topic.encode(), (_EVERYBODY, self._port))
+
+    def listen(self) -> socket.socket:
+        """A socket that receives rings. Raises OSError."""
+        heard = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            heard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            heard.bind((_EVERYBODY, self._port))
+        except OSError:
+            heard.close()
+            raise
+        return heard
+
+    def works(self) -> bool:
+        """Whether rings are heard; some systems have no broadcasts on the loopback interface."""
+        try:
+            with self.listen() as heard:
+                self.ring("", time.monotonic())
+                heard.settimeout(_NUDGE_S)
+                return heard.recv(_MAX_TOPIC_BYTES) == b""
+        except OSError:
+            return False
+
+
+class Naps:
+    """Polls a consumer that does not fetch while nothing comes and the bell is silent. For one thread."""
+
+    def __init__(self, consumer: Consumer, heard: socket.socket) -> None:
+        """heard: see Bell.listen. It is closed with this."""
+        self._consumer = consumer
+        self._heard = heard
+        self._paused: list[TopicPartition] = []
+        self._places: set[tuple[str, int]] = set()
+        self._until = 0.0
+        """When to stop fetching; while paused, when to ask whether there is something to fetch."""
+        self.close = finalize(self, heard.close)
+
+    @property
+    def is_asleep(self) -> bool:
+        """Whether nothing is fetched."""
+        return bool(self._paused)
+
+    def poll(self, timeout: float) -> Record | None:
+        """As Consumer.poll; when the bell has just rung, it waits a little longer for the record."""
+        end = time.monotonic() + timeout
+        while True:
+            awake_s = 0.0 if self._paused else min(end, self._until) - time.monotonic()
+            record = self._consumer.poll(max(0.0, awake_s))
+            now = time.monotonic()
+            if record is not None:
+                self._wake(now)
+                return record
+            if not self._paused and now >= self._until:
+                self._fall_asleep(now)
+            if self._paused and self._is_rung(min(end, self._until)):
+                now = time.monotonic()
+                self._wake(now)
+                end = max(end, now + _NEXT_S)
+            elif self._paused and time.monotonic() >= self._until:
+                self._look(time.monotonic())
+            if time.monotonic() >= end:
+                return None
+
+    def _fall_asleep(self, now: float) -> None:
+        """Unless the bell has rung, something else is assigned than before, or there is something to fetch.
+
+        What was fetched and not yet polled is fetched again later.
+        """
+        assigned = self._consumer.assignment()
+        places = {(each.topic, each.partition) for each in assigned}
+        if not places or places != self._places:
+            self._places = places
+            self._until = now + _AT_FIRST_S
+        elif self._is_rung(now) or not self._has_all():
+            self._until = now + _AWAKE_S
+        else:
+            self._consumer.pause(assigned)
+            self._paused = assigned
+            self._until = now + _ASLEEP_S
+
+    def _wake(self, now: float) -> None:
+        self._until = now + _AWAKE_S
+        if self._paused:
+            place, self._paused = self._paused[0], []
+            self._consumer.resume(self._consumer.assignment())
+            # librdkafka's thread notices within a second, or when it has something else to do.
+            with suppress(KafkaException):
+                self._consumer.get_watermark_offsets(place, timeout=_NUDGE_S, cached=False)
+
+    def _look(self, now: float) -> None:
+        """Wake if there is something to fetch."""
+        if self._has_all():
+            self._until = now + _ASLEEP_S
+        else:
+            self._wake(now)
+
+    def _has_all(self) -> bool:
+        """Whether the broker says that nothing is left to fetch."""
+        try:
+            places = self._consumer.position(self._consumer.assignment())
+            ends = [
+                self._consumer.get_watermark_offsets(each, timeout=_NUDGE_S, cached=False) for each in places
+            ]
+        except KafkaException:
+            return False
+        # Before its first record, the position of a partition is below 0.
+        return all(max(low, its.offset) >= high for its, (low, high) in zip(places, ends, strict=True))
+
+    def _is_rung(self, end: float) -> bool:
+        """Wait until then for a ring for a topic that is read. Takes all rings that there are."""
+        topics = {topic.encode() for topic, _ in self._places}
+        is_rung = False
+        while True:
+            left_s = 0.0 if is_rung else max(0.0, end - time.monotonic())
+            self._heard.settimeout(left_s)
+            try:
+                is_rung |= self._heard.recv(_MAX_TOPIC_BYTES) in topics
+            except (TimeoutError, BlockingIOError):
+                return is_rung
 
 
 def _retried(ask: Callable[[], Answer], what: str) -> Answer:

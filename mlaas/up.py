@@ -25,6 +25,7 @@ from mlaas.supervisor import Supervisor
 _log = logging.getLogger("mlaas")
 
 _TURN_S = 0.05
+_WATCH_S = 0.2
 
 
 class StartFailed(Exception):
@@ -156,7 +157,7 @@ def watch(supervisor: Supervisor, stopping: threading.Event) -> None:
     """Restarts children that die, until the event is set."""
     while not stopping.is_set():
         supervisor.watch(time.monotonic())
-        stopping.wait(_TURN_S)
+        stopping.wait(_WATCH_S)
 
 
 def stop_on_signals() -> threading.Event:

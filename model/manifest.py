@@ -6,6 +6,7 @@ their digests. No file is opened before its digest has been checked.
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -239,9 +240,13 @@ def names(weights_dir: Path) -> list[str]:
 
 def versions(weights_dir: Path, name: str) -> list[str]:
     """The versions of a model, oldest first. They are numbers with dots between them: 1.10 follows 1.9."""
-    folders = (path.parent.name for path in (weights_dir / name).glob(f"*/{FILE}"))
+    folder = os.path.join(weights_dir, name)
+    try:
+        found = [each for each in os.listdir(folder) if re.fullmatch(VERSION, each)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     return sorted(
-        (version for version in folders if re.fullmatch(VERSION, version)),
+        (version for version in found if os.path.exists(os.path.join(folder, version, FILE))),
         key=lambda version: [int(number) for number in version.split(".")],
     )
 

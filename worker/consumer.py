@@ -1,6 +1,7 @@
 """The consumer process: one thread receives messages, and one per size of picture answers them."""
 
 import logging
+import math
 import sys
 import threading
 import time
@@ -27,8 +28,9 @@ _RETRY_S = 0.5
 _GATHER_S = 0.003
 _LAG_EVERY_S = 1.0
 
-# While waiting for requests, the intake does not notice pictures of jobs.
+# While waiting for requests, the intake does not notice pictures of jobs. It waits longer while none come.
 _WAIT_FOR_REQUESTS_S = 0.05
+_NO_JOBS_S = 1.0
 
 _MAX_CANCELLED_BYTES = 16_777_216  # 16 MiB: 70,000 ids of gateways
 _CANCELLED_ENTRY_BYTES = 150  # measured: a string's header and its entry in the dictionary
@@ -204,8 +206,17 @@ class Intake:
     They are two consumers: a single one would mostly fetch from the longer topic.
     """
 
-    def __init__(self, broker: Broker, queue: Queue, group: str, instance_id: str) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        queue: Queue,
+        group: str,
+        instance_id: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Raises BrokerError."""
+        self._clock = clock
+        self._had_job_at = -math.inf
         self._jobs_topic = queue.jobs
         of_requests, of_jobs = queue.groups(group)
         self._requests = broker.subscribe(queue.requests, of_requests, instance_id)
@@ -223,7 +234,11 @@ class Intake:
         """
         share = min(max_jobs, max_messages // 2)
         jobs = list(self._jobs.receive(share, 0)) if share else []
-        wait_s = 0 if jobs else min(timeout, _WAIT_FOR_REQUESTS_S)
+        now = self._clock()
+        if jobs:
+            self._had_job_at = now
+        longest_s = _WAIT_FOR_REQUESTS_S if now - self._had_job_at < _NO_JOBS_S else timeout
+        wait_s = 0 if jobs else min(timeout, longest_s)
         try:
             requests = self._requests.receive(max_messages - len(jobs), wait_s)
             if requests or share or not max_jobs:

@@ -4,9 +4,10 @@ A version that cannot be loaded changes nothing: what answered before goes on an
 """
 
 import logging
+import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -35,25 +36,32 @@ def look(settings: ModelSettings, elsewhere: Collection[str] = ()) -> tuple[Want
 
 
 def _look_at(weights_dir: Path, name: str) -> Wanted:
-    pointed_at = _stamp(weights_dir / name, serving.FILE)
+    pointed_at = _stamps([os.path.join(weights_dir, name, serving.FILE)])
     try:
         pointer = serving.current(weights_dir, name)
         known = manifest.versions(weights_dir, name)
     except ModelError as error:
         return Wanted(name, None, trouble=str(error), pointed_at=pointed_at)
     versions = [each for each in (*pointer.named, pointer.previous) if each in known]
-    snapshots = {each: Snapshot(name, each, _stamp(weights_dir / name / each)) for each in versions if each}
+    snapshots = {
+        each: Snapshot(name, each, _stamps(_files(weights_dir / name / each))) for each in versions if each
+    }
     return Wanted(name, pointer, snapshots, pointed_at=pointed_at)
 
 
-def _stamp(folder: Path, pattern: str = "**/*") -> Stamp:
+def _files(folder: Path) -> Iterator[str]:
+    for at, folders, files in os.walk(folder):
+        yield from (os.path.join(at, each) for each in (*folders, *files))
+
+
+def _stamps(paths: Iterable[str]) -> Stamp:
     found = []
-    for path in sorted(folder.glob(pattern)):
+    for path in sorted(paths):
         try:
-            its = path.stat()
-        except OSError:  # it has just been removed
+            its = os.stat(path)
+        except OSError:  # there is none, or it has just been removed
             continue
-        found.append((str(path), its.st_size, its.st_mtime_ns))
+        found.append((path, its.st_size, its.st_mtime_ns))
     return tuple(found)
 
 

@@ -120,3 +120,17 @@ def test_a_share_is_not_for_the_client_library() -> None:
 def test_what_is_no_share_is_refused(share: str) -> None:
     with pytest.raises(ValueError, match="2/3"):
         kafka_config.fixed_share({kafka_config.SHARE: share})
+
+
+def test_a_bell_is_not_for_the_client_library() -> None:
+    servers, given = kafka_config.parse_url("kafka://a:1?mlaas.bell=4711")
+    assert kafka_config.port_of_bell(given) == 4711
+    assert kafka_config.port_of_bell({}) is None
+    assert kafka_config.BELL not in kafka_config.producer(servers, given)
+    assert kafka_config.BELL not in kafka_config.consumer(servers, given, kafka_config.INBOX)
+
+
+@pytest.mark.parametrize("port", ["", "0", "-1", "65536", "x"])
+def test_what_is_no_port_is_refused_for_a_bell(port: str) -> None:
+    with pytest.raises(ValueError, match=r"mlaas\.bell must be a port"):
+        kafka_config.port_of_bell({kafka_config.BELL: port})
