@@ -20,7 +20,7 @@ _ANSWER_TIMEOUT_S = 2.0
 _POLL_S = 0.1
 _PAUSE_S = 1.0
 # How long messages gather.
-_GATHER_S = 0.003
+_GATHER_S = 0.005
 
 Place = tuple[str, int]
 """A topic, and a partition or ANY."""
