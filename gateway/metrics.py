@@ -50,6 +50,7 @@ class GatewayMetrics(Metrics):
             "Requests to the workers of a queue that wait for a reply.",
             {"queue": ()},
         )
+        self.count_frames("mlaas_frames_total", "requests")
         self.cancelled = self.counter(
             "mlaas_cancelled_requests_total", "Pictures whose client hung up while they waited."
         )

@@ -68,6 +68,7 @@ class Requester:
 
     def __init__(self, broker: Broker, topics: TopicSettings, settings: GatewaySettings) -> None:
         self.metrics = GatewayMetrics()
+        self.metrics.watch_frames(broker.frame_counts)
         self.presence = Presence(topics, settings)
         self._broker = broker
         self._settings = settings

@@ -163,8 +163,18 @@ def feed(topic: str) -> str:
     return f"{topic}/0"
 
 
+@dataclass(slots=True)
+class FrameCounts:
+    """How many frames were sent, and the messages in them."""
+
+    frames: int = 0
+    messages: int = 0
+
+
 class Broker(Protocol):
     """Thread-safe. Create it in the process that uses it: clients do not survive a fork."""
+
+    frame_counts: FrameCounts
 
     def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
         """Send to a topic or to an inbox's address. Returns at once; the future ends when the broker has it.

@@ -9,7 +9,7 @@ from zlib import crc32
 from confluent_kafka import Producer
 
 from messaging import kafka_config
-from messaging.broker import BrokerError, Message, TopicMissing, feed
+from messaging.broker import BrokerError, FrameCounts, Message, TopicMissing, feed
 from messaging.kafka_admin import KafkaRecords
 from messaging.kafka_config import BELL, SHARE, translated
 from messaging.kafka_places import KafkaInbox, KafkaSubscription
@@ -52,9 +52,10 @@ class KafkaBroker:
             "message.timeout.ms": publish_timeout_ms,
             **self._given,
         }
+        self.frame_counts = FrameCounts()
         of_senders = kafka_config.producer(self._servers, sending)
-        self._sender = Sender(of_senders, self._next, max_message_bytes)
-        self._sender_of_large = Sender(of_senders, self._next, max_message_bytes)
+        self._sender = Sender(of_senders, self._next, max_message_bytes, self.frame_counts)
+        self._sender_of_large = Sender(of_senders, self._next, max_message_bytes, self.frame_counts)
         admin = TopicAdmin(kafka_config.producer(self._servers, self._given))
         self._topics = Topics(self._led_partitions, admin.ids, admin.offsets, self._renew_producers)
 

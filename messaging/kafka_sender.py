@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from messaging import frames
-from messaging.broker import BrokerError, BrokerUnavailable, Message, QueueFull
+from messaging.broker import BrokerError, BrokerUnavailable, FrameCounts, Message, QueueFull
 from messaging.frames import Gathering, Waiting
 from messaging.kafka_config import ClientLog, Properties, is_fatal, translate, translated
 from messaging.kafka_reader import encode_headers
@@ -60,13 +60,20 @@ class Sender:
     woken in between: waking a thread for each message would cost more than a frame saves.
     """
 
-    def __init__(self, properties: Properties, choose: Callable[[str], int], max_message_bytes: int) -> None:
-        """choose: returns the partition for the next record of a topic; it may be ANY.
+    def __init__(
+        self,
+        properties: Properties,
+        choose: Callable[[str], int],
+        max_message_bytes: int,
+        counts: FrameCounts,
+    ) -> None:
+        """choose: returns the partition for the next record of a topic; it may be ANY. counts: to increase.
 
         Connects in the background. Raises BrokerError if the properties are invalid.
         """
         self._properties = properties
         self._choose = choose
+        self._counts = counts
         self._gathering: Gathering[Place] = Gathering(max_message_bytes)
         self._gathered = threading.Lock()
         self._log = ClientLog()  # one for all producers, which repeat what it passes on
@@ -124,8 +131,12 @@ class Sender:
 
     def _send_together(self, place: Place, waiting: Sequence[Waiting]) -> None:
         """A failure is each message's own."""
-        lone = len(waiting) == 1
-        message = waiting[0].message if lone else frames.frame_of([each.part for each in waiting])
+        message = waiting[0].message
+        if len(waiting) > 1:
+            message = frames.frame_of([each.part for each in waiting])
+            with self._gathered:
+                self._counts.frames += 1
+                self._counts.messages += len(waiting)
         sending = self._record(*place, message, [each.published for each in waiting])
         try:
             self._produce(sending)

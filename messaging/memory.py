@@ -13,6 +13,7 @@ from messaging import frames
 from messaging.broker import (
     BrokerUnavailable,
     Delivery,
+    FrameCounts,
     LogPosition,
     Message,
     MessageTooLarge,
@@ -27,6 +28,7 @@ class MemoryBroker:
     """Implements Broker. Like Kafka, it keeps every message for groups that subscribe later."""
 
     def __init__(self, *, max_message_bytes: int = 1_000_000) -> None:
+        self.frame_counts = FrameCounts()
         self._max_message_bytes = max_message_bytes
         self._changed = threading.Condition()
         self._topics: dict[str, list[Delivery]] = defaultdict(list)

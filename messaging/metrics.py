@@ -26,6 +26,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from messaging.broker import FrameCounts
+
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 """Buckets for what a caller waits for."""
@@ -72,6 +74,7 @@ class Metrics(Collector):
         self.declared: list[Declared] = []
         self._registry = CollectorRegistry()
         self._of_all: Collector = self
+        self._frames = FrameCounts()
         ProcessCollector(registry=self._registry)
 
     def counter(
@@ -95,6 +98,20 @@ class Metrics(Collector):
         """A counter that others keep. counts: by the label's value, what returns the count."""
         self._declare(name, "counter", about, {label: counts})
         self._registry.register(_Counted(name, about, label, counts))
+
+    def count_frames(self, name: str, sent: str) -> None:
+        """Declare the counter of frames. sent: what is sent in them."""
+        about = f"Frames that were sent, each one record of several {sent}, and the messages in them."
+        self.counted(
+            name,
+            about,
+            "what",
+            {"frames": lambda: self._frames.frames, "messages": lambda: self._frames.messages},
+        )
+
+    def watch_frames(self, counts: FrameCounts) -> None:
+        """counts: of this process's broker."""
+        self._frames = counts
 
     def collect(self) -> Iterable[Metric]:
         """As prometheus_client asks for them."""

@@ -154,6 +154,7 @@ class TracedBroker:
     """
 
     def __init__(self, broker: Broker, tracer: Tracer) -> None:
+        self.frame_counts = broker.frame_counts
         self._broker = broker
         self._tracer = tracer
         self._open = _OpenSpans()

@@ -52,6 +52,7 @@ class Consumer:
     ) -> None:
         """trace: called with each batch that a model has predicted."""
         self.metrics = models.metrics
+        self.metrics.watch_frames(broker.frame_counts)
         self._broker = broker
         self._topics = topics
         self._queue = queue

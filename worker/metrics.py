@@ -80,6 +80,7 @@ class WorkerMetrics(Metrics):
             of_queue,
         )
         self.batch_size = self.histogram("mlaas_worker_batch_size", "Pictures processed together.", _PICTURES)
+        self.count_frames("mlaas_worker_frames_total", "replies")
         self._decode = self.histogram(
             "mlaas_worker_decode_seconds",
             "Decoding and preparing one picture.",

@@ -5,13 +5,16 @@ from concurrent.futures import Future
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from messaging import codec, frames
 from messaging.broker import Message
 from messaging.contract import ContractError
 from messaging.frames import FRAME, MAX_MESSAGES, Gathering, Waiting, frame_of, messages_of, packed
+
+# However busy the machine is.
+TRIED = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 TEXT = st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=20)
 MESSAGES = st.builds(Message, st.binary(max_size=50), st.dictionaries(TEXT, TEXT, max_size=4)).filter(
@@ -25,6 +28,7 @@ def parts(*messages: Message) -> list[bytes]:
     return [part for part in found if part is not None]
 
 
+@TRIED
 @given(st.lists(MESSAGES, min_size=1, max_size=10))
 def test_what_is_put_into_a_frame_comes_out_in_order(messages: list[Message]) -> None:
     frame = frame_of(parts(*messages))
@@ -32,6 +36,7 @@ def test_what_is_put_into_a_frame_comes_out_in_order(messages: list[Message]) ->
     assert messages_of(frame) == messages
 
 
+@TRIED
 @given(
     st.lists(MESSAGES, min_size=1, max_size=4),
     st.integers(min_value=0),
