@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Pages, and the files that they link to.
 DOCUMENTED := '*.md' '*.template' '*.py' '*.yaml' '*.png' '*.svg' '*.json' LICENSE ':!tests' ':!gateway/static' ':!model/training/*.md'
 
-.PHONY: help run install test test-long check docs kafka train train-photos evaluate samples bench faults rollout-test faults-selftest upgrade-test chart-test secure-test lock observability observability-test screenshot release
+.PHONY: help run install test test-long check docs kafka pubsub train train-photos evaluate samples bench faults rollout-test faults-selftest upgrade-test chart-test secure-test lock observability observability-test screenshot release
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,9 @@ docs: .venv/.development ## the documentation as a site in build/site; a dead li
 
 kafka: .venv/.serving ## a real Apache Kafka on port 9092, or PORT, with its data in .cache; needs Java and Maven
 	@exec $(BIN)/python -m deploy.kafka.local_kafka --port $(if $(filter file,$(origin PORT)),9092,$(PORT)) --data-dir .cache/kafka-data
+
+pubsub: .venv/.serving ## Google's fake of Pub/Sub on port 8085, or PORT; needs Go
+	@exec $(BIN)/python -m tests.pubsub.local_pubsub --port $(if $(filter file,$(origin PORT)),8085,$(PORT))
 
 train: .venv/.development ## train both models, their teacher first, and write weights/
 	$(BIN)/mlaas train --config configs/fashion-mnist-large.yaml

@@ -4,11 +4,12 @@ Its errors are named for what the caller does next.
 """
 
 import logging
+import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 Opened = TypeVar("Opened")
 
@@ -41,6 +42,10 @@ class MessageTooLarge(BrokerError):
 
 class ClientBroken(BrokerError):
     """This process cannot go on, and replacing its clients did not help: exit and start a new one."""
+
+
+class NoSuchRecord(BrokerError):
+    """The topic has no record there, or not any more."""
 
 
 class NotSupported(BrokerError):
@@ -143,19 +148,158 @@ class Inbox(Protocol):
 
 
 class Records(Protocol):
-    """A topic as the broker stores it, read without a group or acknowledgements. For one thread."""
+    """A topic as the broker stores it, read without taking anything from anybody. For one thread.
 
-    def bounds(self) -> Mapping[int, range]:
-        """The offsets that each partition has now."""
+    Positions are given as they are printed. What is published after open is not necessarily seen.
+    """
 
-    def read(self, partition: int, offsets: range) -> Iterator[Delivery]:
-        """Those of the offsets that exist, oldest first. Raises BrokerUnavailable."""
+    def count(self, before: str = "") -> int:
+        """How many there are now. before: only those that purge() with the same would delete."""
 
-    def delete_before(self, offsets: Mapping[int, int]) -> None:
-        """In each of these partitions, delete everything before the offset. Raises NotSupported."""
+    def read(self, newest: int | None = None) -> Iterator[Delivery]:
+        """Those that are there now, oldest first where the broker has an order.
+
+        newest: at least as many of the newest as this, if there are. Raises BrokerUnavailable.
+        """
+
+    def find(self, position: str) -> Delivery:
+        """Raises NoSuchRecord."""
+
+    def delete(self, positions: Collection[str]) -> int:
+        """Delete these for good, as far as the broker can. Returns how many. Raises NotSupported."""
+
+    def purge(self, before: str = "") -> int:
+        """Delete all for good. before: only older ones than this, of the same partition if there are any.
+
+        Returns how many. Raises NoSuchRecord and NotSupported.
+        """
 
     def close(self) -> None:
         """Stop reading."""
+
+
+class LogRecords:
+    """Implements Records for a topic that is a log, or several: its oldest records can be deleted."""
+
+    def bounds(self) -> Mapping[int, range]:
+        """The offsets that each partition has now."""
+        raise NotImplementedError
+
+    def read_offsets(self, partition: int, offsets: range) -> Iterator[Delivery]:
+        """Those of the offsets that exist, oldest first. Raises BrokerUnavailable."""
+        raise NotImplementedError
+
+    def delete_before(self, offsets: Mapping[int, int]) -> None:
+        """In each of these partitions, delete everything before the offset. Raises NotSupported."""
+        raise NotImplementedError
+
+    def count(self, before: str = "") -> int:
+        return sum(map(len, self._older(before).values()))
+
+    def read(self, newest: int | None = None) -> Iterator[Delivery]:
+        for partition, offsets in self.bounds().items():
+            yield from self.read_offsets(partition, offsets if newest is None else offsets[-newest:])
+
+    def find(self, position: str) -> Delivery:
+        at = _log_position(position)
+        held = self._held(at)
+        if at.offset in held:
+            for found in self.read_offsets(at.partition, range(at.offset, at.offset + 1)):
+                return found
+        has = f"{held[0]} to {held[-1]}" if held else "none"
+        raise NoSuchRecord(f"no record {position}: partition {at.partition} has {has}")
+
+    def delete(self, positions: Collection[str]) -> int:
+        """Up to the first in each partition that is to be kept."""
+        gone = set(map(_log_position, positions))
+        return self._delete(
+            {
+                partition: range(
+                    held.start, next((at for at in held if LogPosition(partition, at) not in gone), held.stop)
+                )
+                for partition, held in self.bounds().items()
+            }
+        )
+
+    def purge(self, before: str = "") -> int:
+        return self._delete(self._older(before))
+
+    def _delete(self, deletable: Mapping[int, range]) -> int:
+        self.delete_before({partition: held.stop for partition, held in deletable.items() if held})
+        return sum(map(len, deletable.values()))
+
+    def _older(self, before: str) -> Mapping[int, range]:
+        if not before:
+            return self.bounds()
+        at = _log_position(before)
+        held = self._held(at)
+        return {at.partition: range(held.start, max(held.start, min(at.offset, held.stop)))}
+
+    def _held(self, at: LogPosition) -> range:
+        bounds = self.bounds()
+        if at.partition not in bounds:
+            raise NoSuchRecord(f"no record {at}: partitions are 0 to {max(bounds)}")
+        return bounds[at.partition]
+
+
+def _log_position(text: str) -> LogPosition:
+    """Raises NoSuchRecord."""
+    found = re.fullmatch(r"([0-9]{1,18})/([0-9]{1,18})", text, re.ASCII)
+    if found is None:
+        raise NoSuchRecord(f"{text!r} is not PARTITION/OFFSET, such as 3/12")
+    return LogPosition(int(found[1]), int(found[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic that gateway and workers need.
+
+    partitions: how many readers may share it, on brokers where that is limited. groups: those that read it,
+    as far as they are known beforehand. is_kept: whether records() reads it.
+    """
+
+    name: str
+    partitions: int
+    retention_ms: int
+    groups: Sequence[str] = ()
+    is_kept: bool = False
+
+
+class Planned(NamedTuple):
+    """What the settings need on the broker: a topic, or a place to read one from.
+
+    missing: apply() creates it. unfit: it must be changed, as fix says. differs: it works as it is.
+    """
+
+    what: str
+    state: Literal["ready", "missing", "unfit", "differs"]
+    detail: str = ""
+    fix: str = ""
+
+
+class Right(NamedTuple):
+    """To do something with a topic or a group, or with all whose names begin like this."""
+
+    operation: Literal["write", "read", "delete"]
+    kind: Literal["topic", "group"]
+    name: str
+    is_prefix: bool = False
+
+
+class Administration(Protocol):
+    """Makes a broker have what gateways and workers need."""
+
+    def plan(self, topics: Sequence[Topic], timeout: float = 30.0) -> Sequence[Planned]:
+        """Compare what the broker has with these. Changes nothing. Raises BrokerError."""
+
+    def apply(self, topics: Sequence[Topic], timeout: float = 30.0) -> Mapping[str, bool]:
+        """Create what is missing. Returns for each thing whether it was created now. Raises BrokerError."""
+
+    def grant(self, user: str, rights: Sequence[Right], timeout: float = 30.0) -> None:
+        """Allow the user these things. What it was allowed before stays.
+
+        Raises NotSupported and BrokerError.
+        """
 
 
 def feed(topic: str) -> str:

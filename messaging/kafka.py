@@ -19,10 +19,6 @@ from messaging.kafka_topics import ANY, TopicAdmin, Topics
 
 _LARGE_BYTES = 1_000_000
 
-# The embedded broker drops the oldest messages of a partition beyond 5 MiB.
-MAX_BYTES_IN_FLIGHT = 4 * 1024 * 1024
-MAX_REPLIES_IN_FLIGHT = MAX_BYTES_IN_FLIGHT // 2048
-
 # The embedded broker never wakes a waiting fetch, so fetch.wait.max.ms is the latency. It frees a group
 # member's place only after session.timeout.ms, and needs at least 3000 to finish a first join.
 _EMBEDDED_PROPERTIES = "fetch.wait.max.ms=2&session.timeout.ms=6000&allow.auto.create.topics=true"
@@ -120,6 +116,10 @@ class KafkaBroker:
 class EmbeddedBroker(KafkaBroker):
     """librdkafka's mock cluster in this process; other processes reach it by its url."""
 
+    # It drops the oldest messages of a partition beyond 5 MiB.
+    max_bytes_in_flight = 4 * 1024 * 1024
+    max_replies_in_flight = max_bytes_in_flight // 2048
+
     def __init__(self, *, max_message_bytes: int = 1_000_000, publish_timeout_ms: int = 15_000) -> None:
         with translated("embedded broker"):
             self._cluster = Producer({"test.mock.num.brokers": 1, "log_level": 3})
@@ -129,6 +129,10 @@ class EmbeddedBroker(KafkaBroker):
             its_bell = f"&{BELL}={port}" if bell.works() else ""
         self.url = f"kafka://127.0.0.1:{port}?{_EMBEDDED_PROPERTIES}{its_bell}"
         super().__init__(self.url, max_message_bytes=max_message_bytes, publish_timeout_ms=publish_timeout_ms)
+
+    def url_of_share(self, number: int, of: int) -> str:
+        """See the function of this name. In a group, it takes 12 s to notice that a member died."""
+        return url_of_share(self.url, number, of)
 
 
 def split_address(address: str) -> tuple[str, int]:

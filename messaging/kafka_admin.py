@@ -1,9 +1,8 @@
 """Creating and listing a cluster's topics, granting rights, and reading records without a group."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Literal, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -19,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from messaging import kafka_config
-from messaging.broker import BrokerUnavailable, Delivery, NotSupported
+from messaging.broker import BrokerUnavailable, Delivery, LogRecords, NotSupported, Planned, Right, Topic
 from messaging.kafka_config import ClientLog, Properties, Refusal, translate, translated
 from messaging.kafka_reader import Reader, delivery_of
 from messaging.settings import BrokerSettings, TopicSettings
@@ -31,97 +30,106 @@ _METADATA_TIMEOUT_S = 10.0
 _LIMIT = "max.message.bytes"
 
 
-def create_topics(broker: BrokerSettings, topics: TopicSettings, timeout: float = 30.0) -> dict[str, bool]:
-    """Create the missing topics. Returns for each topic whether it was created now.
+class KafkaAdministration:
+    """Implements broker.Administration."""
 
-    Raises BrokerError, and ValueError for an invalid URL.
-    """
-    servers, given = kafka_config.parse_url(broker.url)
-    admin, cluster = _cluster(servers, given, timeout)
-    copies = topics.replication_factor or min(_COPIES, len(cluster.brokers))
-    futures = admin.create_topics(
-        wanted_topics(broker, topics, copies), operation_timeout=timeout, request_timeout=timeout
+    def __init__(self, broker: BrokerSettings, topics: TopicSettings) -> None:
+        """Raises ValueError for an invalid URL."""
+        self._servers, self._given = kafka_config.parse_url(broker.url)
+        self._most_bytes = broker.max_message_bytes
+        self._copies = topics.replication_factor
+
+    def plan(self, topics: Sequence[Topic], timeout: float = 30.0) -> Sequence[Planned]:
+        found = self.partitions(timeout)
+        limits = self.limits([topic.name for topic in topics if topic.name in found], timeout)
+        made_on_use = str(self._given.get("allow.auto.create.topics", "")).lower() == "true"
+        return [self._planned(topic, found.get(topic.name), limits, made_on_use) for topic in topics]
+
+    def apply(self, topics: Sequence[Topic], timeout: float = 30.0) -> Mapping[str, bool]:
+        admin, cluster = self._cluster(timeout)
+        copies = self._copies or min(_COPIES, len(cluster.brokers))
+        wanted = [new_topic(topic, copies, self._most_bytes) for topic in topics]
+        futures = admin.create_topics(wanted, operation_timeout=timeout, request_timeout=timeout)
+        return {name: _was_created(name, future.exception(timeout)) for name, future in futures.items()}
+
+    def grant(self, user: str, rights: Sequence[Right], timeout: float = 30.0) -> None:
+        with translated(f"grant rights to {user}"):
+            admin = self._client()
+            made = admin.create_acls([_acl(user, right) for right in rights], request_timeout=timeout)
+            for future in made.values():
+                future.result(timeout)
+
+    def partitions(self, timeout: float = 30.0) -> dict[str, int]:
+        """How many partitions each existing topic has. Creates none. Raises BrokerError."""
+        _, cluster = self._cluster(timeout)
+        return {name: len(its.partitions) for name, its in cluster.topics.items()}
+
+    def limits(self, names: Iterable[str], timeout: float = 30.0) -> dict[str, int]:
+        """The largest message, in bytes, that each topic accepts, as far as this client may know."""
+        topics = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+        found: dict[str, int] = {}
+        if not topics:
+            return found
+        admin = self._client()
+        for topic, future in admin.describe_configs(topics, request_timeout=timeout).items():
+            # The right DESCRIBE_CONFIGS is missing, or the broker has no such call, as the embedded one.
+            with suppress(KafkaException, TimeoutError):
+                found[topic.name] = int(future.result(timeout)[_LIMIT].value)
+        return found
+
+    def _planned(
+        self, topic: Topic, partitions: int | None, limits: Mapping[str, int], made_on_use: bool
+    ) -> Planned:
+        what = f"topic {topic.name}"
+        if partitions is None:
+            return Planned(what, "ready", "made on first use") if made_on_use else Planned(what, "missing")
+        limit = limits.get(topic.name, self._most_bytes)
+        if limit < self._most_bytes:
+            return Planned(
+                what,
+                "unfit",
+                f"messages over {limit} bytes are refused, so large pictures get 413",
+                "`kafka-configs.sh --bootstrap-server HOST:9092 --alter --entity-type topics "
+                f"--entity-name {topic.name} --add-config {_LIMIT}={self._most_bytes}`",
+            )
+        has = f"{partitions} partition{'' if partitions == 1 else 's'}"
+        if partitions < topic.partitions:
+            return Planned(
+                what, "differs", f"{has} instead of {topic.partitions}, which limits the number of workers"
+            )
+        return Planned(what, "ready", has)
+
+    def _client(self) -> AdminClient:
+        return AdminClient(kafka_config.producer(self._servers, self._given), logger=ClientLog())
+
+    def _cluster(self, timeout: float) -> tuple[AdminClient, ClusterMetadata]:
+        """A client, and what it sees. Raises BrokerError."""
+        properties = kafka_config.producer(self._servers, self._given)
+        refusal = Refusal(properties)
+        with translated(f"broker {self._servers}", refusal):
+            admin = AdminClient(properties, logger=ClientLog(), error_cb=refusal)
+            try:
+                # librdkafka tries again for all of that time, even if the address is wrong.
+                return admin, admin.list_topics(timeout=min(timeout, _METADATA_TIMEOUT_S))
+            finally:
+                admin.poll(0)  # calls refusal
+
+
+def new_topic(topic: Topic, copies: int, most_bytes: int) -> NewTopic:
+    """copies: how many brokers store each message."""
+    return NewTopic(
+        topic.name,
+        num_partitions=topic.partitions,
+        replication_factor=copies,
+        config={
+            # With Kafka's default, 1, a message is acknowledged that only one broker has.
+            "min.insync.replicas": str(max(1, copies - 1)),
+            "retention.ms": str(topic.retention_ms),
+            # Retention deletes closed segments only.
+            "segment.ms": str(max(10_000, topic.retention_ms // 4)),
+            _LIMIT: str(most_bytes),
+        },
     )
-    return {name: _was_created(name, future.exception(timeout)) for name, future in futures.items()}
-
-
-def partitions(broker: BrokerSettings, timeout: float = 30.0) -> dict[str, int]:
-    """How many partitions each existing topic has. Creates none.
-
-    Raises BrokerError, and ValueError for an invalid URL.
-    """
-    servers, given = kafka_config.parse_url(broker.url)
-    _, cluster = _cluster(servers, given, timeout)
-    return {name: len(its.partitions) for name, its in cluster.topics.items()}
-
-
-def _cluster(servers: str, given: Properties, timeout: float) -> tuple[AdminClient, ClusterMetadata]:
-    """A client, and what it sees. Raises BrokerError."""
-    properties = kafka_config.producer(servers, given)
-    refusal = Refusal(properties)
-    with translated(f"broker {servers}", refusal):
-        admin = AdminClient(properties, logger=ClientLog(), error_cb=refusal)
-        try:
-            return admin, _listed(admin, timeout)
-        finally:
-            admin.poll(0)  # calls refusal
-
-
-def _listed(admin: AdminClient, timeout: float) -> ClusterMetadata:
-    """librdkafka tries again for all of that time, even if the address is wrong."""
-    return admin.list_topics(timeout=min(timeout, _METADATA_TIMEOUT_S))
-
-
-def message_limits(broker: BrokerSettings, names: Iterable[str], timeout: float = 30.0) -> dict[str, int]:
-    """The largest message, in bytes, that each topic accepts, as far as this client may know.
-
-    Raises BrokerError, and ValueError for an invalid URL.
-    """
-    servers, given = kafka_config.parse_url(broker.url)
-    admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
-    topics = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-    found: dict[str, int] = {}
-    for topic, future in admin.describe_configs(topics, request_timeout=timeout).items() if topics else ():
-        # The right DESCRIBE_CONFIGS is missing, or the broker has no such call: the embedded one is silent.
-        with suppress(KafkaException, TimeoutError):
-            found[topic.name] = int(future.result(timeout)[_LIMIT].value)
-    return found
-
-
-def wanted_partitions(topics: TopicSettings) -> dict[str, int]:
-    """How many partitions each topic should have."""
-    of_queues = (topic for queue in topics.all_queues() for topic in (queue.requests, queue.jobs))
-    others = (topics.replies, topics.dead_letters, topics.job_replies)
-    return {**dict.fromkeys([*of_queues, *others], topics.partitions), topics.cancellations: 1}
-
-
-def wanted_topics(broker: BrokerSettings, topics: TopicSettings, copies: int) -> list[NewTopic]:
-    """What create_topics creates. copies: how many brokers store each message."""
-    partitions_of = wanted_partitions(topics)
-    retention_ms_of = {
-        **{queue.requests: topics.requests_retention_ms for queue in topics.all_queues()},
-        **{queue.jobs: topics.jobs_retention_ms for queue in topics.all_queues()},
-        topics.replies: topics.replies_retention_ms,
-        topics.dead_letters: topics.dead_letters_retention_ms,
-        topics.cancellations: topics.replies_retention_ms,
-        topics.job_replies: topics.jobs_retention_ms,
-    }
-    return [
-        NewTopic(
-            name,
-            num_partitions=partitions_of[name],
-            replication_factor=copies,
-            config={
-                # With Kafka's default, 1, a message is acknowledged that only one broker has.
-                "min.insync.replicas": str(max(1, copies - 1)),
-                "retention.ms": str(retention_ms),
-                # Retention deletes closed segments only.
-                "segment.ms": str(max(10_000, retention_ms // 4)),
-                _LIMIT: str(broker.max_message_bytes),
-            },
-        )
-        for name, retention_ms in retention_ms_of.items()
-    ]
 
 
 def _was_created(name: str, error: BaseException | None) -> bool:
@@ -132,28 +140,6 @@ def _was_created(name: str, error: BaseException | None) -> bool:
     if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
         return False
     raise translate(error.args[0], f"create topic {name}") from error
-
-
-class Right(NamedTuple):
-    """To do something with a topic or a group, or with all whose names begin like this."""
-
-    operation: Literal["write", "read", "delete"]
-    kind: Literal["topic", "group"]
-    name: str
-    is_prefix: bool = False
-
-
-def grant(broker: BrokerSettings, user: str, rights: Iterable[Right], timeout: float = 30.0) -> None:
-    """Allow the user these things. What it was allowed before stays.
-
-    Raises BrokerError, and ValueError for an invalid URL.
-    """
-    servers, given = kafka_config.parse_url(broker.url)
-    with translated(f"grant rights to {user}"):
-        admin = AdminClient(kafka_config.producer(servers, given), logger=ClientLog())
-        made = admin.create_acls([_acl(user, right) for right in rights], request_timeout=timeout)
-        for future in made.values():
-            future.result(timeout)
 
 
 def _acl(user: str, right: Right) -> AclBinding:
@@ -168,7 +154,7 @@ def _acl(user: str, right: Right) -> AclBinding:
     )
 
 
-class KafkaRecords:
+class KafkaRecords(LogRecords):
     """Implements broker.Records."""
 
     def __init__(
@@ -184,7 +170,7 @@ class KafkaRecords:
     def bounds(self) -> Mapping[int, range]:
         return {number: self._reader.offsets(self._topic, number) for number in range(self._partitions)}
 
-    def read(self, partition: int, offsets: range) -> Iterator[Delivery]:
+    def read_offsets(self, partition: int, offsets: range) -> Iterator[Delivery]:
         """Ends at the last of the offsets or at the end of the partition. Raises BrokerUnavailable."""
         if not offsets:
             return

@@ -15,6 +15,7 @@ from messaging.broker import (
     Delivery,
     FrameCounts,
     LogPosition,
+    LogRecords,
     Message,
     MessageTooLarge,
     Position,
@@ -147,7 +148,7 @@ class MemoryInbox:
             self._waiting.clear()
 
 
-class MemoryRecords:
+class MemoryRecords(LogRecords):
     def __init__(self, broker: MemoryBroker, topic: str) -> None:
         self._broker = broker
         self._topic = topic
@@ -156,7 +157,7 @@ class MemoryRecords:
         kept, end = self._broker.kept(self._topic)
         return {0: range(end - len(kept), end)}
 
-    def read(self, partition: int, offsets: range) -> Iterator[Delivery]:
+    def read_offsets(self, partition: int, offsets: range) -> Iterator[Delivery]:
         kept, end = self._broker.kept(self._topic)
         numbered = enumerate(kept, end - len(kept))
         return (delivery for offset, delivery in numbered if partition == 0 and offset in offsets)

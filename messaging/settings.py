@@ -6,6 +6,8 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from messaging.broker import Topic
+
 PositiveInt = Annotated[int, msgspec.Meta(gt=0)]
 TopicName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 QueueName = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
@@ -88,6 +90,21 @@ class TopicSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         for model in models:
             found.setdefault(self.queue_of(model), []).append(model)
         return found
+
+    def wanted(self, group: str) -> list[Topic]:
+        """The topics that the broker must have. group: that of the workers."""
+        found = []
+        for queue in self.all_queues():
+            requests, jobs = queue.groups(group)
+            found.append(Topic(queue.requests, self.partitions, self.requests_retention_ms, [requests]))
+            found.append(Topic(queue.jobs, self.partitions, self.jobs_retention_ms, [jobs]))
+        return [
+            *found,
+            Topic(self.replies, self.partitions, self.replies_retention_ms),
+            Topic(self.dead_letters, self.partitions, self.dead_letters_retention_ms, is_kept=True),
+            Topic(self.cancellations, 1, self.replies_retention_ms),
+            Topic(self.job_replies, self.partitions, self.jobs_retention_ms),
+        ]
 
     def _queue(self, name: str) -> Queue:
         models = tuple(model for model, its in self.queues.items() if its == name)

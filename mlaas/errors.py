@@ -14,7 +14,13 @@ import click
 if TYPE_CHECKING:
     from mlaas_client import MlaasError
 
-_IMPORTED_AS = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn"}
+_IMPORTED_AS = {
+    "PIL": "pillow",
+    "google": "google-cloud-pubsub",
+    "grpc": "google-cloud-pubsub",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+}
 _OURS = ("gateway.", "messaging.", "mlaas_client", "model.", "worker.")
 # The details of these problems list the valid names.
 _NEED_NO_HINT = ("urn:mlaas:problem:unknown-model", "urn:mlaas:problem:unknown-job")

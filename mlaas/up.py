@@ -17,6 +17,7 @@ from types import FrameType
 from msgspec.structs import replace
 
 from gateway import GatewaySettings
+from messaging import administration, hosted
 from messaging.settings import SHARED, Queue
 from mlaas.errors import UserError
 from mlaas.settings import Settings, as_environment, load
@@ -45,14 +46,14 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
     alone = replace(settings, gateway=replace(settings.gateway, drain_delay_ms=0))  # no load balancer
     with (
         listen(settings.gateway) as listener,
-        _with_broker(alone) as theirs,
+        _with_broker(alone) as (theirs, url_of_share),
         supervising(theirs) as supervisor,
     ):
         host, port = reachable(settings.gateway.host), listener.getsockname()[1]
         start_gateways(supervisor, settings.gateway, listener)
         if SHARED not in (queue.name for queue in shares(settings)):
             _log.warning("requests that name no model are refused: every model has a queue of its own")
-        start_workers(supervisor, theirs, fixed_shares=settings.broker.url != theirs.broker.url)
+        start_workers(supervisor, theirs, url_of_share)
         _wait_until_ready(supervisor, host, port, {queue.name for queue in shares(theirs)}, stopping)
         if not stopping.is_set():
             announce(url_of(host, port))
@@ -95,11 +96,13 @@ def start_gateways(supervisor: Supervisor, settings: GatewaySettings, listener: 
         supervisor.start(f"gateway-{number + 1}", command, pass_fds=[fd])
 
 
-def start_workers(supervisor: Supervisor, settings: Settings, *, fixed_shares: bool = False) -> None:
+def start_workers(
+    supervisor: Supervisor, settings: Settings, url_of_share: Callable[[int, int], str] | None = None
+) -> None:
     """Starts worker.processes workers for each queue; each has its own id, and all share the metrics port.
 
-    fixed_shares assigns partitions without a consumer group: in one, the embedded broker takes 12 s to notice
-    that a member died. Raises UserError, see shares, and OSError if the metrics port is taken.
+    url_of_share: the broker's URL for one of so many workers that share each topic without a group. Raises
+    UserError, see shares, and OSError if the metrics port is taken.
     """
     its = settings.worker
     _serve_metrics(supervisor, "worker", its.metrics_host, its.metrics_port)
@@ -110,11 +113,8 @@ def start_workers(supervisor: Supervisor, settings: Settings, *, fixed_shares: b
             started += 1
             instance = its.instance_id and f"{its.instance_id}-{started}"
             its_own = ["--set", f"worker.instance_id={instance}"]
-            if fixed_shares:
-                from messaging.kafka import url_of_share
-
-                url = url_of_share(settings.broker.url, number, its.processes)
-                its_own += ["--set", f"broker.url={url}"]
+            if url_of_share is not None:
+                its_own += ["--set", f"broker.url={url_of_share(number, its.processes)}"]
             if models:
                 its_own += ["--set", f"model.names=[{', '.join(models)}]"]
             its_own += ["--set", f"worker.queue={queue.name}"]
@@ -173,21 +173,22 @@ def stop_on_signals() -> threading.Event:
 
 
 @contextmanager
-def _with_broker(settings: Settings) -> Iterator[Settings]:
-    """Starts an embedded broker, or creates the topics on a real one. Yields the settings for children."""
-    if not settings.broker.url.startswith("embedded:"):
-        from messaging.kafka_admin import create_topics
+def _with_broker(settings: Settings) -> Iterator[tuple[Settings, Callable[[int, int], str] | None]]:
+    """Starts a broker here, or creates the topics on one elsewhere.
 
-        create_topics(settings.broker, settings.topics)
-        yield settings
+    Yields the settings for children, and url_of_share for start_workers.
+    """
+    broker = hosted(settings.broker.url)
+    if broker is None:
+        topics = settings.topics.wanted(settings.worker.group)
+        administration(settings.broker, settings.topics).apply(topics)
+        yield settings, None
         return
-    from messaging.kafka import EmbeddedBroker
-
-    broker = EmbeddedBroker()
     _log.info("embedded broker at %s", broker.url)
     try:
         with _store(settings.jobs.store) as store:
-            yield _embedded(settings, broker.url, store)
+            limits = broker.max_bytes_in_flight, broker.max_replies_in_flight
+            yield _within(settings, broker.url, store, *limits), broker.url_of_share
     finally:
         broker.close()
 
@@ -208,20 +209,18 @@ def _store(chosen: str) -> Iterator[str]:
         yield f"sqlite:///{path}/jobs.sqlite3"
 
 
-def _embedded(settings: Settings, url: str, store: str) -> Settings:
-    """The settings for an embedded broker: limits that it can hold."""
-    from messaging.kafka import MAX_BYTES_IN_FLIGHT, MAX_REPLIES_IN_FLIGHT
-
+def _within(settings: Settings, url: str, store: str, most_bytes: int, most_replies: int) -> Settings:
+    """The settings for a broker here, which can hold so much."""
     gateway, jobs = settings.gateway, settings.jobs
     return replace(
         settings,
         broker=replace(settings.broker, url=url),
-        gateway=replace(gateway, max_in_flight_bytes=min(gateway.max_in_flight_bytes, MAX_BYTES_IN_FLIGHT)),
+        gateway=replace(gateway, max_in_flight_bytes=min(gateway.max_in_flight_bytes, most_bytes)),
         jobs=replace(
             jobs,
             store=store,
-            max_unfinished_bytes=min(jobs.max_unfinished_bytes, MAX_BYTES_IN_FLIGHT),
-            max_unfinished_pictures=min(jobs.max_unfinished_pictures, MAX_REPLIES_IN_FLIGHT),
+            max_unfinished_bytes=min(jobs.max_unfinished_bytes, most_bytes),
+            max_unfinished_pictures=min(jobs.max_unfinished_pictures, most_replies),
         ),
     )
 

@@ -9,6 +9,8 @@ import pytest
 
 from deploy.kafka.local_kafka import LocalKafka, missing_tools
 from mlaas.cli import found_by_children
+from tests.pubsub import local_pubsub
+from tests.pubsub.local_pubsub import LocalPubSub
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,6 +71,19 @@ def apache_kafka(kafka_tools: None) -> Iterator[LocalKafka]:
     """A real Apache Kafka."""
     with LocalKafka() as kafka:
         yield kafka
+
+
+@pytest.fixture(scope="session")
+def pubsub() -> Iterator[LocalPubSub]:
+    """Google's fake of Pub/Sub, found by all clients. Skipped without Go, unless REQUIRE_PUBSUB is set."""
+    reason = local_pubsub.missing_tools()
+    if reason is not None:
+        if os.environ.get("REQUIRE_PUBSUB"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with LocalPubSub() as fake, pytest.MonkeyPatch.context() as patched:
+        patched.setenv("PUBSUB_EMULATOR_HOST", fake.host)
+        yield fake
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def setting(name: str, option: str, **how: Any) -> Callable[[Function], Function
 
 BROKER = setting(
     "broker.url", "--broker", metavar="URL",
-    help="The broker: kafka://HOST:9092.  [default: broker.url; for `mlaas up`: embedded://]",
+    help="kafka://HOST:9092 or pubsub://PROJECT.  [default: broker.url; for `mlaas up`: embedded://]",
 )  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from operator import attrgetter
 from pathlib import Path
@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from messaging import codec
-from messaging.broker import Broker, Message
+from messaging import administration, codec
+from messaging.broker import Administration, Broker, Message, Right, Topic
 from messaging.contract import PING, ContractError, Reply, Request, sha256_of
 from messaging.settings import BrokerSettings, Queue, TopicSettings
-from mlaas.commands import BROKER, Chosen, harmless, pass_chosen
+from mlaas.commands import BROKER, Chosen, aligned, harmless, pass_chosen
 from mlaas.errors import UserError, broker_errors, reported
 
 if TYPE_CHECKING:
-    from messaging.kafka_admin import Right
     from mlaas.settings import Settings
 
 NAME = click.option(
@@ -198,19 +197,37 @@ def receive(chosen: Chosen, count: int | None, timeout_s: float | None, name: st
 
 @click.group()
 def topics() -> None:
-    """Create the topics on the broker, and grant rights on them."""
+    """Compare and create the topics on the broker, and grant rights on them."""
+
+
+@topics.command()
+@BROKER
+@pass_chosen
+def plan(chosen: Chosen) -> None:
+    """Compare the broker's topics with those that the settings need. Changes nothing.
+
+    The exit status is 1 if anything is missing or unfit.
+    """
+    settings = chosen.load("topics")
+    with administered(settings) as (broker, wanted):
+        found = broker.plan(wanted)
+    for line in aligned([(its.state, its.what, its.detail, its.fix) for its in found]):
+        click.echo(line)
+    if any(its.state in ("missing", "unfit") for its in found):
+        sys.exit(1)
 
 
 @topics.command()
 @BROKER
 @pass_chosen
 def create(chosen: Chosen) -> None:
-    """Create the missing topics. It is safe to repeat."""
-    from messaging.kafka_admin import create_topics
+    """Create what the broker lacks: topics, and subscriptions to them.
 
+    It is safe to repeat.
+    """
     settings = chosen.load("topics")
-    with broker_errors(), reported(os.EX_CONFIG, ValueError):
-        created = create_topics(settings.broker, settings.topics)
+    with administered(settings) as (broker, wanted):
+        created = broker.apply(wanted)
     for name, is_new in created.items():
         click.echo(f"{name}: {'created' if is_new else 'exists already'}")
 
@@ -225,22 +242,27 @@ def grant(chosen: Chosen, role: str, user: str) -> None:
 
     It needs the right to alter the cluster, and is safe to repeat.
     """
-    from messaging.kafka_admin import grant as give
-
     settings = chosen.load("topics")
     rights = rights_of(role, settings)
-    with broker_errors(), reported(os.EX_CONFIG, ValueError):
-        give(settings.broker, user, rights)
+    with administered(settings) as (broker, _):
+        broker.grant(user, rights)
     for right in rights:
         beginning = " that begins with" if right.is_prefix else ""
         click.echo(f"{user} may {right.operation} the {right.kind}{beginning} {right.name}")
 
 
-def rights_of(role: str, settings: "Settings") -> "list[Right]":
+@contextmanager
+def administered(settings: "Settings") -> Iterator[tuple[Administration, Sequence[Topic]]]:
+    """The broker's administration and the topics that it must have. Turns errors into UserError."""
+    with broker_errors(), reported(os.EX_CONFIG, ValueError):
+        wanted = settings.topics.wanted(settings.worker.group)
+        yield administration(settings.broker, settings.topics), wanted
+
+
+def rights_of(role: str, settings: "Settings") -> list[Right]:
     """What configs/rights.yaml allows a role, with the names that the settings give."""
     import yaml
 
-    from messaging.kafka_admin import Right
     from mlaas.settings import ROOT
 
     its = yaml.safe_load((ROOT / "configs" / "rights.yaml").read_text())[role]

@@ -2,21 +2,19 @@
 
 import json
 import os
-import re
 import sys
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from messaging import codec, dead_letters
-from messaging.broker import Broker, BrokerUnavailable, Delivery, Records
+from messaging import address, codec, dead_letters, lives_inside
+from messaging.broker import Broker, BrokerRefuses, BrokerUnavailable, Delivery, NoSuchRecord, Records
 from messaging.contract import ContractError, ErrorCode, Failure, Reply, sha256_of
 from messaging.dead_letters import Letter, Origin, decode_letter
 from mlaas.commands import BROKER, JSON, Chosen, aligned, harmless, is_json, pass_chosen, utf8
@@ -28,28 +26,6 @@ if TYPE_CHECKING:
 
 _WIDEST = 60
 _TITLES = ("LETTER", "WHEN (UTC)", "BYTES", "MODEL", "REQUEST", "ORIGINAL", "REASON")
-
-
-class Place(NamedTuple):
-    """The partition and offset of a letter in the dead-letter topic."""
-
-    partition: int
-    offset: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parses PARTITION:OFFSET. Raises click.BadParameter."""
-        found = re.fullmatch(r"([0-9]{1,18}):([0-9]{1,18})", text)
-        if found is None:
-            raise click.BadParameter(f"{text!r} is not PARTITION:OFFSET, such as 3:12")
-        return cls(int(found[1]), int(found[2]))
-
-    @classmethod
-    def of(cls, letter: Delivery | Letter) -> Self:
-        return cls.parse(str(letter.position).replace("/", ":"))
-
-    def __str__(self) -> str:
-        return f"{self.partition}:{self.offset}"
 
 
 YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -82,25 +58,25 @@ def ls(chosen: Chosen, as_json: bool, limit: int | None) -> None:
 
 
 @dlq.command()
-@click.argument("place", type=Place.parse, metavar="PARTITION:OFFSET")
+@click.argument("letter")
 @click.option(
     "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Write the picture to this file."
 )
 @JSON
 @BROKER
 @pass_chosen
-def show(chosen: Chosen, place: Place, picture: Path | None, as_json: bool) -> None:
+def show(chosen: Chosen, letter: str, picture: Path | None, as_json: bool) -> None:
     """Show a dead letter with its headers and the full reason."""
     with opened(chosen.load("dlq")) as (_, records):
-        (letter,) = find(records, [place])
-    click.echo(json.dumps(details(letter)) if is_json(as_json) else as_text(details(letter)))
+        (found,) = find(records, [letter])
+    click.echo(json.dumps(details(found)) if is_json(as_json) else as_text(details(found)))
     if picture is not None:
-        _write(picture, letter.message.body)
-        click.echo(f"wrote {picture}, {len(letter.message.body)} bytes", err=True)
+        _write(picture, found.message.body)
+        click.echo(f"wrote {picture}, {len(found.message.body)} bytes", err=True)
 
 
 @dlq.command()
-@click.argument("places", type=Place.parse, nargs=-1, metavar="[PARTITION:OFFSET]...")
+@click.argument("letters", nargs=-1, metavar="[LETTER]...")
 @click.option("--all", "take_all", is_flag=True, help="Replay all dead letters.")
 @click.option("--purge", is_flag=True, help="Delete answered letters, where the broker can.")
 @click.option(
@@ -112,7 +88,7 @@ def show(chosen: Chosen, place: Place, picture: Path | None, as_json: bool) -> N
 @pass_chosen
 def replay(
     chosen: Chosen,
-    places: tuple[Place, ...],
+    letters: tuple[str, ...],
     take_all: bool,
     purge: bool,
     timeout_s: float | None,
@@ -120,32 +96,31 @@ def replay(
 ) -> None:
     """Send dead letters again and print the results.
 
-    Workers get them one at a time. Letters stay in the topic unless you give --purge. A broker can only
-    delete the oldest records of a partition, so an answered letter is kept if an older one was not answered.
+    Workers get them one at a time. Letters stay in the topic unless you give --purge. Kafka can only delete
+    the oldest records of a partition, so an answered letter is kept if an older one was not answered.
     """
-    if take_all == bool(places):
-        raise click.UsageError("name letters as PARTITION:OFFSET, or give --all")
+    if take_all == bool(letters):
+        raise click.UsageError("name letters as `mlaas dlq ls` does, or give --all")
     settings = chosen.load("dlq")
     with opened(settings) as (connection, records):
-        bounds = records.bounds()
-        wanted = list(dict.fromkeys(places))
-        letters = every(records, bounds) if take_all else find(records, wanted)
-        total = count(bounds) if take_all else len(wanted)
+        wanted = list(dict.fromkeys(letters))
+        chosen_ones = records.read() if take_all else iter(find(records, wanted))
+        total = records.count() if take_all else len(wanted)
         if total and (take_all or purge):
             _confirm(f"Replay {_letters(total)}{' and delete those answered' if purge else ''}?", yes)
-        done, replies = set[Place](), 0
+        done, replies = set[str](), 0
         with Requester(connection, settings.topics, uuid.uuid4().hex) as requester:
-            answers = replayed(requester, letters, timeout_s or settings.gateway.reply_timeout_ms / 1000)
+            answers = replayed(requester, chosen_ones, timeout_s or settings.gateway.reply_timeout_ms / 1000)
             for letter, reply in answers:
                 replies += 1
-                click.echo(f"{Place.of(letter)}  {outcome(reply)}")
+                click.echo(f"{letter.position}  {outcome(reply)}")
                 if reply.error is None:
-                    done.add(Place.of(letter))
+                    done.add(str(letter.position))
         click.echo(f"{_letters(replies)} replayed, {len(done)} answered", err=True)
         if purge:
-            deletable = up_to_first_kept(bounds, done)
-            _delete(records, deletable)
-            if kept := len(done) - count(deletable):
+            deleted = records.delete(done)
+            click.echo(f"{_letters(deleted)} deleted", err=True)
+            if kept := len(done) - deleted:
                 click.echo(f"{_letters(kept)} answered, but kept because an older one was not", err=True)
     if len(done) < replies:
         sys.exit(1)
@@ -153,25 +128,18 @@ def replay(
 
 @dlq.command()
 @click.option(
-    "--before", type=Place.parse, metavar="PARTITION:OFFSET",
-    help="Delete only older letters in the partition of this one.",
+    "--before", metavar="LETTER", default="",
+    help="Delete only older letters than this one; on Kafka, those in its partition.",
 )  # fmt: skip
 @YES
 @BROKER
 @pass_chosen
-def purge(chosen: Chosen, before: Place | None, yes: bool) -> None:
+def purge(chosen: Chosen, before: str, yes: bool) -> None:
     """Delete dead letters permanently."""
     with opened(chosen.load("dlq")) as (_, records):
-        bounds = records.bounds()
-        deletable = up_to(bounds, before) if before else bounds
-        if total := count(deletable):
+        if total := records.count(before):
             _confirm(f"Delete {_letters(total)} permanently?", yes)
-        _delete(records, deletable)
-
-
-def _delete(records: Records, deletable: Mapping[int, range]) -> None:
-    records.delete_before({partition: held.stop for partition, held in deletable.items() if held})
-    click.echo(f"{_letters(count(deletable))} deleted", err=True)
+        click.echo(f"{_letters(records.purge(before))} deleted", err=True)
 
 
 def _confirm(question: str, yes: bool) -> None:
@@ -203,10 +171,9 @@ def _write(file: Path, content: bytes) -> None:
 @contextmanager
 def opened(settings: "Settings") -> Iterator[tuple[Broker, Records]]:
     """Opens the broker and its dead letters for the duration of the block. Turns errors into UserError."""
-    url = urlsplit(settings.broker.url)
-    if url.scheme in ("embedded", "memory"):
+    if lives_inside(settings.broker.url):
         raise UserError(
-            f"{url.scheme}:// keeps dead letters inside the process that started it",
+            f"{address(settings.broker.url)} keeps dead letters inside the process that started it",
             "while `mlaas up` runs, pass the broker URL that it printed at startup to --broker",
             os.EX_UNAVAILABLE,
         )
@@ -214,50 +181,26 @@ def opened(settings: "Settings") -> Iterator[tuple[Broker, Records]]:
         try:
             with closing(broker.records(settings.topics.dead_letters)) as records:
                 yield broker, records
+        except NoSuchRecord as error:
+            raise UserError(str(error), "`mlaas dlq ls` lists them all", os.EX_NOINPUT) from error
+        except BrokerRefuses:
+            raise
         except BrokerUnavailable as error:
-            servers = url.netloc.rpartition("@")[2]
-            raise BrokerUnavailable(f"no broker answers at {servers} ({error})") from error
+            raise BrokerUnavailable(
+                f"no broker answers at {address(settings.broker.url)} ({error})"
+            ) from error
 
 
 def summaries(records: Records, limit: int | None) -> list[Letter]:
     """The newest letters, up to the limit, in order of age from the oldest."""
-    letters = [
-        decode_letter(delivery)
-        for partition, offsets in records.bounds().items()
-        for delivery in records.read(partition, offsets if limit is None else offsets[-limit:])
-    ]
+    letters = [decode_letter(delivery) for delivery in records.read(limit)]
     letters.sort(key=lambda letter: (letter.buried_at_ms, letter.position))
     return letters if limit is None else letters[-limit:]
 
 
-def find(records: Records, places: Collection[Place]) -> Iterator[Delivery]:
-    """Reads these letters in this order. Raises UserError before the first if one does not exist."""
-    bounds = records.bounds()
-    for place in places:
-        if place.offset not in bounds.get(place.partition, ()):
-            raise _no_such_letter(place, bounds)
-    return (_one(records, place, bounds) for place in places)
-
-
-def _one(records: Records, place: Place, bounds: Mapping[int, range]) -> Delivery:
-    for delivery in records.read(place.partition, range(place.offset, place.offset + 1)):
-        return delivery
-    raise _no_such_letter(place, bounds)
-
-
-def _no_such_letter(place: Place, bounds: Mapping[int, range]) -> UserError:
-    held = bounds.get(place.partition)
-    if held is None:
-        has = f"partitions are 0 to {max(bounds)}"
-    else:
-        has = f"partition {place.partition} has {f'{held[0]} to {held[-1]}' if held else 'none'}"
-    return UserError(f"no letter {place}: {has}", "`mlaas dlq ls` lists them all", os.EX_NOINPUT)
-
-
-def every(records: Records, bounds: Mapping[int, range]) -> Iterator[Delivery]:
-    """Reads all letters within these bounds, partition by partition."""
-    for partition, offsets in bounds.items():
-        yield from records.read(partition, offsets)
+def find(records: Records, letters: Iterable[str]) -> Sequence[Delivery]:
+    """These letters in this order. Raises NoSuchRecord."""
+    return [records.find(letter) for letter in letters]
 
 
 # Replaying.
@@ -287,35 +230,11 @@ def replayed(
         reply = requester.ask(request, decode, timeout_s)
         if reply is None:
             raise UserError(
-                f"{Place.of(letter)} was not answered within {timeout_s:g} s; later ones were not replayed",
+                f"{letter.position} was not answered within {timeout_s:g} s; later ones were not replayed",
                 "is a worker running? Use --timeout to wait longer",
                 os.EX_UNAVAILABLE,
             )
         yield letter, reply
-
-
-# Deleting. A broker deletes the oldest records of a partition: offsets from the start of its bounds.
-
-
-def up_to(bounds: Mapping[int, range], place: Place) -> dict[int, range]:
-    """The offsets before this letter in its partition. Raises UserError if there is no such partition."""
-    if place.partition not in bounds:
-        raise _no_such_letter(place, bounds)
-    held = bounds[place.partition]
-    return {place.partition: range(held.start, min(place.offset, held.stop))}
-
-
-def up_to_first_kept(bounds: Mapping[int, range], done: Collection[Place]) -> dict[int, range]:
-    """The offsets before the first letter in each partition that is not done."""
-    return {
-        partition: range(held.start, next((at for at in held if (partition, at) not in done), held.stop))
-        for partition, held in bounds.items()
-    }
-
-
-def count(offsets: Mapping[int, range]) -> int:
-    """The number of letters at these offsets."""
-    return sum(map(len, offsets.values()))
 
 
 # Printing. Anyone can write headers, so control characters are escaped.
@@ -353,7 +272,7 @@ def outcome(reply: Reply) -> str:
 
 def _row(letter: Letter) -> Sequence[str]:
     return (
-        str(Place.of(letter)),
+        str(letter.position),
         _when(letter).replace("T", " ").removesuffix("Z"),
         str(letter.size_bytes),
         _cell(letter.model),
@@ -367,7 +286,7 @@ def facts(letter: Letter) -> dict[str, object]:
     """The facts about a letter that `mlaas dlq ls` prints, by JSON key."""
     its = letter.original
     return {
-        "letter": str(Place.of(letter)),
+        "letter": str(letter.position),
         "at": _when(letter),
         "reason": utf8(letter.reason),
         "model": utf8(letter.model),

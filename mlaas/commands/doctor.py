@@ -4,15 +4,16 @@ import os
 import sys
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import parse_qs, urlsplit
 
 import click
 import msgspec
 from msgspec.structs import replace
 
+from messaging.broker import BrokerError, BrokerRefuses, Planned
 from messaging.settings import SHARED
 from mlaas.commands import BROKER, JSON, Chosen, pass_chosen
 from mlaas.commands.bench import made_pictures
@@ -22,7 +23,7 @@ from mlaas.errors import UserError, require
 if TYPE_CHECKING:
     import httpx
 
-    from messaging.settings import BrokerSettings, Queue
+    from messaging.settings import Queue
     from mlaas.settings import Settings
     from model.settings import ModelSettings
 
@@ -80,12 +81,10 @@ def _own_url(settings: "Settings") -> str:
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What the checks saw. Fields that end in _error hold messages.
 
-    topics has the number of partitions of each topic, and is None if the broker did not answer; wanted has
-    the numbers that the settings ask for. accepts_bytes has the largest message of each topic, if the broker
-    tells; wanted_bytes is the size that the settings ask for. creates_topics: whether the broker creates
-    topics on first use. is_refused: whether the broker answered, but did not let this client in. queues: the
-    models of each queue that workers should take. workers: by queue, whether one answered, over the broker or
-    to the gateway; the others were not asked. not_ready: why the gateway is not.
+    topics: what the broker has of what the settings need; None if it did not answer. is_refused: whether it
+    answered, but did not let this client in. queues: the models of each queue that workers should take.
+    workers: by queue, whether one answered, over the broker or to the gateway; the others were not asked.
+    not_ready: why the gateway is not.
     """
 
     models: Sequence[str] = ()
@@ -93,11 +92,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     broker_url: str
     broker_error: str | None = None
     is_refused: bool = False
-    topics: Mapping[str, int] | None = None
-    creates_topics: bool = False
-    wanted: Mapping[str, int]
-    accepts_bytes: Mapping[str, int] = {}
-    wanted_bytes: int = 0
+    topics: Sequence[Planned] | None = None
     queues: Mapping[str, Sequence[str]]
     workers: Mapping[str, bool] = {}
     url: str
@@ -114,7 +109,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def has_topics(self) -> bool:
-        return self.topics is not None and (self.creates_topics or self.wanted.keys() <= self.topics.keys())
+        return self.topics is not None and all(its.state != "missing" for its in self.topics)
 
     @property
     def has_own_broker(self) -> bool:
@@ -125,17 +120,9 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 def look(settings: "Settings", url: str) -> Seen:
     """Looks at every part, which takes up to half a minute if some do not answer."""
-    from messaging.kafka_admin import wanted_partitions
-
-    wanted, queues = wanted_partitions(settings.topics), _taken(settings)
-    looked = _at_models(settings.model) | _at_broker(settings.broker, wanted) | _at_gateway(url)
-    seen = Seen(
-        url=url,
-        wanted=wanted,
-        wanted_bytes=settings.broker.max_message_bytes,
-        queues={queue.name: queue.models for queue in queues},
-        **looked,
-    )
+    queues = _taken(settings)
+    looked = _at_models(settings.model) | _at_broker(settings) | _at_gateway(url)
+    seen = Seen(url=url, queues={queue.name: queue.models for queue in queues}, **looked)
     if seen.is_ready:
         default = settings.model.default_name
         return replace(seen, **_at_round_trip(url, default if default in settings.topics.queues else None))
@@ -168,21 +155,14 @@ def _at_models(settings: "ModelSettings") -> dict[str, Any]:
     return {"models": found}
 
 
-def _at_broker(settings: "BrokerSettings", wanted: Iterable[str]) -> dict[str, Any]:
-    from messaging.broker import BrokerError, BrokerRefuses
-    from messaging.kafka_admin import message_limits, partitions
+def _at_broker(settings: "Settings") -> dict[str, Any]:
+    from messaging import address, administration
 
-    url = urlsplit(settings.url)
-    about = {
-        "broker_url": f"{url.scheme}://{url.netloc.rpartition('@')[2]}",  # no user, password or properties
-        "creates_topics": parse_qs(url.query).get("allow.auto.create.topics") == ["true"],
-    }
-    if url.scheme != "kafka":
-        return {**about, "broker_error": "it runs inside another process"}
+    about = {"broker_url": address(settings.broker.url)}
     try:
-        topics = partitions(settings, _PATIENCE_S)
-        limits = message_limits(settings, [name for name in wanted if name in topics], _PATIENCE_S)
-        return {**about, "topics": topics, "accepts_bytes": limits}
+        wanted = settings.topics.wanted(settings.worker.group)
+        planned = administration(settings.broker, settings.topics).plan(wanted, _PATIENCE_S)
+        return {**about, "topics": planned}
     except (BrokerError, ValueError) as error:
         return {**about, "broker_error": str(error), "is_refused": isinstance(error, BrokerRefuses)}
 
@@ -317,30 +297,22 @@ def _of_topics(seen: Seen) -> Finding:
     if seen.topics is None:
         where = f"on the gateway's own broker ({_OWN_BROKER})"
         return ok("topics", where) if seen.has_own_broker else _skipped("topics")
-    missing = [name for name in seen.wanted if name not in seen.topics]
-    if missing and not seen.creates_topics:
+    by_state = defaultdict(list)
+    for its in seen.topics:
+        by_state[its.state].append(its)
+    if missing := by_state["missing"]:
         return failed(
             "topics",
-            f"the broker has no {', '.join(missing)}, or this user has no right to them",
+            f"the broker has no {', '.join(its.what for its in missing)}, or this user has no right to them",
             "`mlaas topics create` creates them, `mlaas topics grant` gives the rights",
         )
-    small = {name: its for name, its in seen.accepts_bytes.items() if its < seen.wanted_bytes}
-    if small:
-        least = min(small.values())
-        return failed(
-            "topics",
-            f"{', '.join(small)}: messages over {least} bytes are refused, so large pictures get 413",
-            "for each, `kafka-configs.sh --bootstrap-server HOST:9092 --alter --entity-type topics "
-            f"--entity-name {next(iter(small))} --add-config max.message.bytes={seen.wanted_bytes}`",
-        )
-    fewer = [
-        f"{name} has {seen.topics[name]} partitions instead of {wanted}"
-        for name, wanted in seen.wanted.items()
-        if seen.topics.get(name, wanted) < wanted
-    ]
-    if fewer:
-        return ok("topics", f"all exist, but {', '.join(fewer)}, which limits the number of workers")
-    return ok("topics", ", ".join(f"{name} ({count})" for name, count in seen.wanted.items()))
+    if unfit := by_state["unfit"]:
+        which = ", ".join(its.what for its in unfit)
+        return failed("topics", f"{which}: {unfit[0].detail}", f"for each, {unfit[0].fix}")
+    if differs := by_state["differs"]:
+        which = "; ".join(f"{its.what}: {its.detail}" for its in differs)
+        return ok("topics", f"all exist, but {which}")
+    return ok("topics", ", ".join(its.what.removeprefix("topic ") for its in seen.topics))
 
 
 def _of_worker(seen: Seen, queue: str, models: Sequence[str]) -> Finding:

@@ -86,11 +86,12 @@ def _check_models(settings: "Settings") -> None:
 
 def _announce(settings: "Settings", url: str) -> None:
     """Says where it is, how to ask it from the working directory, and what runs."""
+    from messaging import lives_inside
     from model import serving
 
     picture = Path(os.path.relpath(_SAMPLE)) if _SAMPLE.exists() else Path("PICTURE")
     key = ' -H "X-API-Key: $MLAAS_API_KEY"' if settings.gateway.api_keys_file else ""
-    own = settings.broker.url.startswith("embedded:")
+    own = lives_inside(settings.broker.url)
     broker = "a broker in this process, which forgets everything at the end" if own else "your broker"
     where, curl = click.style(url, fg="green", bold=True), click.style("curl", bold=True)
     click.echo(f"\nReady: {where}   (open it in a browser; {url}/docs describes the API)\n")

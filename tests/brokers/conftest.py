@@ -10,8 +10,10 @@ from confluent_kafka.cimpl import NewTopic
 
 from deploy.kafka.local_kafka import LocalKafka
 from messaging import connect
-from messaging.broker import Broker, Delivery, LogPosition
+from messaging.broker import Broker, Delivery, LogPosition, Topic
 from messaging.kafka import EmbeddedBroker
+from messaging.settings import BrokerSettings
+from tests.brokers.gaps import GAPS, NOT_PROMISED
 
 MAX_MESSAGE_BYTES = 200_000
 
@@ -23,6 +25,7 @@ class Bench:
     kind: str
     connect: Callable[[], Broker]
     topic: str
+    patience_s: float
 
 
 @pytest.fixture(scope="session")
@@ -32,10 +35,15 @@ def embedded() -> Iterator[EmbeddedBroker]:
     broker.close()
 
 
-@pytest.fixture(params=["memory", "embedded", "kafka"])
+@pytest.fixture(params=["memory", "embedded", "kafka", "pubsub"])
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     topic = f"t-{uuid.uuid4().hex[:8]}"
     made: list[Broker] = []
+    gap = GAPS.get((request.param, request.node.originalname.removeprefix("test_")))
+    patience_s = 1.0 if gap else 30.0
+    if gap:
+        run = not gap.startswith(NOT_PROMISED)
+        request.applymarker(pytest.mark.xfail(strict=True, reason=gap, run=run))
 
     def client(url: str) -> Callable[[], Broker]:
         def connect_one() -> Broker:
@@ -46,15 +54,26 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
     if request.param == "memory":
         only = connect("memory://", max_message_bytes=MAX_MESSAGE_BYTES)
-        yield Bench("memory", lambda: only, topic)
+        yield Bench(request.param, lambda: only, topic, patience_s)
     elif request.param == "embedded":
-        yield Bench("embedded", client(request.getfixturevalue("embedded").url), topic)
+        yield Bench(request.param, client(request.getfixturevalue("embedded").url), topic, patience_s)
+    elif request.param == "pubsub":
+        request.getfixturevalue("pubsub")
+        create_on_pubsub(topic)
+        yield Bench(request.param, client("pubsub://demo"), topic, patience_s)
     else:
         kafka: LocalKafka = request.getfixturevalue("apache_kafka")
         create_topic(kafka.bootstrap_servers, topic)
-        yield Bench("kafka", client(f"kafka://{kafka.bootstrap_servers}"), topic)
+        yield Bench(request.param, client(f"kafka://{kafka.bootstrap_servers}"), topic, patience_s)
     for broker in made:
         broker.close()
+
+
+def create_on_pubsub(*names: str) -> None:
+    from messaging.pubsub_admin import PubSubAdministration
+
+    settings = BrokerSettings(url="pubsub://demo", max_message_bytes=1, publish_timeout_ms=1)
+    PubSubAdministration(settings).apply([Topic(name, 1, 600_000) for name in names])
 
 
 def create_topic(servers: str, name: str, partitions: int = 4) -> None:

@@ -12,7 +12,7 @@ from confluent_kafka.cimpl import NewTopic
 from deploy.kafka.local_kafka import LocalCluster, LocalKafka
 from messaging import connect
 from messaging.broker import BrokerUnavailable, Delivery, Inbox, Message, Subscription, TopicMissing
-from messaging.kafka_admin import create_topics, message_limits, partitions, wanted_partitions
+from messaging.kafka_admin import KafkaAdministration
 from messaging.settings import BrokerSettings, TopicSettings
 from tests.brokers import raw_producer
 from tests.brokers.conftest import create_topic, partition_of
@@ -45,8 +45,9 @@ def settings(kafka: LocalKafka | LocalCluster) -> tuple[BrokerSettings, TopicSet
 
 def test_topics_are_created_once_and_then_found(apache_kafka: LocalKafka) -> None:
     broker, topics = settings(apache_kafka)
-    assert set(create_topics(broker, topics).values()) == {True}
-    assert set(create_topics(broker, topics).values()) == {False}
+    administration, wanted = KafkaAdministration(broker, topics), topics.wanted("workers")
+    assert set(administration.apply(wanted).values()) == {True}
+    assert set(administration.apply(wanted).values()) == {False}
     inbox = connect(broker.url).open_inbox(topics.replies, "i")
     assert 0 <= int(inbox.address.partition("/")[2]) < 12
     inbox.close()
@@ -56,7 +57,7 @@ def test_topics_are_created_once_and_then_found(apache_kafka: LocalKafka) -> Non
 def test_on_three_brokers_topics_have_three_copies_and_acknowledge_with_two() -> None:
     with LocalCluster(3) as cluster:
         broker, topics = settings(cluster)
-        create_topics(broker, topics)
+        KafkaAdministration(broker, topics).apply(topics.wanted("workers"))
         admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers})
         end = time.monotonic() + PATIENCE_S  # each broker learns of a topic in its own time
         while topics.requests not in (known := admin.list_topics(timeout=PATIENCE_S).topics):
@@ -91,25 +92,35 @@ def test_a_record_whose_header_is_not_text_comes_without_headers_and_holds_nobod
 
 def test_looking_for_topics_creates_none(apache_kafka: LocalKafka) -> None:
     broker, topics = settings(apache_kafka)
-    wanted = wanted_partitions(topics)
+    administration, wanted = KafkaAdministration(broker, topics), topics.wanted("workers")
     for _ in range(2):
-        assert not wanted.keys() & partitions(broker).keys()
-    create_topics(broker, topics)
+        assert {its.state for its in administration.plan(wanted)} == {"missing"}
+    administration.apply(wanted)
     end = time.monotonic() + PATIENCE_S
-    while not wanted.items() <= partitions(broker).items():  # a broker hears of new topics a moment later
+    while {its.state for its in administration.plan(wanted)} != {"ready"}:  # a broker hears of them later
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
-def test_what_a_topic_accepts_is_known_whoever_made_it(apache_kafka: LocalKafka) -> None:
+def test_how_a_topic_differs_is_known_whoever_made_it(apache_kafka: LocalKafka) -> None:
     broker, topics = settings(apache_kafka)
     admin = AdminClient({"bootstrap.servers": apache_kafka.bootstrap_servers})
-    admin.create_topics([NewTopic(topics.requests, 1, 1)])[topics.requests].result(PATIENCE_S)
-    create_topics(broker, topics)
-    wanted = {**dict.fromkeys(wanted_partitions(topics), 1_000_000), topics.requests: 1_048_588}
+    few = NewTopic(topics.replies, 4, 1, config={"max.message.bytes": str(broker.max_message_bytes)})
+    small = NewTopic(topics.requests, 12, 1, config={"max.message.bytes": "1000"})
+    for made in admin.create_topics([few, small]).values():
+        made.result(PATIENCE_S)
+    administration, wanted = KafkaAdministration(broker, topics), topics.wanted("workers")
+    administration.apply(wanted)
     end = time.monotonic() + PATIENCE_S
-    while (limits := message_limits(broker, wanted, PATIENCE_S)) != wanted:  # as above
-        assert time.monotonic() < end, limits
+    found = {its.what: its for its in administration.plan(wanted)}
+    while {"unfit", "differs", "ready"} != {its.state for its in found.values()}:  # it hears of them later
+        assert time.monotonic() < end, found
+        found = {its.what: its for its in administration.plan(wanted)}
+    assert "messages over 1000 bytes are refused" in found[f"topic {topics.requests}"].detail
+    assert found[f"topic {topics.requests}"].fix.endswith("--add-config max.message.bytes=1000000`")
+    assert found[f"topic {topics.replies}"].state == "differs"
+    assert found[f"topic {topics.replies}"].detail.startswith("4 partitions instead of 12")
+    assert found[f"topic {topics.jobs}"].state == "ready"
 
 
 def test_a_missing_topic_is_named_with_the_command_that_makes_it(apache_kafka: LocalKafka) -> None:

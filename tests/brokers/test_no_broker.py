@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from messaging import connect
+from messaging import administration, connect
 from messaging.broker import BrokerError, BrokerUnavailable, Message, Retries
-from messaging.kafka_admin import partitions
 from messaging.settings import BrokerSettings
+from mlaas.settings import load
 
 NOBODY = "kafka://127.0.0.1:1"
 
@@ -67,4 +67,4 @@ def test_opening_an_inbox_on_nothing_says_so() -> None:
 def test_looking_for_topics_on_nothing_says_so() -> None:
     settings = BrokerSettings(url=NOBODY, max_message_bytes=1, publish_timeout_ms=1)
     with pytest.raises(BrokerUnavailable, match=r"127\.0\.0\.1:1"):
-        partitions(settings, timeout=1)
+        administration(settings, load(None, {}).topics).plan([], timeout=1)

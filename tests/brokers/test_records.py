@@ -1,4 +1,4 @@
-"""Looking at what a topic has, and deleting from its old end: held by every implementation."""
+"""Looking at what a topic has, and deleting some of it: held by every implementation."""
 
 import pytest
 
@@ -7,8 +7,8 @@ from messaging import connect
 from messaging.broker import (
     Broker,
     BrokerUnavailable,
-    LogPosition,
     Message,
+    NoSuchRecord,
     NotSupported,
     Records,
     TopicMissing,
@@ -23,69 +23,75 @@ def broker(bench: Bench) -> Broker:
     return bench.connect()
 
 
+@pytest.fixture
+def records(bench: Bench, broker: Broker):
+    records = broker.records(bench.topic)
+    yield records
+    records.close()
+
+
 def publish(broker: Broker, topic: str, *bodies: str) -> None:
     for body in bodies:
         broker.publish(topic, Message(body.encode(), {"n": body})).result(PATIENCE_S)
 
 
 def bodies(records: Records) -> list[str]:
-    return sorted(
-        delivery.message.body.decode()
-        for partition, offsets in records.bounds().items()
-        for delivery in records.read(partition, offsets)
-    )
+    return sorted(delivery.message.body.decode() for delivery in records.read())
 
 
-def test_what_is_there_is_read_to_its_end_and_again(bench: Bench, broker: Broker) -> None:
+def positions(records: Records) -> dict[str, str]:
+    """By body."""
+    return {delivery.message.body.decode(): str(delivery.position) for delivery in records.read()}
+
+
+def test_what_is_there_is_read_to_its_end_and_again(bench: Bench, broker: Broker, records: Records) -> None:
     numbers = [f"{number:02}" for number in range(40)]
     publish(broker, bench.topic, *numbers)
-    records = broker.records(bench.topic)
     assert bodies(records) == numbers
     publish(broker, bench.topic, "40")
     assert bodies(records) == [*numbers, "40"]
-    records.close()
+    assert records.count() == 41
 
 
-def test_an_empty_topic_has_nothing(bench: Bench, broker: Broker) -> None:
-    records = broker.records(bench.topic)
-    assert all(not offsets for offsets in records.bounds().values())
+def test_an_empty_topic_has_nothing(records: Records) -> None:
     assert bodies(records) == []
-    records.close()
+    assert records.count() == 0
 
 
-def test_one_is_read_by_its_offset_as_it_was_sent(bench: Bench, broker: Broker) -> None:
+def test_the_newest_are_among_those_that_are_read(bench: Bench, broker: Broker, records: Records) -> None:
     publish(broker, bench.topic, *"abcdef")
-    records = broker.records(bench.topic)
-    partition, offsets = next((p, held) for p, held in records.bounds().items() if held)
-    everything = list(records.read(partition, offsets))
-    assert [delivery.position for delivery in everything] == [
-        LogPosition(partition, offset) for offset in offsets
-    ]
-    (last,) = records.read(partition, offsets[-1:])
-    assert last == everything[-1]
-    assert last.message.headers == {"n": last.message.body.decode()}
-    assert last.topic == bench.topic
-    records.close()
+    newest = sorted(records.read(newest=2), key=lambda each: each.timestamp_ms)
+    assert {each.message.body for each in newest} >= {b"f"}
+    assert len(newest) <= 6
 
 
-def test_offsets_that_are_not_there_are_left_out_and_reading_ends(bench: Bench, broker: Broker) -> None:
+def test_one_is_found_by_its_position_as_it_was_sent(bench: Bench, broker: Broker, records: Records) -> None:
+    publish(broker, bench.topic, *"abcdef")
+    everything = list(records.read())
+    for each in everything:
+        found = records.find(str(each.position))
+        assert found == each
+        assert found.message.headers == {"n": found.message.body.decode()}
+        assert found.topic == bench.topic
+    assert (
+        len({each.position for each in everything}) == len(sorted(each.position for each in everything)) == 6
+    )
+
+
+def test_a_position_that_is_not_there_is_named(bench: Bench, broker: Broker, records: Records) -> None:
     publish(broker, bench.topic, "only")
-    records = broker.records(bench.topic)
-    partition, offsets = next((p, held) for p, held in records.bounds().items() if held)
-    beyond = range(offsets.stop, offsets.stop + 5)
-    (only,) = records.read(partition, range(offsets.start, offsets.stop + 5))
-    assert only.message.body == b"only"
-    assert list(records.read(partition, beyond)) == []
-    assert list(records.read(partition, range(0))) == []
-    records.close()
+    for position in ("0/99", "99/0", "elsewhere"):
+        with pytest.raises(NoSuchRecord, match=position):
+            records.find(position)
+    with pytest.raises(NoSuchRecord):
+        records.purge("elsewhere")
+    assert bodies(records) == ["only"]
 
 
-def test_looking_takes_nothing_from_a_group(bench: Bench, broker: Broker) -> None:
-    publish(broker, bench.topic, "x")
-    records = broker.records(bench.topic)
-    assert bodies(records) == ["x"]
-    records.close()
+def test_looking_takes_nothing_from_a_group(bench: Bench, broker: Broker, records: Records) -> None:
     subscription = broker.subscribe(bench.topic, "g")
+    publish(broker, bench.topic, "x")
+    assert bodies(records) == ["x"]
     taken = []
     while not taken:
         taken += subscription.receive(10, 0.5)
@@ -93,29 +99,49 @@ def test_looking_takes_nothing_from_a_group(bench: Bench, broker: Broker) -> Non
     subscription.close()
 
 
-def test_what_is_older_than_an_offset_is_deleted_for_good(bench: Bench, broker: Broker) -> None:
+def test_what_is_deleted_is_gone_for_good(bench: Bench, broker: Broker, records: Records) -> None:
     publish(broker, bench.topic, *"abcdefgh")
-    records = broker.records(bench.topic)
-    before = records.bounds()
-    partition, offsets = next((p, held) for p, held in before.items() if held)
-    if bench.kind == "embedded":
-        with pytest.raises(NotSupported, match="this broker cannot delete"):
-            records.delete_before({partition: offsets[-1]})
-        assert bodies(records) == list("abcdefgh")
-    else:
-        (newest,) = records.read(partition, offsets[-1:])
-        records.delete_before({partition: offsets[-1]})
-        assert records.bounds() == {**before, partition: offsets[-1:]}
-        assert list(records.read(partition, offsets)) == [newest]
-        records.delete_before({p: held.stop for p, held in records.bounds().items() if held})
-        assert bodies(records) == []
-        publish(broker, bench.topic, "new")
-        assert bodies(records) == ["new"]
+    its = positions(records)
+    assert records.delete([]) == 0
+    assert records.delete(set(its.values())) == 8
+    assert bodies(records) == []
+    publish(broker, bench.topic, "new")
+    assert bodies(records) == ["new"]
+    assert records.purge() == 1
+    assert bodies(records) == []
+
+
+def test_what_is_older_than_a_record_is_deleted_for_good(
+    bench: Bench, broker: Broker, records: Records
+) -> None:
+    publish(broker, bench.topic, *"abcdefgh")
+    newest = max(records.read(), key=lambda each: each.position)
+    older = records.count(str(newest.position))
+    assert records.purge(str(newest.position)) == older
+    assert records.count() == 8 - older
+    assert records.find(str(newest.position)) == newest
+    assert records.purge(str(newest.position)) == 0
+
+
+def test_one_that_is_not_the_oldest_is_deleted_alone(bench: Bench, broker: Broker, records: Records) -> None:
+    publish(broker, bench.topic, *(f"{number:02}" for number in range(20)))
+    newest = max(records.read(), key=lambda each: each.position)
+    assert records.delete([str(newest.position)]) == 1
+    assert newest.message.body.decode() not in bodies(records)
+    assert records.count() == 19
+
+
+def test_the_embedded_broker_says_that_it_cannot_delete(embedded) -> None:
+    publish(embedded, "kept", *"ab")
+    records = embedded.records("kept")
+    with pytest.raises(NotSupported, match="this broker cannot delete"):
+        records.purge()
+    assert bodies(records) == ["a", "b"]
     records.close()
 
 
 def test_a_missing_topic_is_named(apache_kafka: LocalKafka) -> None:
-    """The other brokers make a topic when it is named."""
+    """The embedded broker and that in memory make a topic when it is named."""
     broker = connect(f"kafka://{apache_kafka.bootstrap_servers}")
     with pytest.raises(TopicMissing, match=r"nowhere.*mlaas topics create"):
         broker.records("nowhere")

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from gateway.metrics import GatewayMetrics
-from messaging.kafka_admin import Right, wanted_topics
+from messaging.broker import Right
+from messaging.kafka_admin import new_topic
 from messaging.kafka_config import parse_url
 from mlaas.commands.broker import rights_of
 from mlaas.settings import Settings, load
@@ -263,7 +264,8 @@ def test_topics_of_strimzi_are_those_that_the_command_creates(copies: int, tmp_p
     }
     assert of_strimzi == {
         topic.topic: (topic.num_partitions, topic.replication_factor, topic.config)
-        for topic in wanted_topics(settings.broker, settings.topics, copies)
+        for wanted in settings.topics.wanted(settings.worker.group)
+        for topic in [new_topic(wanted, copies, settings.broker.max_message_bytes)]
     }
 
 

@@ -188,8 +188,8 @@ def test_purging_asks_first(shell: Shell, letters: list[str]) -> None:
     assert code == 1
     assert "nothing was changed" in shown
     assert shell.letters() == letters
-    newest = letters[-1].partition(":")
-    older = [letter for letter in letters[:-1] if letter.partition(":")[0] == newest[0]]
+    newest = letters[-1].partition("/")
+    older = [letter for letter in letters[:-1] if letter.partition("/")[0] == newest[0]]
     assert f"{len(older)} letter" in shell.dlq("purge", "--before", letters[-1], "--yes").stderr
     assert shell.letters() == [letter for letter in letters if letter not in older]
     assert shell.dlq_on_a_terminal("purge", typed="y\n")[0] == 0
@@ -198,15 +198,15 @@ def test_purging_asks_first(shell: Shell, letters: list[str]) -> None:
 
 @pytest.mark.parametrize("arguments", [["show"], ["replay"], ["purge", "--yes", "--before"]])
 def test_a_letter_that_is_not_there_is_said_in_one_line(shell: Shell, arguments: list[str]) -> None:
-    said = shell.dlq(*arguments, "99:0")
+    said = shell.dlq(*arguments, "99/0")
     assert said.returncode == os.EX_NOINPUT
-    assert one_line(said) == "mlaas: no letter 99:0: partitions are 0 to 11; `mlaas dlq ls` lists them all"
+    assert one_line(said) == "mlaas: no record 99/0: partitions are 0 to 11; `mlaas dlq ls` lists them all"
 
 
-def test_what_is_no_place_is_a_wrong_use(shell: Shell) -> None:
+def test_what_is_no_place_is_said_with_an_example(shell: Shell) -> None:
     said = shell.dlq("show", "5")
-    assert said.returncode == 2
-    assert "'5' is not PARTITION:OFFSET, such as 3:12" in said.stderr
+    assert said.returncode == os.EX_NOINPUT
+    assert "'5' is not PARTITION/OFFSET, such as 3/12" in said.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Gateways and workers over a real Apache Kafka, and what their processes use."""
+"""Gateways and workers over a broker, by default a real Apache Kafka, and what their processes use."""
 
 import os
 import re
@@ -6,6 +6,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from signal import SIGCONT, Signals
 from typing import Self
@@ -25,11 +26,14 @@ Address = tuple[str, int]
 class Fleet:
     """Processes by name, with topics and a consumer group of their own. A name keeps its port.
 
-    defect is planted in every process, see planted.py. settings are environment variables.
+    defect is planted in every process, see planted.py. broker: its URL, in place of Kafka's. settings are
+    environment variables.
     """
 
-    def __init__(self, bootstrap_servers: str, query: str = "", defect: str = "", **settings: str) -> None:
-        prefix = uuid.uuid4().hex[:8]
+    def __init__(
+        self, bootstrap_servers: str, query: str = "", defect: str = "", broker: str = "", **settings: str
+    ) -> None:
+        prefix = f"t{uuid.uuid4().hex[:7]}"  # names on Pub/Sub begin with a letter
         self._defect = defect
         self._folder = tempfile.TemporaryDirectory(prefix="mlaas-fleet-")
         self.group = f"{prefix}.workers"
@@ -38,7 +42,7 @@ class Fleet:
             name: f"{prefix}.{name.replace('_', '-')}"
             for name in ("requests", "replies", "dead_letters", "cancellations", "jobs", "job_replies")
         }
-        self.broker_url = f"kafka://{bootstrap_servers}{query}"
+        self.broker_url = broker or f"kafka://{bootstrap_servers}{query}"
         self.environment = {
             "MLAAS_BROKER__URL": self.broker_url,
             "MLAAS_WORKER__GROUP": self.group,
@@ -51,8 +55,12 @@ class Fleet:
         self._started: dict[str, tuple[str, list[str], Mapping[str, str], str, Path]] = {}
         self._ports: dict[str, int] = {}
         self._lock = threading.Lock()
-        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
+        self._bootstrap_servers = bootstrap_servers
         self.create_topics()
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self._bootstrap_servers, "log_level": 0})
 
     def create_topics(self) -> None:
         """Create the missing topics."""

@@ -2,11 +2,12 @@
 
 import argparse
 import gc
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -20,12 +21,15 @@ from tests.faults.scenarios import (
     jobs,
     load,
     models,
+    pubsub,
     queues,
     rollout,
     upgrade,
     workers,
 )
 from tests.faults.stage import Pictures, Stage
+from tests.pubsub import local_pubsub
+from tests.pubsub.local_pubsub import LocalPubSub
 
 SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
     "worker-kill": workers.worker_kill,
@@ -49,6 +53,15 @@ SCENARIOS: dict[str, Callable[[Stage], Outcome]] = {
     "corrupted-models": models.corrupted_models,
     "rollout": rollout.rollout,
     "upgrade": upgrade.upgrade,
+    "pubsub-worker-kill": pubsub.worker_kill,
+    "pubsub-gateway-kill": pubsub.gateway_kill,
+    "pubsub-outage": pubsub.outage,
+    "pubsub-frozen": pubsub.frozen,
+    "pubsub-poison": pubsub.poison,
+    "pubsub-duplicates": pubsub.duplicates,
+    "pubsub-slow-worker": pubsub.slow_worker,
+    "pubsub-stopped-worker": pubsub.stopped_worker,
+    "pubsub-cost": pubsub.cost,
     "soak": load.soak,
 }
 
@@ -84,12 +97,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if chosen.list:
         print("\n".join(SCENARIOS))
         return
-    if problem := missing_tools():
+    over_pubsub = any(name.startswith("pubsub") for name in chosen.only)
+    if problem := missing_tools() or (local_pubsub.missing_tools() if over_pubsub else None):
         sys.exit(problem)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # runs the context managers' exits
     outcomes = []
-    with LocalKafka() as kafka:
-        stage = Stage(kafka.bootstrap_servers, Pictures(), chosen.quick)
+    with LocalKafka() as kafka, ExitStack() as opened:
+        fake = opened.enter_context(LocalPubSub()) if over_pubsub else None
+        if fake is not None:
+            os.environ["PUBSUB_EMULATOR_HOST"] = fake.host  # for all processes
+        stage = Stage(
+            kafka.bootstrap_servers, Pictures(), chosen.quick, running_pubsub=fake, kafka_pid=kafka.pid
+        )
         for name in chosen.only:
             outcomes.append(play(name, stage))
             print(outcomes[-1], flush=True)

@@ -18,7 +18,9 @@ from model.preprocessing import prepare
 from tests.e2e.services import ROOT
 from tests.faults.corpus.files import png_chunk
 from tests.faults.fleet import Address, Fleet
+from tests.pubsub.local_pubsub import LocalPubSub
 
+PUBSUB = "pubsub://faults"
 TIMEOUT_S = 30.0
 
 _AFTER_HEADER = 33  # in a PNG file: signature and IHDR
@@ -60,26 +62,42 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Stage:
-    """kafka: the bootstrap servers of the shared broker. quick: play short forms. defect: see planted.py."""
+    """kafka: the bootstrap servers of the shared broker, and its process. pubsub: the fake, if it runs.
+
+    quick: play short forms. defect: see planted.py.
+    """
 
     kafka: str
     pictures: Pictures
     quick: bool = False
     defect: str = ""
+    running_pubsub: LocalPubSub | None = None
+    kafka_pid: int | None = None
+
+    @property
+    def pubsub(self) -> LocalPubSub:
+        assert self.running_pubsub is not None
+        return self.running_pubsub
 
     def size(self, full: int, quick: int) -> int:
         return quick if self.quick else full
 
-    def fleet(self, kafka: str = "", query: str = "", **settings: str) -> Fleet:
-        """query has librdkafka's properties, as in `?acks=all`."""
-        return Fleet(kafka or self.kafka, query, self.defect, **settings)
+    def fleet(self, kafka: str = "", query: str = "", broker: str = "", **settings: str) -> Fleet:
+        """query has librdkafka's properties, as in `?acks=all`. broker: the URL of one other than Kafka."""
+        return Fleet(kafka or self.kafka, query, self.defect, broker, **settings)
 
     @contextmanager
     def running(
-        self, workers: int = 1, model: str = "", kafka: str = "", query: str = "", **settings: str
+        self,
+        workers: int = 1,
+        model: str = "",
+        kafka: str = "",
+        query: str = "",
+        broker: str = "",
+        **settings: str,
     ) -> Iterator[tuple[Fleet, Address]]:
         """A fleet with one ready gateway, `gateway`, and workers `worker-1` and so on."""
-        with self.fleet(kafka, query) as fleet:
+        with self.fleet(kafka, query, broker) as fleet:
             address = fleet.gateway("gateway")
             fleet.workers(workers, model, **settings)
             fleet.wait_until_ready()

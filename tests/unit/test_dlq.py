@@ -4,17 +4,15 @@ import json
 import threading
 import time
 
-import click
 import pytest
 from msgspec.structs import replace
 
 from messaging import codec, dead_letters
-from messaging.broker import Broker, Delivery, LogPosition, Message
+from messaging.broker import Broker, Delivery, LogPosition, Message, NoSuchRecord
 from messaging.contract import MAX_HEADERS, ErrorCode, Reply, sha256_of
 from messaging.memory import MemoryBroker
 from mlaas.commands import dlq
 from mlaas.commands.broker import Requester
-from mlaas.commands.dlq import Place
 from mlaas.errors import UserError
 from tests import fragile_model
 from tests.unit.workers import SANDAL, SETTINGS, Running, worker
@@ -38,54 +36,54 @@ def broker() -> MemoryBroker:
 def replay_all(running: Running, timeout_s: float = 60) -> list[tuple[str, ErrorCode | None]]:
     records = running.broker.records(DEAD)
     with Requester(running.broker, SETTINGS.topics, "replay") as requester:
-        answers = dlq.replayed(requester, dlq.every(records, records.bounds()), timeout_s)
-        return [(str(Place.of(letter)), reply.error and reply.error.code) for letter, reply in answers]
-
-
-@pytest.mark.parametrize("text", ["3", "3:", ":3", "-1:3", "3:x", "3:1:2", "٣:1", "1:" + 30 * "9"])
-def test_a_place_is_two_numbers(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="is not PARTITION:OFFSET, such as 3:12"):
-        Place.parse(text)
-    assert str(Place.parse("3:12")) == "3:12"
+        answers = dlq.replayed(requester, records.read(), timeout_s)
+        return [(str(letter.position), reply.error and reply.error.code) for letter, reply in answers]
 
 
 def test_a_list_with_a_limit_has_the_newest(broker: MemoryBroker) -> None:
     records = broker.records(DEAD)
-    assert [Place.of(letter).offset for letter in dlq.summaries(records, None)] == [0, 1, 2, 3, 4]
-    assert [Place.of(letter).offset for letter in dlq.summaries(records, 2)] == [3, 4]
-    assert [Place.of(letter).offset for letter in dlq.summaries(records, 99)] == [0, 1, 2, 3, 4]
+    assert [str(letter.position) for letter in dlq.summaries(records, None)] == [
+        "0/0",
+        "0/1",
+        "0/2",
+        "0/3",
+        "0/4",
+    ]
+    assert [str(letter.position) for letter in dlq.summaries(records, 2)] == ["0/3", "0/4"]
+    assert len(dlq.summaries(records, 99)) == 5
 
 
 def test_letters_are_found_in_the_order_asked_for(broker: MemoryBroker) -> None:
-    found = dlq.find(broker.records(DEAD), [Place(0, 3), Place(0, 1)])
-    assert [Place.of(letter).offset for letter in found] == [3, 1]
+    found = dlq.find(broker.records(DEAD), ["0/3", "0/1"])
+    assert [str(letter.position) for letter in found] == ["0/3", "0/1"]
 
 
 @pytest.mark.parametrize(
-    ("place", "has"), [(Place(0, 5), "partition 0 has 0 to 4"), (Place(1, 0), "partitions are 0 to 0")]
+    ("place", "has"),
+    [
+        ("0/5", "no record 0/5: partition 0 has 0 to 4"),
+        ("1/0", "no record 1/0: partitions are 0 to 0"),
+        ("3:12", "'3:12' is not PARTITION/OFFSET, such as 3/12"),
+        ("٣/1", "'٣/1' is not PARTITION/OFFSET"),
+        ("1/" + 30 * "9", "is not PARTITION/OFFSET"),
+    ],
 )
 def test_a_letter_that_is_not_there_is_said_before_any_is_used(
-    broker: MemoryBroker, place: Place, has: str
+    broker: MemoryBroker, place: str, has: str
 ) -> None:
-    with pytest.raises(UserError, match=f"no letter {place}: {has}; `mlaas dlq ls` lists"):
-        dlq.find(broker.records(DEAD), [Place(0, 0), place])
+    with pytest.raises(NoSuchRecord, match=has):
+        dlq.find(broker.records(DEAD), ["0/0", place])
 
 
-def test_what_goes_before_a_letter() -> None:
-    bounds = {0: range(3, 9), 1: range(0), 2: range(4, 4)}
-    assert dlq.up_to(bounds, Place(0, 5)) == {0: range(3, 5)}
-    assert dlq.up_to(bounds, Place(0, 99)) == {0: range(3, 9)}
-    assert dlq.count(dlq.up_to(bounds, Place(0, 3))) == 0
-    assert dlq.count(dlq.up_to(bounds, Place(0, 1))) == 0
-    assert dlq.count(bounds) == 6
-    with pytest.raises(UserError, match="partitions are 0 to 2"):
-        dlq.up_to(bounds, Place(3, 1))
-
-
-def test_nothing_is_deleted_that_was_not_answered() -> None:
-    bounds = {0: range(3, 6), 1: range(2), 2: range(7, 8)}
-    done = {(0, 3), (0, 5), (1, 0), (1, 1)}
-    assert dlq.up_to_first_kept(bounds, done) == {0: range(3, 4), 1: range(2), 2: range(7, 7)}
+def test_nothing_is_deleted_that_was_not_named_and_only_the_oldest_can_be(broker: MemoryBroker) -> None:
+    records = broker.records(DEAD)
+    assert records.count("0/3") == 3
+    assert records.count("0/99") == 5
+    assert records.delete(["0/0", "0/1", "0/3"]) == 2
+    assert records.count() == 3
+    assert records.count("0/1") == 0
+    assert records.purge("0/3") == 1
+    assert [str(each.position) for each in records.read()] == ["0/3", "0/4"]
 
 
 @pytest.mark.parametrize("url", ["embedded://", "memory://"])
@@ -108,7 +106,7 @@ def test_replayed_letters_are_answered_however_they_died() -> None:
         running.send("1", SANDAL)
         running.replies(1)
         running.cancel("gone")
-        assert replay_all(running) == [("0:0", None), ("0:1", None), ("0:2", None), ("0:3", None)]
+        assert replay_all(running) == [("0/0", None), ("0/1", None), ("0/2", None), ("0/3", None)]
         assert running.inbox.receive(10, 0) == []
         assert len(running.dead_letters()) == 4
     assert running.ended() == {"answered": 5}
@@ -120,7 +118,7 @@ def test_a_letter_that_kills_the_model_again_is_buried_again_and_the_next_is_ans
         bury(running.broker, SANDAL)
 
     with worker("tests.fragile_model", before=send) as running:
-        assert replay_all(running) == [("0:0", ErrorCode.INTERNAL), ("0:1", None)]
+        assert replay_all(running) == [("0/0", ErrorCode.INTERNAL), ("0/1", None)]
     assert [letter.body for letter in running.dead_letters()][2:] == [SANDAL + fragile_model.RAISE]
 
 
@@ -129,7 +127,7 @@ def test_what_the_worker_refuses_is_said() -> None:
         bury(running.broker, SANDAL, model="no-such")
 
     with worker(before=send) as running:
-        assert replay_all(running) == [("0:0", ErrorCode.UNKNOWN_MODEL)]
+        assert replay_all(running) == [("0/0", ErrorCode.UNKNOWN_MODEL)]
 
 
 def test_a_letter_that_no_worker_could_answer_does_not_stop_the_next() -> None:
@@ -138,7 +136,7 @@ def test_a_letter_that_no_worker_could_answer_does_not_stop_the_next() -> None:
         bury(running.broker, SANDAL, "no correlation_id")
 
     with worker(before=send) as running:
-        assert replay_all(running) == [("0:0", ErrorCode.INVALID_REQUEST), ("0:1", None)]
+        assert replay_all(running) == [("0/0", ErrorCode.INVALID_REQUEST), ("0/1", None)]
 
 
 def test_a_reply_that_cannot_be_the_letters_is_passed_over(broker: MemoryBroker) -> None:
@@ -155,7 +153,7 @@ def test_a_reply_that_cannot_be_the_letters_is_passed_over(broker: MemoryBroker)
     answering = threading.Thread(target=answer)
     answering.start()
     with Requester(broker, SETTINGS.topics, "replay") as requester:
-        assert next(dlq.replayed(requester, dlq.every(records, records.bounds()), 20))[1] == true
+        assert next(dlq.replayed(requester, records.read(), 20))[1] == true
     answering.join()
 
 
@@ -163,10 +161,10 @@ def test_without_a_worker_the_replay_ends_at_the_first_letter(broker: MemoryBrok
     records = broker.records(DEAD)
     before = time.time()
     with Requester(broker, SETTINGS.topics, "replay") as requester:
-        asked = dlq.replayed(requester, dlq.every(records, records.bounds()), 0.01)
-        with pytest.raises(UserError, match=r"0:0 was not answered within 0.01 s.* is a worker running"):
+        asked = dlq.replayed(requester, records.read(), 0.01)
+        with pytest.raises(UserError, match=r"0/0 was not answered within 0.01 s.* is a worker running"):
             next(asked)
-    (request,) = broker.records(SETTINGS.topics.requests).read(0, range(9))
+    (request,) = broker.records(SETTINGS.topics.requests).read()
     assert before + 0.01 <= int(request.message.headers["deadline_ms"]) / 1000 + 0.001 <= time.time() + 0.02
 
 
@@ -193,7 +191,7 @@ def test_a_table_has_a_line_for_each_with_long_reasons_cut(broker: MemoryBroker)
     bury(broker, b"12345", "r" * 100, correlation_id="abc", model="m")
     title, *lines = dlq.table(dlq.summaries(broker.records(DEAD), None))
     assert title.split() == ["LETTER", "WHEN", "(UTC)", "BYTES", "MODEL", "REQUEST", "ORIGINAL", "REASON"]
-    assert lines[0].split()[0] == "0:0"
+    assert lines[0].split()[0] == "0/0"
     assert lines[0].endswith("-      -        predict.requests/5/42  reason 0")
     assert lines[5].split()[3:] == ["5", "m", "abc", "predict.requests/5/42", f"{'r' * 59}…"]
 
@@ -203,7 +201,7 @@ def test_json_names_the_letter_as_the_command_line_takes_it(broker: MemoryBroker
     facts = json.loads(json.dumps(dlq.facts(letter)))
     assert facts.pop("at").endswith("Z")
     assert facts == {
-        "letter": "0:4",
+        "letter": "0/4",
         "reason": "reason 4",
         "model": "",
         "request_id": "",

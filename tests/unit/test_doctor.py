@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.presence import Liveness
+from messaging.broker import Planned
 from mlaas.commands.doctor import Finding, Seen, findings, lines
 
 SOUND = Seen(
@@ -11,9 +12,7 @@ SOUND = Seen(
     model_error=None,
     broker_url="kafka://k:9092",
     broker_error=None,
-    topics={"requests": 12, "replies": 12},
-    creates_topics=False,
-    wanted={"requests": 12, "replies": 12},
+    topics=[Planned("topic requests", "ready", "12 partitions"), Planned("topic replies", "ready")],
     queues={"shared": ()},
     url="http://g:8000",
     gateway_error=None,
@@ -23,6 +22,7 @@ SOUND = Seen(
     answer="answered",
     answer_error=None,
 )
+MISSING = Planned("topic replies", "missing")
 AWAY = {"broker_error": "refused", "topics": None}
 NO_WORKER = "no worker has answered yet"
 
@@ -41,16 +41,15 @@ def found(check: str, **changes: object) -> Finding:
 
 def test_where_all_is_sound_all_is_ok() -> None:
     assert set(states().values()) == {"ok"}
-    assert not broken(accepts_bytes={"requests": 11, "replies": 12}, wanted_bytes=11)
+    assert found("topics").detail == "requests, replies"
 
 
-def test_a_topic_whose_messages_are_smaller_than_pictures_has_its_cure() -> None:
-    its = found(
-        "topics", accepts_bytes={"requests": 1_048_588, "replies": 11_000_000}, wanted_bytes=11_000_000
-    )
+def test_what_is_unfit_has_its_cure() -> None:
+    unfit = Planned("topic requests", "unfit", "messages over 1 byte are refused", "`change it`")
+    its = found("topics", topics=[unfit])
     assert its.status == "failed"
-    assert its.detail.startswith("requests: messages over 1048588 bytes are refused")
-    assert its.fix.endswith("--entity-name requests --add-config max.message.bytes=11000000`")
+    assert its.detail == "topic requests: messages over 1 byte are refused"
+    assert its.fix == "for each, `change it`"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_a_topic_whose_messages_are_smaller_than_pictures_has_its_cure() -> None
     [
         ({"model_error": "x.onnx is not the file"}, "model"),
         ({**AWAY, "not_ready": "broker away"}, "broker"),
-        ({"topics": {"requests": 12}, "not_ready": NO_WORKER}, "topics"),
+        ({"topics": [MISSING], "not_ready": NO_WORKER}, "topics"),
         ({"workers": {"shared": False}, "not_ready": NO_WORKER}, "worker"),
         ({"gateway_error": "refused", "is_mlaas": False, "workers": {"shared": True}}, "port"),
         ({"is_mlaas": False, "workers": {"shared": True}}, "port"),
@@ -111,12 +110,13 @@ def test_a_worker_can_be_sound_without_a_gateway() -> None:
     assert states(gateway_error="refused", is_mlaas=False, workers={"shared": True})["worker"] == "ok"
 
 
-def test_fewer_partitions_are_said_and_missing_topics_fail_unless_the_broker_makes_them() -> None:
-    fewer = {"topics": {"requests": 4, "replies": 12}}
-    assert found("topics", **fewer).status == "ok"
-    assert "requests has 4 partitions instead of 12" in found("topics", **fewer).detail
-    assert found("topics", topics={}).fix.startswith("`mlaas topics create` creates them")
-    assert found("topics", topics={}, creates_topics=True).status == "ok"
+def test_what_differs_is_said_and_what_is_missing_fails() -> None:
+    fewer = Planned("topic requests", "differs", "4 partitions instead of 12")
+    assert found("topics", topics=[fewer]).status == "ok"
+    assert "topic requests: 4 partitions instead of 12" in found("topics", topics=[fewer]).detail
+    missing = found("topics", topics=[fewer, MISSING, Planned("subscription a.b", "missing")])
+    assert "has no topic replies, subscription a.b" in missing.detail
+    assert missing.fix.startswith("`mlaas topics create` creates them")
 
 
 def test_each_finding_is_one_line() -> None:

@@ -15,9 +15,8 @@ from gateway.presence import Presence
 from messaging import codec
 from messaging.broker import Message
 from messaging.contract import Reply, Request
-from messaging.kafka_admin import wanted_partitions
 from messaging.memory import MemoryBroker
-from messaging.settings import SHARED
+from messaging.settings import SHARED, TopicSettings
 from mlaas.commands.broker import Requester
 from mlaas.errors import UserError
 from mlaas.settings import SettingsError, as_environment, load
@@ -47,9 +46,19 @@ def test_the_queue_of_a_model_has_topics_and_groups_that_are_named_after_the_sha
 
 
 def test_the_topics_of_all_queues_are_created_and_without_queues_those_that_there_always_were() -> None:
+    def partitions(topics: TopicSettings) -> dict[str, int]:
+        return {topic.name: topic.partitions for topic in topics.wanted("workers")}
+
     own = {"predict.requests.photos": 12, "predict.jobs.photos": 12}
-    assert wanted_partitions(TOPICS) == wanted_partitions(load(None, {}).topics) | own
-    assert len(wanted_partitions(load(None, {}).topics)) == 6
+    usual = load(None, {}).topics
+    assert partitions(TOPICS) == partitions(usual) | own
+    assert len(partitions(usual)) == 6
+    assert {group for topic in TOPICS.wanted("workers") for group in topic.groups} == {
+        "workers",
+        "workers.jobs",
+        "workers.requests.photos",
+        "workers.jobs.photos",
+    }
 
 
 @pytest.mark.parametrize(
