@@ -58,7 +58,7 @@ samples: .venv/.development ## write samples/ anew from the data set
 screenshot: .venv/.development ## take the pictures of the docs anew: the page, the command, a trace; needs Chromium
 	$(BIN)/python -m tests.browser.take_screenshot
 
-bench: .venv/.development ## measure it beside its peers and its parts, write bench/results; twenty minutes
+bench: .venv/.development ## measure it beside its peers and its parts, write bench/results; twenty-four minutes
 	$(BIN)/python -m bench.run
 
 faults: .venv/.development ## kill, stop and overload the parts of it over real brokers, write bench/results/faults.json; an hour

@@ -1,11 +1,20 @@
 """The names of single measurements, and the aims they are checked against."""
 
+import operator
 from collections.abc import Sequence
+from typing import Literal
 
-from bench.report import BARE, EMBEDDED, KAFKA, Aim, Figure, Ratio, Report, Row, ratio, total
+from bench.report import BARE, EMBEDDED, KAFKA, MOBILENET, Aim, Case, Figure, Ratio, Report, Row, ratio, total
 
 PEERS = ("Mosec", "LitServe", "BentoML", "Ray Serve", "MLServer", "FastAPI")
-AT_64 = {"Mosec": 1.0, "LitServe": 5.0, "BentoML": 8.0, "Ray Serve": 20.0, "FastAPI": 3.5}
+AT_64 = {
+    "Mosec": (0.85, 1.0),
+    "LitServe": (4.0, 5.0),
+    "BentoML": (7.0, 8.0),
+    "Ray Serve": (17.0, 20.0),
+    "FastAPI": (3.0, 3.5),
+}
+"""The gate and the aim of each."""
 
 PING_PONG_MS = "Kafka and back, one at a time, median ms"
 PING_PONG_PER_S = "Kafka and back, 64 under way, messages/s"
@@ -23,11 +32,33 @@ WORKER_READY_S = "worker ready, s"
 GATEWAY_MB = "gateway resident, MB"
 WORKER_MB = "worker's two processes resident, MB"
 
+IDLE_BROKER_SHARE = "Apache Kafka idle, % of a core"
+IDLE = {EMBEDDED: (3.0, 2.0), KAFKA: (2.0, 1.0)}
+FIRST_MS = 15.0
+
 FOOTPRINT = {WORKER_READY_S: 2.5, GATEWAY_READY_S: 1.0, GATEWAY_MB: 90.0, WORKER_MB: 220.0}
 
 
 def inference_ms(pictures: int) -> str:
     return f"network alone on {pictures}, ms"
+
+
+def idle_share(system: str) -> str:
+    without = " without the broker" if system == KAFKA else ""
+    return f"{system}, idle{without}, % of a core"
+
+
+def first_ms(system: str) -> str:
+    return f"{system}, first request after a pause, ms"
+
+
+def is_about(case: Case) -> bool:
+    """Whether the throughput or latency of this load has an aim."""
+    if case.workers > 1:
+        return False
+    if case.clients == 64:
+        return case.system in (KAFKA, *AT_64)
+    return case.clients == 1 and case.system in (KAFKA, EMBEDDED, BARE)
 
 
 def ratios(report: Report) -> list[Ratio]:
@@ -49,10 +80,12 @@ def floor(report: Report) -> Figure | None:
 def aims(report: Report) -> list[Aim]:
     to = {each.peer: each for each in ratios(report)}
     forms = [report.row(name, 64, body="form") for name in (KAFKA, "FastAPI")]
+    usual = [report.row(name, 64, model=MOBILENET) for name in (KAFKA, "Mosec")]
     one, many, alone = report.row(KAFKA, 1), report.row(KAFKA, 64), report.row(EMBEDDED, 1)
     last = max(report.scales, key=lambda scale: scale.workers, default=None)
     wide = last if last and last.workers >= 16 else None
     efficiency, busiest = (_single(wide.efficiency), _single(wide.busiest)) if wide else (None, None)
+    cpu_ms = total(list(many.cpu_ms.values())) if many else None
     tail = ratio(many.p99_ms, many.p50_ms) if many else None
 
     def over(name: str, other: str) -> Figure | None:
@@ -60,27 +93,40 @@ def aims(report: Report) -> list[Aim]:
 
     return [
         *(
-            _least(f"64 clients, requests/s over {peer}'s", to[peer].at_64_clients, target)
-            for peer, target in AT_64.items()
+            _least(f"64 clients, requests/s over {peer}'s", to[peer].at_64_clients, target, gate)
+            for peer, (gate, target) in AT_64.items()
         ),
         _least("best of each, requests/s over Mosec's", to["Mosec"].best_of_each, 1.0),
-        _least("64 clients, forms, requests/s over plain FastAPI's", _faster(*forms), 2.5),
+        _least("64 clients, forms, requests/s over plain FastAPI's", _faster(*forms), 2.5, 2.0),
+        _most("64 clients, CPU ms a request, all processes and broker", cpu_ms, 0.5, 0.6),
         _most(
             "one client, median ms over bare uvicorn, Kafka and back, and one inference together",
             ratio(one.p50_ms if one else None, floor(report)),
             1.5,
+            1.8,
         ),
         _most("64 clients, p99 over median", tail, 4.0),
         _most("embedded broker, one client, median ms", alone.p50_ms if alone else None, 8.0),
         _least(
-            "batches of 256, pictures/s over decoding and network alone", over(BATCH_PER_S, ALONE_PER_S), 0.85
+            "batches of 256, pictures/s over decoding and network alone",
+            over(BATCH_PER_S, ALONE_PER_S),
+            0.85,
+            0.75,
         ),
-        _most("a 12-megapixel JPEG, median ms over decoding alone", over(LARGE_MS, DECODE_LARGE_MS), 1.2),
+        _most(
+            "a 12-megapixel JPEG, median ms over decoding alone", over(LARGE_MS, DECODE_LARGE_MS), 1.2, 1.4
+        ),
+        _least("224x224 model, 60 kB JPEG, 64 clients, requests/s over Mosec's", _faster(*usual), 1.0, 0.95),
         _most(
             "small pictures beside 12-megapixel ones, p99 over that by themselves",
             over(SMALL_BESIDE_MS, SMALL_ALONE_MS),
             2.0,
         ),
+        *(
+            _most(idle_share(name), report.values.get(idle_share(name)), target, gate)
+            for name, (gate, target) in IDLE.items()
+        ),
+        *(_most(first_ms(name), report.values.get(first_ms(name)), FIRST_MS) for name in IDLE),
         *(_most(name, report.values.get(name), target) for name, target in FOOTPRINT.items()),
         _least("16 simulated workers, share of 16 times what one does", efficiency, 0.9),
         _most("16 simulated workers, busiest partition over the mean", busiest, 1.5),
@@ -95,13 +141,34 @@ def _faster(ours: Row | None, theirs: Row | None) -> Figure | None:
     return ratio(ours.requests_per_s, theirs.requests_per_s) if ours and theirs else None
 
 
-def _most(name: str, value: Figure | None, target: float) -> Aim:
-    return Aim(name=name, value=value, target=f"<= {target:g}", met=bool(value and value.median <= target))
+def _most(name: str, value: Figure | None, target: float, gate: float | None = None) -> Aim:
+    return _aim(name, value, "<=", target, gate)
 
 
-def _least(name: str, value: Figure | None, target: float) -> Aim:
-    return Aim(name=name, value=value, target=f">= {target:g}", met=bool(value and value.median >= target))
+def _least(name: str, value: Figure | None, target: float, gate: float | None = None) -> Aim:
+    return _aim(name, value, ">=", target, gate)
+
+
+def _aim(
+    name: str, value: Figure | None, compared: Literal["<=", ">="], target: float, gate: float | None
+) -> Aim:
+    reaches = operator.le if compared == "<=" else operator.ge
+    return Aim(
+        name=name,
+        value=value,
+        target=f"{compared} {target:g}",
+        met=bool(value and reaches(value.median, target)),
+        gate="" if gate is None else f"{compared} {gate:g}",
+        gate_met=gate is None or bool(value and reaches(value.median, gate)),
+    )
 
 
 def missed(found: Sequence[Aim]) -> list[str]:
-    return [f"{aim.name}{'' if aim.value else ' (not measured)'}" for aim in found if not aim.met]
+    """The aims that were missed, with a word on those whose gate was, too."""
+    return [f"{aim.name}{_how(aim)}" for aim in found if not aim.met]
+
+
+def _how(aim: Aim) -> str:
+    if aim.value is None:
+        return " (not measured)"
+    return "" if aim.gate_met else " (its gate, too)"

@@ -63,11 +63,11 @@ def ask(system: System, case: Case, seconds: float, pictures: Sequence[Path] = S
     return Cell(result, per_request_ms(before, system.cpu_s(), result.answers), seconds)
 
 
-def warm_up(system: System, seconds: float) -> None:
+def warm_up(system: System, seconds: float, pictures: Sequence[Path] = SAMPLES) -> None:
     """Warm up, checking every answer. Raises AskingFailed if one is wrong."""
     for body in system.urls:
         case = Case(system="", body=body, clients=32, generator="mlaas bench")
-        result = ask(system, case, seconds / len(system.urls)).result
+        result = ask(system, case, seconds / len(system.urls), pictures).result
         if wrong := result.errors.get("not the answer to this request"):
             raise AskingFailed(f"{wrong} wrong answers")
 

@@ -1,10 +1,10 @@
-"""Measurements beside plain load: the parts alone, whole batches, large pictures, starts."""
+"""Measurements beside plain load: the parts alone, whole batches, large pictures, starts, idling."""
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from statistics import median
 from typing import Protocol
 
 import httpx
@@ -13,18 +13,23 @@ import msgspec
 from bench import aims
 from bench.limits import KafkaAlone, ModelAlone
 from bench.load import AskingFailed, ask, printed, start, warm_up
-from bench.report import ROOT, Case
-from bench.systems import CACHE, System, mlaas
+from bench.material import large_photo
+from bench.report import EMBEDDED, KAFKA, Case
+from bench.systems import BROKER, System, mlaas
 from deploy.kafka.local_kafka import LocalKafka
-from mlaas.commands.bench import exchange, form, run
+from mlaas.commands.bench import exchange, exchanges, form, run
 from tests.e2e.services import SAMPLES
 from tests.faults.fleet import Fleet
 
 BATCH_PICTURES = 256
 SMALL_RATE_PER_S = 50.0
-PHOTO_SIZE = (4000, 3000)
 
 _PATIENCE_S = 30.0
+_IDLE = 7
+"""Times the seconds of a load; 21 s of the usual three."""
+_SETTLE_S = 3.0
+_PAUSES = 5
+_PAUSE_S = 2.0
 _LARGE = Case(system="", clients=1, generator="mlaas bench")
 _SMALL = Case(system="", rate_per_s=SMALL_RATE_PER_S, generator="mlaas bench")
 
@@ -38,7 +43,7 @@ class Values(Protocol):
 def limits(kafka: LocalKafka, seconds: float, into: Values) -> None:
     command = [sys.executable, "-m", "bench.limits"]
     lasting = ["--seconds", str(2 * seconds)]
-    alone = printed([*command, "model", str(photo()), *lasting], ModelAlone)
+    alone = printed([*command, "model", str(large_photo()), *lasting], ModelAlone)
     for size, took_ms in alone.inference_ms.items():
         into.value(aims.inference_ms(size), took_ms)
     into.value(aims.DECODE_SMALL_MS, alone.decode_small_ms)
@@ -64,9 +69,9 @@ def batches(kafka: LocalKafka, seconds: float, into: Values) -> None:
 
 def large(kafka: LocalKafka, seconds: float, into: Values) -> None:
     with _one_worker(kafka) as system:
-        into.value(aims.LARGE_MS, ask(system, _LARGE, seconds, [photo()]).result.p50_ms)
+        into.value(aims.LARGE_MS, ask(system, _LARGE, seconds, [large_photo()]).result.p50_ms)
         into.value(aims.SMALL_ALONE_MS, ask(system, _SMALL, 2 * seconds).result.p99_ms)
-        with start(system, _LARGE, 2 * seconds + 1, [photo()]) as beside:
+        with start(system, _LARGE, 2 * seconds + 1, [large_photo()]) as beside:
             beneath = ask(system, _SMALL, 2 * seconds).result
             beside.communicate()
         into.value(aims.SMALL_BESIDE_MS, beneath.p99_ms)
@@ -87,7 +92,46 @@ def starts(kafka: LocalKafka, _: float, into: Values) -> None:
         into.value(aims.WORKER_READY_S, time.perf_counter() - started)
 
 
-PARTS = {"limits": limits, "batch": batches, "large": large, "start": starts}
+def idle(kafka: LocalKafka, seconds: float, into: Values) -> None:
+    """What the processes take while nobody asks, and the first request after that and after more pauses."""
+    with _one_worker(kafka) as over_kafka, mlaas("embedded://") as embedded:
+        warm_up(embedded, 1.0)
+        systems = {KAFKA: over_kafka, EMBEDDED: embedded}
+        time.sleep(_SETTLE_S)
+        shares = _idle_shares(systems, _IDLE * seconds)
+        first_ms: dict[str, list[float]] = {KAFKA: [], EMBEDDED: []}
+        for _ in range(_PAUSES):
+            for name, system in systems.items():
+                first_ms[name].append(_ask_once_ms(system))
+            time.sleep(_PAUSE_S)
+    into.value(aims.IDLE_BROKER_SHARE, shares[KAFKA].pop(BROKER))
+    for name, of_roles in shares.items():
+        into.value(aims.idle_share(name), sum(of_roles.values()))
+        into.value(aims.first_ms(name), median(first_ms[name]))
+
+
+PARTS = {"limits": limits, "batch": batches, "large": large, "start": starts, "idle": idle}
+
+
+def _idle_shares(systems: Mapping[str, System], seconds: float) -> dict[str, dict[str, float]]:
+    """The percentages of a core that are taken by role, of each system."""
+    started = time.perf_counter()
+    before = {name: system.cpu_s() for name, system in systems.items()}
+    time.sleep(seconds)
+    after = {name: system.cpu_s() for name, system in systems.items()}
+    took_s = time.perf_counter() - started
+    return {
+        name: {role: 100 * (after[name][role] - was) / took_s for role, was in roles.items()}
+        for name, roles in before.items()
+    }
+
+
+def _ask_once_ms(system: System) -> float:
+    picture, url = SAMPLES[0].read_bytes(), system.urls["raw"]
+    result = run(url, exchanges(url, [picture]), clients=1, seconds=_PATIENCE_S, count=1)
+    if not result.answers:
+        raise AskingFailed(f"no answer after a pause: {result.errors}")
+    return result.p50_ms
 
 
 def _until_ready_s(fleet: Fleet) -> float:
@@ -113,27 +157,3 @@ def _one_worker(kafka: LocalKafka) -> Iterator[System]:
     with mlaas(f"kafka://{kafka.bootstrap_servers}", 1, kafka.pid) as system:
         warm_up(msgspec.structs.replace(system, urls={"raw": system.urls["raw"]}), 1.0)
         yield system
-
-
-def photo() -> Path:
-    """A 12-megapixel JPEG like a phone's (3 to 6 MB), always the same: a sample on a grainy wall."""
-    path = CACHE / "photo-12-megapixels.jpg"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _make_photo(path)
-    return path
-
-
-def _make_photo(path: Path) -> None:
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    width, height = PHOTO_SIZE
-    shades = np.linspace(170, 230, height)[:, None, None] + np.zeros((1, width, 3))
-    shades += np.random.default_rng(1).normal(0, 7, (height, width, 1))
-    wall = Image.fromarray(shades.clip(0, 255).astype(np.uint8))
-    with Image.open(ROOT / "samples" / "coat.png") as sample:
-        coat = sample.convert("L").resize((2200, 2200), Image.Resampling.BICUBIC)
-    garment = ImageOps.colorize(coat, "#203050", "#7088a8")
-    wall.paste(garment, (900, 400), coat.point(lambda v: 255 * (v > 30)))
-    wall.save(path, quality=90)

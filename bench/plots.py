@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from bench.report import CLIENTS, KAFKA, Report
+from bench.report import CLIENTS, GARMENTS, KAFKA, Report
 from bench.systems import BROKER, CONSUMER, GATEWAY, MODEL, UP
 from bench.tables import LOW_RATE_PER_S
 
@@ -63,8 +63,8 @@ PLOTS: dict[str, Callable[[Report], bytes]] = {"throughput": throughput, "latenc
 
 
 def systems(report: Report) -> list[str]:
-    """In the order of the first measurement."""
-    return list(dict.fromkeys(row.case.system for row in report.rows))
+    """Those with the shipped model, in the order of the first measurement."""
+    return list(dict.fromkeys(row.case.system for row in report.rows if row.case.model == GARMENTS))
 
 
 def _look(report: Report, system: str) -> dict[str, Any]:

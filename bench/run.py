@@ -16,20 +16,37 @@ import msgspec
 
 from bench import aims, report, systems, tables
 from bench.load import AskingFailed, ask, warm_up, wrk_is_installed
+from bench.material import mobilenet_weights, usual_photo
 from bench.parts import PARTS
-from bench.report import BARE, CLIENTS, EMBEDDED, KAFKA, ROOT, Case, Cell, Failed, Report, Scale
+from bench.report import (
+    BARE,
+    CLIENTS,
+    EMBEDDED,
+    GARMENTS,
+    KAFKA,
+    MOBILENET,
+    ROOT,
+    Case,
+    Cell,
+    Failed,
+    Report,
+    Scale,
+)
 from bench.scale import scale
 from bench.systems import CACHE, CONSUMER, GATEWAY, MODEL, PEERS, PeerFailed, System
 from bench.tables import LOW_RATE_PER_S
 from deploy.kafka.local_kafka import LocalKafka, missing_tools
+from tests.e2e.services import SAMPLES
 
-GROUPS = ("mlaas", "peers", "limits", "batch", "large", "start", "scale")
+GROUPS = ("mlaas", "peers", "mobilenet", "limits", "batch", "large", "start", "idle", "scale")
 PARTIAL = CACHE / "partial.json"
 PAGES = {Path("bench", "README.md"): tables.markdown, Path("docs", "scaling.md"): tables.scaling}
 HIGH_RATE_PER_S = 500.0
 WITH_TWO_WORKERS = ("Mosec", "LitServe", "FastAPI")
 WITH_HIGH_RATE = (KAFKA, EMBEDDED, "Mosec")
 QUIET_LOAD = 0.7
+SHORTER = 0.6
+"""The share of the time for loads that no aim is about."""
 
 _WARM_UP_S = 2.0
 
@@ -41,6 +58,7 @@ class Contender(msgspec.Struct, frozen=True):
     system: str
     workers: int
     start: Callable[[], AbstractContextManager[System]]
+    model: str = GARMENTS
 
 
 class Measured:
@@ -58,6 +76,10 @@ class Measured:
         self._failed: list[Failed] = []
         if os.getloadavg()[0] > QUIET_LOAD:
             self.notes.append("The machine was not idle before: other processes used the CPU.")
+
+    def begins(self) -> None:
+        """What was made before does not count as time of the run."""
+        self._started = time.monotonic()
 
     @property
     def took_s(self) -> float:
@@ -92,6 +114,7 @@ class Measured:
             date=datetime.now(UTC).date().isoformat(),
             rounds=self._rounds,
             seconds=self._seconds,
+            shorter_s=shorter(self._seconds),
             took_s=round(self.took_s),
             notes=self.notes,
             rows=[report.row(case, cells) for case, cells in self._cells.items()],
@@ -114,7 +137,12 @@ def say(text: str) -> None:
 
 def words(case: Case) -> str:
     load = f"{case.rate_per_s:g} a second" if case.rate_per_s else f"{case.clients} clients"
-    return f"{case.system}, workers: {case.workers}, {case.body}, {load}, {case.generator}"
+    return f"{case.system}, workers: {case.workers}, {case.model}, {case.body}, {load}, {case.generator}"
+
+
+def shorter(seconds: float) -> int:
+    """Whole seconds, since wrk takes no fractions."""
+    return max(1, round(SHORTER * seconds))
 
 
 def contenders(kafka: LocalKafka) -> Iterator[Contender]:
@@ -126,10 +154,17 @@ def contenders(kafka: LocalKafka) -> Iterator[Contender]:
     for name in PEERS:
         for workers in (1, 2) if name in WITH_TWO_WORKERS else (1,):
             yield Contender("peers", name, workers, partial(systems.peer, name, workers))
+    weights = str(CACHE / "weights")
+    ours = {"MLAAS_MODEL__WEIGHTS_DIR": weights, "MLAAS_MODEL__DEFAULT": MOBILENET}
+    theirs = {"BENCH_WEIGHTS": weights, "BENCH_MODEL": MOBILENET}
+    yield Contender("mobilenet", KAFKA, 1, partial(systems.mlaas, url, 1, kafka.pid, **ours), MOBILENET)
+    yield Contender("mobilenet", "Mosec", 1, partial(systems.peer, "Mosec", 1, **theirs), MOBILENET)
 
 
 def cases(contender: Contender, system: System) -> list[Case]:
     """Two workers get only the loads that could need them."""
+    if contender.model == MOBILENET:
+        return [Case(system=contender.system, clients=64, model=MOBILENET)]
     several = contender.workers > 1
     plain = partial(Case, system=contender.system, workers=contender.workers)
     found = [plain(body=system.body, clients=clients) for clients in (CLIENTS[2:] if several else CLIENTS)]
@@ -148,15 +183,17 @@ def measure_contender(contender: Contender, seconds: float, into: Measured) -> N
 
     Raises PeerFailed, or AskingFailed if a system gives no correct answers.
     """
-    say(f"{contender.system}, workers: {contender.workers}")
+    say(f"{contender.system}, workers: {contender.workers}, {contender.model}")
+    pictures = [usual_photo()] if contender.model == MOBILENET else SAMPLES
     with contender.start() as system:
-        warm_up(system, min(_WARM_UP_S, seconds))
+        warm_up(system, min(_WARM_UP_S, seconds), pictures)
         for case in cases(contender, system):
             try:
-                into.cell(case, ask(system, case, seconds))
+                lasting_s = seconds if aims.is_about(case) else shorter(seconds)
+                into.cell(case, ask(system, case, lasting_s, pictures))
             except AskingFailed as error:
                 into.fails(contender.system, f"{words(case)}: {error}")
-        if contender.workers == 1:
+        if contender.workers == 1 and contender.model == GARMENTS:
             _note_footprint(contender.system, system, into)
 
 
@@ -175,16 +212,21 @@ def measure(measured: Measured, only: Sequence[str], rounds: int, seconds: float
 
     Starts no round that would exceed the minutes.
     """
-    absent = _absent(measured) if "peers" in only else []
+    absent = _absent(measured, only)
+    measured.begins()
     with LocalKafka() as kafka:
         if "scale" in only:
-            attempt("simulated workers", partial(scale, kafka, 4 * seconds, measured.scale), measured)
+            attempt(
+                "simulated workers", partial(scale, kafka, 4 * shorter(seconds), measured.scale), measured
+            )
         steps: list[tuple[str, Callable[[], None]]] = [
             (one.system, partial(measure_contender, one, seconds, measured))
             for one in contenders(kafka)
-            if one.group in only and one.system not in absent
+            if one.group in only and not {one.system, one.model} & set(absent)
         ]
-        steps += [(n, partial(part, kafka, seconds, measured)) for n, part in PARTS.items() if n in only]
+        steps += [
+            (n, partial(part, kafka, shorter(seconds), measured)) for n, part in PARTS.items() if n in only
+        ]
         began_s = measured.took_s
         for turn in range(rounds):
             if turn and (measured.took_s - began_s) / turn > minutes * 60 - measured.took_s:
@@ -208,12 +250,19 @@ def attempt(name: str, step: Callable[[], None], into: Measured) -> None:
     into.keep()
 
 
-def _absent(into: Measured) -> list[str]:
-    """Create missing environments. Returns the peers that could not be installed."""
+def _absent(into: Measured, only: Sequence[str]) -> list[str]:
+    """Make missing environments and models. Returns the peers and models that could not be made."""
+    needed = {
+        name: partial(systems.python_of, peer.environment)
+        for name, peer in PEERS.items()
+        if "peers" in only or ("mobilenet" in only and name == "Mosec")
+    }
+    if "mobilenet" in only:
+        needed[MOBILENET] = mobilenet_weights
     found = []
-    for name, peer in PEERS.items():
+    for name, make in needed.items():
         try:
-            say(f"{name}: {systems.python_of(peer.environment).parents[1].name}")
+            say(f"{name}: {make().relative_to(CACHE).parts[0]}")
         except PeerFailed as error:
             into.fails(name, str(error))
             found.append(name)
@@ -226,7 +275,7 @@ def arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add("--only", nargs="+", choices=GROUPS, default=GROUPS, metavar="GROUP", help=", ".join(GROUPS))
     add("--quick", action="store_true", help="one round, one second for each load; writes nothing")
     add("--rounds", type=int, default=3)
-    add("--seconds", type=int, default=3, help="for each load; whole seconds, since wrk takes no fractions")
+    add("--seconds", type=int, default=5, help="for each load that an aim is about; three fifths for others")
     add("--minutes", type=float, default=25, help="start no round that would end later")
     return parser.parse_args(given)
 

@@ -84,10 +84,15 @@ PEERS: dict[str, Peer] = {
 
 
 @contextmanager
-def mlaas(broker_url: str, workers: int = 1, broker_pid: int | None = None) -> Iterator[System]:
-    """`mlaas up` on a free port. The embedded broker runs inside the process of `mlaas up`."""
+def mlaas(
+    broker_url: str, workers: int = 1, broker_pid: int | None = None, **settings: str
+) -> Iterator[System]:
+    """`mlaas up` on a free port. The embedded broker runs inside the process of `mlaas up`.
+
+    settings are environment variables.
+    """
     started = time.perf_counter()
-    with up("--workers", str(workers), "--broker", broker_url) as (service, url):
+    with up("--workers", str(workers), "--broker", broker_url, **settings) as (service, url):
         ready_s = time.perf_counter() - started
         roles = roles_of(service.process.pid, _PARTS, UP if broker_pid else BROKER)
         if broker_pid:
@@ -105,12 +110,12 @@ def bare() -> Iterator[System]:
 
 
 @contextmanager
-def peer(name: str, workers: int) -> Iterator[System]:
-    """Raises PeerFailed."""
+def peer(name: str, workers: int, **settings: str) -> Iterator[System]:
+    """settings are environment variables. Raises PeerFailed."""
     chosen = PEERS[name]
     several = ["--workers", str(workers)] if workers > 1 else []
     command = [str(python_of(chosen.environment)), "-m", f"bench.peers.{chosen.module}", *several, "--port"]
-    with serving(name, command, chosen.paths, environment=chosen.variables) as system:
+    with serving(name, command, chosen.paths, environment={**chosen.variables, **settings}) as system:
         yield system
 
 
@@ -134,9 +139,9 @@ def serving(
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
         process = _start([*command, str(port)], log, {"TMPDIR": folder, **(environment or {})})
         try:
-            _wait_until_it_listens(process, base, log)
-            ready_s = time.perf_counter() - started
             urls = {body: f"{base}{path}" for body, path in paths.items()}
+            _wait_until_it_listens(process, next(iter(urls.values())), log)
+            ready_s = time.perf_counter() - started
             yield System(urls, ready_s, roles_of(process.pid, {}, "server"), proof)
         finally:
             _end(process)
@@ -188,11 +193,12 @@ def _start(command: Sequence[str], log: Path, environment: Mapping[str, str]) ->
 
 
 def _wait_until_it_listens(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    """Some listen before they know the path, and answer 404."""
     end_at = time.monotonic() + _START_TIMEOUT_S
     while True:
         with suppress(httpx.TransportError):
-            httpx.get(url, timeout=_START_TIMEOUT_S, trust_env=False)
-            return
+            if httpx.get(url, timeout=_START_TIMEOUT_S, trust_env=False).status_code != 404:
+                return
         if process.poll() is not None:
             raise PeerFailed(f"ended with code {process.returncode}: {_last_line(log)}")
         if time.monotonic() > end_at:

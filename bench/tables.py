@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 
-from bench.report import KAFKA, Case, Figure, Report, Row
+from bench.report import GARMENTS, KAFKA, Aim, Case, Figure, Report, Row
 from bench.systems import BROKER, CONSUMER, GATEWAY, MODEL
 
 LOW_RATE_PER_S = 50.0
@@ -19,8 +19,8 @@ _STEP = 12
 
 
 def markdown(report: Report) -> str:
-    parts = [_origin(report), _aims(report), _load(report), _ratios(report), _values(report), _scales(report)]
-    return "\n\n".join(part for part in [*parts, _failed(report)] if part)
+    first = [_origin(report), _aims(report), _parts_of_a_request(report), _load(report), _ratios(report)]
+    return "\n\n".join(part for part in [*first, _values(report), _scales(report), _failed(report)] if part)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -52,7 +52,9 @@ def _origin(report: Report) -> str:
             f"{machine['load_average_before']} before. "
             + ", ".join(f"{name} {version}" for name, version in versions.items())
             + ".",
-            f"{report.rounds} x {report.seconds:g} s for each load. Medians over the rounds; "
+            f"{report.rounds} x {report.seconds:g} s for each load"
+            + (f" that an aim is about, {report.shorter_s:g} s for the others" if report.shorter_s else "")
+            + ". Medians over the rounds; "
             "in brackets the least and the most.",
             *report.notes,
         ]
@@ -61,8 +63,24 @@ def _origin(report: Report) -> str:
 
 def _aims(report: Report) -> str:
     return table(
-        ["aim", "target", "measured", "met"],
-        ([aim.name, aim.target, spread(aim.value), "yes" if aim.met else "**no**"] for aim in report.aims),
+        ["what", "measured", "gate", "met", "aim", "met"],
+        ([aim.name, spread(aim.value), *_gate(aim), aim.target, _is_met(aim.met)] for aim in report.aims),
+    )
+
+
+def _gate(aim: Aim) -> tuple[str, str]:
+    return (aim.gate, _is_met(aim.gate_met)) if aim.gate else ("", "")
+
+
+def _is_met(met: bool) -> str:
+    return "yes" if met else "**no**"
+
+
+def _parts_of_a_request(report: Report) -> str:
+    row = report.plainest(KAFKA, 64)
+    costs = row.cpu_ms if row else {}
+    return table(
+        ["part, 64 clients", "CPU ms a request"], ([role, spread(its)] for role, its in costs.items())
     )
 
 
@@ -82,7 +100,7 @@ def _row(row: Row) -> list[str]:
     return [
         case.system,
         str(case.workers),
-        case.body,
+        case.body if case.model == GARMENTS else f"{case.body}, {case.model}",
         load if case.generator == "wrk" or case.rate_per_s else f"{load}, {case.generator}",
         spread(row.requests_per_s),
         spread(row.p50_ms),
@@ -92,11 +110,12 @@ def _row(row: Row) -> list[str]:
     ]
 
 
-def _order(case: Case) -> tuple[bool, str, int, bool, float, int, str]:
-    """A sort key that puts mlaas first."""
+def _order(case: Case) -> tuple[bool, bool, str, int, bool, float, int, str]:
+    """A sort key that puts mlaas first, and the shipped model."""
     form = case.body == "form"
     ours = case.system.startswith("mlaas")
-    return not ours, case.system, case.workers, form, case.rate_per_s, case.clients, case.generator
+    plain = case.workers, form, case.rate_per_s, case.clients, case.generator
+    return case.model != GARMENTS, not ours, case.system, *plain
 
 
 def _ratios(report: Report) -> str:

@@ -15,7 +15,7 @@ class Classify(Worker):
         self._answer = Answering()
 
     def deserialize(self, data: bytes) -> bytes:
-        return data
+        return bytes(data)  # from a bytearray, which the decoders do not take
 
     def serialize(self, data: dict[str, Any]) -> bytes:
         return msgspec.json.encode(data)

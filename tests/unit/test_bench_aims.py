@@ -5,7 +5,7 @@ import pytest
 from bench import aims as names
 from bench import tables
 from bench.aims import aims, missed, ratios
-from bench.report import BARE, KAFKA, Cell, figure, ratio
+from bench.report import BARE, EMBEDDED, KAFKA, MOBILENET, Cell, figure, ratio
 from bench.report import row as row_of_cells
 from bench.scale import result
 from mlaas.commands.bench import Result
@@ -47,6 +47,41 @@ def test_the_best_of_each_may_have_any_number_of_clients_and_workers():
     found = aim(report(*rows), "best of each")
     assert found.value == rounds(0.8)
     assert not found.met
+
+
+def test_a_gate_may_be_met_where_the_aim_is_not():
+    found = aim(report(ours(900), row("Mosec", 1000)), "64 clients, requests/s over Mosec's")
+    assert (found.gate, found.gate_met, found.target, found.met) == (">= 0.85", True, ">= 1", False)
+    assert missed([found]) == [found.name]
+
+
+def test_a_missed_gate_is_said():
+    found = aim(report(ours(800), row("Mosec", 1000)), "64 clients, requests/s over Mosec's")
+    assert not found.gate_met
+    assert missed([found]) == [f"{found.name} (its gate, too)"]
+
+
+def test_the_processor_time_of_a_request_is_that_of_all_parts():
+    found = aim(report(ours(1000)), "64 clients, CPU ms a request")
+    assert found.value == rounds(0.7)
+    assert not found.gate_met
+
+
+def test_requests_with_another_model_are_compared_with_such_alone():
+    rows = [ours(1000), ours(90, model=MOBILENET), row("Mosec", 500), row("Mosec", 100, model=MOBILENET)]
+    found = report(*rows)
+    assert aim(found, "224x224 model").value == rounds(0.9)
+    assert aim(found, "64 clients, requests/s over Mosec's").value == rounds(2.0)
+    assert found.best("Mosec") == rows[2]
+
+
+@pytest.mark.parametrize("system", names.IDLE)
+def test_idling_has_a_gate_and_an_aim(system):
+    values = {names.idle_share(system): rounds(1.5), names.first_ms(system): rounds(9.0)}
+    share, first = (aim(report(values=values), name) for name in values)
+    assert share.gate_met
+    assert share.met == (system == EMBEDDED)
+    assert first.met
 
 
 def test_forms_are_compared_with_forms():

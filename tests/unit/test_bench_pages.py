@@ -3,7 +3,7 @@
 import pytest
 
 from bench import plots
-from bench.report import END, RESULTS, START, Failed, between_markers, read, write
+from bench.report import END, KAFKA, MOBILENET, RESULTS, START, Aim, Failed, between_markers, read, write
 from bench.run import PAGES
 from bench.tables import markdown
 from mlaas.settings import ROOT
@@ -41,6 +41,16 @@ def test_a_cost_is_stacked_by_part():
 
     assert drawn(1.0) != drawn(2.0)
     assert b"model process" in drawn(1.0)
+
+
+def test_plots_are_of_the_shipped_model():
+    assert plots.systems(report(ours(1000), row("Mosec", 500, model=MOBILENET))) == [KAFKA]
+
+
+def test_a_gate_and_an_aim_are_shown_with_whether_they_are_met():
+    met = Aim(name="so fast", value=None, target=">= 1", met=False, gate=">= 0.8", gate_met=True)
+    (line,) = (each for each in markdown(report(aims=[met])).splitlines() if "so fast" in each)
+    assert line == "| so fast | not measured | >= 0.8 | yes | >= 1 | **no** |"
 
 
 def test_what_could_not_be_measured_is_a_row_with_its_reason():

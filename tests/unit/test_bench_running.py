@@ -1,17 +1,23 @@
 """Starting what is measured, ending it, and going on when one of them fails."""
 
+import hashlib
 import sys
+from io import BytesIO
 
 import msgspec
 import pytest
+from PIL import Image
 
-from bench import systems
+from bench import material, systems
+from bench.aims import is_about
 from bench.load import AskingFailed, printed
-from bench.report import REQUIREMENTS, Case, Cell, Report, version_of
-from bench.run import Measured, attempt
+from bench.peers.answering import Answering
+from bench.report import KAFKA, MOBILENET, REQUIREMENTS, Case, Cell, Report, version_of
+from bench.run import Measured, attempt, shorter
 from bench.systems import CACHE, PEERS, PeerFailed, python_of, serving
 from mlaas.commands.bench import Result
 from tests.e2e.services import ROOT, is_alive, until
+from tests.image_models import write_colours
 from tests.unit.workers import SETTINGS
 from worker.model_process import ModelProcess
 from worker.pipe import Picture
@@ -64,6 +70,51 @@ def test_every_peer_has_a_server_and_pinned_versions(name):
     lines = (REQUIREMENTS / f"{peer.environment}.txt").read_text().splitlines()
     assert all("==" in line for line in lines)
     assert version_of(peer.environment) != "unknown"
+
+
+def test_peers_can_read_model_folders():
+    for peer in PEERS.values():
+        lines = (REQUIREMENTS / f"{peer.environment}.txt").read_text().splitlines()
+        assert {"msgspec", "numpy", "onnxruntime", "pillow", "pyyaml"} <= {
+            line.partition("==")[0] for line in lines
+        }
+
+
+def test_peers_answer_as_mlaas_does():
+    picture = (ROOT / "samples" / "coat.png").read_bytes()
+    (answer,) = Answering()([picture])
+    assert msgspec.json.decode(msgspec.json.encode(answer)) == answer
+    assert answer["label"] == "Coat"
+    assert len(answer["probabilities"]) == 10
+    assert answer["sha256"] == hashlib.sha256(picture).hexdigest()
+
+
+def test_peers_answer_with_another_model(monkeypatch, tmp_path):
+    write_colours(tmp_path)
+    monkeypatch.setenv("BENCH_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("BENCH_MODEL", "colours")
+    into = BytesIO()
+    Image.new("RGB", (120, 100), "red").save(into, "JPEG")
+    (answer,) = Answering()([into.getvalue()])
+    assert (answer["label"], answer["ood_score"]) == ("red", None)
+
+
+def test_the_usual_photo_is_always_the_same(monkeypatch, tmp_path):
+    made = []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        monkeypatch.setattr(material, "CACHE", folder)
+        made.append(material.usual_photo().read_bytes())
+    assert made[0] == made[1]
+    assert 50_000 < len(made[0]) <= material.USUAL_BYTES
+    assert Image.open(BytesIO(made[0])).size == material.USUAL_SIZE
+
+
+def test_loads_that_an_aim_is_about_last_longer():
+    assert is_about(Case(system=KAFKA, clients=64))
+    assert is_about(Case(system="Mosec", clients=64, model=MOBILENET))
+    assert not is_about(Case(system="Mosec", clients=16))
+    assert not is_about(Case(system="Mosec", clients=64, workers=2))
+    assert (shorter(5), shorter(1)) == (3, 1)
 
 
 def test_what_fails_is_noted_and_the_rest_goes_on(measured):
