@@ -12,7 +12,7 @@ COPY messaging messaging
 COPY gateway gateway
 COPY mlaas mlaas
 # mlaas validates the settings of all parts.
-COPY model/__init__.py model/settings.py model/
+COPY model/__init__.py model/
 COPY worker/__init__.py worker/
 
 ENV PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

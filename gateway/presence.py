@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from gateway import GatewaySettings
 from gateway.errors import GatewayError, Unavailable, UnknownModel
 from gateway.pending import Capacity, Pending
+from messaging import Queue, TopicSettings
 from messaging.contract import ServedModel, no_such_model
-from messaging.settings import Queue, TopicSettings
 
 _log = logging.getLogger("mlaas.gateway")
 

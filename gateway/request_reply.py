@@ -19,7 +19,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.middleware import note_model, traceparent
 from gateway.pending import Deadlines
 from gateway.presence import Channel, Pinging, Presence
-from messaging import codec
+from messaging import TopicSettings, codec
 from messaging.broker import (
     Broker,
     BrokerError,
@@ -33,7 +33,6 @@ from messaging.broker import (
 )
 from messaging.contract import MAX_CANCELLED, PING, ContractError, Explain, Mode, Reply, Request, sha256_of
 from messaging.frames import reads_frames
-from messaging.settings import TopicSettings
 
 _log = logging.getLogger("mlaas.gateway")
 

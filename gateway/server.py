@@ -22,8 +22,8 @@ from gateway.http_protocol import BoundedProtocol
 from gateway.jobs.service import Jobs
 from gateway.metrics import AccessLog
 from gateway.request_reply import Requester
+from messaging import TopicSettings
 from messaging.broker import Broker
-from messaging.settings import TopicSettings
 from messaging.tracing import CallSpans
 
 _AFTER_DRAIN_S = 5

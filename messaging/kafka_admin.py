@@ -17,11 +17,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 from confluent_kafka.cimpl import NewTopic
 
-from messaging import kafka_config
+from messaging import BrokerSettings, TopicSettings, kafka_config
 from messaging.broker import BrokerUnavailable, Delivery, LogRecords, NotSupported, Planned, Right, Topic
 from messaging.kafka_config import ClientLog, Properties, Refusal, translate, translated
 from messaging.kafka_reader import Reader, delivery_of
-from messaging.settings import BrokerSettings, TopicSettings
 
 _COPIES = 3
 _SILENCE_S = 30.0

@@ -11,6 +11,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.pubsub_v1.types import pubsub as types
 
+from messaging import BrokerSettings
 from messaging.broker import (
     ALONE,
     BrokerError,
@@ -30,7 +31,6 @@ from messaging.pubsub_link import (
     headers_of,
     parse_url,
 )
-from messaging.settings import BrokerSettings
 
 _log = logging.getLogger("mlaas.pubsub")
 

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from messaging import BrokerSettings, tracing
 from messaging import connect as by_url
-from messaging import tracing
 from messaging.broker import Broker
-from messaging.settings import BrokerSettings
 from mlaas import __version__
 from mlaas.errors import reported, require
 from mlaas.settings import Settings

@@ -18,9 +18,9 @@ import yaml
 from msgspec.structs import replace
 
 from gateway import GatewaySettings, JobSettings
-from messaging.settings import BrokerSettings, TopicSettings
+from messaging import BrokerSettings, TopicSettings
 from mlaas.errors import UserError
-from model.settings import ModelSettings, TrainSettings
+from model import ModelSettings, TrainSettings
 from worker import WorkerSettings
 
 ROOT = Path(__file__).resolve().parent.parent

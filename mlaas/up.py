@@ -17,8 +17,7 @@ from types import FrameType
 from msgspec.structs import replace
 
 from gateway import GatewaySettings
-from messaging import administration, hosted
-from messaging.settings import SHARED, Queue
+from messaging import SHARED, Queue, administration, hosted
 from mlaas.errors import UserError
 from mlaas.settings import Settings, as_environment, load
 from mlaas.supervisor import Supervisor

@@ -10,9 +10,9 @@ from typing import Annotated
 import msgspec
 import yaml
 
+from model import ModelSettings
 from model import manifest as manifests
 from model.manifest import ModelError, Version
-from model.settings import ModelSettings
 
 FILE = "serving.yaml"
 MAX_BYTES = 65_536

@@ -8,11 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from messaging import codec
+from messaging import Queue, TopicSettings, codec
 from messaging.broker import Broker, BrokerError, ClientBroken, Delivery, Inbox, Retries
 from messaging.contract import ContractError
 from messaging.picture_header import Size
-from messaging.settings import Queue, TopicSettings
 from messaging.tracing import Worked
 from worker import WorkerSettings
 from worker.answering import Answerer, PoisonPictures

@@ -18,7 +18,7 @@ import msgspec
 
 from messaging.contract import ErrorCode
 from messaging.picture_header import Size
-from model.settings import ModelSettings
+from model import ModelSettings
 from worker.metrics import Agreed
 from worker.pipe import (
     Answer,

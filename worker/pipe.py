@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from messaging.contract import ErrorCode, Mode, ServedModel
+from model import ModelSettings
 from model.manifest import Preparation
-from model.settings import ModelSettings
 
 ModelVersion = tuple[str, str]
 """A model's name, and the version."""

@@ -13,10 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from messaging.settings import SHARED
-from model import manifest, serving
+from messaging import SHARED
+from model import ModelSettings, manifest, serving
 from model.manifest import ModelError
-from model.settings import ModelSettings
 from worker.metrics import WorkerMetrics
 from worker.model_process import Decoders, IsolatedModel, ModelProcess, ModelUnavailable, Shadow
 from worker.pipe import LoadedVersion, ModelVersion, Role

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gateway.metrics import GatewayMetrics
+from messaging import SHARED
 from messaging.metrics import Declared
-from messaging.settings import SHARED
 from worker.metrics import WorkerMetrics
 
 ROOT = Path(__file__).parents[2]

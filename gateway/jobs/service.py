@@ -18,8 +18,8 @@ from gateway.jobs.rendering import Event, JobDocument, JobList, JobSummary
 from gateway.jobs.store import Added, Progress, Store, StoreError, StoreThreads
 from gateway.jobs.submitting import Submission, Submitter
 from gateway.request_reply import Requester
+from messaging import TopicSettings
 from messaging.broker import Broker
-from messaging.settings import TopicSettings
 
 _log = logging.getLogger("mlaas.jobs")
 

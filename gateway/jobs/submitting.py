@@ -16,10 +16,9 @@ from gateway.jobs.rendering import encode_refusal
 from gateway.jobs.store import Creation, Limits, Store, StoreThreads
 from gateway.middleware import traceparent
 from gateway.request_reply import Requester, as_gateway_error
-from messaging import codec
+from messaging import TopicSettings, codec
 from messaging.broker import Broker, BrokerError, Message
 from messaging.contract import Request
-from messaging.settings import TopicSettings
 
 _CONFLICT_POLL_S = 0.05
 _GRACE_MS = 2_000

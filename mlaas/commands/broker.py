@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from messaging import administration, codec
+from messaging import BrokerSettings, Queue, TopicSettings, administration, codec
 from messaging.broker import Administration, Broker, Message, Right, Topic
 from messaging.contract import PING, ContractError, Reply, Request, sha256_of
-from messaging.settings import BrokerSettings, Queue, TopicSettings
 from mlaas.commands import BROKER, Chosen, aligned, harmless, pass_chosen
 from mlaas.errors import UserError, broker_errors, reported
 

@@ -13,8 +13,8 @@ import click
 import msgspec
 from msgspec.structs import replace
 
+from messaging import SHARED
 from messaging.broker import BrokerError, BrokerRefuses, Planned
-from messaging.settings import SHARED
 from mlaas.commands import BROKER, JSON, Chosen, pass_chosen
 from mlaas.commands.bench import made_pictures
 from mlaas.commands.broker import Requester, connected
@@ -23,9 +23,9 @@ from mlaas.errors import UserError, require
 if TYPE_CHECKING:
     import httpx
 
-    from messaging.settings import Queue
+    from messaging import Queue
     from mlaas.settings import Settings
-    from model.settings import ModelSettings
+    from model import ModelSettings
 
 _PATIENCE_S = 5.0
 _ROUND_TRIP_S = 15.0

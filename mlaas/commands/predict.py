@@ -21,8 +21,8 @@ from mlaas.errors import UserError, of_gateway, reported
 if TYPE_CHECKING:
     from messaging.contract import Mode
     from mlaas_client import Client, MlaasError, Prediction
+    from model import ModelSettings
     from model.classifier import Classifier
-    from model.settings import ModelSettings
 
 FILES = click.argument("files", nargs=-1, required=True, metavar="FILES...")
 MODE = click.option("--mode", type=click.Choice(MODES), help="How to prepare the pictures.  [default: auto]")

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from model import AugmentationSettings
 from model.garment import Pictures
-from model.settings import AugmentationSettings
 from model.training.dataset import Labels
 
 SIDE = 28

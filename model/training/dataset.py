@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from model import TrainSettings
 from model.garment import Pictures
-from model.settings import TrainSettings
 
 LABELS = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",

@@ -5,8 +5,8 @@ from typing import TypeVar
 
 import msgspec
 
+from model import TrainSettings
 from model.manifest import ModelError
-from model.settings import TrainSettings
 
 Figures = TypeVar("Figures")
 

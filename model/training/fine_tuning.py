@@ -15,9 +15,9 @@ from keras import layers
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from model import Fraction, ModelName
 from model.garment import Pictures
 from model.manifest import sha256
-from model.settings import Fraction, ModelName
 from model.training import imagenet, photo_variation
 from model.training.evaluate import nll
 from model.training.figures import Epoch

@@ -9,9 +9,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from model import TrainSettings, recipe
 from model.garment import Pictures
 from model.manifest import replace, sha256
-from model.settings import TrainSettings, recipe
 from model.training import lessons
 from model.training.dataset import LABELS, Split
 from model.training.evaluate import Losses, losses, nll

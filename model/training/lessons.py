@@ -7,11 +7,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from model import SkippingSettings, TrainSettings
 from model import manifest as manifests
 from model.garment import Pictures
 from model.manifest import ModelError, sha256, verify
 from model.runtimes import Probabilities
-from model.settings import SkippingSettings, TrainSettings
 from model.training.augmentation import augment
 from model.training.dataset import LABELS, Split
 from model.training.evaluate import Losses

@@ -10,8 +10,8 @@ import numpy as np
 from keras import layers, ops
 from numpy.typing import NDArray
 
+from model import NetworkSettings
 from model.runtimes import Probabilities
-from model.settings import NetworkSettings
 from model.training.dataset import Labels
 
 Tensor = Any

@@ -10,11 +10,11 @@ import msgspec
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from model import Fraction
 from model.decoding import PictureError
 from model.garment import Pictures
 from model.inputs import prepare_image
 from model.manifest import ImagePreprocessing, PictureInput
-from model.settings import Fraction
 from model.training.dataset import DatasetError, Labels
 from model.training.network import Targets
 from model.training.photos import read_folder

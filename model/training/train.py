@@ -14,12 +14,12 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 from PIL import Image
 
+from model import TrainSettings, recipe
 from model import manifest as manifests
 from model.classifier import Detector
 from model.garment import Pictures
 from model.manifest import Export, File, GarmentPreprocessing, Golden, Manifest, PictureInput, sha256
 from model.runtimes import Features, OnnxRuntime
-from model.settings import TrainSettings, recipe
 from model.training import dataset, figures, ood
 from model.training.dataset import DIGESTS, LABELS, Dataset, Split
 from model.training.evaluate import fit_temperature, in_batches, measure

@@ -9,10 +9,9 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from deploy.kafka.local_kafka import LocalKafka
-from messaging import connect
+from messaging import BrokerSettings, connect
 from messaging.broker import Broker, Delivery, LogPosition, Topic
 from messaging.kafka import EmbeddedBroker
-from messaging.settings import BrokerSettings
 from tests.brokers.gaps import GAPS, NOT_PROMISED
 
 MAX_MESSAGE_BYTES = 200_000

@@ -10,10 +10,9 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 from deploy.kafka.local_kafka import LocalCluster, LocalKafka
-from messaging import connect
+from messaging import BrokerSettings, TopicSettings, connect
 from messaging.broker import BrokerUnavailable, Delivery, Inbox, Message, Subscription, TopicMissing
 from messaging.kafka_admin import KafkaAdministration
-from messaging.settings import BrokerSettings, TopicSettings
 from tests.brokers import raw_producer
 from tests.brokers.conftest import create_topic, partition_of
 

@@ -4,9 +4,8 @@ import time
 
 import pytest
 
-from messaging import administration, connect
+from messaging import BrokerSettings, administration, connect
 from messaging.broker import BrokerError, BrokerUnavailable, Message, Retries
-from messaging.settings import BrokerSettings
 from mlaas.settings import load
 
 NOBODY = "kafka://127.0.0.1:1"

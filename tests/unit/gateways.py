@@ -19,11 +19,10 @@ from gateway.app import create_app
 from gateway.http_protocol import BoundedProtocol
 from gateway.metrics import AccessLog
 from gateway.request_reply import Requester
-from messaging import codec
+from messaging import Queue, TopicSettings, codec
 from messaging.broker import BrokerUnavailable
 from messaging.contract import Reply, Request, ServedModel, Timings
 from messaging.memory import MemoryBroker
-from messaging.settings import Queue, TopicSettings
 from mlaas.settings import load
 
 TOPICS = load(None, {}).topics

@@ -15,8 +15,8 @@ import msgspec
 from gateway.app import create_app
 from gateway.jobs.service import Jobs
 from gateway.request_reply import Requester
+from messaging import TopicSettings
 from messaging.memory import MemoryBroker
-from messaging.settings import TopicSettings
 from mlaas.settings import load
 from tests.unit.gateways import SANDAL, Worker, gateway_settings, working
 

@@ -9,7 +9,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from mlaas.settings import load
-from model.settings import NetworkSettings
+from model import NetworkSettings
 from model.training.learning import compiled, untrained
 from model.training.network import targets
 from model.training.passes import Shown, passes_of

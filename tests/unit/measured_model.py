@@ -6,9 +6,9 @@ import msgspec
 import numpy as np
 
 from mlaas import settings
+from model import recipe
 from model.classifier import Predictions
 from model.manifest import Export, File, GarmentPreprocessing, Manifest, PictureInput
-from model.settings import recipe
 from model.training import figures
 from model.training.dataset import DIGESTS, LABELS, Dataset
 from model.training.figures import Metrics, Record

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from model.settings import AugmentationSettings, SkippingSettings
+from model import AugmentationSettings, SkippingSettings
 
 AUGMENTATION = AugmentationSettings(
     editions=0,

@@ -18,7 +18,7 @@ from gateway.answer import grey_png
 from mlaas import commands
 from mlaas.cli import SECTIONS, command
 from mlaas.commands import Chosen, pass_chosen, train
-from model.settings import TrainSettings
+from model import TrainSettings
 from tests import second_model
 
 SANDAL = "samples/sandal.png"

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from msgspec.structs import replace
 
-from model.settings import NetworkSettings
+from model import NetworkSettings
 from model.training.export import quantized, to_onnx
 from model.training.network import Objective, multiply_adds, serving, targets, to_serve, to_train
 from tests.unit.recipes import softmax

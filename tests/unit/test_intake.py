@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from messaging import SHARED, Queue
 from messaging.broker import BrokerUnavailable, ClientBroken, Delivery, Message
 from messaging.memory import MemoryBroker
-from messaging.settings import SHARED, Queue
 from worker.consumer import Intake
 
 

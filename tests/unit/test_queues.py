@@ -12,11 +12,10 @@ from msgspec.structs import replace
 from gateway.errors import TooManyInFlight, Unavailable, UnknownModel
 from gateway.pending import Capacity, Pending
 from gateway.presence import Presence
-from messaging import codec
+from messaging import SHARED, TopicSettings, codec
 from messaging.broker import Message
 from messaging.contract import Reply, Request
 from messaging.memory import MemoryBroker
-from messaging.settings import SHARED, TopicSettings
 from mlaas.commands.broker import Requester
 from mlaas.errors import UserError
 from mlaas.settings import SettingsError, as_environment, load

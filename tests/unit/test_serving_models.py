@@ -10,10 +10,10 @@ import pytest
 from gateway.answer import grey_png
 from messaging.broker import Message
 from messaging.contract import PING, ErrorCode, ServedModel, ServedVersion
+from model import ModelSettings
 from model import manifest as manifests
 from model.classifier import UNLIKE_CLOTHING
 from model.preprocessing import prepare
-from model.settings import ModelSettings
 from tests import second_model
 from tests.unit.workers import SANDAL, SETTINGS, Running, label, worker
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from model import NetworkSettings, TeacherSettings, TrainSettings
 from model import manifest as manifests
 from model.classifier import load
 from model.manifest import ModelError, verify
 from model.runtimes import OnnxRuntime
-from model.settings import NetworkSettings, TeacherSettings, TrainSettings
 from model.training import dataset, learning, ood
 from model.training.dataset import Dataset
 from model.training.figures import Epoch, read_record

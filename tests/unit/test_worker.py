@@ -17,8 +17,8 @@ from messaging.broker import Message, feed
 from messaging.contract import MAX_CORRELATION_ID, MAX_HEADERS, ErrorCode, Failure, Request
 from messaging.memory import MemoryBroker
 from messaging.picture_header import Size
+from model import ModelSettings
 from model import manifest as manifests
-from model.settings import ModelSettings
 from tests import fragile_model, second_model
 from tests.faults.corpus.expensive import jpeg, webp
 from tests.unit.workers import (

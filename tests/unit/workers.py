@@ -9,13 +9,12 @@ from typing import Any
 
 import msgspec
 
-from messaging import codec
+from messaging import Queue, codec
 from messaging.broker import Message, feed
 from messaging.contract import Reply, Request
 from messaging.memory import MemoryBroker
-from messaging.settings import Queue
 from mlaas.settings import load
-from model.settings import ModelSettings
+from model import ModelSettings
 from worker import WorkerSettings
 from worker.consumer import Consumer
 from worker.model_process import ModelProcess
