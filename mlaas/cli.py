@@ -1,7 +1,9 @@
 """The command `mlaas`: its commands by section, `config`, and `completion`."""
 
 import os
+import signal
 import sys
+import threading
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -113,8 +115,6 @@ def command(
     mlaas predict samples/sandal.png    classifies a picture
     """
     if supervised:
-        from mlaas.supervisor import end_with_parent
-
         end_with_parent()
     context.obj = Chosen(file, pairs, supervised)
 
@@ -169,6 +169,17 @@ def main() -> None:
     except ModuleNotFoundError as error:
         of_missing_package(error.name or str(error)).show()
         sys.exit(1)
+
+
+def end_with_parent() -> None:
+    """Makes this process terminate once its supervisor is gone: the pipe on standard input closes."""
+
+    def wait_for_end() -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait_for_end, name="end-with-parent", daemon=True).start()
 
 
 def found_by_children() -> None:

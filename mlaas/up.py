@@ -1,4 +1,4 @@
-"""The one-command start: broker, workers and gateways in child processes, stopped together."""
+"""The one-command start: broker, workers and gateways in child processes, restarted and stopped together."""
 
 import http.client
 import json
@@ -6,11 +6,14 @@ import logging
 import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -20,12 +23,14 @@ from gateway import GatewaySettings
 from messaging import SHARED, Queue, administration, hosted
 from mlaas.errors import UserError
 from mlaas.settings import Settings, as_environment, load
-from mlaas.supervisor import Supervisor
 
 _log = logging.getLogger("mlaas")
 
 _TURN_S = 0.05
 _WATCH_S = 0.2
+_FIRST_PAUSE_S = 0.5
+_LONGEST_PAUSE_S = 30.0
+_SOUND_AFTER_S = 30.0
 
 
 class StartFailed(Exception):
@@ -61,7 +66,7 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def supervising(settings: Settings) -> Iterator[Supervisor]:
+def supervising(settings: Settings) -> Iterator["Supervisor"]:
     """A supervisor of children with these settings, which stops them at the end of the block."""
     gateway, worker = settings.gateway, settings.worker
     with tempfile.TemporaryDirectory(prefix="mlaas-") as folder:
@@ -73,7 +78,7 @@ def supervising(settings: Settings) -> Iterator[Supervisor]:
             supervisor.stop("worker", worker.model_timeout_ms / 1000 + 15)
 
 
-def _serve_metrics(supervisor: Supervisor, kind: str, host: str, port: int) -> None:
+def _serve_metrics(supervisor: "Supervisor", kind: str, host: str, port: int) -> None:
     """Serves the metrics of all children of a kind on one port, unless it is 0. Raises OSError."""
     if port:
         from messaging.metrics import Gathered, serve
@@ -81,7 +86,7 @@ def _serve_metrics(supervisor: Supervisor, kind: str, host: str, port: int) -> N
         serve(host, port, Gathered(supervisor.folder, kind))
 
 
-def start_gateways(supervisor: Supervisor, settings: GatewaySettings, listener: socket.socket) -> None:
+def start_gateways(supervisor: "Supervisor", settings: GatewaySettings, listener: socket.socket) -> None:
     """Starts gateway.processes gateways that share the listener and the metrics port; each has its own id.
 
     Raises OSError if the metrics port is taken.
@@ -96,7 +101,7 @@ def start_gateways(supervisor: Supervisor, settings: GatewaySettings, listener: 
 
 
 def start_workers(
-    supervisor: Supervisor, settings: Settings, url_of_share: Callable[[int, int], str] | None = None
+    supervisor: "Supervisor", settings: Settings, url_of_share: Callable[[int, int], str] | None = None
 ) -> None:
     """Starts worker.processes workers for each queue; each has its own id, and all share the metrics port.
 
@@ -152,7 +157,7 @@ def shares(settings: Settings) -> Mapping[Queue, list[str]]:
     return found
 
 
-def watch(supervisor: Supervisor, stopping: threading.Event) -> None:
+def watch(supervisor: "Supervisor", stopping: threading.Event) -> None:
     """Restarts children that die, until the event is set."""
     while not stopping.is_set():
         supervisor.watch(time.monotonic())
@@ -225,7 +230,7 @@ def _within(settings: Settings, url: str, store: str, most_bytes: int, most_repl
 
 
 def _wait_until_ready(
-    supervisor: Supervisor, host: str, port: int, queues: Collection[str], stopping: threading.Event
+    supervisor: "Supervisor", host: str, port: int, queues: Collection[str], stopping: threading.Event
 ) -> None:
     while not stopping.is_set() and not _is_ready(host, port, queues):
         if dead := supervisor.dead():
@@ -256,3 +261,85 @@ def reachable(host: str) -> str:
 
 def url_of(host: str, port: int) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+@dataclass(slots=True)
+class Child:
+    """A child process and its restarts. Times are seconds on time.monotonic()."""
+
+    name: str
+    arguments: Sequence[str]
+    pass_fds: Sequence[int] = ()
+    process: "subprocess.Popen[bytes]" = field(init=False)
+    started_at: float = 0.0
+    restart_at: float = 0.0
+    pause_s: float = 0.0
+
+
+def pause_before_restart(pause_s: float, lived_s: float) -> float:
+    """Seconds: 0 after a life of over 30 s, otherwise from 0.5 s, doubling up to 30 s."""
+    return 0.0 if lived_s > _SOUND_AFTER_S else min(max(_FIRST_PAUSE_S, pause_s * 2), _LONGEST_PAUSE_S)
+
+
+class Supervisor:
+    """Runs `mlaas` commands as child processes, which get their settings from the environment.
+
+    The standard input of each is a pipe from this process, so that it ends when this process does. Each
+    answers scrapes of its metrics at a socket in the folder, named like itself.
+    """
+
+    def __init__(self, environment: Mapping[str, str], folder: Path) -> None:
+        self.folder = folder
+        self._environment = {**os.environ, **environment}
+        self._children: list[Child] = []
+
+    def start(self, name: str, arguments: Sequence[str], pass_fds: Sequence[int] = ()) -> None:
+        child = Child(name, arguments, pass_fds)
+        self._spawn(child)
+        self._children.append(child)
+
+    def dead(self) -> list[Child]:
+        return [child for child in self._children if child.process.poll() is not None]
+
+    def watch(self, now: float) -> None:
+        """Schedules a restart for each child that has died since; restarts those that are due."""
+        for child in self.dead():
+            if not child.restart_at:
+                child.pause_s = pause_before_restart(child.pause_s, now - child.started_at)
+                child.restart_at = now + child.pause_s
+                code = child.process.returncode
+                _log.error("%s exited with code %s; restarting it in %.1f s", child.name, code, child.pause_s)
+            elif now >= child.restart_at:
+                self._spawn(child)
+
+    def stop(self, name_prefix: str, timeout_s: float) -> None:
+        """Sends SIGTERM to the children with this prefix; after timeout_s, SIGKILL to those still running."""
+        running = [child for child in self._children if child.name.startswith(name_prefix)]
+        for child in running:
+            child.process.terminate()
+        end = time.monotonic() + timeout_s
+        for child in running:
+            _wait_or_kill(child, max(0.1, end - time.monotonic()))
+            self._children.remove(child)
+
+    def _spawn(self, child: Child) -> None:
+        child.restart_at = 0.0
+        child.started_at = time.monotonic()
+        child.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "mlaas", "--supervised", self.folder / child.name, *child.arguments],
+            stdin=subprocess.PIPE,
+            pass_fds=child.pass_fds,
+            env=self._environment,
+            start_new_session=True,  # Ctrl-C reaches only this process, which stops the children in order
+        )
+
+
+def _wait_or_kill(child: Child, timeout_s: float) -> None:
+    try:
+        child.process.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        _log.warning("%s did not stop in time; killing it", child.name)
+        child.process.kill()
+        child.process.wait()
+    if child.process.stdin:
+        child.process.stdin.close()

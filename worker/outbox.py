@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from messaging import codec, dead_letters
+from messaging import codec
 from messaging.broker import (
     Broker,
     BrokerError,
@@ -69,7 +69,7 @@ class Outbox:
     def dead_letter(self, delivery: Delivery, reason: str) -> None:
         """Keep a message that cannot be processed, with the reason and where it came from."""
         _log.error("%s/%s: %s", delivery.topic, delivery.position, reason)
-        letter = dead_letters.encode_letter(delivery, reason)
+        letter = codec.encode_letter(delivery, reason)
         self._publish(self._dead_letters_topic, letter, None, lambda: self.drop([delivery]))
 
     def drop(self, deliveries: list[Delivery]) -> None:

@@ -7,9 +7,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from gateway import JobSettings
-from gateway.jobs.job import JobRequest, Result, now_ms, picture_of
 from gateway.jobs.rendering import encode_reply
-from gateway.jobs.store import Added, Store, StoreError
+from gateway.jobs.store import Added, JobRequest, Result, Store, StoreError, now_ms, picture_of
 from messaging import codec
 from messaging.broker import Broker, BrokerError, BrokerUnavailable, Delivery, Message, Subscription
 from messaging.contract import ContractError

@@ -11,7 +11,7 @@ from msgspec import Meta
 from gateway import problem
 from gateway.answer import REQUEST_ID, check_version, prediction
 from gateway.errors import GatewayError, JobExpired, NotAPicture, WorkerFailed
-from gateway.jobs.job import Job, Result, State, Status, status_of
+from gateway.jobs.store import Job, Result, State, Status, status_of
 from gateway.predict import BatchEntry
 from gateway.problem import Problem
 from messaging.codec import NOT_JSON

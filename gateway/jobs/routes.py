@@ -21,9 +21,9 @@ from gateway.asked import (
 from gateway.body import while_connected
 from gateway.errors import InvalidRequest, NotListed
 from gateway.jobs import rendering
-from gateway.jobs.job import JobRequest, is_id
 from gateway.jobs.rendering import JobDocument, JobList
 from gateway.jobs.service import Jobs
+from gateway.jobs.store import JobRequest, is_id
 from gateway.jobs.submitting import Picture, Submission, check_total, digest_each, fingerprint, judge
 from gateway.middleware import RouteFacts, Router, owner_of, request_id
 from gateway.predict import is_json, read_rows

@@ -13,9 +13,20 @@ from gateway.asked import Deadline
 from gateway.errors import GatewayError, JobExpired, Unavailable, UnknownJob
 from gateway.jobs import rendering
 from gateway.jobs.collector import Collector
-from gateway.jobs.job import Job, Result, State, correlation_id, is_id, now_ms
 from gateway.jobs.rendering import Event, JobDocument, JobList, JobSummary
-from gateway.jobs.store import Added, Progress, Store, StoreError, StoreThreads
+from gateway.jobs.store import (
+    Added,
+    Job,
+    Progress,
+    Result,
+    State,
+    Store,
+    StoreError,
+    StoreThreads,
+    correlation_id,
+    is_id,
+    now_ms,
+)
 from gateway.jobs.submitting import Submission, Submitter
 from gateway.request_reply import Requester
 from messaging import TopicSettings

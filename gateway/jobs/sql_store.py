@@ -7,8 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from gateway.jobs.job import Job, JobRequest, Result, State
-from gateway.jobs.store import Added, Creation, Limits, Progress
+from gateway.jobs.store import Added, Creation, Job, JobRequest, Limits, Progress, Result, State
 
 T = TypeVar("T")
 

@@ -11,9 +11,18 @@ import msgspec
 from gateway import JobSettings
 from gateway.asked import Deadline, Query, Upload, check
 from gateway.errors import GatewayError, KeyReused, ReplyTimeout, TooLarge, TooManyJobs, Unavailable
-from gateway.jobs.job import Job, JobRequest, Result, correlation_id, now_ms
 from gateway.jobs.rendering import encode_refusal
-from gateway.jobs.store import Creation, Limits, Store, StoreThreads
+from gateway.jobs.store import (
+    Creation,
+    Job,
+    JobRequest,
+    Limits,
+    Result,
+    Store,
+    StoreThreads,
+    correlation_id,
+    now_ms,
+)
 from gateway.middleware import traceparent
 from gateway.request_reply import Requester, as_gateway_error
 from messaging import TopicSettings, codec

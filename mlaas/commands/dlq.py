@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from messaging import address, codec, dead_letters, lives_inside
+from messaging import address, codec, lives_inside
 from messaging.broker import Broker, BrokerRefuses, BrokerUnavailable, Delivery, NoSuchRecord, Records
+from messaging.codec import Letter, Origin, decode_letter
 from messaging.contract import ContractError, ErrorCode, Failure, Reply, sha256_of
-from messaging.dead_letters import Letter, Origin, decode_letter
 from mlaas.commands import BROKER, JSON, Chosen, aligned, harmless, is_json, pass_chosen, utf8
 from mlaas.commands.broker import Requester, connected, deadline_ms
 from mlaas.errors import UserError
@@ -215,7 +215,7 @@ def replayed(
     Raises UserError at the first letter that is not answered within timeout_s.
     """
     for letter in letters:
-        request = dead_letters.revive(
+        request = codec.revive(
             letter.message,
             correlation_id=f"replay.{uuid.uuid4().hex}",
             reply_to=requester.address,

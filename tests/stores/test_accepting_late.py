@@ -9,9 +9,9 @@ from typing import TypeVar
 import psycopg
 import pytest
 
-from gateway.jobs.job import Job
 from gateway.jobs.postgresql_store import PostgresqlStore
 from gateway.jobs.sql_store import Session, SqlStore
+from gateway.jobs.store import Job
 from tests.stores.servers import PATIENCE_S, LocalPostgresql
 from tests.stores.test_store_contract import create, new_job, read, result
 

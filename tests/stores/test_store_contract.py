@@ -14,9 +14,20 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.jobs.job import Job, JobRequest, Result, State, Status, status_of
 from gateway.jobs.service import connect
-from gateway.jobs.store import Added, Creation, Limits, Store, StoreUnavailable
+from gateway.jobs.store import (
+    Added,
+    Creation,
+    Job,
+    JobRequest,
+    Limits,
+    Result,
+    State,
+    Status,
+    Store,
+    StoreUnavailable,
+    status_of,
+)
 from tests.stores.conftest import TIMEOUT_S, Bench
 from tests.stores.servers import LocalPostgresql
 

@@ -12,9 +12,8 @@ import msgspec
 import pytest
 
 from gateway.jobs.collector import Collector, RequestCache
-from gateway.jobs.job import Job, JobRequest, correlation_id
 from gateway.jobs.service import connect
-from gateway.jobs.store import Added, Limits, Store, StoreUnavailable
+from gateway.jobs.store import Added, Job, JobRequest, Limits, Store, StoreUnavailable, correlation_id
 from messaging import codec
 from messaging.broker import BrokerUnavailable, ClientBroken, Delivery, Message
 from messaging.contract import Reply, ReturnAddress, sha256_of

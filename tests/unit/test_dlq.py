@@ -7,7 +7,7 @@ import time
 import pytest
 from msgspec.structs import replace
 
-from messaging import codec, dead_letters
+from messaging import codec
 from messaging.broker import Broker, Delivery, LogPosition, Message, NoSuchRecord
 from messaging.contract import MAX_HEADERS, ErrorCode, Reply, sha256_of
 from messaging.memory import MemoryBroker
@@ -22,7 +22,7 @@ DEAD = SETTINGS.topics.dead_letters
 
 def bury(broker: Broker, body: bytes, reason: str = "why", **headers: str) -> None:
     request = Delivery(Message(body, headers), SETTINGS.topics.requests, LogPosition(5, 42), 123)
-    broker.publish(DEAD, dead_letters.encode_letter(request, reason)).result()
+    broker.publish(DEAD, codec.encode_letter(request, reason)).result()
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_no_control_character_reaches_the_terminal() -> None:
         "kafka_dlt-original-position": evil,
     }
     delivery = Delivery(Message(b"\x1b[2J", headers), DEAD, LogPosition(0, 0), 0)
-    letter = dead_letters.decode_letter(delivery)
+    letter = codec.decode_letter(delivery)
     text = dlq.as_text(dlq.details(delivery))
     shown = [*dlq.table([letter]), *text.split("\n")]
     shown += [json.dumps(dlq.facts(letter)), json.dumps(dlq.details(delivery))]

@@ -6,7 +6,11 @@ from starlette.requests import Request
 
 from gateway.asked import Query, Upload
 from gateway.errors import InvalidRequest, NotAPicture, TooLarge
-from gateway.jobs.job import (
+from gateway.jobs.rendering import document, encode_refusal, events, unfinished
+from gateway.jobs.routes import read_last_event_id, read_wait
+from gateway.jobs.sql_store import Standing, assign
+from gateway.jobs.store import (
+    Added,
     Job,
     JobRequest,
     Result,
@@ -17,10 +21,6 @@ from gateway.jobs.job import (
     picture_of,
     status_of,
 )
-from gateway.jobs.rendering import document, encode_refusal, events, unfinished
-from gateway.jobs.routes import read_last_event_id, read_wait
-from gateway.jobs.sql_store import Standing, assign
-from gateway.jobs.store import Added
 from gateway.jobs.submitting import check_total, digest_each, fingerprint, judge
 from messaging.contract import sha256_of
 from tests.unit.gateways import SANDAL

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlaas.serving import own_instance_id
-from mlaas.supervisor import pause_before_restart
+from mlaas.up import pause_before_restart
 
 CLAIM = """
 import sys

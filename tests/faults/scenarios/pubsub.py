@@ -15,7 +15,7 @@ from bench.report import Case
 from bench.systems import BROKER, mlaas
 from messaging import connect
 from messaging.broker import BrokerError, Message
-from messaging.dead_letters import decode_letter
+from messaging.codec import decode_letter
 from messaging.pubsub_link import Link
 from tests.e2e.services import until
 from tests.faults.asking import Client, Verdict, in_turn, judge, longest_gap, percentile
