@@ -7,7 +7,7 @@ BIN := .venv/bin
 # Pages, and the files that they link to.
 DOCUMENTED := '*.md' '*.template' '*.py' '*.yaml' '*.png' '*.svg' '*.json' LICENSE ':!tests' ':!gateway/static' ':!model/training/*.md'
 
-.PHONY: help run install test test-long check docs kafka pubsub train train-photos evaluate samples bench faults rollout-test faults-selftest upgrade-test chart-test secure-test lock observability observability-test screenshot release
+.PHONY: help run install test test-long check docs kafka pubsub train train-photos evaluate samples bench faults rollout-test pubsub-test faults-selftest upgrade-test chart-test secure-test lock observability observability-test screenshot release
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -70,6 +70,9 @@ upgrade-test: .venv/.development ## replace the last release's processes one by 
 rollout-test: .venv/.development ## promote, share, compare and roll back versions under load, write bench/results/rollout.json; two minutes
 	$(BIN)/python -m tests.faults.run --only rollout --to bench/results/rollout.json
 
+pubsub-test: .venv/.development ## the scenarios over Google's fake of Pub/Sub, write bench/results/pubsub.json; needs Go; a quarter of an hour
+	$(BIN)/python -m tests.faults.run --only $$($(BIN)/python -m tests.faults.run --list | grep '^pubsub') --to bench/results/pubsub.json
+
 faults-selftest: .venv/.development ## plant defects; the scenarios of make faults must notice each
 	$(BIN)/python -m tests.faults.selftest
 
@@ -93,6 +96,7 @@ lock: ## write the pinned requirements anew; needs uv
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --all-extras -o requirements.txt
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra gateway --extra postgresql --extra tracing -c requirements.txt -o requirements/gateway.txt
 	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra worker --extra tracing -c requirements.txt -o requirements/worker.txt
+	uv pip compile -q --universal --generate-hashes --no-header pyproject.toml --extra pubsub -c requirements.txt -o requirements/pubsub.txt
 	uv pip compile -q --universal --generate-hashes --no-header client/pyproject.toml -c requirements.txt -o requirements/client.txt
 	uv pip compile -q --universal --generate-hashes --no-header --group release -o requirements/release.txt
 

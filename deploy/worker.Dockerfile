@@ -1,8 +1,11 @@
 # To pin the image by digest: --build-arg PYTHON_IMAGE=python@sha256:...
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 FROM ${PYTHON_IMAGE} AS packages
-COPY requirements/worker.txt .
-RUN pip install --no-cache-dir --only-binary=:all: --require-hashes --prefix=/packages -r worker.txt
+# --build-arg BROKER=pubsub adds the client of Google Pub/Sub.
+ARG BROKER=kafka
+COPY requirements/worker.txt requirements/pubsub.txt ./
+RUN if [ "$BROKER" != pubsub ]; then : > pubsub.txt; fi \
+    && pip install --no-cache-dir --only-binary=:all: --require-hashes --prefix=/packages -r worker.txt -r pubsub.txt
 
 FROM ${PYTHON_IMAGE}
 COPY --from=packages /packages /usr/local

@@ -184,6 +184,11 @@ def address(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
+def system(url: str) -> str:
+    """The kind of broker, as OpenTelemetry names it."""
+    return "gcp_pubsub" if urlsplit(url).scheme == "pubsub" else "kafka"
+
+
 def _unknown(scheme: str) -> ValueError:
     known = "use kafka://host:9092, pubsub://PROJECT, embedded:// or memory://"
     # Do not show the URL: it may contain a password, even where the scheme belongs.

@@ -1,7 +1,7 @@
 """A connection to Google Cloud Pub/Sub, its errors, and publishing over it.
 
 It uses the credentials, channels and types of Google's client library, but not its clients: their threads,
-queues and callbacks for each message cost several times as much (docs/decisions/0015-pubsub-calls.md).
+queues and callbacks for each message cost several times as much (docs/decisions/0016-pubsub-calls.md).
 """
 
 import json
@@ -51,7 +51,7 @@ MOST_ACK_IDS = 1_000  # 180 characters each; a request may have 512 KiB
 _MOST_REQUEST_BYTES = 9_950_000
 
 _MOST_WAITING_BYTES = 128 * 1024 * 1024  # as librdkafka's queue.buffering.max.kbytes
-_GATHER_S = 0.003
+_GATHER_S = 0.02
 RETRY_S = 0.2
 _CALL_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0

@@ -153,7 +153,9 @@ class TracedBroker:
     Messages without such an origin, as pings and cancellations are, start no trace.
     """
 
-    def __init__(self, broker: Broker, tracer: Tracer) -> None:
+    def __init__(self, broker: Broker, tracer: Tracer, system: str = "kafka") -> None:
+        """system: the kind of broker, as the conventions name it."""
+        self._system = system
         self.frame_counts = broker.frame_counts
         self._broker = broker
         self._tracer = tracer
@@ -197,7 +199,7 @@ class TracedBroker:
         self, operation: str, topic: str, kind: SpanKind, parent: SpanContext, message: Message, **more: Any
     ) -> Span:
         attributes: dict[str, Any] = {
-            "messaging.system": "kafka",
+            "messaging.system": self._system,
             "messaging.operation.name": operation,
             "messaging.operation.type": operation,
             "messaging.destination.name": topic,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from messaging import BrokerSettings, tracing
+from messaging import BrokerSettings, system, tracing
 from messaging import connect as by_url
 from messaging.broker import Broker
 from mlaas import __version__
@@ -56,13 +56,13 @@ def wants_traces(environment: Mapping[str, str]) -> bool:
     return exporter.lower() == "otlp" and any(environment.get(name) for name in _TRACE_RECEIVERS)
 
 
-def traced(broker: Broker, service: str) -> "tuple[Broker, Tracer | None]":
-    """The broker, and a tracer if the environment asks for traces. Raises UserError."""
+def traced(broker: Broker, service: str, url: str) -> "tuple[Broker, Tracer | None]":
+    """The broker of this URL, and a tracer if the environment asks for traces. Raises UserError."""
     if not wants_traces(os.environ):
         return broker, None
     require("tracing")
     tracer = tracing.start(service, __version__)
-    return tracing.TracedBroker(broker, tracer), tracer
+    return tracing.TracedBroker(broker, tracer, system(url)), tracer
 
 
 def run_gateway(settings: Settings, fd: int | None, metrics_socket: Path | None = None) -> None:
@@ -78,7 +78,7 @@ def run_gateway(settings: Settings, fd: int | None, metrics_socket: Path | None 
     give_back_large_buffers()
     open_key_file(settings.gateway.api_keys_file)
     listener = listen(settings.gateway) if fd is None else socket.socket(fileno=fd)
-    connection, tracer = traced(connect(settings.broker), "mlaas-gateway")
+    connection, tracer = traced(connect(settings.broker), "mlaas-gateway", settings.broker.url)
     serve(
         listener,
         connection,
@@ -130,7 +130,7 @@ def run_worker(settings: Settings, metrics_socket: Path | None = None) -> None:
     elsewhere = {model for model, its in settings.topics.queues.items() if its != queue.name}
     poll_s = settings.worker.models_poll_ms / 1000
     models = Rollout(served, start, poll_s, queue.name, elsewhere)
-    connection, tracer = traced(connect(settings.broker), "mlaas-worker")
+    connection, tracer = traced(connect(settings.broker), "mlaas-worker", settings.broker.url)
     consumer = Consumer(
         connection,
         settings.topics,

@@ -148,6 +148,9 @@ def test_gateway_and_worker_start_with_these_settings(example: str, tmp_path: Pa
     (container,) = of("Deployment", resources)["mlaas-gateway"]["spec"]["template"]["spec"]["containers"]
     assert {"name": "http", "containerPort": gateway.gateway.port} in container["ports"]
     for settings, user in ((gateway, "mlaas-gateway"), (worker, "mlaas-worker")):
+        if example == "pubsub":
+            assert settings.broker.url == "pubsub://my-project"
+            continue
         servers, properties = parse_url(settings.broker.url)
         assert servers
         if example in ("strimzi", "without-keda"):
@@ -269,6 +272,25 @@ def test_topics_of_strimzi_are_those_that_the_command_creates(copies: int, tmp_p
     }
 
 
+def test_google_pubsub_takes_the_place_of_kafka(tmp_path: Path) -> None:
+    resources = made("pubsub")
+    for part in ("gateway", "worker"):
+        assert settings_of(resources, part, tmp_path).broker.url == "pubsub://my-project"
+        pod = of("Deployment", resources)[f"mlaas-{part}"]["spec"]["template"]["spec"]
+        assert pod["serviceAccountName"] == "mlaas"
+        ports = of("NetworkPolicy", resources)[f"mlaas-{part}"]["spec"]["egress"]
+        assert {"ports": [{"port": 443}]} in ports
+        assert "9092" not in json.dumps(ports)
+    (job,) = of("Job", resources).values()
+    assert environment(job["spec"]["template"]["spec"]["containers"][0])["MLAAS_BROKER__URL"] == (
+        "pubsub://my-project"
+    )
+    with pytest.raises(Refused, match="use hpa"):
+        made("pubsub", "--set", "scaling.by=keda")
+    with pytest.raises(Refused, match="two brokers"):
+        made("pubsub", "--set", "kafka.strimzi=cluster")
+
+
 def test_a_job_makes_the_topics_where_strimzi_does_not() -> None:
     (job,) = of("Job", made("without-keda")).values()
     (container,) = job["spec"]["template"]["spec"]["containers"]
@@ -309,12 +331,16 @@ def test_where_something_scales_it_alone_says_how_many() -> None:
 
 
 @each_example
-def test_a_worker_reaches_kafka_and_dns_and_nothing_else(example: str, tmp_path: Path) -> None:
+def test_a_worker_reaches_its_broker_and_dns_and_nothing_else(example: str, tmp_path: Path) -> None:
     resources = made(example)
     policy = of("NetworkPolicy", resources)["mlaas-worker"]["spec"]
-    servers, _ = parse_url(settings_of(resources, "worker", tmp_path).broker.url)
     ports = {rule["port"] for its in policy["egress"] for rule in its["ports"]}
-    assert ports == {53, *(int(server.rpartition(":")[2]) for server in servers.split(","))}
+    if example == "pubsub":
+        brokers = {443, 80, 988}
+    else:
+        servers, _ = parse_url(settings_of(resources, "worker", tmp_path).broker.url)
+        brokers = {int(server.rpartition(":")[2]) for server in servers.split(",")}
+    assert ports == {53, *brokers}
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert all(rule["ports"] == [{"port": "metrics"}] for rule in policy["ingress"] or [])
 

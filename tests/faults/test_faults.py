@@ -25,15 +25,48 @@ SHORT = (
 )
 
 
+OVER_PUBSUB = ("pubsub-poison", "pubsub-duplicates")
+LONG_OVER_PUBSUB = (
+    "pubsub-worker-kill",
+    "pubsub-gateway-kill",
+    "pubsub-outage",
+    "pubsub-frozen",
+    "pubsub-slow-worker",
+    "pubsub-stopped-worker",
+)
+
+
 @pytest.fixture(scope="module")
-def stage(apache_kafka):
-    return Stage(apache_kafka.bootstrap_servers, Pictures(), quick=True)
+def pictures():
+    return Pictures()
+
+
+@pytest.fixture(scope="module")
+def stage(apache_kafka, pictures):
+    return Stage(apache_kafka.bootstrap_servers, pictures, quick=True)
+
+
+@pytest.fixture(scope="module")
+def stage_over_pubsub(pubsub, pictures):
+    return Stage("", pictures, quick=True, running_pubsub=pubsub)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", SHORT)
 def test_nothing_is_lost(stage, name):
-    """Durations are checked by make faults, since they need a quiet machine."""
+    check(name, stage)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "name", [*OVER_PUBSUB, *(pytest.param(name, marks=pytest.mark.long) for name in LONG_OVER_PUBSUB)]
+)
+def test_nothing_is_lost_over_pubsub(stage_over_pubsub, name):
+    check(name, stage_over_pubsub)
+
+
+def check(name, stage):
+    """Durations are checked by make faults and make pubsub-test, since they need a quiet machine."""
     found = play(name, stage)
-    failed = [str(check) for check in found.checks if not check.passed and check.unit != "s"]
+    failed = [str(each) for each in found.checks if not each.passed and each.unit != "s"]
     assert not failed, f"{failed}: {json.dumps(found.numbers)}"

@@ -59,6 +59,10 @@ app.kubernetes.io/component: {{ . }}
 
 {{/* The variables with the broker's URL, for the user of a role. Kubernetes puts the password into the URL. */}}
 {{- define "mlaas.broker" -}}
+{{- with .root.Values.pubsub.project }}
+- name: MLAAS_BROKER__URL
+  value: {{ printf "pubsub://%s" . | quote }}
+{{- else }}
 {{- $kafka := include "mlaas.kafka" .root | fromYaml }}
 {{- $user := get $kafka.users .role }}
 {{- $properties := $kafka.properties }}
@@ -87,12 +91,16 @@ app.kubernetes.io/component: {{ . }}
 - name: MLAAS_BROKER__URL
   value: {{ printf "kafka://%s%s%s" $credentials $kafka.servers (empty $query | ternary "" (printf "?%s" (join "&" $query))) | quote }}
 {{- end }}
+{{- end }}
 
 {{/* The head of a pod's spec: it can do no more than it must. */}}
 {{- define "mlaas.pod" -}}
 # With service links, a Service named mlaas would set MLAAS_PORT, which looks like a setting.
 enableServiceLinks: false
 automountServiceAccountToken: false
+{{- with .Values.pubsub.serviceAccount }}
+serviceAccountName: {{ . }}
+{{- end }}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
