@@ -1,20 +1,31 @@
-"""Kafka through librdkafka, and the embedded broker that speaks its protocol."""
+"""Kafka through librdkafka: the broker, its senders, and the embedded one that speaks its protocol."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
+from dataclasses import dataclass
 from zlib import crc32
 
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
-from messaging import kafka_config
-from messaging.broker import BrokerError, FrameCounts, Message, TopicMissing, feed
+from messaging import frames, kafka_config
+from messaging.broker import (
+    BrokerError,
+    BrokerUnavailable,
+    FrameCounts,
+    Message,
+    QueueFull,
+    TopicMissing,
+    feed,
+)
+from messaging.frames import Gathering, Waiting
 from messaging.kafka_admin import KafkaRecords
-from messaging.kafka_config import BELL, SHARE, translated
+from messaging.kafka_config import BELL, SHARE, ClientLog, Properties, is_fatal, translate, translated
 from messaging.kafka_places import KafkaInbox, KafkaSubscription
-from messaging.kafka_reader import Bell, Reader
-from messaging.kafka_sender import Sender
+from messaging.kafka_reader import Bell, Reader, encode_headers
 from messaging.kafka_topics import ANY, TopicAdmin, Topics
 
 _LARGE_BYTES = 1_000_000
@@ -22,6 +33,258 @@ _LARGE_BYTES = 1_000_000
 # The embedded broker never wakes a waiting fetch, so fetch.wait.max.ms is the latency. It frees a group
 # member's place only after session.timeout.ms, and needs at least 3000 to finish a first join.
 _EMBEDDED_PROPERTIES = "fetch.wait.max.ms=2&session.timeout.ms=6000&allow.auto.create.topics=true"
+
+_ANSWER_TIMEOUT_S = 2.0
+_POLL_S = 0.1
+_PAUSE_S = 1.0
+# How long messages gather.
+_GATHER_S = 0.005
+
+Place = tuple[str, int]
+"""A topic, and a partition or ANY."""
+
+
+@dataclass(slots=True, eq=False)
+class _Sending:
+    """A record on its way, through as many producers as it takes.
+
+    published: of each message in it. or_any: any other partition will do. unknown: a producer did not know
+    the partition.
+    """
+
+    topic: str
+    partition: int
+    message: Message
+    published: Sequence[Future[None]]
+    or_any: bool
+    unknown: bool = False
+
+    def succeed(self) -> None:
+        for each in self.published:
+            each.set_result(None)
+
+    def fail(self, error: BrokerError) -> None:
+        for each in self.published:
+            each.set_exception(error)
+
+
+class Sender:
+    """Thread-safe. Replaces its producer after a fatal error, after renew(), and when a message times out.
+
+    The last because a broker may be available that the producer does not find. The new producer sends what
+    the old one has not yet sent.
+
+    While messages gather, its thread looks at them and at the reports every few milliseconds, and is not
+    woken in between: waking a thread for each message would cost more than a frame saves.
+    """
+
+    def __init__(
+        self,
+        properties: Properties,
+        choose: Callable[[str], int],
+        max_message_bytes: int,
+        counts: FrameCounts,
+    ) -> None:
+        """choose: returns the partition for the next record of a topic; it may be ANY. counts: to increase.
+
+        Connects in the background. Raises BrokerError if the properties are invalid.
+        """
+        self._properties = properties
+        self._choose = choose
+        self._counts = counts
+        self._gathering: Gathering[Place] = Gathering(max_message_bytes)
+        self._gathered = threading.Lock()
+        self._log = ClientLog()  # one for all producers, which repeat what it passes on
+        self._stale = threading.Event()
+        self._changing = threading.Lock()
+        self._producer = self._new_producer()
+        self._retired: list[Producer] = []
+        self._unsent: deque[_Sending] = deque()
+        self._closing = threading.Event()
+        self._poller = threading.Thread(target=self._run, name="kafka-reports", daemon=True)
+        self._poller.start()
+
+    def send(self, topic: str, partition: int, message: Message, *, gather: bool = False) -> Future[None]:
+        """As Broker.publish. partition: may be ANY."""
+        if self._closing.is_set():
+            raise BrokerUnavailable("the broker is closed")
+        published: Future[None] = Future()
+        published.set_running_or_notify_cancel()  # else a caller's cancel() would fail the report
+        part = frames.packed(message) if gather else None
+        if part is None:
+            self._produce(self._record(topic, partition, message, [published]))
+            return published
+        with self._gathered:
+            together = self._gathering.add((topic, partition), Waiting(message, part, published))
+        if together:
+            self._send_together((topic, partition), together)
+        return published
+
+    def led_partitions(self, topic: str) -> list[int]:
+        """The partitions that have a leader. The producer knows them afterwards. Raises BrokerError."""
+        with translated(f"topic {topic}"):
+            found = self._producer.list_topics(topic, timeout=_ANSWER_TIMEOUT_S).topics[topic]
+        return sorted(number for number, its in found.partitions.items() if its.leader >= 0)
+
+    def renew(self) -> None:
+        """Replace the producer soon."""
+        self._stale.set()
+
+    def close(self) -> None:
+        """Send what is still waiting, for a few seconds."""
+        if not self._closing.is_set():
+            self._closing.set()
+            self._poller.join()
+            self._producer.flush(5)
+            for sending in self._unsent:
+                sending.fail(BrokerUnavailable("the broker is closed"))
+
+    def _record(
+        self, topic: str, partition: int, message: Message, published: Sequence[Future[None]]
+    ) -> _Sending:
+        """If any partition will do, choose one, and another if that one does not exist any more."""
+        if partition == ANY:
+            return _Sending(topic, self._choose(topic), message, published, or_any=True)
+        return _Sending(topic, partition, message, published, or_any=False)
+
+    def _send_together(self, place: Place, waiting: Sequence[Waiting]) -> None:
+        """A failure is each message's own."""
+        message = waiting[0].message
+        if len(waiting) > 1:
+            message = frames.frame_of([each.part for each in waiting])
+            with self._gathered:
+                self._counts.frames += 1
+                self._counts.messages += len(waiting)
+        sending = self._record(*place, message, [each.published for each in waiting])
+        try:
+            self._produce(sending)
+        except BrokerError as error:
+            sending.fail(error)
+
+    def _produce(self, sending: _Sending) -> None:
+        """Raises BrokerError if the message cannot be sent, now or later."""
+        what = f"publish to {sending.topic}"
+        headers = encode_headers(sending.message.headers)
+        try:
+            with self._changing:
+                producer = self._producer
+
+                def report(error: KafkaError | None, _: object) -> None:
+                    self._report(producer, sending, error)
+
+                producer.produce(
+                    sending.topic,
+                    sending.message.body,
+                    partition=sending.partition,
+                    headers=headers,
+                    on_delivery=report,
+                )
+        except BufferError as error:
+            raise QueueFull(f"{what}: {error}") from error
+        except KafkaException as error:
+            if not self._queue_again(sending, error.args[0]):
+                raise translate(error.args[0], what) from error
+
+    def _report(self, producer: Producer, sending: _Sending, error: KafkaError | None) -> None:
+        if error is None:
+            sending.succeed()
+            return
+        if error.code() == KafkaError._MSG_TIMED_OUT and producer is self._producer:
+            self._stale.set()
+        if not self._queue_again(sending, error):
+            sending.fail(translate(error, f"publish to {sending.topic}"))
+
+    def _queue_again(self, sending: _Sending, error: KafkaError) -> bool:
+        """Whether it is sent again: if a retired producer gave it back; once, if the partition is unknown."""
+        is_new = error.code() == KafkaError._UNKNOWN_PARTITION and not sending.unknown
+        if not is_new and error.code() != KafkaError._PURGE_QUEUE:
+            return False
+        sending.unknown = sending.unknown or is_new
+        self._unsent.append(sending)
+        return True
+
+    def _resend(self) -> None:
+        refreshed: dict[str, BrokerError | None] = {}
+        for _ in range(len(self._unsent)):
+            sending = self._unsent.popleft()
+            try:
+                if sending.unknown:
+                    self._refresh(sending.topic, refreshed)
+                    sending.partition = ANY if sending.or_any else sending.partition
+                self._produce(sending)
+            except BrokerError as error:
+                sending.fail(error)
+
+    def _refresh(self, topic: str, refreshed: dict[str, BrokerError | None]) -> None:
+        """Ask for the topic's partitions, once for all messages that need them. Raises BrokerError."""
+        if topic not in refreshed:
+            refreshed[topic] = None
+            try:
+                self.led_partitions(topic)
+            except BrokerError as error:
+                refreshed[topic] = error
+        if (failure := refreshed[topic]) is not None:
+            raise failure
+
+    def _new_producer(self) -> Producer:
+        with translated(f"broker {self._properties['bootstrap.servers']}"):
+            return Producer(self._properties, logger=self._log, error_cb=self._on_error)
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Delivery reports tell what becomes of a message. After a fatal error, all of them fail."""
+        if is_fatal(error):
+            self._stale.set()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            if self._stale.is_set():
+                self._stale.clear()
+                self._stop_gathering()
+                self._replace_producer()
+            if self._gathering.is_open:
+                time.sleep(_GATHER_S)
+                self._poll(0)
+            else:
+                self._poll(_POLL_S)
+            with self._gathered:
+                gathered = self._gathering.turn()
+            self._send_each(gathered)
+            self._poll_retired()
+            if self._unsent:
+                self._stop_gathering()
+                self._resend()
+        self._stop_gathering()
+        self._resend()
+
+    def _stop_gathering(self) -> None:
+        """Because what follows may take long."""
+        with self._gathered:
+            gathered = self._gathering.close()
+        self._send_each(gathered)
+
+    def _send_each(self, gathered: Iterable[tuple[Place, Sequence[Waiting]]]) -> None:
+        for place, waiting in gathered:
+            self._send_together(place, waiting)
+
+    def _poll(self, timeout: float) -> None:
+        try:
+            self._producer.poll(timeout)
+        except KafkaException:  # fatal: a right is missing, for one, which its successor may have
+            self._stale.set()
+            self._closing.wait(_PAUSE_S)
+
+    def _replace_producer(self) -> None:
+        successor = self._new_producer()
+        with self._changing:
+            retired, self._producer = self._producer, successor
+        retired.purge(in_queue=True, in_flight=False)
+        self._retired.append(retired)
+
+    def _poll_retired(self) -> None:
+        """Keep a retired producer until the broker has reported on each of its messages."""
+        for retired in self._retired:
+            retired.poll(0)
+        self._retired = [retired for retired in self._retired if len(retired)]
 
 
 class KafkaBroker:
