@@ -100,10 +100,10 @@ def idle(kafka: LocalKafka, seconds: float, into: Values) -> None:
         time.sleep(_SETTLE_S)
         shares = _idle_shares(systems, _IDLE * seconds)
         first_ms: dict[str, list[float]] = {KAFKA: [], EMBEDDED: []}
-        for _ in range(_PAUSES):
+        for number in range(_PAUSES):
+            time.sleep(_PAUSE_S if number else 0.0)  # the first pause has been
             for name, system in systems.items():
                 first_ms[name].append(_ask_once_ms(system))
-            time.sleep(_PAUSE_S)
     into.value(aims.IDLE_BROKER_SHARE, shares[KAFKA].pop(BROKER))
     for name, of_roles in shares.items():
         into.value(aims.idle_share(name), sum(of_roles.values()))

@@ -148,9 +148,9 @@ def shorter(seconds: float) -> int:
 def contenders(kafka: LocalKafka) -> Iterator[Contender]:
     url = f"kafka://{kafka.bootstrap_servers}"
     yield Contender("limits", BARE, 1, systems.bare)
+    yield Contender("mlaas", EMBEDDED, 1, partial(systems.mlaas, "embedded://"))
     for workers in (1, 2):
         yield Contender("mlaas", KAFKA, workers, partial(systems.mlaas, url, workers, kafka.pid))
-        yield Contender("mlaas", EMBEDDED, workers, partial(systems.mlaas, "embedded://", workers))
     for name in PEERS:
         for workers in (1, 2) if name in WITH_TWO_WORKERS else (1,):
             yield Contender("peers", name, workers, partial(systems.peer, name, workers))
