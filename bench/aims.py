@@ -32,7 +32,6 @@ WORKER_READY_S = "worker ready, s"
 GATEWAY_MB = "gateway resident, MB"
 WORKER_MB = "worker's two processes resident, MB"
 
-IDLE_BROKER_SHARE = "Apache Kafka idle, % of a core"
 IDLE = {EMBEDDED: (3.0, 2.0), KAFKA: (2.0, 1.0)}
 FIRST_MS = 15.0
 

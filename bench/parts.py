@@ -100,12 +100,15 @@ def idle(kafka: LocalKafka, seconds: float, into: Values) -> None:
         time.sleep(_SETTLE_S)
         shares = _idle_shares(systems, _IDLE * seconds)
         first_ms: dict[str, list[float]] = {KAFKA: [], EMBEDDED: []}
-        for number in range(_PAUSES):
-            time.sleep(_PAUSE_S if number else 0.0)  # the first pause has been
+        for _ in range(_PAUSES):
             for name, system in systems.items():
+                time.sleep(_PAUSE_S / len(systems))
                 first_ms[name].append(_ask_once_ms(system))
-    into.value(aims.IDLE_BROKER_SHARE, shares[KAFKA].pop(BROKER))
     for name, of_roles in shares.items():
+        for role, share in of_roles.items():
+            into.value(f"{name}, idle, {role}, % of a core", share)
+        if name == KAFKA:
+            del of_roles[BROKER]
         into.value(aims.idle_share(name), sum(of_roles.values()))
         into.value(aims.first_ms(name), median(first_ms[name]))
 
