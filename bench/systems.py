@@ -20,6 +20,9 @@ from deploy.kafka.local_kafka import free_port
 from tests.e2e.services import descendants, is_alive, up
 from tests.faults.fleet import memory_mib
 
+# So long after its first answer from a worker, a gateway sends frames. By default, it takes 15 s.
+_SILENCE_MS = 3_000
+
 GATEWAY, CONSUMER, MODEL, BROKER, UP = "gateway", "consumer", "model process", "broker", "mlaas up"
 CACHE = ROOT / ".cache" / "bench"
 
@@ -92,8 +95,10 @@ def mlaas(
     settings are environment variables.
     """
     started = time.perf_counter()
+    settings = {"MLAAS_GATEWAY__WORKER_SILENCE_MS": str(_SILENCE_MS), **settings}
     with up("--workers", str(workers), "--broker", broker_url, **settings) as (service, url):
         ready_s = time.perf_counter() - started
+        time.sleep(_SILENCE_MS / 1000)
         roles = roles_of(service.process.pid, _PARTS, UP if broker_pid else BROKER)
         if broker_pid:
             roles[BROKER] = [broker_pid]
