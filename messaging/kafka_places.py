@@ -197,7 +197,8 @@ class KafkaSubscription(_RecoveringReader):
         self._member.commit()
         kept = self._member.kept()
         if room := max(0, max_messages - kept):
-            self._member.received(self._read(room, 0 if kept else timeout))
+            records = self._read(room, 0 if kept else timeout)  # may replace the member
+            self._member.received(records)
         return self._member.take(max_messages)
 
     def lag(self) -> int:

@@ -64,6 +64,8 @@ class Cluster:
         self.asked: list[Future[Any]] = []
         self.now = 1000.0
         self.readers: list[Reader] = []
+        self.next_has: list[Record] = []
+        """What the next reader reads first."""
         self.topics = Topics(
             lambda _: [], lambda topics: dict.fromkeys(topics, self.id), self.ask_offsets, lambda: None
         )
@@ -89,6 +91,7 @@ class Cluster:
 
     def new_reader(self, instance_id: str = "") -> Any:
         self.readers.append(Reader(self, instance_id))
+        self.readers[-1].records, self.next_has = self.next_has, []
         return self.readers[-1]
 
     def subscribe(self, instance_id: str = "") -> KafkaSubscription:
@@ -307,6 +310,18 @@ def test_of_a_topic_that_was_created_again_nothing_in_hand_is_committed() -> Non
     before, after = cluster.readers
     assert (before.stored, after.stored) == ([], [])
     assert before.end == "closed"
+
+
+def test_what_is_read_first_of_a_topic_that_was_created_again_is_received_and_committed() -> None:
+    cluster = Cluster()
+    made = cluster.subscribe()
+    cluster.create_again(partitions=2)
+    cluster.next_has = [Record(0, 0)]
+    deliveries = made.receive(10, 0)
+    assert bodies(deliveries) == [b"0"]
+    made.acknowledge(deliveries)
+    made.receive(10, 0)
+    assert cluster.readers[-1].stored == [(0, 1, "second")]
 
 
 def test_what_was_committed_before_the_topic_was_created_again_does_not_count() -> None:
