@@ -32,7 +32,7 @@ from gateway.models import named
 from gateway.problem import Problem
 from gateway.request_reply import Requester
 from gateway.tensors import from_body, picture_from
-from messaging.contract import TENSOR, Reply
+from messaging.contract import MOST_LABELS, TENSOR, Reply
 
 # Parsing a longer body would noticeably delay other requests.
 _LONG_BYTES = 100_000
@@ -209,6 +209,7 @@ class PredictRoutes:
             version=asked.version,
             mode=asked.mode,
             explain=asked.explain,
+            top_k=asked.top_k or MOST_LABELS,
             timeout_s=deadline.left_s(),
         )
 

@@ -57,6 +57,7 @@ class PictureFields(TypedDict, total=False):
     version: str
     mode: Mode
     explain: Explain
+    top_k: int
 
 
 class Requester:

@@ -60,6 +60,7 @@ def encode_request(request: Request) -> Message:
         "version": request.version,
         "mode": "" if request.mode == "auto" else request.mode,
         "explain": request.explain,
+        "top_k": str(request.top_k or ""),
         "traceparent": request.traceparent,
     }
     said = READS_FRAMES if request.reads_frames else {}
@@ -79,12 +80,13 @@ def decode_request(message: Message) -> Request:
             body=message.body,
             correlation_id=address.correlation_id,
             reply_to=address.reply_to,
-            deadline_ms=_milliseconds(headers, "deadline_ms"),
+            deadline_ms=_whole_number(headers, "deadline_ms", "of milliseconds"),
             content_type=headers.get("content_type", ""),
             model=headers.get("model", ""),
             version=headers.get("version", ""),
             mode=one_of(headers, "mode", MODES, "auto"),
             explain=one_of(headers, "explain", EXPLAINS, ""),
+            top_k=_whole_number(headers, "top_k", "of labels") or 0,
             traceparent=headers.get("traceparent", ""),
             reads_frames=address.reads_frames,
         )
@@ -177,12 +179,12 @@ def one_of(given: Headers, name: str, accepted: Iterable[Choice], default: Choic
     raise ValueError(f"{name} {value[:20]!r} is not supported; accepted: {known}")
 
 
-def _milliseconds(headers: Headers, name: str) -> int | None:
+def _whole_number(headers: Headers, name: str, unit: str) -> int | None:
     value = headers.get(name, "")
     if not value:
         return None
     if not (value.isascii() and value.isdigit() and len(value) <= 15):
-        raise ValueError(f"{name} is not a number of milliseconds")
+        raise ValueError(f"{name} is not a number {unit}")
     return int(value)
 
 

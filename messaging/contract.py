@@ -42,6 +42,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     With the content type TENSOR, the body is one input of the model's network, as its ServedModel describes
     it: numbers of its dtype in little-endian order, row by row; a bool is one byte, 0 or 1.
+
+    top_k: how many of the most probable labels the reply needs; 0: all. Older workers send all.
     """
 
     body: bytes
@@ -53,6 +55,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     mode: Mode = "auto"
     explain: Explain = ""
+    top_k: int = 0
     traceparent: str = ""
     reads_frames: bool = False
 
@@ -214,10 +217,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A prediction, an error, or the answer to a ping. Decoding checks the bounds.
 
     sha256: of the request's body, which proves what a prediction is about; errors may leave it empty.
-    probabilities: by label. outputs: the numbers that a model without labels gives. ood_score: above 1 if the
-    picture is unlike the training data. mode: used, or chosen by auto; tensor for a tensor. input: what the
-    model saw, in base64: 28 x 28 grey values, row by row, or a PNG file. models: all that the worker serves,
-    in answer to a ping; older workers leave it empty.
+    probabilities: by label, see Request.top_k. outputs: the numbers that a model without labels gives.
+    ood_score: above 1 if the picture is unlike the training data. mode: used, or chosen by auto; tensor
+    for a tensor. input: what the model saw, in base64: 28 x 28 grey values, row by row, or a PNG file.
+    models: all that the worker serves, in answer to a ping; older workers leave it empty.
     """
 
     sha256: Annotated[str, msgspec.Meta(max_length=64)]

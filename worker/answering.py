@@ -1,5 +1,6 @@
 """Answers batches of messages: sorts them, has the model predict, and passes the replies to the outbox."""
 
+import heapq
 import logging
 import math
 import sys
@@ -8,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from msgspec.structs import replace
 
@@ -312,13 +314,12 @@ def reply_to(
         detail = "" if outcome.error is ErrorCode.INTERNAL else outcome.detail
         failure = Failure(outcome.error, detail)
         return Reply(sha256=sha256, model=model.name, version=model.version, error=failure)
-    rounded = (round(probability, _PROBABILITY_DIGITS) for probability in outcome.probabilities)
     sent_ms = task.delivery.timestamp_ms
     return Reply(
         sha256=sha256,
         model=model.name,
         version=model.version,
-        probabilities=dict(zip(model.labels, rounded, strict=True)),
+        probabilities=most_probable(model.labels, outcome.probabilities, task.request.top_k),
         outputs=outcome.outputs,
         in_distribution=outcome.in_distribution,
         ood_score=None if outcome.ood_score is None else round(outcome.ood_score, _PROBABILITY_DIGITS),
@@ -335,6 +336,14 @@ def reply_to(
     )
 
 
+def most_probable(labels: Sequence[str], probabilities: Sequence[float], most: int) -> dict[str, float]:
+    """Rounded, by label: all, or the `most` highest, highest first."""
+    found: Iterable[tuple[str, float]] = zip(labels, probabilities, strict=True)
+    if 0 < most < len(labels):
+        found = heapq.nlargest(most, found, key=itemgetter(1))
+    return {label: round(probability, _PROBABILITY_DIGITS) for label, probability in found}
+
+
 def worked(task: Task, outcome: Outcome) -> Worked:
     model = task.model
     return Worked(task.request.traceparent, model.name, model.version, outcome.decode_ms, outcome.infer_ms)
@@ -342,8 +351,10 @@ def worked(task: Task, outcome: Outcome) -> Worked:
 
 def checked(outcome: Outcome) -> Outcome:
     """The outcome, or an error instead of numbers that gateways reject: they would drop the reply."""
-    sound = all(0 <= round(each, _PROBABILITY_DIGITS) <= 1 for each in outcome.probabilities)
-    sound = sound and all(map(math.isfinite, outcome.outputs))
+    its = outcome.probabilities
+    sound = all(map(math.isfinite, (*its, *outcome.outputs)))
+    if sound and its:
+        sound = round(min(its), _PROBABILITY_DIGITS) >= 0 and round(max(its), _PROBABILITY_DIGITS) <= 1
     if sound and (outcome.ood_score is None or math.isfinite(outcome.ood_score)):
         return outcome
     detail = (

@@ -27,7 +27,7 @@ from gateway.middleware import traceparent
 from gateway.request_reply import Requester, as_gateway_error
 from messaging import TopicSettings, codec
 from messaging.broker import Broker, BrokerError, Message
-from messaging.contract import Request
+from messaging.contract import MOST_LABELS, Request
 
 _CONFLICT_POLL_S = 0.05
 _GRACE_MS = 2_000
@@ -158,6 +158,7 @@ class Submitter:
                     version=query.version,
                     mode=query.mode,
                     explain=query.explain,
+                    top_k=query.top_k or MOST_LABELS,
                     traceparent=traceparent(),
                 )
             )

@@ -70,6 +70,9 @@ GOLDEN_REQUEST_1_EXPLAIN = Message(
 )
 REQUEST_1_EXPLAIN = msgspec.structs.replace(REQUEST_1, mode="photo", explain="input")
 
+GOLDEN_REQUEST_1_TOP_K = Message(b"\x89PNG...", {**GOLDEN_REQUEST_1.headers, "top_k": "10"})
+REQUEST_1_TOP_K = msgspec.structs.replace(REQUEST_1, top_k=10)
+
 GOLDEN_REQUEST_1_FRAMES = Message(b"\x89PNG...", {**GOLDEN_REQUEST_1.headers, "frames": "1"})
 REQUEST_1_FRAMES = msgspec.structs.replace(REQUEST_1, reads_frames=True)
 
@@ -187,8 +190,9 @@ ADDRESS = ReturnAddress("predict.replies/7", {"correlation_id": "c0ffee"})
         (TENSOR_1, GOLDEN_TENSOR_1),
         (REQUEST_1_VERSION, GOLDEN_REQUEST_1_VERSION),
         (REQUEST_1_FRAMES, GOLDEN_REQUEST_1_FRAMES),
+        (REQUEST_1_TOP_K, GOLDEN_REQUEST_1_TOP_K),
     ],
-    ids=["as first", "explain", "tensor", "version", "frames"],
+    ids=["as first", "explain", "tensor", "version", "frames", "top_k"],
 )
 def test_a_request_is_written_as_the_golden_bytes_and_read_back(request_: Request, golden: Message) -> None:
     assert codec.encode_request(request_) == golden
@@ -317,6 +321,12 @@ def test_a_deadline_that_is_no_number_is_refused(deadline: str) -> None:
     with pytest.raises(ContractError, match="deadline_ms") as raised:
         codec.decode_request(Message(b"", headers))
     assert raised.value.code is ErrorCode.INVALID_REQUEST
+
+
+@pytest.mark.parametrize("value", ["-1", "ten", "1" * 16, "١"])
+def test_a_top_k_that_is_no_number_is_refused(value: str) -> None:
+    with pytest.raises(ContractError, match="top_k is not a number of labels"):
+        codec.decode_request(Message(b"", {**GOLDEN_REQUEST_1.headers, "top_k": value}))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
+import math
+
+import pytest
+
 from messaging.broker import Delivery, LogPosition, Message
 from messaging.contract import PING, ErrorCode, ServedModel
-from worker.answering import Triage, triage
+from worker.answering import Triage, checked, most_probable, triage
 from worker.batching import Queued
-from worker.pipe import LoadedVersion
+from worker.pipe import LoadedVersion, Outcome
 from worker.roster import Roster
 
 NOW_MS = 1_000_000.0
@@ -88,3 +92,23 @@ def test_who_asks_for_a_version_gets_it_or_is_told_the_known_ones() -> None:
         assert failure.detail == (
             f"no model '{name}' of version '9'; served: fashion-mnist 1.0.0, large 1.0.0"
         )
+
+
+def test_a_reply_has_the_most_probable_labels_that_were_asked_for_highest_first() -> None:
+    probabilities = [0.1, 0.40000004, 0.2, 0.3]
+    assert list(most_probable("abcd", probabilities, 2).items()) == [("b", 0.4), ("d", 0.3)]
+    assert most_probable("ab", [0.5, 0.5], 1) == {"a": 0.5}
+
+
+@pytest.mark.parametrize("most", [0, 4, 10])
+def test_a_reply_has_all_labels_in_the_models_order_where_all_are_asked_for(most: int) -> None:
+    assert [*most_probable("abcd", [0.1, 0.4, 0.2, 0.3], most)] == [*"abcd"]
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "is_sound"),
+    [([0.25, 0.75], True), ([1.0000001, -1e-8], True), ([1.1, 0.1], False), ([0.5, -0.1], False),
+     ([0.5, math.nan], False), ([math.nan, 0.5], False), ([math.inf, 0.0], False), ([], True)],
+)  # fmt: skip
+def test_what_is_no_probability_is_not_answered(probabilities: list[float], is_sound: bool) -> None:
+    assert (checked(Outcome(probabilities=probabilities)).error is None) is is_sound
