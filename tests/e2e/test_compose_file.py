@@ -47,6 +47,7 @@ def test_only_the_gateway_and_what_watches_it_are_reached_and_only_from_this_mac
     ports = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert ports == {
         "gateway": ["127.0.0.1:8000:8000"],
+        "pubsub-gateway": ["127.0.0.1:8000:8000"],
         "prometheus": ["127.0.0.1:9090:9090"],
         "grafana": ["127.0.0.1:3000:3000"],
     }
@@ -121,6 +122,23 @@ def test_an_image_of_others_is_a_full_version(service: dict[str, Any]) -> None:
     assert "build" in service or (image and re.search(r":v?\d+\.\d+\.\d+$", image[1]))
 
 
+def test_the_services_over_pubsub_start_with_its_profile_alone_and_are_otherwise_the_same() -> None:
+    assert all("pubsub" in its["profiles"] for name, its in SERVICES.items() if name.startswith("pubsub"))
+    for part in ("topics", "gateway", "worker"):
+        own = {"profiles", "build", "environment", "depends_on", "restart"}
+        ours, theirs = SERVICES[part], SERVICES[f"pubsub-{part}"]
+        assert {key: its for key, its in theirs.items() if key not in own} == {
+            key: its for key, its in ours.items() if key not in own
+        }
+        assert theirs["environment"]["MLAAS_BROKER__URL"] == "pubsub://demo"
+        assert {**ours["build"]["args"], "BROKER": "pubsub"} == theirs["build"]["args"]
+    fake = (ROOT / "tests" / "pubsub" / "Dockerfile").read_text()
+    go = re.search(r"^go (.+)$", (ROOT / "tests" / "pubsub" / "go.mod").read_text(), re.M)
+    assert go and f"ARG GO_IMAGE=golang:{go[1]}-" in fake
+    assert SERVICES["pubsub-worker"]["environment"]["PUBSUB_EMULATOR_HOST"] == "pubsub:8085"
+    assert '"0.0.0.0:8085"' in fake
+
+
 def test_the_worker_has_no_way_out() -> None:
     assert all(COMPOSE["networks"][name]["internal"] for name in SERVICES["worker"]["networks"])
 
@@ -143,7 +161,7 @@ def test_an_image_is_pinned_watched_and_not_root(dockerfile: Path) -> None:
     (base,) = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", text, re.M)
     assert re.fullmatch(r"python:3\.\d+\.\d+-slim-\w+", base)
     assert set(re.findall(r"^FROM (\S+)", text, re.M)) == {"${PYTHON_IMAGE}"}
-    built = [service["build"] for service in SERVICES.values() if "build" in service]
+    built = [service["build"] for service in SERVICES.values() if "args" in service.get("build", ())]
     assert {its["args"]["PYTHON_IMAGE"] for its in built} == {f"${{PYTHON_IMAGE:-{base}}}"}
     assert "--require-hashes" in text
     assert re.search(r"^USER 10001:10001$", text, re.M)
