@@ -39,7 +39,7 @@ docs: .venv/.development ## the documentation as a site in build/site; a dead li
 kafka: .venv/.serving ## a real Apache Kafka on port 9092, or PORT, with its data in .cache; needs Java and Maven
 	@exec $(BIN)/python -m deploy.kafka.local_kafka --port $(if $(filter file,$(origin PORT)),9092,$(PORT)) --data-dir .cache/kafka-data
 
-pubsub: .venv/.serving ## Google's fake of Pub/Sub on port 8085, or PORT; needs Go
+pubsub: .venv/.pubsub ## Google's fake of Pub/Sub on port 8085, or PORT; needs Go
 	@exec $(BIN)/python -m tests.pubsub.local_pubsub --port $(if $(filter file,$(origin PORT)),8085,$(PORT))
 
 train: .venv/.development ## train both models, their teacher first, and write weights/
@@ -103,6 +103,10 @@ lock: ## write the pinned requirements anew; needs uv
 .venv/bin/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed: name one, as in make run PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
+
+.venv/.pubsub: .venv/.serving requirements/pubsub.txt
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/pubsub.txt
+	@touch $@
 
 # What serving needs: no TensorFlow.
 .venv/.serving: .venv/bin/pip pyproject.toml requirements/gateway.txt requirements/worker.txt requirements/client.txt

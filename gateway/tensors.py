@@ -177,7 +177,8 @@ def from_body(content: bytes, model: ServedModel, most: int, most_bytes: int) ->
     """
     wanted = f'{model.name} takes {model.input}, as {{"inputs": [row]}}'
     if model.kind != "tensor" or model.dtype not in DATATYPES:
-        raise InvalidRequest(f"{model.name} takes pictures: send a file, not JSON")
+        said = f'{model.name} takes pictures: send a file, or JSON as {{"image": "the file in base64"}}'
+        raise InvalidRequest(said)
     size = math.prod(model.shape)
     if len(content) > MOST_NUMBERS * NUMBER_BYTES:
         raise TooLarge(f"{wanted}: the JSON has {len(content)} bytes; send fewer rows at once")

@@ -7,6 +7,7 @@ the worker's has no gateway.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -21,9 +22,12 @@ _IMPORTED_AS = {
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
 }
+_ROOT = Path(__file__).parents[1]
 _OURS = ("gateway.", "messaging.", "mlaas_client", "model.", "worker.")
 # The details of these problems list the valid names.
-_NEED_NO_HINT = ("urn:mlaas:problem:unknown-model", "urn:mlaas:problem:unknown-job")
+_NEED_NO_HINT = tuple(
+    f"urn:mlaas:problem:{kind}" for kind in ("unknown-model", "unknown-job", "jobs-not-listed")
+)
 
 
 class UserError(click.ClickException):
@@ -109,18 +113,21 @@ def require(*extras: str) -> None:
 
 
 def of_missing_package(module: str) -> UserError:
-    """The UserError that names the extra of mlaas to install for this module.
+    """The UserError that names what to install for this module: an extra of mlaas; in a checkout, all.
 
-    Images have only the modules of ours that gateways or workers need.
+    In a checkout, an extra would replace the editable installation by a copy. Images have only the modules of
+    ours that gateways or workers need.
     """
     if module.startswith(_OURS):
         missing = f"{module} is not in this image"
         return UserError(missing, "run the command where the whole service is installed")
     module = module.partition(".")[0]
     package = _IMPORTED_AS.get(module, module).replace("_", "-").lower()
+    if (_ROOT / "Makefile").is_file():
+        return UserError(f"{package} is not installed: run make install in {_ROOT}")
     extra = next((extra for name, extra in _packages() if name == package), "all")
     everything = ", or 'CHECKOUT[all]' for everything but training" if extra not in ("all", "train") else ""
-    return UserError(f"{module} is not installed: run pip install 'CHECKOUT[{extra}]'{everything}")
+    return UserError(f"{package} is not installed: run pip install 'CHECKOUT[{extra}]'{everything}")
 
 
 def _packages() -> list[tuple[str, str]]:

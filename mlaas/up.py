@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from gateway import GatewaySettings
 from messaging import SHARED, Queue, administration, hosted
-from mlaas.errors import UserError
+from mlaas.errors import UserError, reported
 from mlaas.settings import Settings, as_environment, load
 
 _log = logging.getLogger("mlaas")
@@ -185,7 +185,9 @@ def _with_broker(settings: Settings) -> Iterator[tuple[Settings, Callable[[int, 
     broker = hosted(settings.broker.url)
     if broker is None:
         topics = settings.topics.wanted(settings.worker.group)
-        administration(settings.broker, settings.topics).apply(topics)
+        with reported(os.EX_CONFIG, ValueError):
+            administering = administration(settings.broker, settings.topics)
+        administering.apply(topics)
         yield settings, None
         return
     _log.info("embedded broker at %s", broker.url)

@@ -102,6 +102,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     not_ready: str | None = None
     answer: str = ""
     answer_error: str | None = None
+    answer_hint: str = "see the logs of gateway and worker"
 
     @property
     def is_ready(self) -> bool:
@@ -214,12 +215,14 @@ def _reason(response: "httpx.Response") -> str | None:
 
 
 def _at_round_trip(url: str, model: str | None) -> dict[str, Any]:
-    from mlaas_client import Client, MlaasError
+    from mlaas_client import Client, MlaasError, Unauthorized
 
     started = time.monotonic()
     try:
         with Client(url, retries=1, timeout_s=_ROUND_TRIP_S) as client:
             found = client.predict(made_pictures(1)[0], model=model)
+    except Unauthorized as error:
+        return {"answer_error": str(error), "answer_hint": "set MLAAS_API_KEY to a valid key"}
     except (MlaasError, ValueError) as error:
         return {"answer_error": str(error)}
     took_ms = (time.monotonic() - started) * 1000
@@ -355,5 +358,5 @@ def _of_round_trip(seen: Seen) -> Finding:
     if not seen.is_ready:
         return _skipped("round trip")
     if seen.answer_error is not None:
-        return failed("round trip", seen.answer_error, "see the logs of gateway and worker")
+        return failed("round trip", seen.answer_error, seen.answer_hint)
     return ok("round trip", seen.answer)

@@ -161,7 +161,7 @@ def _address_errors(settings: "Settings") -> Iterator[None]:
         if not (is_host or error.errno in _TAKEN):
             raise
         where = error.filename or f"{settings.gateway.host}:{settings.gateway.port}"
-        options = ("--host", "--port (0 picks a free one)")
+        options = ("--host", "--port (0 picks a free one), or with make run PORT=NUMBER")
         host, port = ("metrics_host", "metrics_port") if error.filename else options
         hint = f"set {host} to an address of this machine" if is_host else f"choose another with {port}"
         raise UserError(f"cannot listen on {where}: {error.strerror}", hint) from error

@@ -274,7 +274,9 @@ def test_what_is_not_installed_is_said_in_one_line(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True,
     )  # fmt: skip
     assert said.returncode == 1
-    assert said.stderr.startswith("mlaas: httpx is not installed: run pip install 'CHECKOUT[client]', or ")
+    assert said.stderr.startswith(
+        f"mlaas: httpx is not installed: run make install in {Path(__file__).parents[2]}\n"
+    )
     assert len(said.stderr.splitlines()) == 1
 
 
@@ -319,3 +321,10 @@ def test_a_url_that_is_none_is_wrong_usage() -> None:
     for typed in ("bench kafka://x", "bench http://host:port/predict", f"predict --url http://h:p {SANDAL}"):
         said = mlaas(*typed.split())
         assert (said.exit_code, "is not" in said.stderr) == (2, True), typed
+
+
+@pytest.mark.parametrize("url", ["rabbit://x", "localhost:9092", "kafka://", ""])
+def test_an_url_that_is_no_brokers_is_said_in_one_line(url: str) -> None:
+    said = mlaas("up", "--port", "0", "--broker", url)
+    assert said.exit_code == os.EX_CONFIG
+    assert len(said.stderr.splitlines()) == 1 and "URL" in said.stderr

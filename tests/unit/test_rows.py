@@ -165,7 +165,10 @@ async def test_pictures_and_numbers_are_not_taken_for_each_other() -> None:
         undeclared = problem(await http.post("/predict", data={}, content=b'{"inputs": []}',
             headers={"Content-Type": "application/x-www-form-urlencoded"}), 415)  # fmt: skip
         picture = await http.post("/predict", content=SANDAL)
-    assert numbers["detail"] == "fashion-mnist takes pictures: send a file, not JSON"
+    assert (
+        numbers["detail"]
+        == 'fashion-mnist takes pictures: send a file, or JSON as {"image": "the file in base64"}'
+    )
     assert "served: fashion-mnist 1, iris 3, level 3" in str(unknown["detail"])
     assert "Content-Type: application/json" in str(undeclared["detail"])
     assert picture.status_code == 200
