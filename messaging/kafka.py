@@ -84,6 +84,7 @@ class Sender:
         choose: Callable[[str], int],
         max_message_bytes: int,
         counts: FrameCounts,
+        log: ClientLog,
     ) -> None:
         """choose: returns the partition for the next record of a topic; it may be ANY. counts: to increase.
 
@@ -94,7 +95,7 @@ class Sender:
         self._counts = counts
         self._gathering: Gathering[Place] = Gathering(max_message_bytes)
         self._gathered = threading.Lock()
-        self._log = ClientLog()  # one for all producers, which repeat what it passes on
+        self._log = log
         self._stale = threading.Event()
         self._changing = threading.Lock()
         self._producer = self._new_producer()
@@ -313,9 +314,10 @@ class KafkaBroker:
         }
         self.frame_counts = FrameCounts()
         of_senders = kafka_config.producer(self._servers, sending)
-        self._sender = Sender(of_senders, self._next, max_message_bytes, self.frame_counts)
-        self._sender_of_large = Sender(of_senders, self._next, max_message_bytes, self.frame_counts)
-        admin = TopicAdmin(kafka_config.producer(self._servers, self._given))
+        log = self._log = ClientLog()  # one for all clients, which say the same of the same broker
+        self._sender = Sender(of_senders, self._next, max_message_bytes, self.frame_counts, log)
+        self._sender_of_large = Sender(of_senders, self._next, max_message_bytes, self.frame_counts, log)
+        admin = TopicAdmin(kafka_config.producer(self._servers, self._given), log)
         self._topics = Topics(self._led_partitions, admin.ids, admin.offsets, self._renew_producers)
 
     def publish(self, address: str, message: Message, *, gather: bool = False) -> Future[None]:
@@ -373,7 +375,7 @@ class KafkaBroker:
         return KafkaInbox(lambda: self._reader(kafka_config.INBOX), topic, choose, self._topics)
 
     def _reader(self, role: kafka_config.Properties) -> Reader:
-        return Reader(kafka_config.consumer(self._servers, self._reading, role), self._bell)
+        return Reader(kafka_config.consumer(self._servers, self._reading, role), self._log, self._bell)
 
 
 class EmbeddedBroker(KafkaBroker):

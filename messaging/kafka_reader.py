@@ -48,14 +48,14 @@ Rebalanced = Callable[[Consumer, list[TopicPartition]], None]
 class Reader:
     """A consumer. For one thread. is_at_end: of its partition, if its role asks for that."""
 
-    def __init__(self, properties: Properties, bell: "Bell | None" = None) -> None:
+    def __init__(self, properties: Properties, log: ClientLog, bell: "Bell | None" = None) -> None:
         """Raises BrokerError if the properties are invalid."""
         self._lost = False
         self.is_at_end = False
         self._has_instance_id = "group.instance.id" in properties
         self._refusal = Refusal(properties)
         with translated(f"broker {properties['bootstrap.servers']}"):
-            self._consumer = Consumer(properties, logger=ClientLog(), error_cb=self._on_error)
+            self._consumer = Consumer(properties, logger=log, error_cb=self._on_error)
         self._naps: Naps | None = None
         if bell is not None:
             with suppress(OSError):

@@ -167,8 +167,9 @@ class Topics:
 class TopicAdmin:
     """Asks the cluster without waiting, over a connection of its own. Thread-safe."""
 
-    def __init__(self, properties: Properties) -> None:
+    def __init__(self, properties: Properties, log: ClientLog) -> None:
         self._properties = properties
+        self._log = log
         self._lock = threading.Lock()
         self._admin: AdminClient | None = None
         self._asked: Mapping[str, Future[object]] = {}
@@ -201,7 +202,7 @@ class TopicAdmin:
 
     def _client(self) -> AdminClient:
         with self._lock:
-            self._admin = self._admin or AdminClient(self._properties, logger=ClientLog())
+            self._admin = self._admin or AdminClient(self._properties, logger=self._log)
             return self._admin
 
 
