@@ -42,11 +42,7 @@ async def ask(url: str, outcomes: Counter[str], done: Callable[[], bool]) -> Non
 
 def frames_in(broker: Broker, topic: str) -> int:
     with closing(broker.records(topic)) as records:
-        return sum(
-            FRAME in delivery.message.headers
-            for partition, offsets in records.bounds().items()
-            for delivery in records.read(partition, offsets)
-        )
+        return sum(FRAME in delivery.message.headers for delivery in records.read())
 
 
 def test_beside_a_worker_of_the_last_release_requests_travel_alone_and_in_frames_when_it_has_gone(
