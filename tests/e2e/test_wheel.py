@@ -143,11 +143,13 @@ def base(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     ],
     ids=lambda its: " ".join(its[:2]) if isinstance(its, list) else its,
 )
-def test_without_its_extra_a_command_names_it_in_one_line(command: list[str], extra: str, base: str) -> None:
-    """-S: the environment of the tests would lend what is missing."""
+def test_without_its_extra_a_command_names_it_in_one_line(
+    command: list[str], extra: str, base: str, tmp_path: Path
+) -> None:
+    """-S: the environment of the tests would lend what is missing; and so would the checkout as folder."""
     said = subprocess.run(
         [sys.executable, "-S", "-m", "mlaas", *command],
-        env={**os.environ, "PYTHONPATH": base}, capture_output=True, text=True, timeout=100,
+        env={**os.environ, "PYTHONPATH": base}, cwd=tmp_path, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert said.returncode == 1
     (line,) = said.stderr.splitlines()
@@ -156,10 +158,10 @@ def test_without_its_extra_a_command_names_it_in_one_line(command: list[str], ex
 
 
 @pytest.mark.parametrize("command", [["--help"], ["config", "show"], ["completion", "bash"]], ids=" ".join)
-def test_without_any_extra_the_rest_works(command: list[str], base: str) -> None:
+def test_without_any_extra_the_rest_works(command: list[str], base: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-S", "-m", "mlaas", *command],
-        env={**os.environ, "PYTHONPATH": base}, capture_output=True, text=True, timeout=100,
+        env={**os.environ, "PYTHONPATH": base}, cwd=tmp_path, capture_output=True, text=True, timeout=100,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
 
