@@ -18,6 +18,8 @@ PATIENCE_S = 30.0
 class Sharing:
     def __init__(self, url: str) -> None:
         self.topic = f"t-{uuid.uuid4().hex[:8]}"
+        # The embedded broker takes no offsets from outside of a group that has members.
+        self.group = f"of-{self.topic}"
         self._url = url
         self._made: list[Broker] = []
 
@@ -57,7 +59,7 @@ def received(receive: Callable[[int, float], object], count: int) -> list[Delive
 
 
 def test_each_has_its_partitions(sharing: Sharing) -> None:
-    members = [sharing.member(number, 3).subscribe(sharing.topic, "g") for number in (1, 2, 3)]
+    members = [sharing.member(number, 3).subscribe(sharing.topic, sharing.group) for number in (1, 2, 3)]
     sharing.publish(0, 1, 2, 3)
     its = [{partition_of(each) for each in received(member.receive, 1)} for member in members[1:]]
     assert [{partition_of(each) for each in received(members[0].receive, 2)}, *its] == [{0, 3}, {1}, {2}]
@@ -66,7 +68,7 @@ def test_each_has_its_partitions(sharing: Sharing) -> None:
 
 
 def test_who_comes_in_the_place_of_a_killed_one_goes_on_where_that_one_was(sharing: Sharing) -> None:
-    killed = sharing.member(1, 2).subscribe(sharing.topic, "g", "worker-1")
+    killed = sharing.member(1, 2).subscribe(sharing.topic, sharing.group, "worker-1")
     sharing.publish(0, 0, 2)
     taken = received(killed.receive, 3)
     killed.acknowledge(taken[:1])
@@ -75,7 +77,7 @@ def test_who_comes_in_the_place_of_a_killed_one_goes_on_where_that_one_was(shari
     while len(again) != 2:  # what was acknowledged is committed a second later
         assert time.monotonic() < end
         killed.receive(1, 0.5)
-        other = sharing.member(1, 2).subscribe(sharing.topic, "g", "worker-1")
+        other = sharing.member(1, 2).subscribe(sharing.topic, sharing.group, "worker-1")
         again = [*received(other.receive, 2), *other.receive(1, 1.0)]
         other.close()
     assert {each.position for each in again} == {each.position for each in taken[1:]}
