@@ -32,9 +32,8 @@ _get_headers = methodcaller("headers")
 # Every socket of this machine that is bound to it gets what is sent to it.
 _EVERYBODY = "127.255.255.255"
 _RING_EVERY_S = 0.02
-_AWAKE_S = (
-    0.05  # after a record or a ring; so much more than _RING_EVERY_S that no ring is needed between two
-)
+# After a record or a ring: so much more than _RING_EVERY_S that no ring is needed in between.
+_AWAKE_S = 0.05
 _AT_FIRST_S = 1.0
 _ASLEEP_S = 2.0  # until it asks the broker, because whoever publishes may not know of the bell
 _NEXT_S = 0.005
