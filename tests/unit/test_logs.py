@@ -17,7 +17,13 @@ from tests.unit.gateways import PNG, SANDAL, gateway, sandal
 
 pytestmark = pytest.mark.anyio
 
+
 FORGED = "reply_to 'x\n12:00:00 ERROR   worker: all is lost\r\x1b[2K\udc80' is not allowed"
+
+
+def of_answers(caplog) -> list[logging.LogRecord]:
+    """Lines of the access log, without what other loggers say at the same level."""
+    return [record for record in caplog.records if record.name == "mlaas.access"]
 
 
 @pytest.fixture
@@ -129,7 +135,7 @@ async def test_a_busy_second_has_so_many_lines_and_says_how_many_are_missing(cap
         now = 11.0
         assert log.has_room(200)
         log.say_left_out()
-    assert [record.fields for record in caplog.records] == [{"left_out": 3}]
+    assert [record.fields for record in of_answers(caplog)] == [{"left_out": 3}]
 
 
 async def test_the_missing_are_said_even_if_nothing_comes_after_them(caplog) -> None:
@@ -137,9 +143,9 @@ async def test_the_missing_are_said_even_if_nothing_comes_after_them(caplog) -> 
     with caplog.at_level(logging.INFO, "mlaas.access"):
         assert [log.has_room(200) for _ in range(3)] == [True, False, False]
         async with asyncio.timeout(30):
-            while not caplog.records:
+            while not of_answers(caplog):
                 await asyncio.sleep(0.05)
-    assert [record.fields for record in caplog.records] == [{"left_out": 2}]
+    assert [record.fields for record in of_answers(caplog)] == [{"left_out": 2}]
 
 
 async def test_an_answer_is_one_line_with_what_is_known_of_it(tmp_path, caplog) -> None:
@@ -154,7 +160,7 @@ async def test_an_answer_is_one_line_with_what_is_known_of_it(tmp_path, caplog) 
             await http.get("/metrics")
             await http.head("/models", headers={"X-API-Key": "secret-key"})
             await http.get("/models", headers={"X-API-Key": "wrong"})
-    lines = [record.fields for record in caplog.records]
+    lines = [record.fields for record in of_answers(caplog)]
     assert [(line["method"], line["route"], line["status"]) for line in lines] == [
         ("POST", "/predict", 200),
         ("HEAD", "/models", 200),
