@@ -3,66 +3,27 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from gateway.metrics import GatewayMetrics
 from messaging.broker import Right
 from messaging.kafka_admin import new_topic
 from messaging.kafka_config import parse_url
 from mlaas.commands.broker import rights_of
-from mlaas.settings import Settings, load
-from tests.chart.tools import CHART, Refused, Resource, keda_sources, problems, template
+from mlaas.settings import load
+from tests.chart.rendered import EXAMPLES, containers, environment, made, of, pods, settings_of
+from tests.chart.tools import CHART, Refused, keda_sources, problems
 
 ROOT = CHART.parents[1]
 VALUES = (CHART / "values.yaml").read_text()
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
-EXAMPLES = ("", *(file.stem for file in sorted((CHART / "examples").glob("*.yaml"))))
 DEFAULTS = load(None, {})
 
 each_example = pytest.mark.parametrize("example", EXAMPLES, ids=lambda name: name or "defaults")
-
-
-def made(example: str, *arguments: str) -> list[Resource]:
-    return template(*(("-f", str(CHART / "examples" / f"{example}.yaml")) if example else ()), *arguments)
-
-
-def of(kind: str, resources: list[Resource]) -> dict[str, Resource]:
-    """Those of a kind, by name."""
-    return {its["metadata"]["name"]: its for its in resources if its["kind"] == kind}
-
-
-def pods(resources: list[Resource]) -> Iterator[Resource]:
-    """The templates of pods, with their metadata and spec."""
-    return (its["spec"]["template"] for its in resources if "template" in its.get("spec", {}))
-
-
-def containers(pod: Resource) -> list[dict[str, Any]]:
-    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
-
-
-def environment(container: dict[str, Any]) -> dict[str, str]:
-    """The variables of a container, as Kubernetes would set them from Secrets whose values are "secret"."""
-    found: dict[str, str] = {}
-    for variable in container["env"]:
-        value = variable.get(
-            "value", "postgresql://secret" if variable["name"].endswith("STORE") else "secret"
-        )
-        found[variable["name"]] = re.sub(r"\$\((\w+)\)", lambda match: found[match[1]], value)
-    return found
-
-
-def settings_of(resources: list[Resource], part: str, folder: Path) -> Settings:
-    """The settings that a gateway or a worker has, read as it reads them."""
-    (container,) = of("Deployment", resources)[f"mlaas-{part}"]["spec"]["template"]["spec"]["containers"]
-    file = folder / "settings.yaml"
-    file.write_text(of("ConfigMap", resources)["mlaas-settings"]["data"]["settings.yaml"])
-    ours = {name: value for name, value in environment(container).items() if name.startswith("MLAAS_")}
-    return load(None, ours | {"MLAAS_CONFIG": str(file)})
 
 
 @each_example
@@ -128,16 +89,26 @@ def test_what_a_container_mounts_is_there(example: str) -> None:
 
 
 @each_example
-def test_selectors_select_the_pods(example: str) -> None:
+def test_a_selector_selects_the_pods_of_one_deployment(example: str) -> None:
     resources = made(example)
-    all_labels = [pod["metadata"]["labels"] for pod in pods(resources)]
-    labels = {its["app.kubernetes.io/component"]: its for its in all_labels}
-    for resource in resources:
-        part = resource["metadata"]["labels"].get("app.kubernetes.io/component")
-        spec = resource.get("spec", {})
-        selector = spec.get("podSelector") or spec.get("selector")
-        if selector and part in labels:
-            assert selector.get("matchLabels", selector).items() <= labels[part].items(), resource["kind"]
+    labels = {
+        name: its["spec"]["template"]["metadata"]["labels"]
+        for name, its in of("Deployment", resources).items()
+    }
+
+    def selected(selector: dict[str, str]) -> list[str]:
+        return [name for name, its in labels.items() if selector.items() <= its.items()]
+
+    for kind in ("Deployment", "PodDisruptionBudget"):
+        for name, its in of(kind, resources).items():
+            assert selected(its["spec"]["selector"]["matchLabels"]) == [name], kind
+    assert of("PodDisruptionBudget", resources).keys() == labels.keys()
+    assert selected(of("Service", resources)["mlaas-gateway"]["spec"]["selector"]) == ["mlaas-gateway"]
+    for part in ("gateway", "worker"):
+        policy = of("NetworkPolicy", resources)[f"mlaas-{part}"]["spec"]["podSelector"]["matchLabels"]
+        assert selected(policy) == [name for name in labels if name.startswith(f"mlaas-{part}")]
+    for monitor in of("PodMonitor", resources).values():
+        assert selected(monitor["spec"]["selector"]["matchLabels"]) == list(labels)
 
 
 @each_example
@@ -153,7 +124,7 @@ def test_gateway_and_worker_start_with_these_settings(example: str, tmp_path: Pa
             continue
         servers, properties = parse_url(settings.broker.url)
         assert servers
-        if example in ("strimzi", "without-keda"):
+        if example in ("strimzi", "without-keda", "queues"):
             assert properties["security.protocol"] == "SASL_SSL"
             assert properties["sasl.username"] == user
             assert properties["sasl.password"] == "secret"
@@ -229,12 +200,20 @@ def test_operations_lists_the_rights_that_are_granted() -> None:
 
 
 @pytest.mark.parametrize(
-    "own", [(), ("topics.requests=own.requests", "topics.queues.large=slow", "worker.group=own-workers")]
+    "own",
+    [
+        (),
+        (
+            "settings.topics.requests=own.requests",
+            "settings.worker.group=own-workers",
+            "worker.queues.slow.models.names={large}",
+        ),
+    ],
 )
 def test_users_of_strimzi_have_the_rights_that_the_command_grants(
     own: tuple[str, ...], tmp_path: Path, shown: Callable[[str, object], None]
 ) -> None:
-    resources = made("strimzi", *(part for each in own for part in ("--set", f"settings.{each}")))
+    resources = made("strimzi", *(part for each in own for part in ("--set", each)))
     settings = settings_of(resources, "worker", tmp_path)
     users = of("KafkaUser", resources)
     assert users.keys() == {"mlaas-gateway", "mlaas-worker", "mlaas-dlq"}
@@ -254,8 +233,7 @@ def test_users_of_strimzi_have_the_rights_that_the_command_grants(
 
 @pytest.mark.parametrize("copies", [1, 3])
 def test_topics_of_strimzi_are_those_that_the_command_creates(copies: int, tmp_path: Path) -> None:
-    queues = ("--set", "settings.topics.queues.large=slow", "--set", "settings.topics.queues.other=shared")
-    resources = made("strimzi", "--set", f"settings.topics.replication_factor={copies}", *queues)
+    resources = made("queues", "--set", f"settings.topics.replication_factor={copies}")
     settings = settings_of(resources, "worker", tmp_path)
     of_strimzi = {
         its["spec"]["topicName"]: (
@@ -300,33 +278,6 @@ def test_a_job_makes_the_topics_where_strimzi_does_not() -> None:
     assert not of("Job", made("", "--set", "kafka.createTopics=false"))
 
 
-# Scaling.
-
-
-def test_workers_scale_with_requests_in_flight_and_jobs_up_to_the_partitions(tmp_path: Path) -> None:
-    resources = made("strimzi")
-    settings = settings_of(resources, "worker", tmp_path)
-    spec = of("ScaledObject", resources)["mlaas-worker"]["spec"]
-    assert spec["maxReplicaCount"] == settings.topics.partitions
-    in_flight, lag = (trigger["metadata"] for trigger in spec["triggers"])
-    assert int(in_flight["threshold"]) == settings.worker.max_batch_size
-    (metric,) = re.findall(r"sum\((\w+)\{", in_flight["query"])
-    assert metric in {its.name for its in GatewayMetrics().declared}
-    assert lag["topic"] == settings.topics.jobs
-    assert lag["consumerGroup"] == f"{settings.worker.group}.jobs"
-    assert f"kafka://{lag['bootstrapServers']}" in settings.broker.url.replace("mlaas-worker:secret@", "")
-
-
-def test_where_something_scales_it_alone_says_how_many() -> None:
-    for example in ("strimzi", "without-keda"):
-        resources = made(example)
-        assert all("replicas" not in its["spec"] for its in of("Deployment", resources).values())
-        scaled = of("ScaledObject", resources) or of("HorizontalPodAutoscaler", resources)
-        targets = {its["spec"]["scaleTargetRef"]["name"] for its in scaled.values()}
-        assert targets == of("Deployment", resources).keys()
-    assert all(its["spec"]["replicas"] == 1 for its in of("Deployment", made("")).values())
-
-
 # Network and keys.
 
 
@@ -366,6 +317,12 @@ def test_lines_of_keys_become_a_secret_that_the_gateway_reads() -> None:
         ("gateway.replica=2", "replica"),
         ("kafka.protocol=SSSL", "kafka/protocol"),
         ("settings.gateway.drain_dealy_ms=1", "settings.gateway.drain_dealy_ms: there is no such setting"),
+        ("settings.topics.queues.large=slow", "settings/topics/queues"),
+        ("worker.queues.Slow.models.names={large}", "'Slow' not allowed"),
+        ("worker.queues.shared.models.names={large}", "worker itself has its values"),
+        ("worker.queues.slow.replicas=2", "missing property 'models'"),
+        ("worker.queues.slow.models.names={large,large}", "large is in the queues slow and slow"),
+        ("worker.queues.slow.models.names={fashion-mnist}", "fashion-mnist is the default model"),
         ("settings.broker.url=kafka://elsewhere:9092", "settings/broker/url"),
         ("apiKeys.lines={the-key-itself}", "apiKeys/lines/0"),
         ("gateway.replicas=2", "several gateways need jobs.store.secret"),

@@ -1,14 +1,60 @@
+{{/* The settings of the values, with the queues of models that follow from worker.queues. */}}
+{{- define "mlaas.own" -}}
+{{- $own := deepCopy .Values.settings }}
+{{- $queues := dict }}
+{{- range $queue, $its := .Values.worker.queues }}
+{{- if eq $queue "shared" }}
+{{- fail "worker.queues: the queue shared is that of all other models; worker itself has its values" }}
+{{- end }}
+{{- range $model := $its.models.names }}
+{{- if hasKey $queues $model }}
+{{- fail (printf "worker.queues: the model %s is in the queues %s and %s" $model (get $queues $model) $queue) }}
+{{- end }}
+{{- $_ := set $queues $model $queue }}
+{{- end }}
+{{- end }}
+{{- with $queues }}
+{{- $own = mustMergeOverwrite $own (dict "topics" (dict "queues" .)) }}
+{{- end }}
+{{- toYaml $own }}
+{{- end }}
+
 {{/* The settings in effect: those of the service, in config.yaml, with those of the values over them. */}}
 {{- define "mlaas.settings" -}}
 {{- $settings := .Files.Get "config.yaml" | fromYaml }}
-{{- range $section, $values := .Values.settings }}
+{{- $own := include "mlaas.own" . | fromYaml }}
+{{- range $section, $values := $own }}
 {{- range $name, $_ := $values }}
 {{- if not (hasKey (get $settings $section) $name) }}
 {{- fail (printf "settings.%s.%s: there is no such setting; config.yaml has them all" $section $name) }}
 {{- end }}
 {{- end }}
 {{- end }}
-{{- mustMergeOverwrite $settings (deepCopy .Values.settings) | toYaml }}
+{{- mustMergeOverwrite $settings $own | toYaml }}
+{{- end }}
+
+{{/* The queues of models, the shared one first, each with the values for its workers and what KEDA asks of it. */}}
+{{- define "mlaas.queues" -}}
+{{- $settings := include "mlaas.settings" . | fromYaml }}
+{{- $group := $settings.worker.group }}
+{{- $scaling := mustMergeOverwrite (pick .Values.scaling "requestsPerWorker" "jobPicturesPerWorker") .Values.scaling.worker }}
+{{- $common := mustMergeOverwrite (omit .Values.worker "queues") (dict "scaling" $scaling) }}
+{{- $shared := dict "name" "shared" "deployment" (printf "%s-worker" .Release.Name) "jobs" $settings.topics.jobs "group" (printf "%s.jobs" $group) }}
+{{- $queues := list (mustMergeOverwrite (deepCopy $common) $shared) }}
+{{- range $name, $values := .Values.worker.queues }}
+{{- $its := dict
+      "name" $name
+      "deployment" (printf "%s-worker-%s" $.Release.Name $name)
+      "jobs" (printf "%s.%s" $settings.topics.jobs $name)
+      "group" (printf "%s.jobs.%s" $group $name) }}
+{{- $models := $values.models }}
+{{- if not (or $models.volume $models.fetch) }}
+{{- $models = mustMergeOverwrite (deepCopy $common.models) $models }}
+{{- end }}
+{{- $its = mustMergeOverwrite (deepCopy $common) (omit $values "models") $its }}
+{{- $queues = append $queues (set $its "models" $models) }}
+{{- end }}
+{{- toYaml $queues }}
 {{- end }}
 
 {{- define "mlaas.labels" -}}
@@ -23,6 +69,9 @@ app.kubernetes.io/name: mlaas
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- with .part }}
 app.kubernetes.io/component: {{ . }}
+{{- end }}
+{{- with .queue }}
+mlaas/queue: {{ . }}
 {{- end }}
 {{- end }}
 
