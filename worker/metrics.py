@@ -172,6 +172,8 @@ class WorkerMetrics(Metrics):
         self._problem.clear()
         for version, percent in (shares or {}).items():
             self._share.labels(*version).set(percent)
+            for how in Agreed if percent == 0 else ():
+                self._shadow.labels(*version, how.value)  # from zero, as all that are known
         for version in problems:
             self._problem.labels(*version).set(1)
 

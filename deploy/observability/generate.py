@@ -37,6 +37,15 @@ def _quantiles(metric: str, by: str = "", of: str = "") -> list[tuple[str, str]]
     return [(f"histogram_quantile({q}, {rate})", f"p{q * 100:g}{legend}") for q in (0.5, 0.99)]
 
 
+def _of_shadows(answers: str, among: str) -> str:
+    """The share of these among a shadow's answers."""
+    part, whole = (
+        f'sum by (model, version) (rate(mlaas_worker_shadow_answers_total{{answer=~"{these}"}}[5m]))'
+        for these in (answers, among)
+    )
+    return f"{part} / {whole}"
+
+
 ROWS: dict[str, Sequence[Panel]] = {
     "Answers": (
         Panel(
@@ -140,6 +149,15 @@ ROWS: dict[str, Sequence[Panel]] = {
                     "{{model}}",
                 )
             ],
+        ),
+        Panel(
+            "A shadow's answers",
+            "percentunit",
+            [
+                (_of_shadows("same", among="same|other"), "{{model}} {{version}} agrees"),
+                (_of_shadows("skipped|failed", among=".*"), "{{model}} {{version}} not compared"),
+            ],
+            "How many of those that were compared agree with what was answered.",
         ),
         Panel(
             "Processor",

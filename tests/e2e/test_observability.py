@@ -14,7 +14,10 @@ import pytest
 import yaml
 
 from deploy.kafka.local_kafka import free_port
-from deploy.observability.generate import DASHBOARD, dashboard
+from deploy.observability.generate import DASHBOARD, ROWS, dashboard
+from model import serving
+from model.serving import Pointer
+from tests import second_model
 from tests.e2e.services import PNG, ROOT, SAMPLES, predict, until, up
 
 FOLDER = ROOT / "deploy" / "observability"
@@ -22,6 +25,7 @@ RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load((FOLDER / "rules.yaml").read_text())["groups"] for rule in group["rules"]
 ]
 ALERTS = [rule for rule in RULES if "alert" in rule]
+MIRRORED = "2.0.0"  # takes each kind of garment for another
 # A metric with its labels' conditions, as it stands in a query.
 SELECTOR = re.compile(r"\b((?:mlaas[_:]|process_)[a-z0-9_:]*|up(?=\{))(\{[^}]*\})?")
 
@@ -78,9 +82,14 @@ def scraping(folder: Path, ports: Mapping[str, int]) -> Iterator[Prometheus]:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """Two gateways and a worker, after requests that ended in several ways, and as many again later."""
+    """Two gateways and a worker with a shadow, after requests that ended in several ways, twice."""
     ports = {"mlaas-gateway": free_port(), "mlaas-worker": free_port()}
+    weights = tmp_path_factory.mktemp("weights")
+    answering = second_model.copy_shipped(weights).name
+    second_model.add_mirrored(weights, second_model.NAME)
+    serving.write(weights, second_model.NAME, Pointer(version=answering, shadow=MIRRORED))
     settings = {
+        "MLAAS_MODEL__WEIGHTS_DIR": str(weights),
         "MLAAS_GATEWAY__METRICS_PORT": str(ports["mlaas-gateway"]),
         "MLAAS_WORKER__METRICS_PORT": str(ports["mlaas-worker"]),
     }
@@ -91,11 +100,13 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         def is_seen() -> bool:
             use(url)
             try:
-                failing = 'rate(mlaas_requests_total{code="504"}[5m])'
-                return all(
-                    any(value > 0 for value in prometheus.values(query))
-                    for query in (failing, "mlaas:predictions:increase1d", "mlaas:failures:ratio_rate6h")
+                growing = (
+                    'rate(mlaas_requests_total{code="504"}[5m])',
+                    'rate(mlaas_worker_shadow_answers_total{answer="other"}[5m])',
+                    "mlaas:predictions:increase1d",
+                    "mlaas:failures:ratio_rate6h",
                 )
+                return all(any(value > 0 for value in prometheus.values(query)) for query in growing)
             except httpx.TransportError:  # it has not started
                 return False
 
@@ -190,6 +201,13 @@ def test_the_configuration_for_compose_is_right(tmp_path: Path) -> None:
 
 def test_the_dashboard_is_made_from_the_code() -> None:
     assert DASHBOARD.read_text() == dashboard(), "run make observability"
+
+
+def test_a_shadow_that_always_errs_is_seen_to_agree_never(watched: Prometheus) -> None:
+    (panel,) = (its for its in ROWS["Models"] if its.title == "A shadow's answers")
+    (agrees,) = watched.ask(panel.queries[0][0])
+    assert agrees["metric"] == {"model": second_model.NAME, "version": MIRRORED}
+    assert float(agrees["value"][1]) == 0
 
 
 def test_every_query_of_the_dashboard_and_the_rules_finds_data(

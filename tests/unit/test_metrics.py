@@ -14,7 +14,7 @@ from deploy.observability.generate import METRICS_PAGE, metrics_page
 from gateway.metrics import GatewayMetrics
 from messaging.contract import ErrorCode, ServedModel
 from messaging.metrics import Gathered, Metrics, as_text
-from worker.metrics import Ending, Origin, WorkerMetrics
+from worker.metrics import Agreed, Ending, Origin, WorkerMetrics
 from worker.pipe import Outcome
 
 MODEL = ServedModel(name="tiny", version="1.2", labels=["cat", "dog"])
@@ -64,6 +64,14 @@ def test_series_whose_labels_are_known_begin_at_zero(worker: WorkerMetrics) -> N
         assert found[f"mlaas_worker_requests_total{{outcome={ending}}}"] == 0
     assert found["mlaas_worker_lag_messages{origin=jobs}{queue=shared}"] == 0
     assert "mlaas_worker_queue_wait_seconds_count{origin=requests}{queue=shared}" in found
+
+
+def test_the_answers_of_a_shadow_begin_at_zero_and_no_others_have_any(worker: WorkerMetrics) -> None:
+    worker.serving([MODEL], {("m", "1"): 90, ("m", "2"): 10, ("m", "3"): 0})
+    found = samples(worker.open_text())
+    assert {name: value for name, value in found.items() if "shadow_answers_total" in name} == {
+        f"mlaas_worker_shadow_answers_total{{answer={how}}}{{model=m}}{{version=3}}": 0 for how in Agreed
+    }
 
 
 def test_counts_that_others_keep_are_read_at_each_scrape() -> None:
