@@ -58,7 +58,7 @@ EXAMPLE: dict[str, Any] = {
 
 
 class Models(msgspec.Struct, frozen=True):
-    """The models that the workers serve; one of them is the default."""
+    """The models that the workers serve, of which one is the default; then those that they cannot serve."""
 
     models: list[KnownModel]
 
@@ -122,13 +122,20 @@ class ModelRoutes:
         return router
 
     async def list_models(self, request: Request) -> Response:
-        """What the workers last reported. `ETag` and `If-None-Match` tell whether it is still current."""
+        """What the workers last reported. `ETag` and `If-None-Match` tell whether it is still current.
+
+        The `problem` of a version says why it is not served. Of a model without any version that is served,
+        `ready` is false, and nothing else is known.
+        """
         await heard(self._requester)
-        return conditional(request, msgspec.json.encode(Models(self._requester.presence.models(monotonic()))))
+        return conditional(request, msgspec.json.encode(Models(self._requester.presence.listed(monotonic()))))
 
     async def describe_model(self, request: Request) -> Response:
         """What the workers last reported about this model."""
-        known = await named(self._requester, request.path_params["name"])
+        await heard(self._requester)
+        name, now = request.path_params["name"], monotonic()
+        listed = (each for each in self._requester.presence.listed(now) if each.name == name)
+        known = next(listed, None) or self._requester.presence.named(name, "", now)
         return conditional(request, msgspec.json.encode(known))
 
     async def live(self) -> Response:

@@ -15,7 +15,7 @@ from gateway import GatewaySettings
 from gateway.errors import GatewayError, Unavailable, UnknownModel
 from gateway.pending import Capacity, Pending
 from messaging import Queue, TopicSettings
-from messaging.contract import ServedModel, no_such_model
+from messaging.contract import ServedModel, UnservedModel, cannot_be_served, no_such_model
 
 _log = logging.getLogger("mlaas.gateway")
 
@@ -123,12 +123,16 @@ class Catalogue:
 
     def __init__(self) -> None:
         self.models: Sequence[ServedModel] = ()
+        self.unserved: Sequence[UnservedModel] = ()
         self._heard_at = -math.inf
 
-    def heard(self, models: Sequence[ServedModel], now: float) -> None:
+    def heard(
+        self, models: Sequence[ServedModel], now: float, unserved: Sequence[UnservedModel] = ()
+    ) -> None:
         """models: empty from a worker of an older version, which does not report its models."""
         self._heard_at = now
-        self.models = models or self.models
+        if models:
+            self.models, self.unserved = models, unserved
 
     def age_s(self, now: float) -> float:
         return now - self._heard_at
@@ -137,7 +141,8 @@ class Catalogue:
 class KnownModel(ServedModel, frozen=True, kw_only=True):
     """A model that workers have reported.
 
-    queue: whose workers serve it, see topics.queues. ready: whether it would answer a picture sent now.
+    queue: whose workers serve it, see topics.queues. ready: whether it would answer a picture sent now. Of a
+    model that cannot be served, only its versions and their problems are known.
     """
 
     queue: str
@@ -200,8 +205,19 @@ class Presence:
         ready = [model.name for model in self.models(now) if model.ready] if reason else []
         return f"{reason}; served now: {', '.join(ready)}" if ready else reason
 
+    def listed(self, now: float) -> list[KnownModel]:
+        """All that workers have reported: first those that they serve, then those that they cannot serve."""
+        served = self.models(now)
+        names = {model.name for model in served}
+        return served + [
+            _unserved(model, channel)
+            for channel in self.channels
+            for model in channel.catalogue.unserved
+            if self.channel_of(model.name) is channel and model.name not in names
+        ]
+
     def models(self, now: float) -> list[KnownModel]:
-        """All that workers have reported. The default is the one that answers in the shared queue."""
+        """All that workers serve. The default is the one that answers in the shared queue."""
         default = next((model.name for model in self._shared.catalogue.models if model.default), "")
         return [
             _known(model, channel, model.name == default, now)
@@ -213,7 +229,8 @@ class Presence:
     def named(self, name: str, version: str, now: float) -> KnownModel:
         """Without a name, the default; described as the version, if one is named.
 
-        Raises UnknownModel, which lists the models known, and Unavailable if only a silent queue can have it.
+        Raises UnknownModel, which says why it cannot be served or which models are, and Unavailable if only a
+        silent queue can have it.
         """
         known = self.models(now)
         for model in known:
@@ -226,11 +243,28 @@ class Presence:
                 return replace(model, **more)
         if name in self._of_model and (reason := self.why_refused(self._of_model[name], now)):
             raise Unavailable(reason)
+        for each in (each for model in self.listed(now) if model.name == name for each in model.versions):
+            if each.problem and (version in ("", each.version) or not each.version):
+                raise UnknownModel(cannot_be_served(name, each.version, each.problem))
         raise UnknownModel(no_such_model(name, version, known))
 
 
 def _whom(queue: Queue, queues: int) -> str:
     return "worker" if queues == 1 else f"worker of the queue {queue.name}"
+
+
+def _unserved(model: UnservedModel, channel: Channel) -> KnownModel:
+    return KnownModel(
+        name=model.name,
+        version=model.versions[0].version,
+        kind="",
+        shape=(),
+        dtype="",
+        output="",
+        versions=model.versions,
+        queue=channel.queue.name,
+        ready=False,
+    )
 
 
 def _known(model: ServedModel, channel: Channel, default: bool, now: float) -> KnownModel:

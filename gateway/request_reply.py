@@ -192,10 +192,10 @@ class Requester:
         await asyncio.gather(*map(self._ping, unheard))
 
     async def _ping(self, channel: Channel) -> None:
-        """Hear from a worker that it is alive, and which models it serves. Raises GatewayError."""
+        """Hear from a worker that it is alive, and what of its models. Raises GatewayError."""
         timeout_s = self._settings.worker_silence_ms / 1000
         reply = await self._ask(channel, b"", 0.0, timeout_s, content_type=PING)
-        channel.catalogue.heard(reply.models, time.monotonic())
+        channel.catalogue.heard(reply.models, time.monotonic(), reply.unserved)
 
     def _is_ready(self, channel: Channel) -> bool:
         return not self.leaving and channel.liveness.why_not_ready(time.monotonic()) is None

@@ -184,7 +184,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     (garment), other pictures (image), or numbers (tensor). input: what the network sees, in words; shape and
     dtype: the same, of one input. output: what the network gives, see model.manifest.Manifest; output_size:
     how many numbers. sha256: of the weights file. accuracy: on the test pictures, from 0 to 1. versions: all
-    of them; older workers leave it empty.
+    of them; older workers leave it empty. Where a gateway lists a model that cannot be served, what only a
+    loaded network tells is empty.
     """
 
     name: str
@@ -192,7 +193,7 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
     default: bool = False
     runtime: str = ""
     labels: list[str] = []
-    kind: Annotated[str, _one_of("garment", "image", "tensor")] = "garment"
+    kind: Annotated[str, _one_of("garment", "image", "tensor", "")] = "garment"
     input: str = ""
     shape: Annotated[tuple[int, ...], msgspec.Meta(max_length=MAX_AXES)] = (28, 28)
     dtype: Name = "uint8"
@@ -213,6 +214,16 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind == "garment"
 
 
+class UnservedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that a worker should serve and cannot: each of its versions has a problem.
+
+    If not even a version can be told, there is one without a name.
+    """
+
+    name: str
+    versions: Annotated[list[ServedVersion], msgspec.Meta(min_length=1)]
+
+
 class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A prediction, an error, or the answer to a ping. Decoding checks the bounds.
 
@@ -220,7 +231,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     probabilities: by label, see Request.top_k. outputs: the numbers that a model without labels gives.
     ood_score: above 1 if the picture is unlike the training data. mode: used, or chosen by auto; tensor
     for a tensor. input: what the model saw, in base64: 28 x 28 grey values, row by row, or a PNG file.
-    models: all that the worker serves, in answer to a ping; older workers leave it empty.
+    models: all that the worker serves, in answer to a ping; older workers leave it empty. unserved: those
+    that it should serve and cannot; older gateways ignore them.
     """
 
     sha256: Annotated[str, msgspec.Meta(max_length=64)]
@@ -235,6 +247,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     input: Shown | None = None
     timings: Timings | None = None
     models: list[ServedModel] = []
+    unserved: list[UnservedModel] = []
     error: Failure | None = None
 
     def __post_init__(self) -> None:
@@ -257,6 +270,11 @@ def check_prediction(reply: Reply, sha256: str | None) -> None:
     if sha256 is None or reply.sha256 == sha256 or (reply.error is not None and reply.sha256 == ""):
         return
     raise ContractError(f"reply: for another picture, with sha256 {reply.sha256!r}")
+
+
+def cannot_be_served(name: str, version: str, problem: str) -> str:
+    """What to tell who asked for a model or version that should be served. version may be empty."""
+    return f"{' '.join(filter(None, (name, version)))} cannot be served: {problem}"
 
 
 def no_such_model(name: str, version: str, served: Iterable[ServedModel]) -> str:

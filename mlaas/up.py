@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -37,10 +38,11 @@ class StartFailed(Exception):
     """A child process failed during startup."""
 
 
-def up(settings: Settings, announce: Callable[[str], None]) -> None:
+def up(settings: Settings, announce: Callable[[str, Sequence[Mapping[str, Any]]], None]) -> None:
     """Runs everything until SIGINT or SIGTERM. Once the gateway is ready, calls announce with its URL.
 
-    Raises OSError if it cannot listen on the address, KeyFileError, StartFailed and BrokerError.
+    announce also gets what GET /models lists, which is nothing where that needs an API key. Raises OSError if
+    it cannot listen on the address, KeyFileError, StartFailed and BrokerError.
     """
     from gateway.api_keys import open_key_file
     from gateway.server import listen
@@ -60,7 +62,7 @@ def up(settings: Settings, announce: Callable[[str], None]) -> None:
         start_workers(supervisor, theirs, url_of_share)
         _wait_until_ready(supervisor, host, port, {queue.name for queue in shares(theirs)}, stopping)
         if not stopping.is_set():
-            announce(url_of(host, port))
+            announce(url_of(host, port), _get(host, port, "/models").get("models", ()))
         watch(supervisor, stopping)
         _log.info("stopping; requests that are open get their answers first")
 
@@ -244,14 +246,20 @@ def _wait_until_ready(
 
 def _is_ready(host: str, port: int, queues: Collection[str]) -> bool:
     """Whether pictures for each of these queues would be answered."""
+    health = _get(host, port, "/health/ready")
+    answering = health.get("queues", {})
+    return health.get("status") == "ready" and all(answering.get(queue, True) for queue in queues)
+
+
+def _get(host: str, port: int, path: str) -> Mapping[str, Any]:
+    """The JSON object that a GET answers; empty if there is no such answer."""
     connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
-        connection.request("GET", "/health/ready")
-        response = connection.getresponse()
-        answering = json.loads(response.read()).get("queues", {})
-        return response.status == 200 and all(answering.get(queue, True) for queue in queues)
+        connection.request("GET", path)
+        answer = json.loads(connection.getresponse().read())
+        return answer if isinstance(answer, dict) else {}
     except (OSError, http.client.HTTPException, ValueError):
-        return False
+        return {}
     finally:
         connection.close()
 

@@ -302,7 +302,13 @@ def _model_for(request: Request, refusal: str, roster: Roster) -> ServedModel:
 
 def reply_to_ping(roster: Roster, metrics: WorkerMetrics) -> Reply:
     default, described = roster.default, roster.described(metrics.agreement)
-    return Reply(sha256="", model=default.name, version=default.version, models=described)
+    return Reply(
+        sha256="",
+        model=default.name,
+        version=default.version,
+        models=described,
+        unserved=roster.unserved(),
+    )
 
 
 def reply_to(

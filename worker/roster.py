@@ -16,6 +16,8 @@ from messaging.contract import (
     Request,
     ServedModel,
     ServedVersion,
+    UnservedModel,
+    cannot_be_served,
     no_such_model,
 )
 from model import manifest
@@ -199,6 +201,14 @@ class Roster:
         """What the worker reports: one entry for each model, the default first. agreement: of a shadow."""
         return [self._described(name, roles, agreement) for name, roles in self._plan.items()]
 
+    def unserved(self) -> list[UnservedModel]:
+        """The models of which no version could be loaded, and why."""
+        found: dict[str, list[ServedVersion]] = {}
+        for (name, version), problem in self._problems.items():
+            if name not in self._plan:
+                found.setdefault(name, []).append(ServedVersion(version=version, problem=problem))
+        return [UnservedModel(name=name, versions=versions) for name, versions in found.items()]
+
     def _described(
         self, name: str, roles: Roles, agreement: Callable[[ModelVersion], Agreement]
     ) -> ServedModel:
@@ -225,8 +235,8 @@ class Roster:
 
     def _missing(self, name: str, version: str) -> str:
         for (of, which), problem in self._problems.items():
-            if of == name and version in ("", which):
-                return f"{' '.join(filter(None, (of, which)))} cannot be served: {problem}"
+            if of == name and (version in ("", which) or (not which and of not in self._plan)):
+                return cannot_be_served(of, which, problem)
         return no_such_model(name, version, self.described())
 
 

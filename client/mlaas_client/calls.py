@@ -72,7 +72,7 @@ class Calls:
         return _parsed(partial(results.read, Prediction), answer)
 
     def models(self) -> Call[list[Model]]:
-        """List the models that are served. Raises MlaasError."""
+        """List the models that are served, then those that cannot be. Raises MlaasError."""
         answer = yield from self._ask("GET", "/models", {})
         return _parsed(lambda found: [results.model(each) for each in found["models"]], answer)
 

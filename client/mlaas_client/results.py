@@ -60,7 +60,7 @@ class Model:
 
     accuracy is the fraction of test pictures it gets right; sha256 is the file's digest. version is the one
     that answers most requests; versions are all of them. queue is where its requests wait; ready: whether it
-    would answer now.
+    would answer now. Of a model that is not served, only the versions and their problems are known.
     """
 
     name: str
@@ -79,6 +79,11 @@ class Model:
     queue: str = ""
     ready: bool = True
     raw: Document = field(default_factory=dict, repr=False)
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a version of it answers. Older gateways list no others, and none of their versions."""
+        return not self.versions or any(its.share_percent for its in self.versions)
 
 
 Outcome: TypeAlias = Prediction | MlaasError

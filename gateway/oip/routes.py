@@ -237,7 +237,7 @@ class InferenceRoutes:
             )
 
     async def index(self, request: Request) -> Response:
-        """The versions that the workers serve. `{"ready": true}` leaves out those that would not answer."""
+        """The versions that workers serve or should. `{"ready": true}` leaves out what would not answer."""
         content = await request.body()
         if len(content) > _MOST_INDEX_BYTES:
             raise InvalidRequest(
@@ -250,7 +250,7 @@ class InferenceRoutes:
         await heard(self._requester)
         entries = [
             entry
-            for model in self._requester.presence.models(monotonic())
+            for model in self._requester.presence.listed(monotonic())
             for entry in index_of(model, self._requester.why_not_ready(model.name))
             if entry.state == "READY" or not only_ready
         ]

@@ -31,7 +31,7 @@ _SHOWN = 100
 @JSON
 @click.pass_context
 def models(context: click.Context, url: str | None, as_json: bool) -> None:
-    """List the models being served, or manage the model folders in model.weights_dir."""
+    """List the models being served and what cannot be, or manage the model folders in model.weights_dir."""
     if context.invoked_subcommand is not None:
         return
     with gateway(url) as client:
@@ -225,27 +225,45 @@ def _quantizing(pictures: Path, force: bool) -> "Callable[[bytes, Classifier], b
 @JSON
 @pass_chosen
 def list_folders(chosen: Chosen, as_json: bool) -> None:
-    """List the model folders, their versions, and which of them answer."""
-    from model import manifest, serving
-    from model.manifest import ModelError
+    """List the model folders, their versions, and which of them answer.
+
+    Says what is wrong with the manifests of those that answer; `mlaas models check` tries one.
+    """
+    import msgspec
+
+    from model import manifest
 
     weights_dir = Path(chosen.load().model.weights_dir)
     found = {name: manifest.versions(weights_dir, name) for name in manifest.names(weights_dir)}
-    with reported(os.EX_DATAERR, ModelError):
-        pointers = {name: serving.current(weights_dir, name) for name in found}
+    looked = {name: _look(weights_dir, name) for name in found}
     if is_json(as_json):
-        its = {name: {"versions": found[name], **_as_json(pointers[name])} for name in found}
+        its = {}
+        for name, (pointer, problem) in looked.items():
+            said = msgspec.to_builtins(pointer) if pointer else {}
+            its[name] = {"versions": found[name], **said, **({"problem": problem} if problem else {})}
         click.echo(json.dumps(its))
         return
-    rows = [(name, ", ".join(found[name]), pointers[name].in_words) for name in found]
-    for line in aligned([("NAME", "VERSIONS", "SERVING"), *rows]):
+    rows = [
+        (name, ", ".join(found[name]), pointer.in_words if pointer else "", harmless(problem))
+        for name, (pointer, problem) in looked.items()
+    ]
+    for line in aligned([("NAME", "VERSIONS", "SERVING", "PROBLEM"), *rows]):
         click.echo(line)
 
 
-def _as_json(pointer: "Pointer") -> dict[str, Any]:
-    import msgspec
+def _look(weights_dir: Path, name: str) -> "tuple[Pointer | None, str]":
+    """Which versions of a model answer, and why one of them cannot, as far as its manifest tells."""
+    from model import manifest, serving
+    from model.manifest import ModelError
 
-    return dict(msgspec.to_builtins(pointer))
+    pointer = None
+    try:
+        pointer = serving.current(weights_dir, name)
+        for version in pointer.named:
+            manifest.read(manifest.folder(weights_dir, name, version))
+    except ModelError as error:
+        return pointer, str(error)
+    return pointer, ""
 
 
 VERSION = click.option("--version", default="", help="The version.  [default: the one that answers]")

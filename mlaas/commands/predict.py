@@ -197,7 +197,7 @@ def served_by(client: "Client") -> Served:
     """Raises MlaasError."""
     models = client.models()
     default = next((model for model in models if model.default), models[0])
-    return Served(default.name, default.kind, [model.name for model in models])
+    return Served(default.name, default.kind, [model.name for model in models if model.is_served])
 
 
 class Chooser:

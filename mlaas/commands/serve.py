@@ -4,15 +4,15 @@ import errno
 import gc
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlaas.commands import BROKER, Chosen, pass_chosen, setting
+from mlaas.commands import BROKER, Chosen, harmless, pass_chosen, setting
 from mlaas.errors import UserError, broker_errors, reported, require
 
 if TYPE_CHECKING:
@@ -84,22 +84,37 @@ def _check_models(settings: "Settings") -> None:
             folder(Path(settings.model.weights_dir), name)
 
 
-def _announce(settings: "Settings", url: str) -> None:
-    """Says where it is, how to ask it from the working directory, and what runs."""
+def _announce(settings: "Settings", url: str, models: Sequence[Mapping[str, Any]]) -> None:
+    """Says where it is, how to ask it from the working directory, and what runs.
+
+    models: what the gateway lists; empty if it lists them only for who has an API key.
+    """
     from messaging import lives_inside
     from model import serving
 
     picture = Path(os.path.relpath(_SAMPLE)) if _SAMPLE.exists() else Path("PICTURE")
     key = ' -H "X-API-Key: $MLAAS_API_KEY"' if settings.gateway.api_keys_file else ""
     own = lives_inside(settings.broker.url)
-    broker = "a broker in this process, which forgets everything at the end" if own else "your broker"
+    broker = "a broker in this process, which forgets everything when it stops" if own else "your broker"
+    gateways = _count(settings.gateway.processes, "gateway")
+    workers = _count(settings.worker.processes, "worker")
+    each = " for each queue" if settings.topics.queues else ""
+    served = [its["name"] for its in models if its["ready"]] or serving.names(settings.model)
     where, curl = click.style(url, fg="green", bold=True), click.style("curl", bold=True)
     click.echo(f"\nReady: {where}   (open it in a browser; {url}/docs describes the API)\n")
     click.echo(f"  {curl} -F file=@{shlex.quote(str(picture))}{key} {url}/predict\n")
-    click.echo(
-        f"Running: gateways: {settings.gateway.processes}, workers: {settings.worker.processes}, {broker}."
-    )
-    click.echo(f"Models: {', '.join(serving.names(settings.model))}. Ctrl-C stops everything.\n")
+    click.echo(f"Running: {gateways}, {workers}{each}, and {broker}.")
+    click.echo(f"Models: {', '.join(served)}. Ctrl-C stops everything.")
+    for its in models:
+        for version in its["versions"]:
+            if version["problem"]:
+                what = f"{its['name']} {version['version']}".strip()
+                click.echo(f"Not served: {harmless(what)}: {harmless(version['problem'])}")
+    click.echo()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' if number != 1 else ''}"
 
 
 @click.command()

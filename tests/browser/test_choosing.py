@@ -67,11 +67,13 @@ def test_the_user_may_choose_any_model_of_pictures(page: Page) -> None:
     expect(page.locator("#answer .about b")).to_have_text("clothing-photo")
 
 
-def test_models_of_numbers_are_listed_but_not_offered(page: Page) -> None:
+def test_models_of_numbers_and_what_cannot_be_served_are_listed_but_not_offered(page: Page) -> None:
     def with_another(route: Route) -> None:
         answer = route.fetch()
         numbers = {"name": "prices", "version": "1.0", "kind": "tensor", "shape": [13], "accuracy": None}
-        models = [numbers, *answer.json()["models"]]
+        problem = {"version": "2.0", "share_percent": 0, "problem": "no weights"}
+        broken = {"name": "flowers", "version": "2.0", "kind": "", "accuracy": None, "versions": [problem]}
+        models = [numbers, *answer.json()["models"], broken]
         route.fulfill(response=answer, body=json.dumps({"models": models}))
 
     page.route("**/models", with_another)
@@ -80,7 +82,8 @@ def test_models_of_numbers_are_listed_but_not_offered(page: Page) -> None:
     expect(page.locator("#model option")).to_have_count(4)
     page.get_by_role("button", name="Models").click()
     listed = page.get_by_role("dialog", name="Models").get_by_role("row")
-    expect(listed).to_have_count(5)
+    expect(listed).to_have_count(6)
+    expect(listed.last).to_have_text("flowers2.0Not served: no weights")
     expect(listed.nth(1)).to_contain_text("prices1.0numbers")
     expect(listed.filter(has_text="default")).to_contain_text("fashion-mnist")
     expect(listed.filter(has_text="clothing-photo")).to_contain_text("pictures, 224 × 224")

@@ -108,6 +108,27 @@ def test_each_of_two_models_answers_who_asks_for_it(tmp_path: Path) -> None:
     assert '"label": "Coat"' in command.output
 
 
+def test_a_broken_model_is_said_at_the_start_and_in_the_listing_and_the_others_are_served(
+    tmp_path: Path,
+) -> None:
+    second_model.copy_shipped(tmp_path)
+    second_model.add_mirrored(tmp_path, "flowers")
+    (second_model.in_weights(tmp_path, "flowers") / "model.onnx").write_bytes(b"")
+    with up(MLAAS_MODEL__WEIGHTS_DIR=str(tmp_path)) as (running_, url):
+        assert running_.wait_for("Running: .*")[0].startswith("Running: 1 gateway, 1 worker, and a broker in")
+        assert running_.wait_for("Models: [^.]*.")[0] == "Models: fashion-mnist."
+        why = running_.wait_for(r"Not served: flowers (\S+): (.*)")
+        listed = {its["name"]: its for its in httpx.get(f"{url}/models").json()["models"]}
+        refused = predict(url, SANDAL, model="flowers")
+        table = mlaas("models", "--url", url)
+    assert [(its["version"], its["problem"]) for its in listed["flowers"]["versions"]] == [why.groups()]
+    assert "is not the file that its manifest names" in why[2]
+    assert [its["ready"] for its in listed.values()] == [True, False]
+    assert refused.status_code == 404
+    assert refused.json()["detail"] == f"flowers {why[1]} cannot be served: {why[2]}"
+    assert why[2] in table.stdout
+
+
 def huge_png() -> bytes:
     """100 megapixels in a hundred kilobytes."""
 

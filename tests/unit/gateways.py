@@ -21,7 +21,7 @@ from gateway.metrics import AccessLog
 from gateway.request_reply import Requester
 from messaging import Queue, TopicSettings, codec
 from messaging.broker import BrokerUnavailable
-from messaging.contract import Reply, Request, ServedModel, Timings
+from messaging.contract import Reply, Request, ServedModel, Timings, UnservedModel
 from messaging.memory import MemoryBroker
 from mlaas.settings import load
 
@@ -79,6 +79,7 @@ def working(
     worker: Worker,
     served: Sequence[ServedModel] = (SMALL, LARGE),
     queue: Queue = SHARED,
+    unserved: Sequence[UnservedModel] = (),
 ) -> Iterator[None]:
     """A worker of the queue: answers pings at once, and pictures as the worker says."""
     stop = threading.Event()
@@ -88,7 +89,7 @@ def working(
         while not stop.is_set():
             for delivery in [each for one in subscriptions for each in one.receive(10, 0.005)]:
                 request = codec.decode_request(delivery.message)
-                ping = Reply(sha256="", model="m", version="1", models=list(served))
+                ping = Reply(sha256="", model="m", version="1", models=list(served), unserved=list(unserved))
                 reply = ping if request.is_ping else worker(request)
                 if reply is not None:
                     address = codec.return_address(delivery.message)
@@ -116,6 +117,7 @@ async def gateway(
     served: Sequence[ServedModel] = (SMALL, LARGE),
     topics: TopicSettings = TOPICS,
     access_log: AccessLog | None = None,
+    unserved: Sequence[UnservedModel] = (),
     **changes: object,
 ) -> AsyncIterator[httpx.AsyncClient]:
     broker = broker or MemoryBroker()
@@ -123,7 +125,8 @@ async def gateway(
     requester = Requester(broker, topics, settings)
     app = create_app(requester, settings, access_log=access_log)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    with working(broker, worker, served) if worker else contextmanager(lambda: iter([None]))():
+    played = working(broker, worker, served, unserved=unserved) if worker else contextlib.nullcontext()
+    with played:
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport, base_url="http://g") as http,

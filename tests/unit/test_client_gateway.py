@@ -7,10 +7,10 @@ import httpx
 import msgspec
 import pytest
 
-from messaging.contract import Agreement, ErrorCode, Failure, Reply, Request, ServedVersion
+from messaging.contract import Agreement, ErrorCode, Failure, Reply, Request, ServedVersion, UnservedModel
 from messaging.memory import MemoryBroker
 from mlaas_client import AsyncClient, DeadlineExceeded, NotFound, Prediction, Refused
-from tests.unit.gateways import PNG, SAMPLES, SANDAL, SMALL, gateway, sandal
+from tests.unit.gateways import LARGE, PNG, SAMPLES, SANDAL, SMALL, gateway, sandal
 from tests.unit.jobbing import job_gateway
 
 PATIENT = {"reply_timeout_ms": 60_000, "worker_silence_ms": 60_000}
@@ -118,6 +118,19 @@ async def test_a_model_has_its_versions_with_what_their_shadows_agreed_on() -> N
     assert (first.version, first.share_percent, first.shadow) == ("1", 100, None)
     assert (second.version, second.share_percent, second.sha256) == ("2", 0, "ab")
     assert second.shadow == {"same": 7, "other": 1, "failed": 0, "skipped": 0}
+
+
+@pytest.mark.anyio
+async def test_a_model_that_cannot_be_served_says_why() -> None:
+    broken = UnservedModel(name="flowers", versions=[ServedVersion(version="1", problem="no weights")])
+    async with gateway(sandal, unserved=[broken], **PATIENT) as http, asking(http) as its:
+        models = await its.models()
+    assert [model.name for model in models if model.is_served] == [SMALL.name, LARGE.name]
+    assert (models[-1].name, models[-1].ready, models[-1].versions[0].problem) == (
+        "flowers",
+        False,
+        "no weights",
+    )
 
 
 @pytest.mark.anyio

@@ -24,6 +24,7 @@ from messaging.contract import (
     ServedModel,
     ServedVersion,
     Timings,
+    UnservedModel,
     no_such_model,
     sha256_of,
 )
@@ -105,7 +106,9 @@ GOLDEN_PING_1 = Message(
     b'"versions":[{"version":"1.0.0","share_percent":90,"shadow":null,"sha256":"ab12","accuracy":0.5,"problem":""},'
     b'{"version":"1.1.0","share_percent":10,"shadow":null,"sha256":"cd34","accuracy":null,"problem":""},'
     b'{"version":"1.2.0","share_percent":0,"shadow":{"same":7,"other":2,"failed":1,"skipped":3},'
-    b'"sha256":"ef56","accuracy":null,"problem":""}]}]}',
+    b'"sha256":"ef56","accuracy":null,"problem":""}]}],'
+    b'"unserved":[{"name":"flowers","versions":[{"version":"1.0.0","share_percent":0,"shadow":null,"sha256":"",'
+    b'"accuracy":null,"problem":"no weights"}]}]}',
     {"schema": "1", "correlation_id": "c0ffee", "frames": "1"},
 )
 PING_1 = Reply(
@@ -134,6 +137,7 @@ PING_1 = Reply(
             ],
         )
     ],
+    unserved=[UnservedModel(name="flowers", versions=[ServedVersion(version="1.0.0", problem="no weights")])],
 )
 
 GOLDEN_ERROR_1 = Message(
@@ -253,7 +257,9 @@ def test_an_older_workers_ping_says_of_no_model_and_a_newer_ones_may_say_more() 
 def test_a_ping_from_before_shares_is_read_and_its_version_is_the_one_that_answers() -> None:
     body = GOLDEN_PING_1.body
     older = body[: body.index(b',"versions"')] + b"}]}"
-    (model,) = codec.decode_reply(Message(older, {})).models
+    reply = codec.decode_reply(Message(older, {}))
+    (model,) = reply.models
+    assert reply.unserved == []
     assert model == msgspec.structs.replace(PING_1.models[0], versions=[])
     assert model.answering == ["1.0.0"]
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.errors import UnknownModel
 from gateway.presence import Catalogue, KnownModel, Presence
-from messaging.contract import Agreement, Reply, Request, ServedModel, ServedVersion
+from messaging.contract import Agreement, Reply, Request, ServedModel, ServedVersion, UnservedModel
 from tests.unit.gateways import LARGE, SANDAL, SMALL, TOPICS, gateway, gateway_settings, problem, sandal
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +32,55 @@ async def test_the_models_are_those_that_the_worker_describes() -> None:
         "kind", "input", "shape", "dtype", "output", "output_size", "sha256", "accuracy", "versions",
         "queue", "ready",
     ]  # fmt: skip
+
+
+BROKEN = UnservedModel(
+    name="flowers",
+    versions=[
+        ServedVersion(version="1.1.0", problem="flowers/1.1.0/model.onnx cannot be read"),
+        ServedVersion(version="1.0.0", problem="flowers/1.0.0/model.yaml names no file"),
+    ],
+)
+
+
+async def test_a_model_that_cannot_be_served_is_listed_with_the_reasons_and_is_not_ready() -> None:
+    async with gateway(sandal, unserved=[BROKEN]) as http:
+        served, other, its = (await http.get("/models")).json()["models"]
+        one = (await http.get("/models/flowers")).json()
+        index = (await http.post("/v2/repository/index")).json()
+        refused = [(await http.get(f"/v2/models/flowers{of}")).json() for of in ("", "/versions/1.0.0")]
+        unknown = (await http.get("/v2/models/flowers/versions/3")).json()
+    assert (served, other) == (as_json(SMALL), as_json(LARGE))
+    assert one == its
+    assert (its["name"], its["version"], its["ready"], its["default"]) == ("flowers", "1.1.0", False, False)
+    assert {each["version"]: (each["share_percent"], each["problem"]) for each in its["versions"]} == {
+        each.version: (0, each.problem) for each in BROKEN.versions
+    }
+    assert not any(its[name] for name in ("kind", "shape", "dtype", "output", "labels", "sha256"))
+    assert [entry for entry in index if entry["name"] == "flowers"] == [
+        {"name": "flowers", "version": each.version, "state": "UNAVAILABLE", "reason": each.problem}
+        for each in BROKEN.versions
+    ]
+    assert refused == [
+        {"error": f"flowers {each.version} cannot be served: {each.problem}"} for each in BROKEN.versions
+    ]
+    assert unknown["error"].startswith("no model 'flowers' of version '3'; served: fashion-mnist 1,")
+
+
+async def test_a_model_is_listed_as_broken_only_while_workers_say_so_and_none_serves_it() -> None:
+    presence = Presence(TOPICS, gateway_settings())
+    catalogue = presence.channel_of("").catalogue
+    catalogue.heard([SMALL], 0, [BROKEN])
+    catalogue.heard([], 1)
+    assert [model.name for model in presence.listed(1)] == ["fashion-mnist", "flowers"]
+    assert [model.name for model in presence.models(1)] == ["fashion-mnist"]
+    catalogue.heard([SMALL, msgspec.structs.replace(LARGE, name="flowers")], 2, [BROKEN])
+    assert [(model.name, model.version) for model in presence.listed(2)] == [
+        ("fashion-mnist", "1"),
+        ("flowers", "1"),
+    ]
+    catalogue.heard([SMALL], 3)
+    assert [model.name for model in presence.listed(3)] == ["fashion-mnist"]
 
 
 async def test_an_unknown_model_is_a_404_that_names_those_that_there_are() -> None:

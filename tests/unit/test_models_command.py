@@ -558,6 +558,21 @@ def test_folders_are_listed_shown_checked_and_removed(models: Any, weights: Path
     assert "model.onnx is not the file that its manifest names" in damaged.stderr
 
 
+def test_a_folder_that_cannot_be_served_is_listed_with_the_reason(
+    models: Any, weights: Path, file: Path
+) -> None:
+    for name in ("colours", "flowers", "pets"):
+        assert models("add", name, file, "--labels", LABELS).exit_code == 0
+    (weights / "flowers" / "1.0.0" / "model.yaml").write_text("name: flowers")
+    (weights / "pets" / "serving.yaml").write_text("[")
+    listed = json.loads(models("list", "--json").stdout)
+    assert listed["colours"] == {"versions": ["1.0.0"], "version": "1.0.0"}
+    assert (listed["flowers"]["versions"], listed["flowers"]["version"]) == (["1.0.0"], "1.0.0")
+    assert "flowers/1.0.0/model.yaml is not the manifest of a model" in listed["flowers"]["problem"]
+    assert listed["pets"].keys() == {"versions", "problem"}
+    assert "pets/serving.yaml does not say which versions are served" in listed["pets"]["problem"]
+
+
 @pytest.fixture
 def three(models: Any, file: Path) -> None:
     """Versions 1.0.0 to 1.0.2 of colours, of which the first answers."""

@@ -84,6 +84,11 @@ class Asking:
     def models(self) -> dict[str, ServedModel]:
         return {model.name: model for model in self.ask(b"", content_type=PING).models}
 
+    def unserved(self) -> dict[str, dict[str, str]]:
+        """The problem of each version of each model that cannot be served."""
+        pong = self.ask(b"", content_type=PING)
+        return {its.name: {each.version: each.problem for each in its.versions} for its in pong.unserved}
+
     def versions(self, name: str = NAME) -> dict[str, ServedVersion]:
         return {version.version: version for version in self.models()[name].versions}
 
@@ -181,8 +186,11 @@ def test_a_model_is_served_when_its_folder_is_complete_and_no_longer_when_it_is_
         shutil.copy(folder / "model.yaml", there)
         (there / "model.onnx").write_bytes((folder / "model.onnx").read_bytes()[:100])
         asking.until(lambda: "its SHA-256 is not" in asking.refused(model="colours"))
+        assert "its SHA-256 is not" in asking.unserved()["colours"]["1.0.0"]
+        assert str(weights) not in asking.unserved()["colours"]["1.0.0"]
         shutil.copy(folder / "model.onnx", there)
         asking.until(lambda: "colours" in asking.models())
+        assert asking.unserved() == {}
         assert asking.ask(model="colours").error is None
         assert asking.ask(LARGE_SANDAL, model="colours").error is None
         shutil.rmtree(weights / "colours")

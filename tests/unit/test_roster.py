@@ -138,6 +138,18 @@ def test_each_version_is_described_with_its_share_its_agreement_or_its_problem()
     assert [its.sha256 for its in model.versions] == ["1", "2", "3", ""]
 
 
+def test_a_model_of_which_nothing_is_loaded_is_reported_with_the_reasons() -> None:
+    problems = {("x", "2"): "no weights", ("x", "1"): "no labels", ("y", ""): "not YAML"}
+    roster = Roster({NAME: Roles(V1)}, [loaded("1")], NAME, problems)
+    assert {its.name: {each.version: each.problem for each in its.versions} for its in roster.unserved()} == {
+        "x": {"2": "no weights", "1": "no labels"},
+        "y": {"": "not YAML"},
+    }
+    for asked in ({"model": "y"}, {"model": "y", "version": "1"}):
+        with pytest.raises(ContractError, match=r"^y cannot be served: not YAML$"):
+            roster.choose(request(**asked))
+
+
 def test_only_answers_of_the_main_version_are_compared() -> None:
     one, two = (ROSTER.choose(request(version=version)) for version in ("1", "2"))
     assert (ROSTER.shadow_of(one), ROSTER.shadow_of(two)) == ((NAME, "3"), None)

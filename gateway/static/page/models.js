@@ -11,7 +11,7 @@ let known = [];
 
 /** The models for pictures, the default one first. Empty until they are known. */
 export function pictureModels() {
-  return known.filter(({ kind }) => kind !== "tensor").sort((one, other) => other.default - one.default);
+  return known.filter((model) => isServed(model) && model.kind !== "tensor").sort((one, other) => other.default - one.default);
 }
 
 let settle;
@@ -99,7 +99,19 @@ function table(models) {
     element("tbody", {}, models.map(row)));
 }
 
-function row({ name, version, default: isDefault, kind, shape = [], labels = [], accuracy }) {
+/** Whether a version of it answers. */
+function isServed({ versions = [] }) {
+  return !versions.length || versions.some(({ share_percent: share }) => share > 0);
+}
+
+function row(model) {
+  const { name, version, default: isDefault, kind, shape = [], labels = [], accuracy, versions = [] } = model;
+  if (!isServed(model)) {
+    return element("tr", {},
+      element("th", { scope: "row" }, name),
+      element("td", {}, version || "–"),
+      element("td", { colspan: 3 }, `Not served: ${versions[0].problem}`));
+  }
   const size = kind === "image" ? `, ${shape.filter((axis) => axis > 3).join(" × ")}` : "";
   return element("tr", {},
     element("th", { scope: "row" }, name, isDefault ? " " : null, isDefault ? element("span", { class: "tag" }, "default") : null),
