@@ -2,7 +2,7 @@
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -31,7 +31,15 @@ from model.manifest import (
 from model.runtimes import OnnxRuntime
 
 PROBES = 16
-"""Random inputs that show what a network's output is, and whether an export agrees with its original."""
+"""Trial inputs that show what a network's output is, and whether an export agrees with its original."""
+
+_SIGNS: Mapping[Output, str] = {
+    "logits": "numbers below 0 or above 1",
+    "sigmoid": "a number between 0 and 1",
+    "probabilities": "numbers between 0 and 1 that sum to 1",
+    "sigmoids": "numbers between 0 and 1 that do not sum to 1",
+}
+"""By which answers to trial inputs each kind of output is known."""
 
 AGREEMENT = 1e-3
 SMALLEST_SIDE = 8
@@ -74,9 +82,9 @@ class Wanted(NamedTuple):
     kind: Literal["image", "tensor"] | None = None
     version: str | None = None
     labels: Sequence[str] | None = None
-    resize: Literal["stretch", "fit", "crop"] = "crop"
+    resize: Literal["stretch", "fit", "crop"] | None = None
     crop_fraction: float = 1.0
-    interpolation: Literal["nearest", "area", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    interpolation: Literal["nearest", "area", "bilinear", "bicubic", "lanczos"] | None = None
     invert: bool = False
     scale: Scale | None = None
     mean: Sequence[float] = ()
@@ -244,7 +252,8 @@ def output_of(wanted: Wanted, into: Input, rows: NDArray[np.float32]) -> tuple[O
         return wanted.output, ""
     if wanted.labels is None and isinstance(into, TensorInput):
         return "numbers", ", as there are no --labels"
-    return kind_of(rows), ", judged by random inputs"
+    output = kind_of(rows)
+    return output, f" ({PROBES} trial inputs gave {_SIGNS[output]}; --output changes it)"
 
 
 def probes(into: Input) -> NDArray[np.generic]:
@@ -326,15 +335,31 @@ def as_they_are(wanted: Wanted) -> TensorPreprocessing:
 def preprocessing(
     wanted: Wanted, into: PictureInput, original: Original | None, say: Say
 ) -> ImagePreprocessing:
-    scale = wanted.scale
-    if scale is None:
-        scale = "0..255" if into.dtype == "uint8" or (original and original.scales_itself) else "0..1"
-        reason = "the network scales them itself" if scale == "0..255" else "assumed; --scale changes it"
-        say(f"values: {scale} ({reason})")
+    """Says what it assumes, and how to change it."""
+    resize, interpolation, scale = wanted.resize, wanted.interpolation, wanted.scale
+    if resize is None:
+        resize = "crop"
+        say("resize: crop, the middle of the picture (assumed; --resize and --crop-fraction change it)")
+    if interpolation is None:
+        interpolation = "bilinear"
+        say("interpolation: bilinear (assumed; --interpolation changes it)")
+    if scale is None and into.dtype == "uint8":
+        scale = "0..255"
+        say("values: 0..255 (the input is uint8)")
+    elif scale is None and original and original.scales_itself:
+        scale = "0..255"
+        say("values: 0..255 (the network scales them itself)")
+    elif scale is None:
+        scale = "0..1"
+        say("values: 0..1 (assumed; --scale changes it)")
+    if into.dtype == "float32" and not (wanted.mean or wanted.std):
+        say("mean, std: none (assumed; --mean and --std change it)")
+    if not wanted.golden:
+        say("not checked: whether the network learned from such pictures; --golden PICTURE=LABEL checks it")
     return ImagePreprocessing(
-        resize=wanted.resize,
+        resize=resize,
         crop_fraction=wanted.crop_fraction,
-        interpolation=wanted.interpolation,
+        interpolation=interpolation,
         invert=wanted.invert,
         scale=scale,
         mean=tuple(wanted.mean),

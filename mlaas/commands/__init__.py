@@ -47,6 +47,7 @@ BROKER = setting(
     help="kafka://HOST:9092 or pubsub://PROJECT.  [default: broker.url; for `mlaas up`: embedded://]",
 )  # fmt: skip
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 def settings_options(function: Function) -> Function:
@@ -111,6 +112,16 @@ def pass_chosen(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(context.obj.and_also(file, pairs), *args, **kwargs)
 
     return settings_options(update_wrapper(with_settings, function))
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Asks, unless it is known. Raises UserError if the answer is no, and UsageError if nobody can answer."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Standard input is not a terminal: confirm with --yes")
+    if not click.confirm(question, err=True):
+        raise UserError("cancelled; nothing was changed")
 
 
 def is_json(as_json: bool) -> bool:

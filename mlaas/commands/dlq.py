@@ -17,7 +17,7 @@ from messaging import address, codec, lives_inside
 from messaging.broker import Broker, BrokerRefuses, BrokerUnavailable, Delivery, NoSuchRecord, Records
 from messaging.codec import Letter, Origin, decode_letter
 from messaging.contract import ContractError, ErrorCode, Failure, Reply, sha256_of
-from mlaas.commands import BROKER, JSON, Chosen, aligned, harmless, is_json, pass_chosen, utf8
+from mlaas.commands import BROKER, JSON, YES, Chosen, aligned, confirm, harmless, is_json, pass_chosen, utf8
 from mlaas.commands.broker import Requester, connected, deadline_ms
 from mlaas.errors import UserError
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 _WIDEST = 60
 _TITLES = ("LETTER", "WHEN (UTC)", "BYTES", "MODEL", "REQUEST", "ORIGINAL", "REASON")
-
-
-YES = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 @click.group()
@@ -107,7 +104,7 @@ def replay(
         chosen_ones = records.read() if take_all else iter(find(records, wanted))
         total = records.count() if take_all else len(wanted)
         if total and (take_all or purge):
-            _confirm(f"Replay {_letters(total)}{' and delete those answered' if purge else ''}?", yes)
+            confirm(f"Replay {_letters(total)}{' and delete those answered' if purge else ''}?", yes)
         done, replies = set[str](), 0
         with Requester(connection, settings.topics, uuid.uuid4().hex) as requester:
             answers = replayed(requester, chosen_ones, timeout_s or settings.gateway.reply_timeout_ms / 1000)
@@ -138,17 +135,8 @@ def purge(chosen: Chosen, before: str, yes: bool) -> None:
     """Delete dead letters permanently."""
     with opened(chosen.load("dlq")) as (_, records):
         if total := records.count(before):
-            _confirm(f"Delete {_letters(total)} permanently?", yes)
+            confirm(f"Delete {_letters(total)} permanently?", yes)
         click.echo(f"{_letters(records.purge(before))} deleted", err=True)
-
-
-def _confirm(question: str, yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise click.UsageError(f"{question} Standard input is not a terminal: confirm with --yes")
-    if not click.confirm(question, err=True):
-        raise UserError("cancelled; nothing was changed")
 
 
 def _letters(count: int) -> str:

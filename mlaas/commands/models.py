@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlaas.commands import JSON, Chosen, Function, aligned, harmless, is_json, pass_chosen
+from mlaas.commands import JSON, YES, Chosen, Function, aligned, confirm, harmless, is_json, pass_chosen
 from mlaas.commands.predict import URL, gateway
 from mlaas.errors import UserError, reported
 
@@ -107,11 +107,8 @@ def _size(_: click.Context, __: click.Parameter, given: str | None) -> tuple[int
     return int(found[1]), int(found[2] or found[1])
 
 
-def _choice(
-    option: str, *values: str, default: str | None = None, help: str
-) -> Callable[[Function], Function]:
-    kind = click.Choice(values)
-    return click.option(option, type=kind, default=default, show_default=default is not None, help=help)
+def _choice(option: str, *values: str, help: str) -> Callable[[Function], Function]:
+    return click.option(option, type=click.Choice(values), help=help)
 
 
 @models.command()
@@ -122,15 +119,17 @@ def _choice(
 )
 @click.option("--version", help="The version.  [default: the one after the latest, or 1.0.0]")
 @_choice(
-    "--kind", "image", "tensor", help="Pictures, or numbers as they are.  [default: judged by the input]"
+    "--kind",
+    "image",
+    "tensor",
+    help="Pictures, or numbers as they are.  [default: by the input's shape]",
 )
-@_choice("--resize", "stretch", "fit", "crop", default="crop", help="How a picture gets the input's size.")
+@_choice("--resize", "stretch", "fit", "crop", help="How a picture gets the input's size.  [default: crop]")
 @click.option("--crop-fraction", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True)
 @_choice(
     "--interpolation",
     *("nearest", "area", "bilinear", "bicubic", "lanczos"),
-    default="bilinear",
-    help="How pixels are resampled.",
+    help="How pixels are resampled.  [default: bilinear]",
 )
 @_choice("--scale", "0..255", "0..1", "-1..1", help="What pixel values from 0 to 255 become.")
 @click.option("--mean", callback=_numbers, help="Subtracted after scaling: one number for each channel.")
@@ -139,7 +138,7 @@ def _choice(
 @_choice(
     "--output",
     *("probabilities", "logits", "sigmoid", "sigmoids", "numbers"),
-    help="What the network gives.  [default: judged by random inputs]",
+    help="What the network gives.  [default: by what it gives for trial inputs]",
 )
 @click.option(
     "--golden",
@@ -165,8 +164,8 @@ def _choice(
 def add(chosen: Chosen, name: str, path: Path, pictures: Path | None, force: bool, **given: Any) -> None:
     """Make a model folder from a .onnx, .keras or .h5 file.
 
-    The model is tried before it is kept. Exporting a Keras file to ONNX, and --int8, need the packages for
-    training.
+    Prints what it finds in the file and what it assumes, and tries the model before it keeps it. Exporting a
+    Keras file to ONNX, and --int8, need the packages for training.
     """
     from model import adding, manifest, serving
     from model.manifest import ModelError
@@ -365,12 +364,13 @@ def check(chosen: Chosen, name: str, version: str) -> None:
 @models.command()
 @NAME
 @click.option("--version", required=True, help="The version.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@YES
 @pass_chosen
 def remove(chosen: Chosen, name: str, version: str, yes: bool) -> None:
     """Delete the folder of a version.
 
-    Workers stop serving it in some seconds. One that answers or is compared is deleted only as the last one.
+    Workers stop serving it in some seconds. While serving.yaml names the version, it is deleted only if the
+    model has no other: promote another one first.
     """
     import msgspec
 
@@ -387,8 +387,7 @@ def remove(chosen: Chosen, name: str, version: str, yes: bool) -> None:
         raise UserError(f"{name}: {pointer.in_words}; {version} is not deleted", hint, os.EX_DATAERR)
     is_previous = pointer is not None and version == pointer.previous
     about = ", the last version of it" if is_last else ", which rollback goes back to" if is_previous else ""
-    if not yes:
-        click.confirm(f"Delete {name} {version}{about}, from {weights_dir}?", abort=True)
+    confirm(f"Delete {name} {version}{about}, from {weights_dir}?", yes)
     if pointer is not None and is_last:
         (folder.parent / serving.FILE).unlink()
     elif pointer is not None and is_previous:

@@ -72,8 +72,15 @@ def test_an_onnx_file_becomes_a_model_that_can_be_served(models: Any, weights: P
     done = models("add", "colours", file, "--labels", LABELS, "--golden", f"{red}=red")
     assert done.exit_code == 0, done.output
     assert "input: 96 x 96 RGB, float32, NCHW" in done.stdout
-    assert "output: 3 logits, judged by random inputs" in done.stdout
-    assert "values: 0..1 (assumed; --scale changes it)" in done.stdout
+    for line in (
+        "output: 3 logits (16 trial inputs gave numbers below 0 or above 1; --output changes it)",
+        "resize: crop, the middle of the picture (assumed; --resize and --crop-fraction change it)",
+        "interpolation: bilinear (assumed; --interpolation changes it)",
+        "values: 0..1 (assumed; --scale changes it)",
+        "mean, std: none (assumed; --mean and --std change it)",
+    ):
+        assert line in done.stdout.splitlines()
+    assert "not checked" not in done.stdout
     assert re.search(r"cost on one thread: [\d.]+ ms for one picture, .*; \d+ MiB of memory", done.stdout)
     assert "curl -F file=@PICTURE 'localhost:8000/predict?model=colours'" in done.stdout
     folder = weights / "colours" / "1.0.0"
@@ -83,6 +90,20 @@ def test_an_onnx_file_becomes_a_model_that_can_be_served(models: Any, weights: P
     assert [golden.label for golden in its.golden] == ["red"]
     assert its.preprocessing.resize == "crop"
     assert top(weights, "colours", red.read_bytes())[0] == "red"
+
+
+def test_what_is_said_of_the_pictures_is_not_assumed_and_what_was_not_checked_is_said(
+    models: Any, weights: Path, file: Path
+) -> None:
+    means = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5"]
+    said = ["--resize", "stretch", "--interpolation", "area", "--scale", "0..1", "--output", "logits", *means]
+    done = models("add", "colours", file, "--labels", LABELS, *said)
+    assert done.exit_code == 0, done.output
+    assert "assumed" not in done.stdout
+    assert "output: 3 logits" in done.stdout.splitlines()
+    assert "--golden PICTURE=LABEL checks it" in done.stdout
+    its = manifests.read(weights / "colours" / "1.0.0").preprocessing
+    assert (its.resize, its.interpolation, its.scale) == ("stretch", "area", "0..1")
 
 
 def test_the_lines_to_ask_it_name_the_gateway_that_there_is(
@@ -104,7 +125,8 @@ def test_a_model_of_four_numbers_and_three_labels_is_found_to_be_one(models: Any
     done = models("add", "iris", place / "iris.onnx", "--labels", labels, "--golden", golden)
     assert done.exit_code == 0, done.output
     assert "input: 4 numbers (float32)" in done.stdout
-    assert "output: 3 logits, judged by random inputs" in done.stdout
+    assert "output: 3 logits (16 trial inputs gave" in done.stdout
+    assert "resize" not in done.stdout
     assert re.search(r"row\.json: setosa \(\d\d\.\d%\)", done.stdout)
     assert re.search(r"cost on one thread: [\d.]+ ms for one row", done.stdout)
     assert done.stdout.endswith(
@@ -544,9 +566,10 @@ def test_folders_are_listed_shown_checked_and_removed(models: Any, weights: Path
     assert shown.endswith("# colours: 1.0.1 answers\n")
     assert "colours 1.0.0 can be served: onnx" in models("check", "colours", "--version", "1.0.0").stdout
     assert "10 golden pictures" in models("check", "fashion-mnist").stdout
-    asked = models("remove", "colours", "--version", "1.0.0")  # nobody answers
-    assert asked.exit_code != 0
-    assert "Delete colours 1.0.0, from " in asked.output
+    asked = models("remove", "colours", "--version", "1.0.0")  # nobody can answer
+    assert asked.exit_code == 2
+    assert "Delete colours 1.0.0, from " in asked.stderr
+    assert asked.stderr.endswith("Standard input is not a terminal: confirm with --yes\n")
     for version in ("1.0.0", "1.0.1"):
         assert models("remove", "colours", "--version", version, "--yes").exit_code == 0
     gone = models("show", "colours")
