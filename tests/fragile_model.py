@@ -1,6 +1,6 @@
 """The worker's real processes, but for some pictures: they kill the process that prepares them, hang it, keep
-it busy for ever, make it raise, or are held up until a file is there. One gets probabilities that are no
-numbers. Loading the model that DEADLY_MODEL names kills it, too.
+it busy for ever, make it raise, have it write to standard error, or are held up until a file is there. One
+gets probabilities that are no numbers. Loading the model that DEADLY_MODEL names kills it, too.
 
 Run by the tests in the place of worker.model_main. Marks are appended to a PNG, whose decoder ignores them.
 """
@@ -22,6 +22,7 @@ HANG = b"hang the process"
 SPIN = b"spin in the process"
 RAISE = b"raise in the process"
 NAN = b"not a number"
+FLOOD = b"write a million lines"
 HOLD_UP = b"hold this picture up until there is "
 
 
@@ -30,6 +31,9 @@ def harm(content):
         signal.raise_signal(signal.SIGSEGV)  # to this very thread, as a defect would
     if content.endswith(HANG):
         time.sleep(3600)
+    if content.endswith(FLOOD):
+        for _ in range(1_000):
+            os.write(2, b"\x1b[0;93m[W:a library] a forged line\r\x1b[2K\x1b[m\n" * 1_000)
     if content.endswith(RAISE):
         raise RuntimeError("a defect in the model's code")
     while content.endswith(SPIN):

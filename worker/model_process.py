@@ -32,6 +32,7 @@ from worker.pipe import (
     Pictures,
     Predicted,
     Role,
+    StandardError,
     Tensor,
     receive_answer,
     said,
@@ -315,7 +316,11 @@ class ModelProcess:
                 [sys.executable, "-P", "-m", module, *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                bufsize=0,
             )
+        assert self._process.stderr
+        self._stderr = StandardError(role, self._process.stderr)
         self.loaded = self._wait_until_loaded(start_timeout_s)
 
     @property
@@ -388,7 +393,9 @@ class ModelProcess:
     def _end(self) -> int:
         """Wait for the process to end. Returns its exit code, or minus the signal that ended it."""
         try:
-            return self._process.wait(1.0)
+            code = self._process.wait(1.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            return self._process.wait()
+            code = self._process.wait()
+        self._stderr.wait(1.0)
+        return code

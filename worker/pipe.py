@@ -6,17 +6,32 @@ consumer                     model process, shadow, decoder
          ───── Pictures ───►
          ◄──── Predicted ───               from a model process or shadow, for each batch, in order
          ◄──── Decoded ─────               from a decoder, for each picture, in order
+
+What a process writes to standard error comes over a pipe of its own.
 """
 
+import logging
+import math
+import re
+import threading
+import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from multiprocessing.connection import Connection
+from typing import IO
 
 import msgspec
 
 from messaging.contract import ErrorCode, Mode, ServedModel
 from model import ModelSettings
 from model.manifest import Preparation
+
+_log = logging.getLogger("mlaas.worker")
+
+# A traceback through a library has some fifty lines.
+_MOST_LINES, _PERIOD_S, _LONGEST_LINE = 100, 10.0, 4096
+_READ_BYTES = 65_536
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 ModelVersion = tuple[str, str]
 """A model's name, and the version."""
@@ -161,3 +176,52 @@ def send_answer(connection: Connection, answer: Answer) -> None:
 def receive_answer(connection: Connection) -> Answer:
     """Raises EOFError when the process is gone."""
     return _decode_answer(connection.recv_bytes())
+
+
+class StandardError:
+    """Logs the lines that a process and its libraries write to standard error, until it ends. A thread.
+
+    It reads all of them, so that the process never waits, and logs at most a hundred in ten seconds.
+    """
+
+    def __init__(self, role: Role, stream: IO[bytes], clock: Callable[[], float] = time.monotonic) -> None:
+        """stream: unbuffered."""
+        self._role = role
+        self._stream = stream
+        self._clock = clock
+        self._period_began = -math.inf
+        self._in_period = self._left_out = 0
+        self._thread = threading.Thread(target=self._run, name=f"{role} stderr", daemon=True)
+        self._thread.start()
+
+    def wait(self, timeout_s: float) -> None:
+        """Until everything is logged that a process wrote before its end."""
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        rest = b""
+        with self._stream:
+            while some := self._stream.read(_READ_BYTES):
+                *lines, rest = (rest + some).split(b"\n")
+                if len(rest) > _LONGEST_LINE:
+                    lines, rest = [*lines, rest], b""
+                for line in lines:
+                    self._report(line)
+        self._report(rest)
+        if self._left_out:
+            _log.warning("the %s process wrote %d more lines", self._role, self._left_out)
+
+    def _report(self, line: bytes) -> None:
+        now = self._clock()
+        if now - self._period_began >= _PERIOD_S:
+            self._period_began, self._in_period = now, 0
+        if not line.strip():
+            return
+        if self._in_period == _MOST_LINES:
+            self._left_out += 1
+            return
+        self._in_period += 1
+        more = f" (after {self._left_out} lines that are left out)" if self._left_out else ""
+        self._left_out = 0
+        text = _COLOURS.sub("", line.decode(errors="backslashreplace")).rstrip()
+        _log.warning("the %s process wrote: %s%s", self._role, text, more)

@@ -1,8 +1,10 @@
 """Log lines: one for each message and one for each answer, whoever chose what they say."""
 
 import asyncio
+import itertools
 import json
 import logging
+import os
 import sys
 import threading
 from typing import Any
@@ -12,8 +14,13 @@ import pytest
 from gateway.api_keys import digest_of
 from gateway.metrics import AccessLog
 from gateway.middleware import log_fields
-from mlaas.settings import LogSettings, configure_logging
+from mlaas.settings import LogSettings, configure_logging, load
+from model import manifest as manifests
+from tests import second_model
+from tests.fragile_model import FLOOD, RAISE
 from tests.unit.gateways import PNG, SANDAL, gateway, sandal
+from worker.model_process import ModelDied, ModelProcess
+from worker.pipe import Picture, Role, StandardError
 
 pytestmark = pytest.mark.anyio
 
@@ -124,6 +131,78 @@ def test_a_line_of_json_has_the_same_names_always(root_logger, capsys) -> None:
         "key": "",
         "model": 100 * "m" + "…",
     }
+
+
+def lines_after(text: bytes, capsys, clock=lambda: 0.0) -> list[str]:
+    """The lines in the log of what a process writes before it ends."""
+    configure_logging(LogSettings(level="info", format="json", access_lines_per_s=100), "worker-1")
+    theirs, ours = os.pipe()
+    error = StandardError(Role.MODEL, os.fdopen(theirs, "rb", buffering=0), clock)
+    with open(ours, "wb") as process:
+        process.write(text)
+    error.wait(60)
+    return [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
+
+
+def test_what_a_library_writes_to_standard_error_is_lines_of_the_log(root_logger, capsys) -> None:
+    written = b"\x1b[0;93m[W:onnxruntime] no GPU\x1b[m\n\n  \n\xff\nwithout an end"
+    assert lines_after(written, capsys) == [
+        "the model process wrote: [W:onnxruntime] no GPU",
+        "the model process wrote: \\xff",
+        "the model process wrote: without an end",
+    ]
+
+
+def test_of_a_flood_some_lines_are_logged_and_the_others_counted(root_logger, capsys) -> None:
+    *some, last = lines_after(b"again\n" * 1_000, capsys)
+    assert some == ["the model process wrote: again"] * 100
+    assert last == "the model process wrote 900 more lines"
+
+
+def test_after_a_while_there_is_room_again(root_logger, capsys) -> None:
+    times = itertools.chain([0.0] * 102, itertools.repeat(10.0))
+    lines = lines_after(b"again\n" * 103, capsys, lambda: next(times))
+    assert lines[100:] == ["the model process wrote: again (after 2 lines that are left out)"]
+
+
+def test_a_line_without_an_end_is_bounded(root_logger, capsys) -> None:
+    lines = lines_after(b"x" * 10_000_000, capsys)
+    assert len(lines) == 101
+    assert all(len(line) < 5_000 for line in lines)
+
+
+def decode(*marks: bytes) -> None:
+    """Has a process decode a picture with each mark. Raises ModelDied."""
+    model, preparation = load(None, {}).model, manifests.read(second_model.SHIPPED).preparation
+    module = "tests.fragile_model"
+    process = ModelProcess(model, timeout_s=60, start_timeout_s=60, role=Role.DECODER, module=module)
+    try:
+        for mark in marks:
+            decoded = process.decode(Picture(SANDAL + mark, ("", ""), "auto", False, 60.0, preparation))
+            assert decoded.prepared is not None
+    finally:
+        process.close()
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_process_that_floods_standard_error_goes_on_and_forges_no_line(style, root_logger, capsys) -> None:
+    configure_logging(LogSettings(level="info", format=style, access_lines_per_s=100), "worker-1")
+    decode(FLOOD, b"")
+    written = capsys.readouterr().err
+    assert "\r" not in written and "\x1b" not in written
+    lines = written.splitlines()
+    assert 100 < len(lines) < 1_000
+    assert all("worker-1" in line and "the decoder process wrote" in line for line in lines)
+    assert "more lines" in lines[-1]
+
+
+def test_the_last_words_of_a_process_are_logged_before_its_end_is_known(root_logger, capsys) -> None:
+    configure_logging(LogSettings(level="info", format="json", access_lines_per_s=100), "worker-1")
+    with pytest.raises(ModelDied):
+        decode(RAISE)
+    lines = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
+    assert lines[0] == "the decoder process wrote: Traceback (most recent call last):"
+    assert lines[-1] == "the decoder process wrote: RuntimeError: a defect in the model's code"
 
 
 async def test_a_busy_second_has_so_many_lines_and_says_how_many_are_missing(caplog) -> None:
