@@ -4,6 +4,13 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
+# Installs the packages of this checkout. Python asks what pip leaves for them only after its path, where a script
+# beside a clone named mlaas finds the clone's folder first; with a path file, it goes on to the package.
+define CHECKOUT
+$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+@printf '%s\n' '$(CURDIR)' '$(CURDIR)/client' > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/mlaas_checkout.pth"
+endef
+
 # Pages, and the files that they link to.
 DOCUMENTED := '*.md' '*.template' '*.py' '*.yaml' '*.png' '*.svg' '*.json' LICENSE ':!tests' ':!gateway/static' ':!model/training/*.md'
 
@@ -109,14 +116,14 @@ lock: ## write the pinned requirements anew; needs uv
 	@touch $@
 
 # What serving needs: no TensorFlow.
-.venv/.serving: .venv/bin/pip pyproject.toml requirements/gateway.txt requirements/worker.txt requirements/client.txt
+.venv/.serving: .venv/bin/pip Makefile pyproject.toml requirements/gateway.txt requirements/worker.txt requirements/client.txt
 	@echo "Installing what serving needs into .venv: about 200 MB, once, which takes a minute"
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/gateway.txt -r requirements/worker.txt -r requirements/client.txt
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	$(CHECKOUT)
 	@touch $@
 
-.venv/.development: .venv/bin/pip pyproject.toml requirements.txt
+.venv/.development: .venv/bin/pip Makefile pyproject.toml requirements.txt
 	@echo "Installing what training and tests need into .venv: about 2 GB, once, which takes minutes"
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.txt
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	$(CHECKOUT)
 	@touch $@ .venv/.serving

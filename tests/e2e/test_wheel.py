@@ -31,6 +31,20 @@ def test_service_client_and_chart_have_one_version() -> None:
     assert {CLIENT["version"], chart["version"], chart["appVersion"]} == {__version__}
 
 
+def test_a_script_beside_a_clone_finds_the_package_and_not_the_folder_of_that_name(tmp_path: Path) -> None:
+    """In the environment that make has made."""
+    (tmp_path / "mlaas").mkdir()
+    script = tmp_path / "ask.py"
+    script.write_text("from mlaas import Client; print(Client.__module__)")
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for command in (["ask.py"], ["-m", "mlaas", "--version"]):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=outside, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{done.stderr}\nmake install mends an environment of before"
+        assert done.stdout.strip() in ("mlaas_client.clients", f"mlaas, version {__version__}")
+
+
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Of mlaas and mlaas_client, built from a copy: building leaves folders behind."""
