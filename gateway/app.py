@@ -15,8 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from gateway import GatewaySettings, openapi
 from gateway.answer import Prediction
 from gateway.api_keys import ApiKeys, open_key_file
-from gateway.asked import FORM_OVERHEAD_BYTES
-from gateway.body import BodyBounds
+from gateway.body import BodyBounds, body_of_form
 from gateway.jobs.rendering import JobDocument
 from gateway.jobs.routes import JobRoutes
 from gateway.jobs.service import Jobs
@@ -111,8 +110,8 @@ def create_app(
             table,
             None if keys is None else ApiKeys(keys, table.is_open, requester.metrics),
             BodyBounds(
-                max_bytes=settings.max_upload_bytes + FORM_OVERHEAD_BYTES,
-                limits=table.max_body_bytes,
+                body_of_form(settings.max_upload_bytes, "gateway.max_upload_bytes"),
+                limits=table.bodies,
                 max_bytes_in_memory=settings.max_body_bytes_in_memory,
                 timeout_ms=settings.body_timeout_ms,
             ),

@@ -191,7 +191,7 @@ def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> Pic
     if not body:
         raise NotAPicture("the picture is empty: 0 bytes")
     if len(body) > max_bytes:
-        raise TooLarge(f"the picture has {len(body)} bytes; at most {max_bytes} are accepted")
+        raise TooLarge.over("the picture", len(body), "bytes", max_bytes, "gateway.max_upload_bytes")
     try:
         header = picture_header.read(body)
     except HeaderError as error:
@@ -201,7 +201,7 @@ def check(body: bytes, declared: str, *, max_bytes: int, max_pixels: int) -> Pic
             raise UnacceptedMedia(f"this is {kind}, which is not accepted; convert it to JPEG or PNG")
         raise NotAPicture(f"the bytes are not a picture in {ACCEPTED}")
     if header.pixels > max_pixels:
-        raise TooLarge(f"the picture has {header.pixels} pixels; at most {max_pixels} are accepted")
+        raise TooLarge.over("the picture", header.pixels, "pixels", max_pixels, "gateway.max_pixels")
     if header.scans > MAX_SCANS:
         raise TooLarge(f"the JPEG picture has over {MAX_SCANS} scans; save it as a baseline JPEG")
     return header

@@ -4,11 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 
-from gateway.asked import RAW_HEADER, shortened
+from gateway.asked import FORM_OVERHEAD_BYTES, RAW_HEADER, shortened
 from gateway.errors import ClientGone, GatewayError, SlowBody, TooLarge, TooManyInFlight, UnacceptedCoding
 from gateway.http_protocol import Cycle
 
@@ -22,6 +23,21 @@ _HUNG_UP = "the client disconnected"
 def pattern_of(scope: Scope) -> str:
     """The pattern of the route; empty before one is chosen, and for an unknown path."""
     return getattr(scope.get("route"), "path", "")
+
+
+class BodyLimit(NamedTuple):
+    """What a body may have, and the settings that say so, in words."""
+
+    most_bytes: int
+    setting: str
+
+    def exceeded(self, size: int, unit: str = "bytes") -> TooLarge:
+        return TooLarge.over("the request body", size, unit, self.most_bytes, self.setting)
+
+
+def body_of_form(most_bytes: int, setting: str) -> BodyLimit:
+    """For files of most_bytes together."""
+    return BodyLimit(most_bytes + FORM_OVERHEAD_BYTES, f"{setting}, and {FORM_OVERHEAD_BYTES} for a form")
 
 
 class BodyMemory:
@@ -52,20 +68,20 @@ class BodyMemory:
 class BodyBounds:
     """What a body may be, and what those of all requests may take together.
 
-    limits: in bytes, by route; max_bytes applies to all other routes. A body may take timeout_ms, or the
-    time that the client itself allows.
+    limits: by route; usual applies to all other routes. A body may take timeout_ms, or the time that the
+    client itself allows.
     """
 
     def __init__(
-        self, max_bytes: int, limits: Mapping[str, int], max_bytes_in_memory: int, timeout_ms: int
+        self, usual: BodyLimit, limits: Mapping[str, BodyLimit], max_bytes_in_memory: int, timeout_ms: int
     ) -> None:
         self.memory = BodyMemory(max_bytes_in_memory)
         self.timeout_ms = timeout_ms
-        self._max_bytes = max_bytes
+        self._usual = usual
         self._limits = limits
 
-    def max_bytes(self, route: str) -> int:
-        return self._limits.get(route, self._max_bytes)
+    def limit(self, route: str) -> BodyLimit:
+        return self._limits.get(route, self._usual)
 
 
 class Body:
@@ -91,10 +107,10 @@ class Body:
         """The whole body, if it is here; None if it has to be received. Raises Rejected."""
         body = None
         if self._cycle is not None and not self.read_bytes:
-            max_bytes = self._judged_head()
+            limit = self._judged_head()
             body = self._cycle.take_body()
         if body is not None:
-            self._count(len(body), max_bytes)
+            self._count(len(body), limit)
             self._complete = True
         return body
 
@@ -102,13 +118,13 @@ class Body:
         """As ASGI's. Raises Rejected and TooManyInFlight."""
         if self._complete:
             return await self._receive()
-        max_bytes = self._judged_head()
+        limit = self._judged_head()
         if self._cycle is not None and self._cycle.has_news:
             message = await self._receive()
         else:
             message = await self._received_in_time()
         self._complete = not message.get("more_body", False)
-        self._count(len(message.get("body", b"")), max_bytes)
+        self._count(len(message.get("body", b"")), limit)
         return message
 
     def cycle_if_read(self) -> Cycle | None:
@@ -119,19 +135,19 @@ class Body:
     def release(self) -> None:
         self._bounds.memory.release(self._counted)
 
-    def _judged_head(self) -> int:
+    def _judged_head(self) -> BodyLimit:
         """What the body may have at most. Raises Rejected, and TooManyInFlight."""
         if self._declared is None:
             self._read_head()
-        max_bytes = self._bounds.max_bytes(pattern_of(self._scope))
+        limit = self._bounds.limit(pattern_of(self._scope))
         if self._coding:
             _check_coding(self._coding)
         declared = self._declared or 0
-        if declared > max_bytes:
-            raise _too_large(max_bytes)
+        if declared > limit.most_bytes:
+            raise limit.exceeded(declared)
         if declared > UNCOUNTED_BYTES and not self.read_bytes:
             self._bounds.memory.admit(declared)
-        return max_bytes
+        return limit
 
     def _read_head(self) -> None:
         self._declared = 0
@@ -152,10 +168,10 @@ class Body:
             said = f"only {self.read_bytes} bytes of the body arrived within {self._timeout_ms / 1000:g} s"
             raise SlowBody(f"{said}; send it faster, or make it smaller") from None
 
-    def _count(self, size: int, max_bytes: int) -> None:
+    def _count(self, size: int, limit: BodyLimit) -> None:
         self.read_bytes += size
-        if self.read_bytes > max_bytes:
-            raise _too_large(max_bytes)
+        if self.read_bytes > limit.most_bytes:
+            raise limit.exceeded(self.read_bytes, "bytes so far")
         if self.read_bytes > UNCOUNTED_BYTES:
             self._counted = self._bounds.memory.grow(self.read_bytes, self._counted)
 
@@ -184,10 +200,6 @@ class Call(Request):
         if self._whole is None:
             self._whole = self._coming.take()
         return self._whole
-
-
-def _too_large(max_bytes: int) -> TooLarge:
-    return TooLarge(f"the request body is over {max_bytes} bytes")
 
 
 def _check_coding(codings: str) -> None:

@@ -101,6 +101,11 @@ class TooLarge(Rejected):
     kind = "too-large"
     title = "Content too large"
 
+    @classmethod
+    def over(cls, what: str, size: int, unit: str, most: int, setting: str) -> "TooLarge":
+        """In one wording: what came, the limit, and the setting that raises it."""
+        return cls(f"{what} has {size} {unit}; at most {most} are accepted ({setting})")
+
 
 class SlowBody(Rejected):
     status = 408

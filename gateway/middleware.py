@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.api_keys import ApiKeys
-from gateway.body import Body, BodyBounds, Call, pattern_of
+from gateway.body import Body, BodyBounds, BodyLimit, Call, pattern_of
 from gateway.errors import GatewayError
 from gateway.http_protocol import Cycle, RawHeader
 from gateway.metrics import AccessLog, GatewayMetrics
@@ -35,11 +35,11 @@ _state: ContextVar[dict[str, Any] | None] = ContextVar("state", default=None)
 
 
 class RouteFacts(NamedTuple):
-    """How the middlewares treat a route. max_body_bytes: None for the limit of one picture."""
+    """How the middlewares treat a route. body: what it may have; None for the limit of one picture."""
 
     needs_key: bool = True
     is_counted: bool = True
-    max_body_bytes: int | None = None
+    body: BodyLimit | None = None
 
 
 PROBE = RouteFacts(needs_key=False, is_counted=False)
@@ -73,9 +73,7 @@ class RouteTable:
     def __init__(self, routers: Iterable[Router]) -> None:
         self.facts = {path: facts for router in routers for path, facts in router.facts.items()}
         self.uncounted = {path for path, its in self.facts.items() if not its.is_counted}
-        self.max_body_bytes = {
-            path: its.max_body_bytes for path, its in self.facts.items() if its.max_body_bytes
-        }
+        self.bodies = {path: its.body for path, its in self.facts.items() if its.body}
         self._open = {path for path, its in self.facts.items() if not its.needs_key}
         self._open_below = tuple(
             path.removesuffix(BELOW) + "/" for path in self._open if path.endswith(BELOW)

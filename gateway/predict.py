@@ -12,7 +12,6 @@ from starlette.responses import Response
 from gateway import GatewaySettings, openapi, problem
 from gateway.answer import Prediction, prediction, server_timing
 from gateway.asked import (
-    FORM_OVERHEAD_BYTES,
     PARAMETERS,
     Deadline,
     Query,
@@ -25,7 +24,7 @@ from gateway.asked import (
     read_pictures,
     read_query,
 )
-from gateway.body import while_connected
+from gateway.body import body_of_form, while_connected
 from gateway.errors import GatewayError, TooManyInFlight
 from gateway.middleware import Answer, RouteFacts, Router, request_id
 from gateway.models import named
@@ -115,7 +114,7 @@ class PredictRoutes:
             "POST",
             "/predict/batch",
             self.predict_batch,
-            RouteFacts(max_body_bytes=self._settings.max_batch_bytes + FORM_OVERHEAD_BYTES),
+            RouteFacts(body=body_of_form(self._settings.max_batch_bytes, "gateway.max_batch_bytes")),
             summary="Ask a model about many pictures or rows",
             responses=openapi.answers(BatchResult, *openapi.OF_A_PICTURE),
             openapi_extra={"parameters": parameters, **openapi.PICTURES_BODY},

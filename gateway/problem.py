@@ -93,6 +93,8 @@ class Problems:
         assert isinstance(error, HTTPException)
         scope, status, headers = request.scope, error.status_code, dict(error.headers or {})
         said = error.detail if status < 500 else ""
+        if status == 404:
+            said = f"{scope['path'][:100]} does not exist; /docs lists every call"
         path, routes = scope["path"].rstrip("/"), scope["app"].routes
         if status == 404 and path != scope["path"] and allowed(routes, {**scope, "path": path}):
             said = f"{scope['path']} does not exist; use {path}, without a trailing slash"

@@ -228,7 +228,7 @@ def _row_bytes(sent: Sent, most_bytes: int) -> int:
     """Raises TooLarge."""
     size = math.prod(sent.shape[1:]) * struct.calcsize("<" + sent.kind.code)
     if size > most_bytes:
-        raise TooLarge(f"a row has {size} bytes; at most {most_bytes} are accepted")
+        raise TooLarge.over("a row", size, "bytes", most_bytes, "gateway.max_upload_bytes")
     return size
 
 
@@ -297,8 +297,8 @@ def _split(data: bytes | memoryview, size: int) -> list[bytes]:
 
 def _file(index: int, text: str | memoryview, most_bytes: int) -> bytes:
     if len(text) > 2 * most_bytes:
-        detail = f"the picture has {len(text)} characters of base64; at most {most_bytes} bytes are accepted"
-        raise _at(index, TooLarge(detail))
+        most = f"at most {most_bytes} bytes are accepted (gateway.max_upload_bytes)"
+        raise _at(index, TooLarge(f"the picture has {len(text)} characters of base64; {most}"))
     try:
         plain = text if isinstance(text, str) else msgspec.json.decode(text, type=str)
         return _from_base64(plain)

@@ -63,19 +63,17 @@ def reported(exit_code: int, *errors: type[Exception]) -> Iterator[None]:
 
 
 @contextmanager
-def broker_errors() -> Iterator[None]:
-    """Turns BrokerError into UserError."""
+def broker_errors(
+    hint: str = "is it running? Use --broker for another URL; `mlaas up` prints the URL of its own broker",
+) -> Iterator[None]:
+    """Turns BrokerError into UserError. hint: for a broker that does not answer."""
     from messaging.broker import BrokerError, BrokerRefuses, BrokerUnavailable
 
     try:
         yield
     except BrokerError as error:
-        hint = (
-            "is it running? Use --broker for another URL; `mlaas up` prints the URL of its own broker"
-            if isinstance(error, BrokerUnavailable) and not isinstance(error, BrokerRefuses)
-            else ""
-        )
-        raise UserError(str(error), hint, os.EX_UNAVAILABLE) from error
+        is_away = isinstance(error, BrokerUnavailable) and not isinstance(error, BrokerRefuses)
+        raise UserError(str(error), hint if is_away else "", os.EX_UNAVAILABLE) from error
 
 
 def of_gateway(error: "MlaasError") -> UserError:

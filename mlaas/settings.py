@@ -37,6 +37,8 @@ _OF_SERVICE = r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PR
 _SECRET = re.compile(r"((?:password|secret|token|key)[\w.]*=)[^&\s]+", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"(://[^:@/\s]*:)\S+(@)")
 
+_NUMBER = re.compile(r"-?[\d.]{1,30}", re.ASCII)
+
 _MOST_CHARACTERS = 4_000  # of a line
 _PLAIN = re.compile(r"[^\s\"=]+")
 
@@ -250,7 +252,9 @@ def _converted(tree: Tree, sources: Sequence[Source]) -> Settings:
         where = where.rstrip("`")
         path = tuple(where.partition("[")[0].split("."))
         places = [source.at(path) for source in sources if source.get(path) is not None]
-        raise SettingsError(": ".join([*places[-1:], *filter(None, [where]), what])) from error
+        given = [str(source.get(path)) for source in sources if source.get(path) is not None][-1:]
+        got = f", got {given[0]}" if given and _NUMBER.fullmatch(given[0]) else ""
+        raise SettingsError(": ".join([*places[-1:], *filter(None, [where]), what + got])) from error
 
 
 def _consistent(settings: Settings) -> Settings:

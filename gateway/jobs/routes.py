@@ -18,7 +18,7 @@ from gateway.asked import (
     read_deadline,
     read_query,
 )
-from gateway.body import while_connected
+from gateway.body import BodyLimit, while_connected
 from gateway.errors import InvalidRequest, NotListed
 from gateway.jobs import rendering
 from gateway.jobs.rendering import JobDocument, JobList
@@ -141,7 +141,9 @@ class JobRoutes:
     def router(self) -> Router:
         router = Router(tags=["jobs"])
         settings = self._jobs.settings
-        facts = RouteFacts(max_body_bytes=settings.max_bytes + settings.max_pictures * FORM_PART_BYTES)
+        most_bytes = settings.max_bytes + settings.max_pictures * FORM_PART_BYTES
+        which = f"jobs.max_bytes, and {FORM_PART_BYTES} for each of jobs.max_pictures"
+        facts = RouteFacts(body=BodyLimit(most_bytes, which))
         router.add(
             "POST",
             "/jobs",

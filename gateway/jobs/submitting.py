@@ -220,7 +220,7 @@ def check_total(pictures: Iterable[Picture], most_bytes: int) -> None:
     """Raises TooLarge."""
     total = sum(len(picture.content) for picture in pictures)
     if total > most_bytes:
-        raise TooLarge(f"the pictures have {total} bytes in total; a job may have at most {most_bytes}")
+        raise TooLarge.over("the job", total, "bytes of pictures", most_bytes, "jobs.max_bytes")
 
 
 def _judge(upload: Upload, max_bytes: int, max_pixels: int) -> Picture:

@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from gateway import GatewaySettings, errors, openapi
 from gateway.answer import grey_png, raise_failure
-from gateway.asked import FORM_OVERHEAD_BYTES, Deadline, check, read_deadline
-from gateway.body import while_connected
+from gateway.asked import Deadline, check, read_deadline
+from gateway.body import body_of_form, while_connected
 from gateway.errors import GatewayError, InvalidRequest, Unavailable, UnknownModel
 from gateway.middleware import PROBE, RouteFacts, Router
 from gateway.models import heard, named
@@ -203,7 +203,7 @@ class InferenceRoutes:
                 "POST",
                 "/v2/models/{name}" + middle + "/infer",
                 self.infer,
-                RouteFacts(max_body_bytes=self._settings.max_batch_bytes + FORM_OVERHEAD_BYTES),
+                RouteFacts(body=body_of_form(self._settings.max_batch_bytes, "gateway.max_batch_bytes")),
                 summary=f"Classify pictures by {of_which}",
                 responses=of_inference,
                 openapi_extra=inferring,

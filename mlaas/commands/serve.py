@@ -23,13 +23,18 @@ _NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 _SAMPLE = Path(__file__).resolve().parents[2] / "samples" / "sandal.png"
 
+_MANY = click.IntRange(min=1)
+
 HOST = setting("gateway.host", "--host", help="The address to listen on.")
-PORT = setting("gateway.port", "--port", type=int, help="The port to listen on; 0 picks a free one.")
+PORT = setting(
+    "gateway.port", "--port", type=click.IntRange(0, 65_535),
+    help="The port to listen on; 0 picks a free one.",
+)  # fmt: skip
 GATEWAYS = setting(
-    "gateway.processes", "--gateways", type=int, help="The number of gateway processes sharing the port."
+    "gateway.processes", "--gateways", type=_MANY, help="The number of gateway processes sharing the port."
 )
 WORKERS = setting(
-    "worker.processes", "--workers", type=int, help="The number of worker processes, for each queue."
+    "worker.processes", "--workers", type=_MANY, help="The number of worker processes, for each queue."
 )
 
 
@@ -65,7 +70,7 @@ def up(chosen: Chosen) -> None:
     _check_models(settings)
     with (
         _address_errors(settings),
-        broker_errors(),
+        broker_errors("is it running? Without --broker and broker.url, `mlaas up` has a broker of its own"),
         reported(1, StartFailed),
         reported(os.EX_CONFIG, KeyFileError),
     ):

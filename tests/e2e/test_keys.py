@@ -58,16 +58,16 @@ def run(script: str, folder: Path, **variables: str) -> str:
 def test_making_using_and_rotating_a_key_work_as_shown_and_no_key_is_logged(tmp_path: Path) -> None:
     (tmp_path / "samples").symlink_to(ROOT / "samples")
     file = tmp_path / "api-keys"
-    key = run(MAKE + "printf %s $KEY", tmp_path)
+    key = run(MAKE + "printf %s $MLAAS_API_KEY", tmp_path)
     assert f"export {FILE}=$PWD/api-keys\nmlaas up\n" == START
     with up(**{FILE: str(file), "MLAAS_LOG__LEVEL": "debug"}) as (running, url):
         ask = ASK.replace("localhost:8000", url)
-        assert '"label":"Sandal"' in run(ask, tmp_path, KEY=key)
-        assert '"fashion-mnist-large"' in run(ask, tmp_path, KEY=key)
-        assert '"status":401' in run(ask, tmp_path, KEY="mlaas_wrong")
+        assert '"label":"Sandal"' in run(ask, tmp_path, MLAAS_API_KEY=key)
+        assert '"fashion-mnist-large"' in run(ask, tmp_path, MLAAS_API_KEY=key)
+        assert '"status":401' in run(ask, tmp_path, MLAAS_API_KEY="mlaas_wrong")
 
         add, remove = ROTATE.splitlines()
-        new_key = run(f"{add}\nprintf %s $NEW_KEY", tmp_path)
+        new_key = run(f"{add}\nprintf %s $MLAAS_API_KEY", tmp_path)
         until(lambda: status(url, new_key) == 200, "the new key's taking effect")
         assert status(url, key) == 200
         run(remove, tmp_path)

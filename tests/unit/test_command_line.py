@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pkgutil
+import re
 import resource
 import shutil
 import subprocess
@@ -321,6 +322,20 @@ def test_a_url_that_is_none_is_wrong_usage() -> None:
     for typed in ("bench kafka://x", "bench http://host:port/predict", f"predict --url http://h:p {SANDAL}"):
         said = mlaas(*typed.split())
         assert (said.exit_code, "is not" in said.stderr) == (2, True), typed
+
+
+@pytest.mark.parametrize("option", ["--port", "--workers", "--gateways"])
+def test_a_number_that_cannot_be_is_said_with_the_range(option: str) -> None:
+    said = mlaas("up", option, {"--port": "99999"}.get(option, "0"))
+    assert said.exit_code == 2
+    assert re.search(rf"'{option}': \d+ is not in the range (0<=x<=65535|x>=1)", said.output)
+
+
+def test_a_start_without_the_broker_that_was_named_says_what_up_does_without_one() -> None:
+    nobody = ["--set", "broker.publish_timeout_ms=1000", "--broker", "kafka://127.0.0.1:1"]
+    said = mlaas("up", "--port", "0", *nobody)
+    assert said.exit_code == os.EX_UNAVAILABLE
+    assert said.stderr.endswith("Without --broker and broker.url, `mlaas up` has a broker of its own\n")
 
 
 @pytest.mark.parametrize("url", ["rabbit://x", "localhost:9092", "kafka://", ""])

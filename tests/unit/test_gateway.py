@@ -114,8 +114,9 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
     async with gateway(sandal, max_upload_bytes=1_000_000) as http:
         declared = await http.post("/predict", content=bytes(2_000_000), headers=PNG)
         chunked = await http.post("/predict", content=endless(), headers=PNG)
-    problem(declared, 413)
-    problem(chunked, 413)
+    most = "at most 1065536 are accepted (gateway.max_upload_bytes, and 65536 for a form)"
+    assert problem(declared, 413)["detail"] == f"the request body has 2000000 bytes; {most}"
+    assert str(problem(chunked, 413)["detail"]).endswith(f" bytes so far; {most}")
     assert read < 2_000_000
 
 
@@ -124,7 +125,21 @@ async def test_a_body_of_many_pictures_has_a_limit_of_its_own() -> None:
     async with gateway(sandal, max_upload_bytes=40_000, max_batch_bytes=100_000) as http:
         problem(await http.post("/predict", files=files), 413)
         assert (await http.post("/predict/batch", files=files)).status_code == 200
-        problem(await http.post("/predict/batch", files=2 * files), 413)
+        said = str(problem(await http.post("/predict/batch", files=2 * files), 413)["detail"])
+    assert "at most 165536 are accepted (gateway.max_batch_bytes, and 65536 for a form)" in said
+
+
+async def test_a_picture_over_the_limit_is_refused_in_the_same_words_alone_and_among_others() -> None:
+    large = SANDAL + bytes(30_000)
+    one = [("file", ("a.png", large, "image/png"))]
+    two = [*one, ("file", ("b.png", SANDAL, "image/png"))]
+    async with gateway(sandal, max_upload_bytes=20_000) as http:
+        alone = problem(await http.post("/predict", files=one), 413)["detail"]
+        raw = problem(await http.post("/predict", content=large, headers=PNG), 413)["detail"]
+        first, second = (await http.post("/predict/batch", files=two)).json()["results"]
+    said = f"the picture has {len(large)} bytes; at most 20000 are accepted (gateway.max_upload_bytes)"
+    assert (alone, raw, first["problem"]["detail"]) == (said, said, said)
+    assert "prediction" in second
 
 
 @pytest.mark.parametrize(

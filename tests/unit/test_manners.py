@@ -236,6 +236,13 @@ async def test_nobody_is_sent_to_a_host_that_a_request_named(path: str) -> None:
             assert response.status_code in (404, 405)
 
 
+async def test_a_path_that_does_not_exist_is_said_with_where_all_are_listed() -> None:
+    async with gateway(sandal) as http:
+        for path in ("/nope", "/nope/", "/predict/picture.png"):
+            said = problem(await http.get(path), 404)["detail"]
+            assert said == f"{path} does not exist; /docs lists every call"
+
+
 async def test_a_slash_too_many_is_said_to_be_one() -> None:
     async with gateway(sandal) as http:
         said = problem(await http.post("/predict/", content=SANDAL, headers=PNG), 404)["detail"]

@@ -98,9 +98,9 @@ async def test_too_much_is_a_413() -> None:
         body = await http.post(INFER, content=bytes(100_000))
         file = await http.post(INFER, json={"inputs": [files(SANDAL)]})
     assert "at most 7" in refused(many, 413)
-    assert "over 66536 bytes" in refused(body, 413)
+    assert "has 100000 bytes; at most 66536 are accepted (gateway.max_batch_bytes," in refused(body, 413)
     assert "picture 0: the picture has" in refused(file, 413)
-    assert "at most 100 bytes" in refused(file, 413)
+    assert "at most 100 bytes are accepted (gateway.max_upload_bytes)" in refused(file, 413)
 
 
 async def test_the_workers_are_told_of_each_picture_when_the_client_hangs_up() -> None:

@@ -70,8 +70,8 @@ async def test_the_other_model_runs_on_keras() -> None:
         ("/v2/models/none/ready", "no model 'none'"),
         (f"{MODEL}/versions/2", "no model 'fashion-mnist' of version '2'; served: fashion-mnist 1"),
         (f"{MODEL}/versions/2/ready", "of version '2'"),
-        ("/v2/models", "Not Found"),
-        ("/v2/repository", "Not Found"),
+        ("/v2/models", "/v2/models does not exist; /docs lists every call"),
+        ("/v2/repository", "/v2/repository does not exist; /docs lists every call"),
     ],
 )
 async def test_what_there_is_not_is_a_404_in_the_protocols_form(path: str, says: str) -> None:

@@ -181,7 +181,7 @@ async def test_json_too_large_is_a_413() -> None:
         row = problem(await ask(http, "level", body), 413)
     async with gateway(growing, served=(wide,)) as http:
         padded = problem(await ask(http, "level", body + b" " * 5_000_000), 413)
-    assert row["detail"] == "a row has 800000 bytes; at most 700000 are accepted"
+    assert row["detail"] == "a row has 800000 bytes; at most 700000 are accepted (gateway.max_upload_bytes)"
     assert "send fewer rows at once" in str(padded["detail"])
 
 

@@ -40,7 +40,7 @@ def test_the_environment_names_a_file(tmp_path: Path) -> None:
         ({"MLAAS_GATEWAY_PORT": "1"}, r"did you mean MLAAS_GATEWAY__PORT\?"),
         ({"MLAAS_GATEWAY": "1"}, "gateway is a section"),
         ({"MLAAS_GATEWAY__PORT": "many"}, r"^MLAAS_GATEWAY__PORT: gateway\.port: Expected `int`"),
-        ({"MLAAS_GATEWAY__PORT": "70000"}, r"gateway\.port: Expected `int` <= 65535"),
+        ({"MLAAS_GATEWAY__PORT": "70000"}, r"gateway\.port: Expected `int` <= 65535, got 70000$"),
         ({"MLAAS_TOPICS__REPLIES": "no spaces"}, r"topics\.replies"),
         ({"MLAAS_TRAIN__NETWORK__WIDTHS": "[16, many]"}, r"train\.network\.widths\[1\]: Expected `int`"),
         ({"MLAAS_TRAIN__NETWORK__WIDTHS": "[16"}, r"WIDTHS: '\[16' is not a list"),
