@@ -8,33 +8,28 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass, field
 from operator import itemgetter
 
 from msgspec.structs import replace
 
-from messaging import codec
 from messaging.broker import Delivery
 from messaging.contract import (
-    ContractError,
     ErrorCode,
     Failure,
     Reply,
-    Request,
-    ReturnAddress,
-    ServedModel,
     Timings,
     sha256_of,
 )
-from messaging.picture_header import Size
+from messaging.picture_header import Size, size_of
 from messaging.tracing import Worked
-from worker.batching import Batch, Queued
+from worker.batching import Queued
 from worker.metrics import Agreed, Ending, WorkerMetrics
 from worker.model_process import ModelDied
 from worker.outbox import Outbox
-from worker.pipe import Outcome, Picture, Tensor, said
+from worker.pipe import Outcome, Picture, PreparedPicture, Tensor, said
 from worker.rollout import Rollout, Serving
 from worker.roster import Roster
+from worker.triage import Task, triage
 
 # From this batch size on, more requests are waiting, and throughput counts for more than some milliseconds.
 _GATHERED_FROM = 6
@@ -60,38 +55,8 @@ _log = logging.getLogger("mlaas.worker")
 Key = tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A message to reply to, and the model it is for."""
-
-    queued: Queued
-    address: ReturnAddress
-    request: Request
-    model: ServedModel
-
-    @property
-    def delivery(self) -> Delivery:
-        return self.queued.delivery
-
-
-@dataclass(slots=True)
-class Triage:
-    """Messages by what to do with them.
-
-    Nobody waits for the expired and the cancelled. The refused are answered with an error. The unusable
-    cannot be answered at all.
-    """
-
-    work: list[Task] = field(default_factory=list)
-    pings: list[Task] = field(default_factory=list)
-    expired: list[Delivery] = field(default_factory=list)
-    cancelled: list[Delivery] = field(default_factory=list)
-    refused: list[tuple[Delivery, ReturnAddress, Failure]] = field(default_factory=list)
-    unusable: list[tuple[Delivery, str]] = field(default_factory=list)
-
-
 class Answerer:
-    """Answers the pictures of one size. For one thread."""
+    """Answers batches, or prepares the larger pictures of one size for them. For one thread."""
 
     def __init__(
         self,
@@ -102,6 +67,7 @@ class Answerer:
         cancelled: Container[str],
         poison: "PoisonPictures",
         isolate: Callable[[Sequence[Queued]], None],
+        pass_on: Callable[[Queued], bool],
         decode_timeout_s: float,
         size: Size = Size.SMALL,
         trace: Callable[[Sequence[Worked]], None] | None = None,
@@ -111,6 +77,7 @@ class Answerer:
         """reply_topics: the only topics that replies may go to. cancelled: correlation ids.
 
         isolate: called with the batch that ended the model process, to process its pictures one by one.
+        pass_on: adds a prepared picture to the batches; False if it must be predicted alone.
         trace: called with what the model predicted.
         clock is the lanes'; wall_clock gives epoch seconds.
         """
@@ -121,6 +88,7 @@ class Answerer:
         self._cancelled = cancelled
         self._poison = poison
         self._isolate = isolate
+        self._pass_on = pass_on
         self._decode_timeout_s = decode_timeout_s
         self._size = size
         self._trace = trace
@@ -128,18 +96,23 @@ class Answerer:
         self._clock = clock
         self._wall_clock = wall_clock
 
-    def answer(self, batch: Batch) -> None:
+    def answer(self, batch: Sequence[Queued]) -> None:
         """Every message ends in a reply or a dead letter, or is dropped if nobody waits for it any more.
 
         Raises ModelUnavailable.
         """
-        self._outbox.gather = len(batch.queued) >= _GATHERED_FROM
+        self._outbox.gather = len(batch) >= _GATHERED_FROM
         with self._models.serving() as serving:
-            tasks = self._triage(batch.queued, serving.roster)
+            tasks = self._triage(batch, serving.roster)
             digests = ((task, sha256_of(task.request.body)) for task in tasks)
             new = [(task, sha256) for task, sha256 in digests if not self._answer_from_memory(task, sha256)]
-            if new:
-                self._predict(new, batch.received_at, serving)
+            if outdated := [task.queued for task, _ in new if task.is_outdated]:
+                self._isolate(outdated)
+                new = [each for each in new if not each[0].is_outdated]
+            if new and self._size is Size.SMALL:
+                self._predict(new, serving)
+            elif new:
+                self._prepare(*new[0], serving)
 
     def refuse(self, deliveries: Iterable[Delivery]) -> None:
         """Answer that the lane of these is full."""
@@ -184,42 +157,48 @@ class Answerer:
         self._reply(task, reply)
         return True
 
-    def _predict(self, work: list[tuple[Task, str]], received_at: float, serving: Serving) -> None:
-        inputs = [self._input(task, serving.roster) for task, _ in work]
-        if self._size is Size.SMALL:
-            try:
-                predicted = serving.models.predict(inputs)
-            except ModelDied as error:
-                _log.warning("%s while predicting %d pictures; retrying one by one", error, len(inputs))
-                self._isolate([task.queued for task, _ in work])
-                return
-        else:
-            (one,) = inputs
-            predicted = serving.models.predict_alone(one, self._size)
-        outcomes = [checked(outcome) for outcome in predicted.outcomes]
-        if self._trace is not None and any(task.request.traceparent for task, _ in work):
-            self._trace([worked(task, outcome) for (task, _), outcome in zip(work, outcomes, strict=True)])
-        at_worker_ms = (self._clock() - received_at) * 1000
-        received_ms = self._wall_clock() * 1000 - at_worker_ms
-        self._metrics.predicted([(task.model, its) for (task, _), its in zip(work, outcomes, strict=True)])
-        for (task, sha256), outcome in zip(work, outcomes, strict=True):
-            reply = reply_to(task, sha256, outcome, len(outcomes), received_ms, at_worker_ms)
-            self._settle(task, outcome, reply)
-        if serving.shadow is not None:
-            for (task, _), its_input, outcome in zip(work, inputs, outcomes, strict=True):
-                self._compare(task, its_input, outcome, serving)
+    def _predict(self, work: list[tuple[Task, str]], serving: Serving) -> None:
+        inputs = [task.queued.prepared or self._file(task, serving.roster) for task, _ in work]
+        try:
+            predicted = serving.models.predict(inputs)
+        except ModelDied as error:
+            _log.warning("%s while predicting %d pictures; retrying one by one", error, len(inputs))
+            self._isolate([task.queued for task, _ in work])
+            return
+        self._finish(work, predicted.outcomes, serving)
 
-    def _compare(self, task: Task, its_input: Picture | Tensor, outcome: Outcome, serving: Serving) -> None:
+    def _prepare(self, task: Task, sha256: str, serving: Serving) -> None:
+        """Have a decoder prepare the picture for the batches, or else predict it alone."""
+        found = serving.models.prepare(self._file(task, serving.roster), self._size)
+        if isinstance(found, PreparedPicture) and self._pass_on(task.queued.made_into(found)):
+            return
+        outcome = found if isinstance(found, Outcome) else serving.models.predict_alone(found)
+        self._finish([(task, sha256)], [outcome], serving)
+
+    def _finish(self, work: list[tuple[Task, str]], found: list[Outcome], serving: Serving) -> None:
+        done = [(task, sha256, checked(its)) for (task, sha256), its in zip(work, found, strict=True)]
+        if self._trace is not None and any(task.request.traceparent for task, _, _ in done):
+            self._trace([worked(task, outcome) for task, _, outcome in done])
+        now, now_ms = self._clock(), self._wall_clock() * 1000
+        self._metrics.predicted([(task.model, outcome) for task, _, outcome in done])
+        for task, sha256, outcome in done:
+            at_worker_ms = (now - task.queued.received_at) * 1000
+            reply = reply_to(task, sha256, outcome, len(done), now_ms - at_worker_ms, at_worker_ms)
+            self._settle(task, outcome, reply)
+            self._compare(task, outcome, serving)
+
+    def _compare(self, task: Task, outcome: Outcome, serving: Serving) -> None:
         """Have the shadow of the version that has answered, if there is one, say what it makes of it."""
         shadow = serving.roster.shadow_of(task.model)
-        if shadow is None or outcome.error is not None:
+        if serving.shadow is None or shadow is None or outcome.error is not None:
             return
-        if self._size is Size.LARGE:  # it would take a second, and much memory
+        if size_of(task.queued.cost_ms) is Size.LARGE:  # it would take a second, and much memory
             self._metrics.compared(shadow, Agreed.SKIPPED)
-        elif serving.shadow is not None:
-            serving.shadow.offer(replace(its_input, model=shadow), said(task.model.labels, outcome))
+        else:
+            its_input = replace(self._file(task, serving.roster), model=shadow)
+            serving.shadow.offer(its_input, said(task.model.labels, outcome))
 
-    def _input(self, task: Task, roster: Roster) -> Picture | Tensor:
+    def _file(self, task: Task, roster: Roster) -> Picture | Tensor:
         request = task.request
         model = task.model.name, task.model.version
         if request.is_tensor:
@@ -246,60 +225,6 @@ class Answerer:
         self._outbox.reply(task.delivery, task.address, reply, task.request.deadline_ms)
 
 
-def triage(
-    queued: Iterable[Queued],
-    *,
-    now_ms: float,
-    roster: Roster,
-    reply_topics: Container[str],
-    cancelled: Container[str],
-) -> Triage:
-    """Sort messages by what to do with them. now_ms: epoch.
-
-    Anyone may have written the headers, so replies go only to reply_topics.
-    """
-    found = Triage()
-    for each in queued:
-        delivery = each.delivery
-        try:
-            address = codec.return_address(delivery.message)
-            if address.reply_to.partition("/")[0] not in reply_topics:
-                raise ContractError(f"reply_to {address.reply_to[:100]!r} is not allowed")
-        except ContractError as error:
-            found.unusable.append((delivery, str(error)))
-            continue
-        if address.correlation_id in cancelled:
-            found.cancelled.append(delivery)
-            continue
-        try:
-            request = codec.decode_request(delivery.message)
-            if request.deadline_ms is not None and request.deadline_ms < now_ms:
-                found.expired.append(delivery)
-            elif request.is_ping:
-                found.pings.append(Task(each, address, request, roster.default))
-            else:
-                found.work.append(Task(each, address, request, _model_for(request, each.refusal, roster)))
-        except ContractError as error:
-            found.refused.append((delivery, address, Failure(error.code, str(error))))
-    return found
-
-
-def _model_for(request: Request, refusal: str, roster: Roster) -> ServedModel:
-    """Raises ContractError if the request is to be refused."""
-    model = roster.choose(request)
-    if model.kind == "tensor" and not request.is_tensor:
-        raise ContractError(
-            f'{model.name} takes {model.input}, not pictures: send {{"inputs": [row]}} as JSON'
-        )
-    if request.is_tensor and (request.explain or request.mode != "auto"):
-        raise ContractError(f"mode and explain are for pictures; {model.name} gets these numbers as they are")
-    if not model.takes_mode and request.mode != "auto":
-        raise ContractError(f"mode is for models of clothing; {model.name} prepares every picture alike")
-    if refusal:
-        raise ContractError(refusal, ErrorCode.INVALID_PICTURE)
-    return model
-
-
 def reply_to_ping(roster: Roster, metrics: WorkerMetrics) -> Reply:
     default, described = roster.default, roster.described(metrics.agreement)
     return Reply(
@@ -314,7 +239,7 @@ def reply_to_ping(roster: Roster, metrics: WorkerMetrics) -> Reply:
 def reply_to(
     task: Task, sha256: str, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float
 ) -> Reply:
-    """received_ms: when the batch was received, epoch. at_worker_ms: from then until the model was done."""
+    """received_ms: when it was received, epoch. at_worker_ms: from then until the model was done."""
     model = task.model
     if outcome.error is not None:
         detail = "" if outcome.error is ErrorCode.INTERNAL else outcome.detail

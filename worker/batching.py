@@ -1,6 +1,7 @@
-"""Pictures waiting for the model, in lanes by size: small ones form batches, larger ones go one at a time.
+"""Pictures waiting for the model, in lanes by size: small ones form batches, larger ones are first prepared.
 
-The receiving thread adds pictures to the lanes; each lane has one predictor thread that takes from it.
+The receiving thread adds pictures to the lanes; each lane has one predictor thread that takes from it. What
+the threads of larger pictures have prepared joins the batches.
 """
 
 import bisect
@@ -8,12 +9,13 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from messaging import picture_header
 from messaging.broker import Delivery
 from messaging.contract import TENSOR
 from messaging.picture_header import MAX_SCANS, HeaderError, Size, size_of
+from worker.pipe import PreparedPicture
 
 BATCH_MS = 5.0
 """The most that the pictures of a batch may cost together. A picture that arrives next waits that long."""
@@ -22,30 +24,32 @@ BATCH_MS = 5.0
 _DELAY_PER_COST = 10.0
 _JOB_DELAY_S = 2.0
 
+# Prepared pictures that may wait for the model: enough to keep it busy, few enough that small ones wait
+# for no more than these.
+_MOST_PREPARED = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Queued:
     """A message with the estimated cost of its picture. received_at: seconds on the lanes' clock.
 
-    refusal: why the picture must not be decoded; empty if it may be.
+    refusal: why the picture must not be decoded; empty if it may be. prepared: what a decoder made of it.
+    alone: it was in a batch that ended the model process, and joins no other.
     """
 
     delivery: Delivery
     cost_ms: float
     received_at: float
     refusal: str = ""
+    prepared: PreparedPicture | None = None
+    alone: bool = False
+
+    def made_into(self, prepared: PreparedPicture) -> "Queued":
+        return replace(self, prepared=prepared)
 
     @property
     def size_bytes(self) -> int:
         return len(self.delivery.message.body)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Messages to process together. received_at: when the first was received, on the lanes' clock."""
-
-    queued: Sequence[Queued]
-    received_at: float
 
 
 def assess(delivery: Delivery, max_pixels: int, received_at: float) -> Queued:
@@ -86,7 +90,7 @@ class Lane:
         with self._changed:
             return sum(each.delivery.topic == topic for each in self._queued)
 
-    def take(self) -> Batch | None:
+    def take(self) -> Sequence[Queued] | None:
         """Wait for the next batch. None once the lane is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._queued or self._closed)
@@ -95,7 +99,7 @@ class Lane:
             count = self._batch_size()
             taken, self._queued = self._queued[:count], self._queued[count:]
             self._changed.notify_all()
-            return Batch(taken, taken[0].received_at)
+            return taken
 
     def close(self) -> None:
         """Nothing will be added any more."""
@@ -109,7 +113,7 @@ class Lane:
 
 
 class BatchLane(Lane):
-    """Micro-batches of small pictures: the next one grows while the model works on the last.
+    """Micro-batches of small and of prepared pictures: the next one grows while the model works on the last.
 
     With max_wait_s 0 a lone message is taken at once, and batches form while the model is busy. Otherwise a
     batch waits up to max_wait_s from its first message to fill up.
@@ -122,16 +126,17 @@ class BatchLane(Lane):
         self._clock = clock
 
     def is_empty(self) -> bool:
-        return not self._queued
+        """Whether no small pictures are queued."""
+        return self._prepared_count() == len(self._queued)
 
     def wait_for_room(self, timeout: float) -> int:
-        """Wait up to timeout seconds for room. Returns how many messages may be added."""
+        """Wait up to timeout seconds for room. Returns how many small pictures may be added."""
         with self._changed:
-            self._changed.wait_for(self._has_room, timeout)
-            return max(0, self._max_size - len(self._queued))
+            self._changed.wait_for(lambda: self._room() > 0, timeout)
+            return max(0, self._room())
 
     def wait_until_taken(self, timeout: float) -> None:
-        """Wait up to timeout seconds for the lane to be empty."""
+        """Wait up to timeout seconds for small pictures to be taken."""
         with self._changed:
             self._changed.wait_for(self.is_empty, timeout)
 
@@ -140,14 +145,27 @@ class BatchLane(Lane):
             self._queued += queued
             self._changed.notify_all()
 
+    def add_prepared(self, queued: Queued) -> bool:
+        """Wait for room, and add it. False if the lane is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._prepared_count() < _MOST_PREPARED)
+            if self._closed:
+                return False
+            self._queued.append(queued)
+            self._changed.notify_all()
+            return True
+
     def _batch_size(self) -> int:
         left_s = self._queued[0].received_at + self._max_wait_s - self._clock()
-        self._changed.wait_for(lambda: not self._has_room() or self._closed, max(0.0, left_s))
-        total_ms = itertools.accumulate(each.cost_ms for each in self._queued[: self._max_size])
-        return max(1, sum(cost_ms <= BATCH_MS for cost_ms in total_ms))
+        self._changed.wait_for(lambda: self._closed or len(self._queued) >= self._max_size, max(0.0, left_s))
+        costs_ms = (0.0 if each.prepared else each.cost_ms for each in self._queued[: self._max_size])
+        return max(1, sum(total_ms <= BATCH_MS for total_ms in itertools.accumulate(costs_ms)))
 
-    def _has_room(self) -> bool:
-        return len(self._queued) < self._max_size
+    def _room(self) -> int:
+        return self._max_size - len(self._queued) + self._prepared_count()
+
+    def _prepared_count(self) -> int:
+        return sum(each.prepared is not None for each in self._queued)
 
 
 class PriorityLane(Lane):
@@ -226,10 +244,14 @@ class Lanes:
         self.small.add(small)
         return rejected
 
+    def pass_on(self, prepared: Queued) -> bool:
+        """Have a prepared picture join the batches. False if it must not, or they have ended."""
+        return not prepared.alone and self.small.add_prepared(prepared)
+
     def isolate(self, queued: Iterable[Queued]) -> None:
         """Process each picture of a batch that ended the model process on its own."""
         for each in queued:
-            self.medium.add(each, force=True)
+            self.medium.add(replace(each, prepared=None, alone=True), force=True)
 
     def room_for_jobs(self, max_jobs: int) -> int:
         """How many more pictures of jobs to take if at most max_jobs may be queued.

@@ -123,7 +123,8 @@ class Consumer:
                 self._measure_lag(intake, time.monotonic())
                 self._receive(intake, receiver)
         finally:
-            for size, predictor in predictors.items():  # small first: it may still pass pictures to medium
+            # Small first: it may still pass pictures to medium, and medium predicts alone what it has left.
+            for size, predictor in predictors.items():
                 self._lanes.of(size).close()
                 predictor.join()
             listener.stop()
@@ -184,6 +185,7 @@ class Consumer:
             cancelled=cancelled,
             poison=self._poison,
             isolate=self._lanes.isolate,
+            pass_on=self._lanes.pass_on,
             decode_timeout_s=self._settings.decode_timeout_ms / 1000,
             size=size,
             trace=self._trace,

@@ -31,6 +31,7 @@ from worker.pipe import (
     Picture,
     Pictures,
     Predicted,
+    PreparedPicture,
     Role,
     StandardError,
     Tensor,
@@ -100,8 +101,8 @@ class Decoders:
 class IsolatedModel:
     """Models whose process is restarted when a picture ends it. Thread-safe.
 
-    The model process prepares small pictures itself, in batches. Larger ones come from decoders, so that the
-    model never waits for one. If a batch ends the model process, its pictures go through a decoder one by
+    The model process prepares small pictures itself. Larger ones come from decoders, so that the model never
+    waits for one. If a batch ends the model process, its pictures go through a decoder one by
     one, which shows the one to blame.
     """
 
@@ -115,25 +116,32 @@ class IsolatedModel:
         self._model = _RestartingProcess(start, process)
         self._decoders = decoders
 
-    def predict(self, pictures: list[Picture | Tensor]) -> Predicted:
-        """For tensors and small pictures; outcome i is for input i. Raises ModelDied or ModelUnavailable."""
+    def predict(self, pictures: Sequence[Picture | PreparedPicture | Tensor]) -> Predicted:
+        """Outcome i is for input i. Pictures are small, or prepared. Raises ModelDied or ModelUnavailable."""
         return self._model.ask(lambda process: process.predict([*pictures]))
 
-    def predict_alone(self, picture: Picture | Tensor, size: Size) -> Predicted:
-        """A picture goes through the decoder of this size, then the model. Raises ModelUnavailable.
+    def prepare(self, picture: Picture | Tensor, size: Size) -> PreparedPicture | Tensor | Outcome:
+        """In the decoder of this size; a tensor needs none. An outcome says what is wrong with the picture.
 
-        If the picture ends a process, the outcome is the error `internal`, with what happened as its detail.
+        If the picture ends the decoder, that is the error `internal`, with what happened as its detail.
         """
+        if isinstance(picture, Tensor):
+            return picture
         try:
-            if isinstance(picture, Tensor):
-                return self._model.ask_twice(lambda process: process.predict([picture]))
             decoded = self._decoders.decode(picture, size)
-            if (prepared := decoded.prepared) is None:
-                return Predicted([Outcome(error=ErrorCode.INVALID_PICTURE, detail=decoded.detail)])
-            return self._model.ask_twice(lambda process: process.predict([prepared]))
         except ModelDied as error:
             _log.error("%s over one picture of %d bytes", error, len(picture.content))
-            return Predicted([Outcome(error=ErrorCode.INTERNAL, detail=str(error))])
+            return Outcome(error=ErrorCode.INTERNAL, detail=str(error))
+        return decoded.prepared or Outcome(error=ErrorCode.INVALID_PICTURE, detail=decoded.detail)
+
+    def predict_alone(self, prepared: PreparedPicture | Tensor) -> Outcome:
+        """As predict, but `internal` if it ends the process. Raises ModelUnavailable."""
+        try:
+            (outcome,) = self._model.ask_twice(lambda process: process.predict([prepared])).outcomes
+        except ModelDied as error:
+            _log.error("%s over one picture", error)
+            return Outcome(error=ErrorCode.INTERNAL, detail=str(error))
+        return outcome
 
     def close(self) -> None:
         self._model.close()

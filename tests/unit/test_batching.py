@@ -1,5 +1,6 @@
-"""What waits for the model: a batch of small pictures, and larger ones that go one at a time."""
+"""What waits for the model: batches of small and prepared pictures, and larger ones to be prepared."""
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
@@ -8,7 +9,8 @@ from messaging.broker import Delivery, LogPosition, Message
 from messaging.picture_header import Size
 from tests.faults.corpus.expensive import jpeg, png, webp
 from tests.unit.workers import LARGE_SANDAL, MEDIUM_SANDAL, SANDAL
-from worker.batching import BATCH_MS, Batch, BatchLane, Lanes, PriorityLane, Queued, assess
+from worker.batching import BATCH_MS, BatchLane, Lanes, PriorityLane, Queued, assess
+from worker.pipe import PreparedPicture
 
 FOREVER = 60.0
 REQUESTS, JOBS = "requests", "jobs"
@@ -27,8 +29,13 @@ def queued(*offsets: int, cost_ms: float = 0.0, at: float = 0.0, topic: str = RE
     return [Queued(delivery(offset, topic=topic), cost_ms, at) for offset in offsets]
 
 
-def offsets(batch: Batch | None) -> list[int]:
-    return [number(each.delivery) for each in batch.queued] if batch else []
+def offsets(batch: Sequence[Queued] | None) -> list[int]:
+    return [number(each.delivery) for each in batch or []]
+
+
+def prepared(*offsets: int, cost_ms: float = 50.0) -> list[Queued]:
+    pixels = PreparedPicture(b"", "image", (), 1.0, ("m", "1"), False)
+    return [each.made_into(pixels) for each in queued(*offsets, cost_ms=cost_ms)]
 
 
 def all_of(lane: PriorityLane) -> list[int]:
@@ -108,7 +115,7 @@ def test_the_wait_counts_from_the_first_message() -> None:
     batch = lane.take()
     assert offsets(batch) == [0, 1]
     assert batch is not None
-    assert batch.received_at == 5.0
+    assert batch[0].received_at == 5.0
 
 
 def test_what_is_in_hand_is_taken_after_closing_and_then_nothing(other_thread: ThreadPoolExecutor) -> None:
@@ -226,6 +233,51 @@ def test_no_more_of_a_job_is_taken_while_a_large_picture_of_one_waits() -> None:
     assert lanes.room_for_jobs(8) == 6
     lanes.add([delivery(3, LARGE_SANDAL, JOBS)])
     assert lanes.room_for_jobs(8) == 0
+
+
+def test_prepared_pictures_join_the_batch_of_small_ones_and_take_no_room_from_them() -> None:
+    lane = BatchLane(4, 0)
+    for each in prepared(0, 1):
+        assert lane.add_prepared(each)
+    assert lane.is_empty()
+    assert lane.wait_for_room(FOREVER) == 4
+    lane.add(queued(2, 3))
+    assert not lane.is_empty()
+    assert lane.wait_for_room(FOREVER) == 2
+    lane.add(queued(4))
+    assert offsets(lane.take()) == [0, 1, 2, 3]
+    assert offsets(lane.take()) == [4]
+
+
+def test_a_decoder_is_only_some_pictures_ahead_of_the_model(other_thread: ThreadPoolExecutor) -> None:
+    lane = BatchLane(3, 0)
+    added = other_thread.submit(lambda: [lane.add_prepared(each) for each in prepared(*range(20))])
+    taken = []
+    while len(taken) < 20:
+        batch = offsets(lane.take())
+        assert 1 <= len(batch) <= 3
+        assert lane._prepared_count() <= 8
+        taken += batch
+    assert taken == list(range(20))
+    assert all(added.result(FOREVER))
+
+
+def test_what_is_prepared_when_the_batches_have_ended_is_predicted_alone(
+    other_thread: ThreadPoolExecutor,
+) -> None:
+    lanes = lanes_with_few_places()
+    waiting = other_thread.submit(lambda: [lanes.pass_on(each) for each in prepared(*range(9))])
+    lanes.small.close()
+    assert waiting.result(FOREVER)[8] is False
+    assert lanes.pass_on(*prepared(9)) is False
+
+
+def test_what_was_in_a_batch_that_ended_the_process_joins_no_other() -> None:
+    lanes = lanes_with_few_places()
+    lanes.isolate(prepared(1))
+    (isolated,) = lanes.medium.take() or []
+    assert isolated.prepared is None
+    assert not lanes.pass_on(isolated.made_into(prepared(1)[0].prepared))
 
 
 def test_what_was_in_a_batch_that_ended_the_process_goes_one_by_one_before_larger_ones() -> None:

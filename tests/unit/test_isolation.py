@@ -73,6 +73,12 @@ def isolated(decoder: Callable[[], Any] = Mortal) -> tuple[IsolatedModel, Starte
     return IsolatedModel(start, decoders), start, decoders
 
 
+def alone(model: IsolatedModel, one: Picture, size: Size) -> Outcome:
+    """What becomes of a picture that joins no batch."""
+    found = model.prepare(one, size)
+    return found if isinstance(found, Outcome) else model.predict_alone(found)
+
+
 def picture(content: bytes, name: str = "a") -> Picture:
     return Picture(content, (name, "1"), "auto", False)
 
@@ -91,9 +97,9 @@ def test_a_picture_that_ends_two_processes_or_takes_too_long_is_blamed(
 ) -> None:
     model, started, decoders = isolated()
     model.predict([picture(b"sound")])
-    (outcome,) = model.predict_alone(picture(content), size).outcomes
+    outcome = alone(model, picture(content), size)
     assert (outcome.error, outcome.detail) == (ErrorCode.INTERNAL, detail)
-    (outcome,) = model.predict_alone(picture(b"sound"), size).outcomes
+    outcome = alone(model, picture(b"sound"), size)
     assert outcome.error is None
     assert (started.count, decoders.starts) == (model_starts, decoder_starts)
 
@@ -101,14 +107,14 @@ def test_a_picture_that_ends_two_processes_or_takes_too_long_is_blamed(
 def test_one_over_which_a_process_was_killed_from_outside_is_not() -> None:
     Once.killed = False
     model, _, decoders = isolated(Once)
-    (outcome,) = model.predict_alone(picture(b"sound"), Size.LARGE).outcomes
+    outcome = alone(model, picture(b"sound"), Size.LARGE)
     assert outcome.error is None
     assert decoders.starts == 2
 
 
 def test_one_that_cannot_be_read_costs_no_process() -> None:
     model, started, decoders = isolated()
-    (outcome,) = model.predict_alone(picture(UNREADABLE), Size.MEDIUM).outcomes
+    outcome = alone(model, picture(UNREADABLE), Size.MEDIUM)
     assert (outcome.error, outcome.detail) == (ErrorCode.INVALID_PICTURE, "unreadable")
     assert (started.count, decoders.starts) == (0, 1)
 
@@ -153,7 +159,7 @@ def test_each_gets_its_own_outcome_however_all_sizes_die_at_once(_time: int) -> 
         contents = {number: (MODEL_KILLER, DECODER_KILLER)[number % 2] for number in killers}
         for number in range(200):
             name = f"{size.name} {number}"
-            (outcome,) = model.predict_alone(picture(contents.get(number, b"sound"), name), size).outcomes
+            outcome = alone(model, picture(contents.get(number, b"sound"), name), size)
             assert (outcome.error is ErrorCode.INTERNAL) == (number in killers)
             assert outcome.mode == ("" if number in killers else name)
 

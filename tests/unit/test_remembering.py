@@ -6,9 +6,10 @@ import pytest
 
 from messaging.broker import Delivery, LogPosition, Message
 from messaging.contract import Mode, Reply, Request, ReturnAddress, ServedModel
-from worker.answering import PoisonPictures, RecentReplies, Task
+from worker.answering import PoisonPictures, RecentReplies
 from worker.batching import Queued
 from worker.consumer import Cancelled
+from worker.triage import Task
 
 MODEL = ServedModel(name="m", version="1")
 

@@ -4,10 +4,11 @@ import pytest
 
 from messaging.broker import Delivery, LogPosition, Message
 from messaging.contract import PING, ErrorCode, ServedModel
-from worker.answering import Triage, checked, most_probable, triage
+from worker.answering import checked, most_probable
 from worker.batching import Queued
 from worker.pipe import LoadedVersion, Outcome
 from worker.roster import Roster
+from worker.triage import Triage, triage
 
 NOW_MS = 1_000_000.0
 MODELS = [ServedModel(name=name, version="1.0.0") for name in ("fashion-mnist", "large")]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from messaging import codec
 from messaging.broker import Message, feed
@@ -34,6 +35,7 @@ from tests.unit.workers import (
     label,
     worker,
 )
+from worker.batching import BatchLane
 from worker.consumer import Cancelled, Consumer
 from worker.model_process import ModelProcess, ModelUnavailable
 from worker.pipe import ModelVersion, Picture, Role
@@ -329,14 +331,43 @@ def test_a_jobs_pictures_leave_room_for_requests(picture: bytes) -> None:
     assert lanes.small.wait_for_room(0) == settings.max_batch_size - of_jobs[0]
 
 
-def test_larger_pictures_go_one_at_a_time() -> None:
-    def send(running: Running) -> None:
-        for number in range(4):
-            running.send(str(number), MEDIUM_SANDAL)
+def _while_the_model_is_busy(running: Running, until: Path, bodies: Sequence[bytes]) -> BatchLane:
+    """Send these as 0, 1, 2 …; returns once all are prepared. The model is busy until the file is there."""
+    running.send("the decoder is there", MEDIUM_SANDAL)
+    running.replies(1)
+    running.send("busy", SANDAL + fragile_model.HOLD_UP + bytes(until))
+    until_begun(until)
+    for number, body in enumerate(bodies):
+        running.send(str(number), body)
+    lane, end = running.consumer._lanes.small, time.monotonic() + 60
+    while lane._prepared_count() < len(bodies):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return lane
 
-    with worker(before=send) as running:
-        replies = running.replies(4).values()
-    assert [reply.timings and reply.timings.batch_size for reply in replies] == [1] * 4
+
+def test_what_is_prepared_while_the_model_is_busy_is_one_batch(tmp_path: Path) -> None:
+    until = tmp_path / "go on"
+    with worker("tests.fragile_model") as running:
+        _while_the_model_is_busy(running, until, [MEDIUM_SANDAL, LARGE_SANDAL, MEDIUM_SANDAL])
+        until.touch()
+        replies = running.replies(4)
+    sizes = [timings.batch_size for name in "012" if (timings := replies[name].timings)]
+    assert sizes == [3, 3, 3]
+
+
+def test_what_was_prepared_for_a_version_that_is_gone_is_prepared_again(tmp_path: Path) -> None:
+    until = tmp_path / "go on"
+    with worker("tests.fragile_model") as running:
+        lane = _while_the_model_is_busy(running, until, [MEDIUM_SANDAL])
+        (waiting,) = lane._queued
+        assert waiting.prepared is not None
+        of_another = replace(waiting.prepared, model=("fashion-mnist", "0.9"))
+        lane._queued = [waiting.made_into(of_another)]
+        until.touch()
+        reply = running.replies(2)["0"]
+    assert label(reply) == "Sandal"
+    assert running.model.starts == 1
 
 
 def test_a_request_that_is_delivered_again_gets_the_same_reply_without_the_model() -> None:
