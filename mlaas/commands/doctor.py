@@ -276,7 +276,8 @@ def findings(seen: Seen) -> list[Finding]:
 
 def _of_model(seen: Seen) -> Finding:
     if seen.model_error is not None:
-        return failed("model", seen.model_error, "`git checkout weights` restores the shipped files")
+        fix = "`git checkout weights` restores the shipped files; one of your own, add again or remove"
+        return failed("model", seen.model_error, fix)
     return ok("model", f"{', '.join(seen.models)}: the files match their manifests")
 
 
