@@ -31,7 +31,7 @@ _SHOWN = 100
 @JSON
 @click.pass_context
 def models(context: click.Context, url: str | None, as_json: bool) -> None:
-    """List the models being served and what cannot be, or manage the model folders in model.weights_dir."""
+    """List the models that are served or cannot be, or manage the folders in model.weights_dir."""
     if context.invoked_subcommand is not None:
         return
     with gateway(url) as client:
@@ -131,7 +131,10 @@ def _choice(option: str, *values: str, help: str) -> Callable[[Function], Functi
     *("nearest", "area", "bilinear", "bicubic", "lanczos"),
     help="How pixels are resampled.  [default: bilinear]",
 )
-@_choice("--scale", "0..255", "0..1", "-1..1", help="What pixel values from 0 to 255 become.")
+@_choice(
+    "--scale", "0..255", "0..1", "-1..1",
+    help="What pixel values from 0 to 255 become.  [default: 0..1, or 0..255 if the network scales them]",
+)  # fmt: skip
 @click.option("--mean", callback=_numbers, help="Subtracted after scaling: one number for each channel.")
 @click.option("--std", callback=_numbers, help="Divides the result: one number for each channel.")
 @click.option("--invert", is_flag=True, help="Take 255 minus each pixel value.")
@@ -224,7 +227,7 @@ def _quantizing(pictures: Path, force: bool) -> "Callable[[bytes, Classifier], b
 @JSON
 @pass_chosen
 def list_folders(chosen: Chosen, as_json: bool) -> None:
-    """List the model folders, their versions, and which of them answer.
+    """List the model folders and which versions answer.
 
     Says what is wrong with the manifests of those that answer; `mlaas models check` tries one.
     """
