@@ -64,7 +64,7 @@ def reported(exit_code: int, *errors: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def broker_errors(
-    hint: str = "is it running? Use --broker for another URL; `mlaas up` prints the URL of its own broker",
+    hint: str = "is the broker running? Use --broker for another; `mlaas up` prints the URL of its own",
 ) -> Iterator[None]:
     """Turns BrokerError into UserError. hint: for a broker that does not answer."""
     from messaging.broker import BrokerError, BrokerRefuses, BrokerUnavailable

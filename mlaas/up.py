@@ -62,7 +62,8 @@ def up(settings: Settings, announce: Callable[[str, Sequence[Mapping[str, Any]]]
         start_workers(supervisor, theirs, url_of_share)
         _wait_until_ready(supervisor, host, port, {queue.name for queue in shares(theirs)}, stopping)
         if not stopping.is_set():
-            announce(url_of(host, port), _get(host, port, "/models").get("models", ()))
+            listed = {} if settings.gateway.api_keys_file else _get(host, port, "/models")
+            announce(url_of(host, port), listed.get("models", ()))
         watch(supervisor, stopping)
         _log.info("stopping; requests that are open get their answers first")
 

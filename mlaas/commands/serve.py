@@ -70,7 +70,7 @@ def up(chosen: Chosen) -> None:
     _check_models(settings)
     with (
         _address_errors(settings),
-        broker_errors("is it running? Without --broker and broker.url, `mlaas up` has a broker of its own"),
+        broker_errors("is the broker running? Without --broker and broker.url, `mlaas up` has its own"),
         reported(1, StartFailed),
         reported(os.EX_CONFIG, KeyFileError),
     ):

@@ -212,7 +212,7 @@ def test_what_is_no_place_is_said_with_an_example(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("broker", "hint"),
     [
-        ("kafka://user:secret@127.0.0.1:1", "is it running? Use --broker for another URL"),
+        ("kafka://user:secret@127.0.0.1:1", "is the broker running? Use --broker for another; `mlaas up`"),
         ("embedded://", "pass the broker URL that it printed"),
     ],
 )

@@ -326,6 +326,12 @@ def test_a_url_that_is_none_is_wrong_usage() -> None:
         assert (said.exit_code, "is not" in said.stderr) == (2, True), typed
 
 
+def test_a_mistyped_command_is_said_with_the_nearest_one() -> None:
+    said = mlaas("prdict", SANDAL)
+    assert (said.exit_code, "No such command 'prdict'. Did you mean 'predict'?" in said.stderr) == (2, True)
+    assert "Did you mean" not in mlaas("xyz").stderr
+
+
 @pytest.mark.parametrize("option", ["--port", "--workers", "--gateways"])
 def test_a_number_that_cannot_be_is_said_with_the_range(option: str) -> None:
     said = mlaas("up", option, {"--port": "99999"}.get(option, "0"))
@@ -337,7 +343,7 @@ def test_a_start_without_the_broker_that_was_named_says_what_up_does_without_one
     nobody = ["--set", "broker.publish_timeout_ms=1000", "--broker", "kafka://127.0.0.1:1"]
     said = mlaas("up", "--port", "0", *nobody)
     assert said.exit_code == os.EX_UNAVAILABLE
-    assert said.stderr.endswith("Without --broker and broker.url, `mlaas up` has a broker of its own\n")
+    assert said.stderr.endswith("Without --broker and broker.url, `mlaas up` has its own\n")
 
 
 @pytest.mark.parametrize("url", ["rabbit://x", "localhost:9092", "kafka://", ""])

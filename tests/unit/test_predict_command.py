@@ -187,7 +187,10 @@ def test_a_hint_names_the_request_and_is_left_out_where_the_detail_says_it_all()
 
 
 def test_a_broker_that_does_not_answer_has_a_hint_and_an_exit_status() -> None:
-    for error, hint in ((BrokerUnavailable("away"), "away; is it running?"), (BrokerError("full"), "full")):
+    for error, hint in (
+        (BrokerUnavailable("away"), "away; is the broker running?"),
+        (BrokerError("full"), "full"),
+    ):
         with pytest.raises(UserError, match=hint) as caught, broker_errors():
             raise error
         assert caught.value.exit_code == os.EX_UNAVAILABLE
