@@ -23,6 +23,13 @@ HOST = "127.0.0.1"
 Address = tuple[str, int]
 
 
+def metric_at(url: str, metric: str) -> float:
+    """The sum of a gateway's samples whose name and labels match the pattern."""
+    with urlopen(f"{url}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(metric, line))
+
+
 class Fleet:
     """Processes by name, with topics and a consumer group of their own. A name keeps its port.
 
@@ -157,9 +164,7 @@ class Fleet:
 
     def metric(self, name: str, metric: str) -> float:
         """The sum of the samples whose name and labels match the pattern."""
-        with urlopen(f"{self.url(name)}/metrics", timeout=10) as answer:
-            lines = answer.read().decode().splitlines()
-        return sum(float(line.rpartition(" ")[2]) for line in lines if re.match(metric, line))
+        return metric_at(self.url(name), metric)
 
     def ready(self, names: list[str]) -> list[Address]:
         """The addresses of those gateways that are ready now."""

@@ -6,38 +6,46 @@ import threading
 import time
 
 from tests.faults.asking import Client, in_turn, judge, longest_gap
+from tests.faults.fleet import Fleet
 from tests.faults.outcome import Outcome, least, one_right_answer_each, outcome, within_s
 from tests.faults.stage import TIMEOUT_S, Stage, under_load
 
 SESSION_TIMEOUT_S = 6.0  # librdkafka's setting in messaging/kafka_config.py
 
 
+class Killer:
+    """kill -9 one of three workers at random every five seconds, once the last one killed works again."""
+
+    def __init__(self, fleet: Fleet, works_again: str) -> None:
+        """works_again: what a worker logs then, as a pattern."""
+        self.kills = 0
+        self._fleet = fleet
+        self._works_again = works_again
+
+    def __call__(self, over: threading.Event) -> None:
+        chance = random.Random(1)
+        while not over.wait(5):
+            name = chance.choice(["worker-1", "worker-2", "worker-3"])
+            self._fleet.kill(name)
+            self._fleet.again(name)
+            self.kills += 1
+            self._fleet.wait_for(name, self._works_again)
+
+
 def worker_kill(stage: Stage) -> Outcome:
-    """kill -9 a random one of three workers every five seconds, once the last one killed works again."""
+    """kill -9 a worker every five seconds."""
     requests, rate = stage.size(10_000, 360), stage.size(50, 12)
     client = Client(TIMEOUT_S)
     with stage.running(3, "slow-model" if stage.quick else "") as (fleet, gateway):
-        kills = 0
-
-        def kill_one_repeatedly(over: threading.Event) -> None:
-            nonlocal kills
-            chance = random.Random(1)
-            while not over.wait(5):
-                name = chance.choice(["worker-1", "worker-2", "worker-3"])
-                fleet.kill(name)
-                fleet.again(name)
-                kills += 1
-                fleet.wait_for(name, "assigned partitions")
-
-        load = client.drive(in_turn([gateway]), map(stage.pictures, range(requests)), rate)
-        under_load(load, kill_one_repeatedly)
+        killer = Killer(fleet, "assigned partitions")
+        under_load(client.drive(in_turn([gateway]), map(stage.pictures, range(requests)), rate), killer)
     judged = judge(client.entries)
     return outcome(
         [
             *one_right_answer_each(judged, 0.999),
             within_s("longest wait", judged.longest_s, SESSION_TIMEOUT_S + 5),
         ],
-        judged.numbers() | {"kills": kills, "requests_per_s": rate},
+        judged.numbers() | {"kills": killer.kills, "requests_per_s": rate},
     )
 
 
