@@ -14,6 +14,8 @@ from mlaas.cli import command
 from mlaas_client import errors
 from tests.e2e.services import ROOT, SAMPLES, Service, label_of, up
 
+pytestmark = pytest.mark.all_models
+
 PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 SECTIONS = {part.partition("\n")[0]: part for part in PAGE.split("\n## ")[1:]}
 

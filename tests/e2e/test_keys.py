@@ -15,6 +15,8 @@ from gateway.api_keys import digest_of
 from mlaas.settings import load
 from tests.e2e.services import PNG, ROOT, SAMPLES, service, until, up
 
+pytestmark = pytest.mark.all_models
+
 SECTION = (ROOT / "docs" / "operations.md").read_text().partition("## API keys\n")[2].partition("\n## ")[0]
 FILE = "MLAAS_GATEWAY__API_KEYS_FILE"
 

@@ -23,6 +23,8 @@ from tests.e2e.services import PATIENCE_S, ROOT, mlaas, service, until, up
 from tests.e2e.test_over_apache_kafka import environment
 from tests.image_models import convolutional
 
+pytestmark = pytest.mark.all_models
+
 PAGE = (ROOT / "docs" / "models.md").read_text()
 SHELL = re.findall(r"^```sh\n(.*?)^```", PAGE, re.M | re.S)
 (MANIFEST,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.M | re.S)

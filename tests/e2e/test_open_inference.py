@@ -17,6 +17,8 @@ from model.classifier import load
 from tests.e2e.protocol_page import blocks, run, triton_client
 from tests.e2e.services import PATIENCE_S, ROOT, SAMPLES, label_of, up
 
+pytestmark = pytest.mark.all_models
+
 NAMES = ("fashion-mnist", "fashion-mnist-large")
 SLICE = np.load(ROOT / "tests" / "data" / "fashion-mnist-test-500.npz")
 PICTURES = SLICE["images"][:256]

@@ -15,6 +15,8 @@ from gateway import errors
 from model import manifest as manifests
 from tests.e2e.services import PATIENCE_S, ROOT, SAMPLES, Service, label_of, up
 
+pytestmark = pytest.mark.all_models
+
 README = (ROOT / "README.md").read_text()
 PAGES = [
     ROOT / "README.md",

@@ -34,6 +34,8 @@ from tests.e2e.services import (
     up,
 )
 
+pytestmark = pytest.mark.all_models
+
 SANDAL = (ROOT / "samples" / "sandal.png").read_bytes()
 
 
