@@ -214,7 +214,7 @@ def measure(measured: Measured, only: Sequence[str], rounds: int, seconds: float
     """
     absent = _absent(measured, only)
     measured.begins()
-    with LocalKafka() as kafka:
+    with LocalKafka(lasting=True) as kafka:
         if "scale" in only:
             attempt(
                 "simulated workers", partial(scale, kafka, 4 * shorter(seconds), measured.scale), measured

@@ -42,10 +42,11 @@ NEXT = """Ready. In another terminal, start gateway and worker on it, with the t
 Ctrl-C stops Kafka; its data stay.
 """
 
+# A broker that is soon stopped again does not get back what compiling its code well would take.
+QUICKLY_COMPILED = "-XX:TieredStopAtLevel=1"
 JVM_OPTIONS = (
     "-Xmx512m",
     "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
     "-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info",
@@ -133,7 +134,8 @@ class LocalKafka:
     """A broker that is also a controller: alone, or a node of a cluster. A context manager.
 
     It writes to folder, or to a temporary folder that is removed at the end. more_properties are lines added
-    to server.properties. passwords are those of users, for SCRAM-SHA-512.
+    to server.properties. passwords are those of users, for SCRAM-SHA-512. lasting: it runs for many minutes,
+    and should serve as fast as brokers that run for days.
     """
 
     def __init__(
@@ -144,7 +146,9 @@ class LocalKafka:
         node: Node | None = None,
         more_properties: str = "",
         passwords: Mapping[str, str] | None = None,
+        lasting: bool = False,
     ) -> None:
+        self._lasting = lasting
         self._port = port or free_port()
         self._node = node or Node(1, (free_port(),))
         self._temporary = folder is None
@@ -238,7 +242,8 @@ class LocalKafka:
 
     def _java(self, *arguments: str) -> subprocess.Popen[bytes]:
         classpath = resolve_jars(self._cache) / "*"
-        command = [java(), *JVM_OPTIONS, "-cp", str(classpath), *arguments]
+        options = JVM_OPTIONS if self._lasting else (*JVM_OPTIONS, QUICKLY_COMPILED)
+        command = [java(), *options, "-cp", str(classpath), *arguments]
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -292,7 +297,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     print("starting Apache Kafka; the first time, Maven fetches it, which takes a minute", file=sys.stderr)
     try:
-        with LocalKafka(options.port, options.data_dir) as kafka:
+        with LocalKafka(options.port, options.data_dir, lasting=True) as kafka:
             print(kafka.bootstrap_servers, flush=True)
             print(NEXT.format(servers=kafka.bootstrap_servers), file=sys.stderr, flush=True)
             kafka.wait()
