@@ -56,7 +56,7 @@ Key = tuple[str, ...]
 
 
 class Answerer:
-    """Answers batches, or prepares the larger pictures of one size for them. For one thread."""
+    """Answers small pictures in batches, or larger ones one at a time. For one thread."""
 
     def __init__(
         self,
@@ -77,7 +77,8 @@ class Answerer:
         """reply_topics: the only topics that replies may go to. cancelled: correlation ids.
 
         isolate: called with the batch that ended the model process, to process its pictures one by one.
-        pass_on: adds a prepared picture to the batches; False if it must be predicted alone.
+        pass_on: has a prepared picture wait for the model in another lane; False if it cannot.
+        size: of the pictures, or of the decoder for them if they have been prepared.
         trace: called with what the model predicted.
         clock is the lanes'; wall_clock gives epoch seconds.
         """
@@ -106,13 +107,10 @@ class Answerer:
             tasks = self._triage(batch, serving.roster)
             digests = ((task, sha256_of(task.request.body)) for task in tasks)
             new = [(task, sha256) for task, sha256 in digests if not self._answer_from_memory(task, sha256)]
-            if outdated := [task.queued for task, _ in new if task.is_outdated]:
-                self._isolate(outdated)
-                new = [each for each in new if not each[0].is_outdated]
             if new and self._size is Size.SMALL:
                 self._predict(new, serving)
             elif new:
-                self._prepare(*new[0], serving)
+                self._answer_alone(*new[0], serving)
 
     def refuse(self, deliveries: Iterable[Delivery]) -> None:
         """Answer that the lane of these is full."""
@@ -158,7 +156,7 @@ class Answerer:
         return True
 
     def _predict(self, work: list[tuple[Task, str]], serving: Serving) -> None:
-        inputs = [task.queued.prepared or self._file(task, serving.roster) for task, _ in work]
+        inputs = [self._file(task, serving.roster) for task, _ in work]
         try:
             predicted = serving.models.predict(inputs)
         except ModelDied as error:
@@ -167,11 +165,19 @@ class Answerer:
             return
         self._finish(work, predicted.outcomes, serving)
 
-    def _prepare(self, task: Task, sha256: str, serving: Serving) -> None:
-        """Have a decoder prepare the picture for the batches, or else predict it alone."""
-        found = serving.models.prepare(self._file(task, serving.roster), self._size)
-        if isinstance(found, PreparedPicture) and self._pass_on(task.queued.made_into(found)):
-            return
+    def _answer_alone(self, task: Task, sha256: str, serving: Serving) -> None:
+        """Prepare the picture, and pass it on; or predict what has been prepared."""
+        before = task.queued.prepared
+        found: PreparedPicture | Tensor | Outcome | None = None if task.is_outdated else before
+        if found is None:
+            size = max(self._size, size_of(task.queued.cost_ms))
+            found = serving.models.prepare(self._file(task, serving.roster), size)
+            if (
+                isinstance(found, PreparedPicture)
+                and not before
+                and self._pass_on(task.queued.made_into(found))
+            ):
+                return
         outcome = found if isinstance(found, Outcome) else serving.models.predict_alone(found)
         self._finish([(task, sha256)], [outcome], serving)
 

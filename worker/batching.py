@@ -1,7 +1,7 @@
-"""Pictures waiting for the model, in lanes by size: small ones form batches, larger ones are first prepared.
+"""Pictures waiting in lanes by size: small ones form batches, larger ones are prepared one at a time.
 
 The receiving thread adds pictures to the lanes; each lane has one predictor thread that takes from it. What
-the threads of larger pictures have prepared joins the batches.
+the threads of larger pictures have prepared waits for the model in a lane of its own.
 """
 
 import bisect
@@ -24,9 +24,7 @@ BATCH_MS = 5.0
 _DELAY_PER_COST = 10.0
 _JOB_DELAY_S = 2.0
 
-# Prepared pictures that may wait for the model: enough to keep it busy, few enough that small ones wait
-# for no more than these.
-_MOST_PREPARED = 8
+_MOST_PREPARED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,6 @@ class Queued:
     """A message with the estimated cost of its picture. received_at: seconds on the lanes' clock.
 
     refusal: why the picture must not be decoded; empty if it may be. prepared: what a decoder made of it.
-    alone: it was in a batch that ended the model process, and joins no other.
     """
 
     delivery: Delivery
@@ -42,7 +39,6 @@ class Queued:
     received_at: float
     refusal: str = ""
     prepared: PreparedPicture | None = None
-    alone: bool = False
 
     def made_into(self, prepared: PreparedPicture) -> "Queued":
         return replace(self, prepared=prepared)
@@ -113,7 +109,7 @@ class Lane:
 
 
 class BatchLane(Lane):
-    """Micro-batches of small and of prepared pictures: the next one grows while the model works on the last.
+    """Micro-batches of small pictures: the next one grows while the model works on the last.
 
     With max_wait_s 0 a lone message is taken at once, and batches form while the model is busy. Otherwise a
     batch waits up to max_wait_s from its first message to fill up.
@@ -126,17 +122,16 @@ class BatchLane(Lane):
         self._clock = clock
 
     def is_empty(self) -> bool:
-        """Whether no small pictures are queued."""
-        return self._prepared_count() == len(self._queued)
+        return not self._queued
 
     def wait_for_room(self, timeout: float) -> int:
-        """Wait up to timeout seconds for room. Returns how many small pictures may be added."""
+        """Wait up to timeout seconds for room. Returns how many messages may be added."""
         with self._changed:
-            self._changed.wait_for(lambda: self._room() > 0, timeout)
-            return max(0, self._room())
+            self._changed.wait_for(self._has_room, timeout)
+            return max(0, self._max_size - len(self._queued))
 
     def wait_until_taken(self, timeout: float) -> None:
-        """Wait up to timeout seconds for small pictures to be taken."""
+        """Wait up to timeout seconds for the lane to be empty."""
         with self._changed:
             self._changed.wait_for(self.is_empty, timeout)
 
@@ -145,27 +140,14 @@ class BatchLane(Lane):
             self._queued += queued
             self._changed.notify_all()
 
-    def add_prepared(self, queued: Queued) -> bool:
-        """Wait for room, and add it. False if the lane is closed."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._prepared_count() < _MOST_PREPARED)
-            if self._closed:
-                return False
-            self._queued.append(queued)
-            self._changed.notify_all()
-            return True
-
     def _batch_size(self) -> int:
         left_s = self._queued[0].received_at + self._max_wait_s - self._clock()
-        self._changed.wait_for(lambda: self._closed or len(self._queued) >= self._max_size, max(0.0, left_s))
-        costs_ms = (0.0 if each.prepared else each.cost_ms for each in self._queued[: self._max_size])
-        return max(1, sum(total_ms <= BATCH_MS for total_ms in itertools.accumulate(costs_ms)))
+        self._changed.wait_for(lambda: not self._has_room() or self._closed, max(0.0, left_s))
+        total_ms = itertools.accumulate(each.cost_ms for each in self._queued[: self._max_size])
+        return max(1, sum(cost_ms <= BATCH_MS for cost_ms in total_ms))
 
-    def _room(self) -> int:
-        return self._max_size - len(self._queued) + self._prepared_count()
-
-    def _prepared_count(self) -> int:
-        return sum(each.prepared is not None for each in self._queued)
+    def _has_room(self) -> bool:
+        return len(self._queued) < self._max_size
 
 
 class PriorityLane(Lane):
@@ -204,6 +186,23 @@ class PriorityLane(Lane):
         return not self._queued or (cost_ms <= self._max_cost_ms and size_bytes <= self._max_bytes)
 
 
+class PreparedLane(Lane):
+    """Prepared pictures, one at a time, so that small ones wait for the model no longer than one takes.
+
+    A decoder is at most two ahead of the model.
+    """
+
+    def add(self, queued: Queued) -> bool:
+        """Wait for room, and add it. False if the lane is closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or len(self._queued) < _MOST_PREPARED)
+            if self._closed:
+                return False
+            self._queued.append(queued)
+            self._changed.notify_all()
+            return True
+
+
 class Lanes:
     """One lane for each size of picture, so that no picture waits for one that takes longer than itself."""
 
@@ -225,9 +224,16 @@ class Lanes:
         self.small = BatchLane(max_batch_size, max_batch_wait_s, clock)
         self.medium = PriorityLane(jobs, max_waiting_cost_ms, max_waiting_bytes)
         self.large = PriorityLane(jobs, max_waiting_cost_ms, max_waiting_bytes)
+        self.prepared = PreparedLane()
 
-    def of(self, size: Size) -> Lane:
-        return (self.small, self.medium, self.large)[size]
+    def in_order(self) -> Sequence[tuple[Lane, Size]]:
+        """Each after those that may pass pictures to it. With the size of decoder that it may need."""
+        return (
+            (self.small, Size.SMALL),
+            (self.medium, Size.MEDIUM),
+            (self.large, Size.LARGE),
+            (self.prepared, Size.MEDIUM),
+        )
 
     def add(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
         """Queue each picture in the lane of its size. Returns the requests whose lane is full."""
@@ -245,13 +251,13 @@ class Lanes:
         return rejected
 
     def pass_on(self, prepared: Queued) -> bool:
-        """Have a prepared picture join the batches. False if it must not, or they have ended."""
-        return not prepared.alone and self.small.add_prepared(prepared)
+        """Have a prepared picture wait for the model. False if nothing is predicted any more."""
+        return self.prepared.add(prepared)
 
     def isolate(self, queued: Iterable[Queued]) -> None:
         """Process each picture of a batch that ended the model process on its own."""
         for each in queued:
-            self.medium.add(replace(each, prepared=None, alone=True), force=True)
+            self.medium.add(each, force=True)
 
     def room_for_jobs(self, max_jobs: int) -> int:
         """How many more pictures of jobs to take if at most max_jobs may be queued.
@@ -260,4 +266,5 @@ class Lanes:
         """
         if self.large.count_of(self._jobs):
             return 0
-        return max(0, max_jobs - self.small.count_of(self._jobs) - self.medium.count_of(self._jobs))
+        lanes = (self.small, self.medium, self.prepared)
+        return max(0, max_jobs - sum(lane.count_of(self._jobs) for lane in lanes))

@@ -15,7 +15,7 @@ from messaging.picture_header import Size
 from messaging.tracing import Worked
 from worker import WorkerSettings
 from worker.answering import Answerer, PoisonPictures
-from worker.batching import Lanes
+from worker.batching import Lane, Lanes
 from worker.metrics import Origin
 from worker.outbox import Outbox
 from worker.rollout import Rollout
@@ -109,10 +109,10 @@ class Consumer:
         listener = CancellationListener(self._broker, self._topics.cancellations, cancelled)
         listener.start()
         predictors = {
-            size: threading.Thread(
-                target=self._predict, args=[size, intake, cancelled], name=f"predictor-{size.name.lower()}"
+            lane: threading.Thread(
+                target=self._predict, args=[lane, size, intake, cancelled], name="predictor"
             )
-            for size in Size
+            for lane, size in self._lanes.in_order()
         }
         receiver = self._answerer(Size.SMALL, intake, cancelled)
         for predictor in predictors.values():
@@ -123,9 +123,8 @@ class Consumer:
                 self._measure_lag(intake, time.monotonic())
                 self._receive(intake, receiver)
         finally:
-            # Small first: it may still pass pictures to medium, and medium predicts alone what it has left.
-            for size, predictor in predictors.items():
-                self._lanes.of(size).close()
+            for lane, predictor in predictors.items():
+                lane.close()
                 predictor.join()
             listener.stop()
             self._broker.close()  # flushes replies, so that they are acknowledged before leaving the group
@@ -168,10 +167,10 @@ class Consumer:
             self._lag_due_at = now + _LAG_EVERY_S
             self.metrics.behind(intake.lag())
 
-    def _predict(self, size: Size, intake: "Intake", cancelled: "Cancelled") -> None:
+    def _predict(self, lane: Lane, size: Size, intake: "Intake", cancelled: "Cancelled") -> None:
         """The life of a predictor thread. Any exception ends the process, which is of no use without it."""
         try:
-            answerer, lane = self._answerer(size, intake, cancelled), self._lanes.of(size)
+            answerer = self._answerer(size, intake, cancelled)
             while (batch := lane.take()) is not None:
                 answerer.answer(batch)
         except BaseException as error:

@@ -116,8 +116,8 @@ class IsolatedModel:
         self._model = _RestartingProcess(start, process)
         self._decoders = decoders
 
-    def predict(self, pictures: Sequence[Picture | PreparedPicture | Tensor]) -> Predicted:
-        """Outcome i is for input i. Pictures are small, or prepared. Raises ModelDied or ModelUnavailable."""
+    def predict(self, pictures: Sequence[Picture | Tensor]) -> Predicted:
+        """For tensors and small pictures; outcome i is for input i. Raises ModelDied or ModelUnavailable."""
         return self._model.ask(lambda process: process.predict([*pictures]))
 
     def prepare(self, picture: Picture | Tensor, size: Size) -> PreparedPicture | Tensor | Outcome:

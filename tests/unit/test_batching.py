@@ -1,4 +1,4 @@
-"""What waits for the model: batches of small and prepared pictures, and larger ones to be prepared."""
+"""What waits in lanes: batches of small pictures, larger ones to be prepared, and those that are."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -33,9 +33,9 @@ def offsets(batch: Sequence[Queued] | None) -> list[int]:
     return [number(each.delivery) for each in batch or []]
 
 
-def prepared(*offsets: int, cost_ms: float = 50.0) -> list[Queued]:
+def prepared(*offsets: int, topic: str = REQUESTS) -> list[Queued]:
     pixels = PreparedPicture(b"", "image", (), 1.0, ("m", "1"), False)
-    return [each.made_into(pixels) for each in queued(*offsets, cost_ms=cost_ms)]
+    return [each.made_into(pixels) for each in queued(*offsets, cost_ms=50.0, topic=topic)]
 
 
 def all_of(lane: PriorityLane) -> list[int]:
@@ -193,7 +193,7 @@ def test_the_header_chooses_the_lane(picture: bytes, mode: str, size: Size) -> N
         max_pixels=25_000_000,
     )
     assert lanes.add([delivery(0, picture, mode=mode)]) == []
-    counts = [lanes.of(each).count_of(REQUESTS) for each in Size]
+    counts = [lane.count_of(REQUESTS) for lane in (lanes.small, lanes.medium, lanes.large)]
     assert counts.index(1) == size
     assert sum(counts) == 1
 
@@ -235,49 +235,38 @@ def test_no_more_of_a_job_is_taken_while_a_large_picture_of_one_waits() -> None:
     assert lanes.room_for_jobs(8) == 0
 
 
-def test_prepared_pictures_join_the_batch_of_small_ones_and_take_no_room_from_them() -> None:
-    lane = BatchLane(4, 0)
-    for each in prepared(0, 1):
-        assert lane.add_prepared(each)
-    assert lane.is_empty()
-    assert lane.wait_for_room(FOREVER) == 4
-    lane.add(queued(2, 3))
-    assert not lane.is_empty()
-    assert lane.wait_for_room(FOREVER) == 2
-    lane.add(queued(4))
-    assert offsets(lane.take()) == [0, 1, 2, 3]
-    assert offsets(lane.take()) == [4]
+def test_prepared_pictures_wait_in_a_lane_of_their_own_and_go_one_at_a_time() -> None:
+    lanes = lanes_with_few_places()
+    assert all(map(lanes.pass_on, prepared(0, 1)))
+    assert lanes.small.is_empty()
+    assert lanes.room_for_jobs(8) == 8
+    assert [offsets(lanes.prepared.take()) for _ in range(2)] == [[0], [1]]
 
 
-def test_a_decoder_is_only_some_pictures_ahead_of_the_model(other_thread: ThreadPoolExecutor) -> None:
-    lane = BatchLane(3, 0)
-    added = other_thread.submit(lambda: [lane.add_prepared(each) for each in prepared(*range(20))])
+def test_a_decoder_is_only_two_pictures_ahead_of_the_model(other_thread: ThreadPoolExecutor) -> None:
+    lanes = lanes_with_few_places()
+    added = other_thread.submit(lambda: [lanes.pass_on(each) for each in prepared(*range(20))])
     taken = []
     while len(taken) < 20:
-        batch = offsets(lane.take())
-        assert 1 <= len(batch) <= 3
-        assert lane._prepared_count() <= 8
-        taken += batch
+        taken += offsets(lanes.prepared.take())
+        assert lanes.prepared.count_of(REQUESTS) <= 2
     assert taken == list(range(20))
     assert all(added.result(FOREVER))
 
 
-def test_what_is_prepared_when_the_batches_have_ended_is_predicted_alone(
-    other_thread: ThreadPoolExecutor,
-) -> None:
+def test_nothing_is_passed_on_once_nothing_is_predicted(other_thread: ThreadPoolExecutor) -> None:
     lanes = lanes_with_few_places()
-    waiting = other_thread.submit(lambda: [lanes.pass_on(each) for each in prepared(*range(9))])
-    lanes.small.close()
-    assert waiting.result(FOREVER)[8] is False
+    waiting = other_thread.submit(lambda: [lanes.pass_on(each) for each in prepared(*range(3))])
+    lanes.prepared.close()
+    assert waiting.result(FOREVER)[2] is False
     assert lanes.pass_on(*prepared(9)) is False
 
 
-def test_what_was_in_a_batch_that_ended_the_process_joins_no_other() -> None:
+def test_pictures_of_jobs_leave_no_room_for_others_while_they_wait_prepared() -> None:
     lanes = lanes_with_few_places()
-    lanes.isolate(prepared(1))
-    (isolated,) = lanes.medium.take() or []
-    assert isolated.prepared is None
-    assert not lanes.pass_on(isolated.made_into(prepared(1)[0].prepared))
+    (waiting,) = prepared(0, topic=JOBS)
+    lanes.pass_on(waiting)
+    assert lanes.room_for_jobs(8) == 7
 
 
 def test_what_was_in_a_batch_that_ended_the_process_goes_one_by_one_before_larger_ones() -> None:

@@ -35,7 +35,7 @@ from tests.unit.workers import (
     label,
     worker,
 )
-from worker.batching import BatchLane
+from worker.batching import PreparedLane
 from worker.consumer import Cancelled, Consumer
 from worker.model_process import ModelProcess, ModelUnavailable
 from worker.pipe import ModelVersion, Picture, Role
@@ -331,41 +331,46 @@ def test_a_jobs_pictures_leave_room_for_requests(picture: bytes) -> None:
     assert lanes.small.wait_for_room(0) == settings.max_batch_size - of_jobs[0]
 
 
-def _while_the_model_is_busy(running: Running, until: Path, bodies: Sequence[bytes]) -> BatchLane:
-    """Send these as 0, 1, 2 …; returns once all are prepared. The model is busy until the file is there."""
+def _while_the_model_is_busy(running: Running, until: Path, bodies: Sequence[bytes]) -> PreparedLane:
+    """Send these as 0, 1, 2 …; returns once all are prepared. The model is busy until the file is there.
+
+    One is already in the hands of a predictor, which waits for the model.
+    """
     running.send("the decoder is there", MEDIUM_SANDAL)
     running.replies(1)
     running.send("busy", SANDAL + fragile_model.HOLD_UP + bytes(until))
     until_begun(until)
+    lane, end = running.consumer._lanes.prepared, time.monotonic() + 60
     for number, body in enumerate(bodies):
         running.send(str(number), body)
-    lane, end = running.consumer._lanes.small, time.monotonic() + 60
-    while lane._prepared_count() < len(bodies):
-        assert time.monotonic() < end
-        time.sleep(0.01)
+        while lane.count_of(SETTINGS.topics.requests) < number:
+            assert time.monotonic() < end
+            time.sleep(0.01)
     return lane
 
 
-def test_what_is_prepared_while_the_model_is_busy_is_one_batch(tmp_path: Path) -> None:
+def test_larger_pictures_are_prepared_while_the_model_is_busy_and_predicted_one_at_a_time(
+    tmp_path: Path,
+) -> None:
     until = tmp_path / "go on"
     with worker("tests.fragile_model") as running:
         _while_the_model_is_busy(running, until, [MEDIUM_SANDAL, LARGE_SANDAL, MEDIUM_SANDAL])
         until.touch()
         replies = running.replies(4)
-    sizes = [timings.batch_size for name in "012" if (timings := replies[name].timings)]
-    assert sizes == [3, 3, 3]
+    assert [label(replies[name]) for name in "012"] == ["Sandal"] * 3
+    assert [timings.batch_size for name in "012" if (timings := replies[name].timings)] == [1, 1, 1]
 
 
 def test_what_was_prepared_for_a_version_that_is_gone_is_prepared_again(tmp_path: Path) -> None:
     until = tmp_path / "go on"
     with worker("tests.fragile_model") as running:
-        lane = _while_the_model_is_busy(running, until, [MEDIUM_SANDAL])
+        lane = _while_the_model_is_busy(running, until, [MEDIUM_SANDAL, MEDIUM_SANDAL])
         (waiting,) = lane._queued
         assert waiting.prepared is not None
         of_another = replace(waiting.prepared, model=("fashion-mnist", "0.9"))
         lane._queued = [waiting.made_into(of_another)]
         until.touch()
-        reply = running.replies(2)["0"]
+        reply = running.replies(3)["1"]
     assert label(reply) == "Sandal"
     assert running.model.starts == 1
 
