@@ -297,12 +297,20 @@ def read_yaml(path: Path, kind: type[Kind], max_bytes: int, wrong: str, hint: st
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror})") from error
     except (yaml.YAMLError, msgspec.ValidationError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = _in_words(error)
         if "Expected `str`, got" in reason:
             reason += "; put it in quotes"
         elif isinstance(error, msgspec.ValidationError):
             reason += hint
         raise ModelError(f"{path} {wrong}: {reason}") from error
+
+
+def _in_words(error: Exception) -> str:
+    """One line. YAML's own message calls the file a byte string and repeats its text."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        said = ", ".join(filter(None, (error.context, error.problem)))
+        return f"line {error.problem_mark.line + 1}: {said}"
+    return " ".join(str(error).replace('in "<byte string>", ', "at ").split())
 
 
 def _input(_: type, tree: Any) -> Input:

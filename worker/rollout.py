@@ -19,7 +19,7 @@ from model.manifest import ModelError
 from worker.metrics import WorkerMetrics
 from worker.model_process import Decoders, IsolatedModel, ModelProcess, ModelUnavailable, Shadow
 from worker.pipe import LoadedVersion, ModelVersion, Role
-from worker.roster import Plan, Problems, Roster, Snapshot, Stamp, Wanted, decide, still_failed
+from worker.roster import Plan, Problems, Roster, Snapshot, Stamp, Wanted, decide, held_back, still_failed
 
 _log = logging.getLogger("mlaas.worker")
 
@@ -177,9 +177,10 @@ class Rollout:
                 raise ModelUnavailable(lacking)
             answering = [each for roles in plan.values() for each in roles.answering]
             shadows = [roles.shadow for roles in plan.values() if roles.shadow]
-            if self._failed.keys() & {*answering, *shadows}:
+            if changed := self._failed.keys() & {*answering, *shadows}:
                 # Files of what is served have changed: only the processes that have it can go on with it.
                 _close(process, shadow_process)
+                problems |= held_back(plan, self._plan, changed)
                 plan, process, loaded = self._plan, None, self._loaded
                 shadow_process, shadowing = None, self._shadowing
                 break

@@ -4,7 +4,7 @@ Everything here decides and does nothing; worker/rollout.py looks at the folders
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -146,6 +146,15 @@ def still_failed(
     pointed_at = {each.name: each.pointed_at for each in before}
     same = [each for each in wanted if pointed_at.get(each.name) == each.pointed_at]
     return {its: failed[its] for each in same for its in each.snapshots.values() if its in failed}
+
+
+def held_back(plan: Plan, serves: Plan, changed: Collection[Snapshot]) -> dict[ModelVersion, str]:
+    """The problems of what the plan would add, while files have changed of versions that are served."""
+    which = ", ".join(sorted(f"{each.name} {each.version}" for each in changed))
+    why = f"it waits until the files of {which}, which changed while being served, are restored or removed"
+    served = {its for roles in serves.values() for its in roles.shares}
+    wanted = [its for roles in plan.values() for its in roles.shares]
+    return {its.key: why for its in wanted if its not in served}
 
 
 class Roster:

@@ -96,6 +96,21 @@ def test_what_is_not_a_manifest_is_refused_in_one_line(folder, content):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"name: it\nversion: [1\n", "line 3: while parsing a flow sequence, expected ',' or ']', but got"),
+        (b"name: \0", "special characters are not allowed at position 6"),
+    ],
+)
+def test_what_is_not_yaml_is_told_by_its_place(folder, content, says):
+    (folder / manifests.FILE).write_bytes(content)
+    with pytest.raises(ModelError) as refused:
+        manifests.read(folder)
+    assert says in str(refused.value)
+    assert "byte string" not in str(refused.value)
+
+
 def test_a_manifest_of_unreasonable_size_is_refused(folder):
     with (folder / manifests.FILE).open("ab") as file:
         file.write(b"#" * manifests.MAX_BYTES)

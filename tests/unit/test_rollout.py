@@ -170,6 +170,23 @@ def test_a_broken_version_changes_nothing_is_reported_and_keeps_no_other_from_be
         assert asking.versions()[NEW].problem == ""
 
 
+def test_what_waits_for_files_changed_while_they_are_served_is_reported(weights: Path) -> None:
+    manifest = write_colours(weights) / manifests.FILE
+    sound = manifest.read_text()
+    with serving_worker(weights) as asking:
+        assert asking.ask(model="colours").error is None
+        manifest.write_text("{")
+        asking.until(lambda: asking.versions("colours")["1.0.0"].problem != "")
+        serving.write(weights, NAME, Pointer(version=NEW, previous=OLD))
+        asking.until(lambda: NEW in asking.versions())
+        assert "waits until the files of colours 1.0.0" in asking.versions()[NEW].problem
+        assert asking.version() == OLD
+        assert asking.ask(model="colours").error is None
+        manifest.write_text(sound)
+        asking.until(lambda: asking.version() == NEW)
+        assert asking.versions()[NEW].problem == ""
+
+
 def model_process(running: Running) -> int:
     with running.model.serving() as its:
         process = its.models._model._process
