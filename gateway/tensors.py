@@ -178,6 +178,10 @@ def from_body(content: bytes, model: ServedModel, most: int, most_bytes: int) ->
     wanted = f'{model.name} takes {model.input}, as {{"inputs": [row]}}'
     if model.kind != "tensor" or model.dtype not in DATATYPES:
         said = f'{model.name} takes pictures: send a file, or JSON as {{"image": "the file in base64"}}'
+        try:
+            msgspec.json.decode(content)
+        except NOT_JSON as error:
+            said += f"; the body is no JSON: {error}"
         raise InvalidRequest(said)
     size = math.prod(model.shape)
     if len(content) > MOST_NUMBERS * NUMBER_BYTES:

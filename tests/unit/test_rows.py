@@ -161,6 +161,7 @@ async def test_more_rows_than_a_call_takes_are_refused() -> None:
 async def test_pictures_and_numbers_are_not_taken_for_each_other() -> None:
     async with gateway(growing, served=SERVED) as http:
         numbers = problem(await ask(http, "fashion-mnist", {"inputs": [SETOSA]}), 422)
+        cut = problem(await ask(http, "fashion-mnist", b'{"image": "iVBO'), 422)
         unknown = problem(await ask(http, "none", {"inputs": [SETOSA]}), 404)
         undeclared = problem(await http.post("/predict", data={}, content=b'{"inputs": []}',
             headers={"Content-Type": "application/x-www-form-urlencoded"}), 415)  # fmt: skip
@@ -169,6 +170,7 @@ async def test_pictures_and_numbers_are_not_taken_for_each_other() -> None:
         numbers["detail"]
         == 'fashion-mnist takes pictures: send a file, or JSON as {"image": "the file in base64"}'
     )
+    assert str(cut["detail"]).endswith("the body is no JSON: Input data was truncated")
     assert "served: fashion-mnist 1, iris 3, level 3" in str(unknown["detail"])
     assert "Content-Type: application/json" in str(undeclared["detail"])
     assert picture.status_code == 200
