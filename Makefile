@@ -27,7 +27,7 @@ install: .venv/.development ## what training, tests and benches need, too; make 
 test: .venv/.development ## the tests: unit, brokers (a real Apache Kafka too), end to end, in a browser
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m "not long"
 
-test-long: .venv/.development ## those that take minutes each: training, and TLS, passwords and rights
+test-long: .venv/.development ## those that take minutes each: training, TLS, passwords and rights, some faults
 	$(BIN)/pytest -n auto --dist loadfile --no-loadscope-reorder -m long
 
 check: .venv/.development docs ## style, types, the direction of imports, the length of files, and links

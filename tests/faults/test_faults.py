@@ -19,11 +19,9 @@ SHORT = (
     "hang-up",
     "jobs",
     "hostile",
-    "expensive",
     "corrupted-models",
-    "rollout",
 )
-
+LONG = ("expensive", "rollout")
 
 OVER_PUBSUB = ("pubsub-poison", "pubsub-duplicates")
 LONG_OVER_PUBSUB = (
@@ -52,7 +50,7 @@ def stage_over_pubsub(pubsub, pictures):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize("name", [*SHORT, *(pytest.param(name, marks=pytest.mark.long) for name in LONG)])
 def test_nothing_is_lost(stage, name):
     check(name, stage)
 
