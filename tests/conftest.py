@@ -1,13 +1,16 @@
-"""What several kinds of test share: how they run side by side, and the broker, started once a process."""
+"""What several kinds of test share: how they run side by side, and the brokers."""
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
-from deploy.kafka.local_kafka import LocalKafka, missing_tools
+from deploy.kafka.local_kafka import LocalKafka, free_port, missing_tools
 from mlaas.cli import found_by_children
 from tests.pubsub import local_pubsub
 from tests.pubsub.local_pubsub import LocalPubSub
@@ -24,10 +27,35 @@ TESTS = Path(__file__).parent
 STARTING_WORKERS = ("faults", "e2e", "brokers")
 LONGEST_FIRST = ("faults", "e2e", "brokers", "browser", "stores", "chart", "unit")
 
+# Maven may fetch it first.
+DOWNLOAD_AND_START_S = 240
+SHARED_KAFKA = pytest.StashKey[tuple[int, LocalKafka, threading.Thread]]()
+
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For -n auto: half of the time a test waits for another process."""
-    return min(2 * (os.cpu_count() or 1), 12)
+    """For -n auto: most of the time a test waits for another process."""
+    return min(3 * (os.cpu_count() or 1), 12)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Start one broker for all processes of xdist that run all tests, before the first of them."""
+    config, args = node.config, node.config.args
+    if SHARED_KAFKA not in config.stash and args == config.getini("testpaths") and not missing_tools():
+        port = free_port()
+        kafka = LocalKafka(port)
+        starting = threading.Thread(target=kafka.start)
+        starting.start()
+        config.stash[SHARED_KAFKA] = port, kafka, starting
+    if SHARED_KAFKA in config.stash:
+        node.workerinput["kafka_port"] = config.stash[SHARED_KAFKA][0]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if SHARED_KAFKA in config.stash:
+        _, kafka, starting = config.stash[SHARED_KAFKA]
+        starting.join()
+        kafka.__exit__()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -77,10 +105,19 @@ def kafka_tools() -> None:
 
 
 @pytest.fixture(scope="session")
-def apache_kafka(kafka_tools: None) -> Iterator[LocalKafka]:
-    """A real Apache Kafka."""
-    with LocalKafka() as kafka:
-        yield kafka
+def apache_kafka(
+    kafka_tools: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalKafka]:
+    """A real Apache Kafka. Other processes may use it, too: take topics and groups of your own."""
+    port: int | None = getattr(request.config, "workerinput", {}).get("kafka_port")
+    if port is None:
+        with LocalKafka() as kafka:
+            yield kafka
+    else:
+        shared = LocalKafka(port, tmp_path_factory.getbasetemp())
+        servers = {"bootstrap.servers": shared.bootstrap_servers, "log_level": 0}
+        AdminClient(servers).list_topics(timeout=DOWNLOAD_AND_START_S)
+        yield shared
 
 
 @pytest.fixture(scope="session")
