@@ -1,8 +1,7 @@
 """POST /predict and POST /predict/batch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -164,7 +163,7 @@ class PredictRoutes:
             ]
         else:
             inputs = await read_pictures(request, most)
-        budget, its_id = CallBudget(self._requester, asked.model, deadline), request_id(request.scope)
+        budget, its_id = CallBudget(), request_id(request.scope)
         async with while_connected(request):
             results = await asyncio.gather(
                 *(self._entry(*one, its_id, asked, deadline, budget) for one in enumerate(inputs))
@@ -184,8 +183,7 @@ class PredictRoutes:
         filename = given.filename[:255] if isinstance(given, Upload) else ""
         try:
             one = self._check(given, asked) if isinstance(given, Upload) else given
-            async with budget.share(len(one.content), one.cost_ms):
-                reply = await self._ask(one, asked, deadline)
+            reply = await budget.spend(lambda: self._ask(one, asked, deadline))
             found = prediction(reply, its_id, deadline.passed_ms(), asked.top_k)
         except GatewayError as error:
             return BatchEntry(index=index, filename=filename, problem=problem.document(error, its_id))
@@ -216,36 +214,27 @@ class PredictRoutes:
 class CallBudget:
     """Lets the pictures of one call wait for each other when not all of them may be in flight at once."""
 
-    def __init__(self, requester: Requester, model: str, deadline: Deadline) -> None:
-        self._requester = requester
-        self._model = model
-        self._deadline = deadline
+    def __init__(self) -> None:
         self._in_flight = 0
-        self._changed = asyncio.Condition()
+        self._landed = asyncio.Event()
 
-    @asynccontextmanager
-    async def share(self, size_bytes: int, cost_ms: float) -> AsyncIterator[None]:
-        """Hold the place of one picture, from its request to its reply. Raises GatewayError."""
-        await self._enter(size_bytes, cost_ms)
-        try:
-            yield
-        finally:
-            await self._leave()
+    async def spend(self, ask: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Ask, and again whenever a picture of this call is answered, if that was what took the room.
 
-    async def _enter(self, size_bytes: int, cost_ms: float) -> None:
-        """Wait while the call's own pictures take the room; raise TooManyInFlight if those of others do."""
-        async with self._changed:
-            while True:
-                try:
-                    self._requester.admit(self._model, size_bytes, cost_ms, self._deadline.left_s())
-                    break
-                except TooManyInFlight:
-                    if not self._in_flight:
-                        raise
-                await self._changed.wait()
+        Raises GatewayError; TooManyInFlight if the pictures of others take the room.
+        """
+        while True:
             self._in_flight += 1
-
-    async def _leave(self) -> None:
-        async with self._changed:
-            self._in_flight -= 1
-            self._changed.notify_all()
+            is_refused = False
+            try:
+                return await ask()
+            except TooManyInFlight:
+                is_refused = True
+                if self._in_flight == 1:
+                    raise
+            finally:
+                self._in_flight -= 1
+                if not is_refused:
+                    self._landed.set()
+                    self._landed.clear()
+            await self._landed.wait()

@@ -67,10 +67,14 @@ def encode_request(request: Request) -> Message:
     return Message(request.body, {name: value for name, value in headers.items() if value} | said)
 
 
-def decode_request(message: Message) -> Request:
-    """Raises ContractError with the code to answer, if return_address() does not raise it."""
+def decode_request(message: Message, address: ReturnAddress | None = None) -> Request:
+    """Raises ContractError with the code to answer, if return_address() does not raise it.
+
+    address: what that returned, if it is known.
+    """
     headers = message.headers
-    address = return_address(message)
+    if address is None:
+        address = return_address(message)
     try:
         one_of(headers, "schema", ACCEPTED_SCHEMAS, SCHEMA)
     except ValueError as error:

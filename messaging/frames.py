@@ -95,21 +95,25 @@ def _unpacked(frame: Message) -> list[Message]:
     return messages
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A message that waits to be sent with others. part: as packed() returned it."""
-
-    message: Message
-    part: bytes
-    published: Future[None]
+def being_published() -> Future[None]:
+    """Ends when a broker has what is being published. Whoever has it cannot cancel it."""
+    published: Future[None] = Future()
+    published.set_running_or_notify_cancel()
+    return published
 
 
-@dataclass(slots=True)
-class _Open:
-    """A frame that is being gathered."""
+@dataclass(slots=True, eq=False)
+class Gathered:
+    """Messages that travel to one place together. published: ends for all of them at once."""
 
-    waiting: list[Waiting] = field(default_factory=list)
-    size: int = 0
+    first: Message
+    parts: list[bytes]
+    size: int
+    published: Future[None] = field(default_factory=being_published)
+
+    def together(self) -> Message:
+        """The message itself if it is alone."""
+        return self.first if len(self.parts) == 1 else frame_of(self.parts)
 
 
 class Gathering(Generic[Place]):
@@ -123,37 +127,41 @@ class Gathering(Generic[Place]):
         self._turns_left = 0
         self._most_bytes = min(_GATHERED_BYTES, max_message_bytes // 2)
         self._came = False
-        self._frames: dict[Place, _Open] = {}
+        self._gathered: dict[Place, Gathered] = {}
 
     @property
     def is_open(self) -> bool:
         return self._turns_left > 0
 
-    def add(self, place: Place, waiting: Waiting) -> list[Waiting]:
-        """Returns those that are to be sent now, together."""
-        self._came = True
-        if not self.is_open:
-            return [waiting]
-        frame = self._frames.setdefault(place, _Open())
-        size = len(waiting.part)
-        if frame.waiting and frame.size + size > self._most_bytes:
-            self._frames[place] = _Open([waiting], size)
-            return frame.waiting
-        frame.waiting.append(waiting)
-        frame.size += size
-        return self._frames.pop(place).waiting if len(frame.waiting) >= _GATHERED_MESSAGES else []
+    def add(self, place: Place, message: Message, part: bytes) -> tuple[Future[None], Gathered | None]:
+        """Returns what ends when the message is published, and what is to be sent now.
 
-    def turn(self) -> list[tuple[Place, list[Waiting]]]:
+        part: as packed() returned it.
+        """
+        self._came = True
+        its, size, ready = self._gathered.get(place), len(part), None
+        if its is not None and its.size + size > self._most_bytes:
+            its, ready = None, self._gathered.pop(place)
+        if its is None:
+            its = self._gathered[place] = Gathered(message, [part], size)
+        else:
+            its.parts.append(part)
+            its.size += size
+        if not self.is_open or len(its.parts) >= _GATHERED_MESSAGES:
+            ready = self._gathered.pop(place)
+        return its.published, ready
+
+    def turn(self) -> list[tuple[Place, Gathered]]:
         """Returns what is to be sent now, by place."""
         self._turns_left = _TURNS_OPEN if self._came else max(0, self._turns_left - 1)
         self._came = False
         return self._take()
 
-    def close(self) -> list[tuple[Place, list[Waiting]]]:
+    def close(self) -> list[tuple[Place, Gathered]]:
         """Returns what is to be sent now, by place. The next turn() opens it at the earliest."""
         self._turns_left = 0
         return self._take()
 
-    def _take(self) -> list[tuple[Place, list[Waiting]]]:
-        taken, self._frames = self._frames, {}
-        return [(place, frame.waiting) for place, frame in taken.items()]
+    def _take(self) -> list[tuple[Place, Gathered]]:
+        taken, self._gathered = self._gathered, {}
+        return list(taken.items())

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from messaging.broker import (
     TopicMissing,
     feed,
 )
-from messaging.frames import Gathering, Waiting
+from messaging.frames import Gathered, Gathering, being_published
 from messaging.kafka_admin import KafkaRecords
 from messaging.kafka_config import BELL, SHARE, ClientLog, Properties, is_fatal, translate, translated
 from messaging.kafka_places import KafkaInbox, KafkaSubscription
@@ -48,24 +48,16 @@ Place = tuple[str, int]
 class _Sending:
     """A record on its way, through as many producers as it takes.
 
-    published: of each message in it. or_any: any other partition will do. unknown: a producer did not know
-    the partition.
+    published: ends for all messages in it. or_any: any other partition will do. unknown: a producer did not
+    know the partition.
     """
 
     topic: str
     partition: int
     message: Message
-    published: Sequence[Future[None]]
+    published: Future[None]
     or_any: bool
     unknown: bool = False
-
-    def succeed(self) -> None:
-        for each in self.published:
-            each.set_result(None)
-
-    def fail(self, error: BrokerError) -> None:
-        for each in self.published:
-            each.set_exception(error)
 
 
 class Sender:
@@ -109,16 +101,15 @@ class Sender:
         """As Broker.publish. partition: may be ANY."""
         if self._closing.is_set():
             raise BrokerUnavailable("the broker is closed")
-        published: Future[None] = Future()
-        published.set_running_or_notify_cancel()  # else a caller's cancel() would fail the report
         part = frames.packed(message) if gather else None
         if part is None:
-            self._produce(self._record(topic, partition, message, [published]))
+            published = being_published()
+            self._produce(self._record(topic, partition, message, published))
             return published
         with self._gathered:
-            together = self._gathering.add((topic, partition), Waiting(message, part, published))
-        if together:
-            self._send_together((topic, partition), together)
+            published, ready = self._gathering.add((topic, partition), message, part)
+        if ready is not None:
+            self._send_together((topic, partition), ready)
         return published
 
     def led_partitions(self, topic: str) -> list[int]:
@@ -138,29 +129,25 @@ class Sender:
             self._poller.join()
             self._producer.flush(5)
             for sending in self._unsent:
-                sending.fail(BrokerUnavailable("the broker is closed"))
+                sending.published.set_exception(BrokerUnavailable("the broker is closed"))
 
-    def _record(
-        self, topic: str, partition: int, message: Message, published: Sequence[Future[None]]
-    ) -> _Sending:
+    def _record(self, topic: str, partition: int, message: Message, published: Future[None]) -> _Sending:
         """If any partition will do, choose one, and another if that one does not exist any more."""
         if partition == ANY:
             return _Sending(topic, self._choose(topic), message, published, or_any=True)
         return _Sending(topic, partition, message, published, or_any=False)
 
-    def _send_together(self, place: Place, waiting: Sequence[Waiting]) -> None:
-        """A failure is each message's own."""
-        message = waiting[0].message
-        if len(waiting) > 1:
-            message = frames.frame_of([each.part for each in waiting])
+    def _send_together(self, place: Place, gathered: Gathered) -> None:
+        """A failure is that of each message."""
+        if len(gathered.parts) > 1:
             with self._gathered:
                 self._counts.frames += 1
-                self._counts.messages += len(waiting)
-        sending = self._record(*place, message, [each.published for each in waiting])
+                self._counts.messages += len(gathered.parts)
+        sending = self._record(*place, gathered.together(), gathered.published)
         try:
             self._produce(sending)
         except BrokerError as error:
-            sending.fail(error)
+            sending.published.set_exception(error)
 
     def _produce(self, sending: _Sending) -> None:
         """Raises BrokerError if the message cannot be sent, now or later."""
@@ -188,12 +175,12 @@ class Sender:
 
     def _report(self, producer: Producer, sending: _Sending, error: KafkaError | None) -> None:
         if error is None:
-            sending.succeed()
+            sending.published.set_result(None)
             return
         if error.code() == KafkaError._MSG_TIMED_OUT and producer is self._producer:
             self._stale.set()
         if not self._queue_again(sending, error):
-            sending.fail(translate(error, f"publish to {sending.topic}"))
+            sending.published.set_exception(translate(error, f"publish to {sending.topic}"))
 
     def _queue_again(self, sending: _Sending, error: KafkaError) -> bool:
         """Whether it is sent again: if a retired producer gave it back; once, if the partition is unknown."""
@@ -214,7 +201,7 @@ class Sender:
                     sending.partition = ANY if sending.or_any else sending.partition
                 self._produce(sending)
             except BrokerError as error:
-                sending.fail(error)
+                sending.published.set_exception(error)
 
     def _refresh(self, topic: str, refreshed: dict[str, BrokerError | None]) -> None:
         """Ask for the topic's partitions, once for all messages that need them. Raises BrokerError."""
@@ -263,9 +250,9 @@ class Sender:
             gathered = self._gathering.close()
         self._send_each(gathered)
 
-    def _send_each(self, gathered: Iterable[tuple[Place, Sequence[Waiting]]]) -> None:
-        for place, waiting in gathered:
-            self._send_together(place, waiting)
+    def _send_each(self, gathered: Iterable[tuple[Place, Gathered]]) -> None:
+        for place, its in gathered:
+            self._send_together(place, its)
 
     def _poll(self, timeout: float) -> None:
         try:

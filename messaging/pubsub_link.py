@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -37,7 +37,7 @@ from messaging.broker import (
     QueueFull,
     TopicMissing,
 )
-from messaging.frames import Gathering, Waiting
+from messaging.frames import Gathered, Gathering, being_published
 
 EMULATOR = "PUBSUB_EMULATOR_HOST"
 REPLY_TO = "reply_to"
@@ -245,13 +245,14 @@ def routing(request: Any) -> tuple[tuple[str, str], ...]:
 
 @dataclass(slots=True)
 class _Parcel:
-    """A message on its way, and whom to tell: of a frame, several. expires_at: monotonic seconds."""
+    """A message on its way, or several in a frame. expires_at: monotonic seconds."""
 
     topic: str
     message: Any
     size: int
     expires_at: float
-    published: "list[Future[None]]"
+    published: "Future[None]"
+    count: int = 1
 
 
 class Publisher:
@@ -285,10 +286,8 @@ class Publisher:
     def send(self, topic: str, inbox: str, message: Message, *, gather: bool) -> "Future[None]":
         """As Broker.publish. inbox: the name of the one that it is for, or empty."""
         part = frames.packed(message) if gather else None
-        published: Future[None] = Future()
-        published.set_running_or_notify_cancel()  # else a caller's cancel() would fail the report
         now = self._clock()
-        parcel = self._parcel(topic, inbox, message, [published], now) if part is None else None
+        parcel = self._parcel(topic, inbox, message, being_published(), now) if part is None else None
         with self._changed:
             if self._closing:
                 raise BrokerUnavailable("the broker is closed")
@@ -296,11 +295,12 @@ class Publisher:
                 raise QueueFull(f"{self._unsent_bytes} bytes are waiting for Pub/Sub")
             self._unsent += 1
             if parcel is not None:
+                published = parcel.published
                 self._queue(parcel, now)
             elif part is not None:
-                together = self._gathering.add((topic, inbox), Waiting(message, part, published))
-                if together:
-                    self._queue(self._together(topic, inbox, together, now), now)
+                published, ready = self._gathering.add((topic, inbox), message, part)
+                if ready is not None:
+                    self._queue(self._together(topic, inbox, ready, now), now)
                 self._be_due(now + _GATHER_S)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="pubsub-publisher", daemon=True)
@@ -319,7 +319,7 @@ class Publisher:
         self._link.close()
 
     def _parcel(
-        self, topic: str, inbox: str, message: Message, published: "list[Future[None]]", now: float
+        self, topic: str, inbox: str, message: Message, published: "Future[None]", now: float
     ) -> _Parcel:
         """Raises MessageTooLarge."""
         attributes = attributes_of(message.headers)
@@ -330,13 +330,14 @@ class Publisher:
         encoded = _PubsubMessage(data=message.body, attributes=attributes)
         return _Parcel(topic, encoded, encoded.ByteSize(), now + self._timeout_s, published)
 
-    def _together(self, topic: str, inbox: str, waiting: list[Waiting], now: float) -> _Parcel:
-        message = waiting[0].message
-        if len(waiting) > 1 or len(message.headers) > _MOST_ATTRIBUTES // 2:
-            message = frames.frame_of([each.part for each in waiting])
+    def _together(self, topic: str, inbox: str, gathered: Gathered, now: float) -> _Parcel:
+        message, count = gathered.together(), len(gathered.parts)
+        if count == 1 and len(message.headers) > _MOST_ATTRIBUTES // 2:
+            message = frames.frame_of(gathered.parts)
+        if frames.FRAME in message.headers:
             self.counts.frames += 1
-            self.counts.messages += len(waiting)
-        return self._parcel(topic, inbox, message, [each.published for each in waiting], now)
+            self.counts.messages += count
+        return replace(self._parcel(topic, inbox, message, gathered.published, now), count=count)
 
     def _queue(self, parcel: _Parcel, due_at: float) -> None:
         self._waiting.append(parcel)
@@ -364,8 +365,8 @@ class Publisher:
                 now = self._clock()
                 if self._closing or now >= self._due_at:
                     self._due_at = math.inf
-                    for (topic, inbox), waiting in self._gathering.turn():
-                        self._queue(self._together(topic, inbox, waiting, now), math.inf)
+                    for (topic, inbox), gathered in self._gathering.turn():
+                        self._queue(self._together(topic, inbox, gathered, now), math.inf)
                     taken, self._waiting = self._waiting, []
                     self._unsent_bytes -= sum(parcel.size for parcel in taken)
                     if taken:
@@ -400,13 +401,12 @@ class Publisher:
                 self._end(parcel, failure)
 
     def _end(self, parcel: _Parcel, failure: BrokerError | None) -> None:
-        for published in parcel.published:
-            if failure is None:
-                published.set_result(None)
-            else:
-                published.set_exception(failure)
+        if failure is None:
+            parcel.published.set_result(None)
+        else:
+            parcel.published.set_exception(failure)
         with self._changed:
-            self._unsent -= len(parcel.published)
+            self._unsent -= parcel.count
             if not self._unsent:
                 self._changed.notify_all()
 

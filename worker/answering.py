@@ -308,25 +308,23 @@ class RecentReplies:
 
     def __init__(self, max_bytes: int = _MAX_REPLY_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._replies: OrderedDict[Key, Reply] = OrderedDict()
+        self._replies: OrderedDict[Key, tuple[Reply, int]] = OrderedDict()
         self._bytes = 0
 
     def get(self, task: Task, sha256: str) -> Reply | None:
         """The reply to the same request; None if there was none or it has been forgotten."""
-        return self._replies.get(_request_key(task, sha256))
+        kept = self._replies.get(_request_key(task, sha256))
+        return None if kept is None else kept[0]
 
     def keep(self, task: Task, reply: Reply) -> None:
         key = _request_key(task, reply.sha256)
-        self._forget(key)
-        self._replies[key] = reply
-        self._bytes += _size(key, reply)
+        _, before = self._replies.pop(key, (None, 0))
+        size = _size(key, reply)
+        self._replies[key] = reply, size
+        self._bytes += size - before
         while self._bytes > self._max_bytes:
-            self._forget(next(iter(self._replies)))
-
-    def _forget(self, key: Key) -> None:
-        reply = self._replies.pop(key, None)
-        if reply is not None:
-            self._bytes -= _size(key, reply)
+            _, (_, its) = self._replies.popitem(last=False)
+            self._bytes -= its
 
 
 class PoisonPictures:

@@ -72,7 +72,7 @@ def triage(
             found.cancelled.append(delivery)
             continue
         try:
-            request = codec.decode_request(delivery.message)
+            request = codec.decode_request(delivery.message, address)
             if request.deadline_ms is not None and request.deadline_ms < now_ms:
                 found.expired.append(delivery)
             elif request.is_ping:

@@ -350,7 +350,7 @@ class _Inference:
 
     def __post_init__(self) -> None:
         self.model = str(self.http.path_params["name"])
-        self.budget = CallBudget(self.requester, self.model, self.deadline)
+        self.budget = CallBudget()
 
     async def replies(self) -> Sequence[Reply]:
         """Raises GatewayError with the index of its row."""
@@ -377,8 +377,8 @@ class _Inference:
 
     async def _ask(self, row: bytes) -> Reply:
         content, media_type, cost_ms = self._as_sent(row)
-        async with self.budget.share(len(content), cost_ms):
-            reply = await self.requester.request(
+        reply = await self.budget.spend(
+            lambda: self.requester.request(
                 content,
                 cost_ms=cost_ms,
                 content_type=media_type,
@@ -387,6 +387,7 @@ class _Inference:
                 mode=self.request.mode,
                 timeout_s=self.deadline.left_s(),
             )
+        )
         if reply.error is not None:
             raise_failure(reply.error)
         return reply

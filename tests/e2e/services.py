@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "samples").glob("*.png"))
 PNG = {"Content-Type": "image/png"}
 PATIENCE_S = 120.0
+# For what looks at the broker of the settings by itself: one may run on the usual port.
+NO_BROKER = {"MLAAS_BROKER__URL": "kafka://127.0.0.1:1"}
 
 
 def label_of(sample: Path) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from deploy.kafka.local_kafka import free_port
 from tests import second_model
-from tests.e2e.services import ROOT, Service, descendants, is_ready, mlaas, until, up
+from tests.e2e.services import NO_BROKER, ROOT, Service, descendants, is_ready, mlaas, until, up
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def checks(said: "subprocess.CompletedProcess[str]") -> dict[str, str]:
 
 
 def test_doctor_finds_all_sound_with_the_broker_inside(url: str) -> None:
-    said = mlaas("doctor", "--url", url)
+    said = mlaas("doctor", "--url", url, **NO_BROKER)
     assert said.returncode == 0, said.stdout
     assert len(said.stdout.splitlines()) == 9
     assert "inside `mlaas up`" in said.stdout
@@ -63,7 +63,7 @@ def test_doctor_names_weights_that_are_damaged_and_settings_that_cannot_be(url: 
     shutil.copytree(ROOT / "weights", tmp_path, dirs_exist_ok=True)
     with (second_model.in_weights(tmp_path) / "model.onnx").open("ab") as file:
         file.write(b"!")
-    said = mlaas("--set", f"model.weights_dir={tmp_path}", "doctor", "--url", url, "--json")
+    said = mlaas("--set", f"model.weights_dir={tmp_path}", "doctor", "--url", url, "--json", **NO_BROKER)
     assert said.returncode == 1
     assert [check for check, status in checks(said).items() if status == "failed"] == ["model"]
     said = mlaas("--set", "gateway.prot=1", "doctor")
@@ -80,7 +80,7 @@ def test_doctor_names_a_worker_that_hangs() -> None:
         os.kill(worker, signal.SIGSTOP)
         try:
             until(lambda: not is_ready(url), "the gateway noticing")
-            said = mlaas("doctor", "--url", url, "--json")
+            said = mlaas("doctor", "--url", url, "--json", **NO_BROKER)
         finally:
             os.kill(worker, signal.SIGCONT)
     failed = [check for check, status in checks(said).items() if status == "failed"]

@@ -13,7 +13,7 @@ import pytest
 
 from gateway import errors
 from model import manifest as manifests
-from tests.e2e.services import PATIENCE_S, ROOT, SAMPLES, Service, label_of, up
+from tests.e2e.services import NO_BROKER, PATIENCE_S, ROOT, SAMPLES, Service, label_of, up
 
 pytestmark = pytest.mark.all_models
 
@@ -44,7 +44,7 @@ def run(command: str, url: str) -> str:
     command = command.replace(".venv/bin/mlaas", f"{sys.executable} -m mlaas")
     for there in ("localhost:8000", "127.0.0.1:8000"):
         command = command.replace(there, url.removeprefix("http://"))
-    environment = {**os.environ, "MLAAS_URL": url}
+    environment = {**os.environ, "MLAAS_URL": url, **NO_BROKER}
     done = subprocess.run(
         ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
     )

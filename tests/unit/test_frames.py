@@ -1,7 +1,6 @@
 """Frames as anyone may have written them, and which messages go together."""
 
 import string
-from concurrent.futures import Future
 
 import msgspec
 import pytest
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 from messaging import codec, frames
 from messaging.broker import Message
 from messaging.contract import ContractError
-from messaging.frames import FRAME, MAX_MESSAGES, Gathering, Waiting, frame_of, messages_of, packed
+from messaging.frames import FRAME, MAX_MESSAGES, Gathered, Gathering, frame_of, messages_of, packed
 
 # However busy the machine is.
 TRIED = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
@@ -105,29 +104,29 @@ def test_what_does_not_fit_into_a_frame_travels_alone(alone: Message) -> None:
     assert packed(alone) is None
 
 
-class Gathered:
+class Made:
     """To the places a and b, with small messages unless said otherwise."""
 
     def __init__(self, max_message_bytes: int = 1_000_000) -> None:
         self.gathering: Gathering[str] = Gathering(max_message_bytes)
 
     def add(self, place: str, body: str, size: int = 1) -> str:
-        waiting = Waiting(Message(body.encode()), bytes(size), Future())
-        return self.names(self.gathering.add(place, waiting))
+        _, ready = self.gathering.add(place, Message(body.encode()), body.encode().ljust(size, b" "))
+        return "" if ready is None else self.names(ready)
 
     def turn(self) -> dict[str, str]:
-        return {place: self.names(waiting) for place, waiting in self.gathering.turn()}
+        return {place: self.names(its) for place, its in self.gathering.turn()}
 
     def close(self) -> dict[str, str]:
-        return {place: self.names(waiting) for place, waiting in self.gathering.close()}
+        return {place: self.names(its) for place, its in self.gathering.close()}
 
     @staticmethod
-    def names(waiting: list[Waiting]) -> str:
-        return b"".join(each.message.body for each in waiting).decode()
+    def names(gathered: Gathered) -> str:
+        return b"".join(gathered.parts).decode().replace(" ", "")
 
 
 def test_what_comes_first_goes_at_once_and_what_follows_is_gathered_by_place() -> None:
-    made = Gathered()
+    made = Made()
     assert [made.add("a", "1"), made.add("a", "2")] == ["1", "2"]
     assert made.turn() == {}
     assert [made.add("a", "3"), made.add("b", "4"), made.add("a", "5")] == ["", "", ""]
@@ -135,8 +134,26 @@ def test_what_comes_first_goes_at_once_and_what_follows_is_gathered_by_place() -
     assert made.turn() == {}
 
 
+def test_what_goes_together_is_published_together_and_one_alone_as_it_was() -> None:
+    gathering: Gathering[str] = Gathering(1_000_000)
+    gathering.turn()
+    messages = [Message(b"1"), Message(b"2"), Message(b"3")]
+    alone, at_once = gathering.add("a", messages[0], packed(messages[0]) or b"")
+    assert at_once is not None and at_once.published is alone and at_once.together() is messages[0]
+    gathering.turn()
+    ends = [gathering.add("a", each, packed(each) or b"")[0] for each in messages]
+    ((_, gathered),) = gathering.turn()
+    assert all(each is gathered.published and each is not alone for each in ends)
+    assert messages_of(gathered.together()) == messages
+
+
+def test_nobody_can_cancel_what_is_being_published() -> None:
+    _, at_once = Gathering[str](1_000_000).add("a", Message(b""), b"")
+    assert at_once is not None and not at_once.published.cancel()
+
+
 def test_a_full_frame_goes_at_once() -> None:
-    made = Gathered()
+    made = Made()
     made.add("a", "first")
     made.turn()
     letters = string.ascii_letters[:32]
@@ -145,7 +162,7 @@ def test_a_full_frame_goes_at_once() -> None:
 
 
 def test_a_frame_stays_well_below_what_the_broker_accepts() -> None:
-    made = Gathered(max_message_bytes=100)
+    made = Made(max_message_bytes=100)
     made.add("a", "first")
     made.turn()
     assert [made.add("a", "1", 30), made.add("a", "2", 30), made.add("a", "3", 10)] == ["", "1", ""]
@@ -153,7 +170,7 @@ def test_a_frame_stays_well_below_what_the_broker_accepts() -> None:
 
 
 def test_when_no_more_come_the_next_goes_at_once_again() -> None:
-    made = Gathered()
+    made = Made()
     made.add("a", "1")
     turns = 0
     made.turn()
@@ -166,7 +183,7 @@ def test_when_no_more_come_the_next_goes_at_once_again() -> None:
 
 
 def test_what_waits_goes_when_it_is_closed() -> None:
-    made = Gathered()
+    made = Made()
     made.add("a", "1")
     made.turn()
     made.add("a", "2")
