@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -29,7 +30,7 @@ from messaging.tracing import CallSpans
 _AFTER_DRAIN_S = 5
 # Longer than clients and proxies keep idle connections, so that none is closed just as it is reused.
 _KEEP_ALIVE_S = 75
-_TICKS_A_SECOND = 10  # uvicorn's
+_TICK_S = 1.0  # the resolution of the date in the head of an answer
 # Connections in a turn of the loop. Processes that share a port must leave some for each other.
 _ACCEPTED_ALONE, _ACCEPTED_AMONG_OTHERS = 64, 2
 
@@ -139,6 +140,8 @@ class _Server(uvicorn.Server):
         self._write_timeout_s = settings.write_timeout_ms / 1000
         self._accepted_in_a_turn = _ACCEPTED_ALONE if settings.processes == 1 else _ACCEPTED_AMONG_OTHERS
         self._acceptors: list[Acceptor] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._signalled = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -147,12 +150,24 @@ class _Server(uvicorn.Server):
         ]
         _collect_seldom()
 
+    async def main_loop(self) -> None:
+        """Replaces uvicorn's method, which looks around ten times a second."""
+        self._loop = asyncio.get_running_loop()
+        while not await self.on_tick(0):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._signalled.wait()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._signalled.set)
+
     async def on_tick(self, counter: int) -> bool:
         """Return whether to end: if no replies can be read, only a new process helps."""
-        if counter % _TICKS_A_SECOND == 0:
-            for connection in list(self.server_state.connections):
-                if isinstance(connection, BoundedProtocol):
-                    connection.end_unless_answers_are_taken(time.monotonic(), self._write_timeout_s)
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, BoundedProtocol):
+                connection.end_unless_answers_are_taken(time.monotonic(), self._write_timeout_s)
         return await super().on_tick(counter) or self._requester.failure is not None
 
     def _protocol(self) -> asyncio.Protocol:

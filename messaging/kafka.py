@@ -35,7 +35,7 @@ _LARGE_BYTES = 1_000_000
 _EMBEDDED_PROPERTIES = "fetch.wait.max.ms=2&session.timeout.ms=6000&allow.auto.create.topics=true"
 
 _ANSWER_TIMEOUT_S = 2.0
-_POLL_S = 0.1
+_POLL_S = 0.25
 _PAUSE_S = 1.0
 # How long messages gather.
 _GATHER_S = 0.005
@@ -122,14 +122,16 @@ class Sender:
         """Replace the producer soon."""
         self._stale.set()
 
+    def accept_no_more(self) -> None:
+        """Have its thread end soon. To be called before close()."""
+        self._closing.set()
+
     def close(self) -> None:
         """Send what is still waiting, for a few seconds."""
-        if not self._closing.is_set():
-            self._closing.set()
-            self._poller.join()
-            self._producer.flush(5)
-            for sending in self._unsent:
-                sending.published.set_exception(BrokerUnavailable("the broker is closed"))
+        self._poller.join()
+        self._producer.flush(5)
+        while self._unsent:
+            self._unsent.popleft().published.set_exception(BrokerUnavailable("the broker is closed"))
 
     def _record(self, topic: str, partition: int, message: Message, published: Future[None]) -> _Sending:
         """If any partition will do, choose one, and another if that one does not exist any more."""
@@ -302,8 +304,9 @@ class KafkaBroker:
         self.frame_counts = FrameCounts()
         of_senders = kafka_config.producer(self._servers, sending)
         log = self._log = ClientLog()  # one for all clients, which say the same of the same broker
-        self._sender = Sender(of_senders, self._next, max_message_bytes, self.frame_counts, log)
-        self._sender_of_large = Sender(of_senders, self._next, max_message_bytes, self.frame_counts, log)
+        self._senders = self._sender, self._sender_of_large = [
+            Sender(of_senders, self._next, max_message_bytes, self.frame_counts, log) for _ in range(2)
+        ]
         admin = TopicAdmin(kafka_config.producer(self._servers, self._given), log)
         self._topics = Topics(self._led_partitions, admin.ids, admin.offsets, self._renew_producers)
 
@@ -341,19 +344,20 @@ class KafkaBroker:
 
     def close(self) -> None:
         self._topics.close()
-        self._sender.close()
-        self._sender_of_large.close()
+        for each in self._senders:
+            each.accept_no_more()
+        for each in self._senders:
+            each.close()
         if self._bell is not None:
             self._bell.close()
 
     def _led_partitions(self, topic: str) -> list[int]:
         """The partitions whose leader both producers know. Raises BrokerError."""
-        known = self._sender, self._sender_of_large
-        return sorted(set.intersection(*({*each.led_partitions(topic)} for each in known)))
+        return sorted(set.intersection(*({*each.led_partitions(topic)} for each in self._senders)))
 
     def _renew_producers(self) -> None:
-        self._sender.renew()
-        self._sender_of_large.renew()
+        for each in self._senders:
+            each.renew()
 
     def _next(self, topic: str) -> int:
         return self._topics.next(topic)
