@@ -94,13 +94,15 @@ class Answerer:
         self._size = size
         self._trace = trace
         self._recent = RecentReplies()
+        self._unsettled: tuple[list[tuple[Task, str]], list[Outcome], Serving] | None = None
         self._clock = clock
         self._wall_clock = wall_clock
 
     def answer(self, batch: Sequence[Queued]) -> None:
         """Every message ends in a reply or a dead letter, or is dropped if nobody waits for it any more.
 
-        Raises ModelUnavailable.
+        What the model says of small pictures is kept until the model works on the next batch, or until
+        settle(). Raises ModelUnavailable.
         """
         self._outbox.gather = len(batch) >= _GATHERED_FROM
         with self._models.serving() as serving:
@@ -111,6 +113,13 @@ class Answerer:
                 self._predict(new, serving)
             elif new:
                 self._answer_alone(*new[0], serving)
+
+    def settle(self) -> None:
+        """Reply to the batch that the model has predicted last, unless that has been done."""
+        if self._unsettled is not None:
+            unsettled, self._unsettled = self._unsettled, None
+            self._outbox.gather = len(unsettled[0]) >= _GATHERED_FROM
+            self._finish(*unsettled)
 
     def refuse(self, deliveries: Iterable[Delivery]) -> None:
         """Answer that the lane of these is full."""
@@ -158,12 +167,12 @@ class Answerer:
     def _predict(self, work: list[tuple[Task, str]], serving: Serving) -> None:
         inputs = [self._file(task, serving.roster) for task, _ in work]
         try:
-            predicted = serving.models.predict(inputs)
+            predicted = serving.models.predict(inputs, self.settle)
         except ModelDied as error:
             _log.warning("%s while predicting %d pictures; retrying one by one", error, len(inputs))
             self._isolate([task.queued for task, _ in work])
             return
-        self._finish(work, predicted.outcomes, serving)
+        self._unsettled = work, predicted.outcomes, serving
 
     def _answer_alone(self, task: Task, sha256: str, serving: Serving) -> None:
         """Prepare the picture, and pass it on; or predict what has been prepared."""

@@ -90,12 +90,21 @@ class Lane:
         """Wait for the next batch. None once the lane is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._queued or self._closed)
-            if not self._queued:
-                return None
-            count = self._batch_size()
-            taken, self._queued = self._queued[:count], self._queued[count:]
-            self._changed.notify_all()
-            return taken
+            return self._take() if self._queued else None
+
+    def take_ready(self) -> Sequence[Queued] | None:
+        """The next batch, or None if it would have to be waited for."""
+        with self._changed:
+            return self._take() if self._is_ready() else None
+
+    def _take(self) -> Sequence[Queued]:
+        count = self._batch_size()
+        taken, self._queued = self._queued[:count], self._queued[count:]
+        self._changed.notify_all()
+        return taken
+
+    def _is_ready(self) -> bool:
+        return bool(self._queued)
 
     def close(self) -> None:
         """Nothing will be added any more."""
@@ -140,9 +149,15 @@ class BatchLane(Lane):
             self._queued += queued
             self._changed.notify_all()
 
+    def _is_ready(self) -> bool:
+        return bool(self._queued) and (self._left_s() <= 0 or not self._has_room())
+
+    def _left_s(self) -> float:
+        """How long the oldest one may still wait for more."""
+        return self._queued[0].received_at + self._max_wait_s - self._clock()
+
     def _batch_size(self) -> int:
-        left_s = self._queued[0].received_at + self._max_wait_s - self._clock()
-        self._changed.wait_for(lambda: not self._has_room() or self._closed, max(0.0, left_s))
+        self._changed.wait_for(lambda: not self._has_room() or self._closed, max(0.0, self._left_s()))
         total_ms = itertools.accumulate(each.cost_ms for each in self._queued[: self._max_size])
         return max(1, sum(cost_ms <= BATCH_MS for cost_ms in total_ms))
 

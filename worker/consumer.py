@@ -171,7 +171,13 @@ class Consumer:
         """The life of a predictor thread. Any exception ends the process, which is of no use without it."""
         try:
             answerer = self._answerer(size, intake, cancelled)
-            while (batch := lane.take()) is not None:
+            while True:
+                batch = lane.take_ready()
+                if batch is None:
+                    answerer.settle()
+                    batch = lane.take()
+                if batch is None:
+                    return
                 answerer.answer(batch)
         except BaseException as error:
             self._fail(error)

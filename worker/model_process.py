@@ -57,6 +57,10 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _CLOSE = 1e-3
 
 
+def _nothing() -> None:
+    pass
+
+
 class ModelUnavailable(Exception):
     """A process cannot start. Do not retry. culprit: the version over which it ended, if it is known."""
 
@@ -116,9 +120,14 @@ class IsolatedModel:
         self._model = _RestartingProcess(start, process)
         self._decoders = decoders
 
-    def predict(self, pictures: Sequence[Picture | Tensor]) -> Predicted:
-        """For tensors and small pictures; outcome i is for input i. Raises ModelDied or ModelUnavailable."""
-        return self._model.ask(lambda process: process.predict([*pictures]))
+    def predict(
+        self, pictures: Sequence[Picture | Tensor], meanwhile: Callable[[], None] = _nothing
+    ) -> Predicted:
+        """For tensors and small pictures; outcome i is for input i. Raises ModelDied or ModelUnavailable.
+
+        meanwhile: called once the process has the pictures, unless it is dead.
+        """
+        return self._model.ask(lambda process: process.predict([*pictures], meanwhile))
 
     def prepare(self, picture: Picture | Tensor, size: Size) -> PreparedPicture | Tensor | Outcome:
         """In the decoder of this size; a tensor needs none. An outcome says what is wrong with the picture.
@@ -178,6 +187,7 @@ class Shadow:
         size = len(its_input.content)
         with self._changed:
             fits = len(self._waiting) < _MOST_WAITING and self._waiting_bytes + size <= _MOST_WAITING_BYTES
+            fits = fits and not self._closed
             if fits:
                 self._waiting.append(_Compared(its_input, answer))
                 self._waiting_bytes += size
@@ -335,9 +345,9 @@ class ModelProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def predict(self, pictures: Pictures) -> Predicted:
-        """For a model process. Raises ModelDied."""
-        predicted = self._ask(pictures, self._timeout_s)
+    def predict(self, pictures: Pictures, meanwhile: Callable[[], None] = _nothing) -> Predicted:
+        """For a model process. Raises ModelDied. meanwhile: called once it has the pictures."""
+        predicted = self._ask(pictures, self._timeout_s, meanwhile)
         if not isinstance(predicted, Predicted) or len(predicted.outcomes) != len(pictures):
             raise ModelDied(self._unexpected)
         return predicted
@@ -370,11 +380,12 @@ class ModelProcess:
         self.close()
         raise ModelUnavailable(self._unexpected)
 
-    def _ask(self, pictures: Pictures, timeout_s: float) -> Answer:
+    def _ask(self, pictures: Pictures, timeout_s: float, meanwhile: Callable[[], None] = _nothing) -> Answer:
         try:
             send_pictures(self._connection, pictures)
         except OSError as error:
             raise self._died() from error
+        meanwhile()
         return self._answer(timeout_s)
 
     def _answer(self, timeout_s: float) -> Answer:

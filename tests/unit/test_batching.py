@@ -52,6 +52,20 @@ def other_thread():
         yield threads
 
 
+def test_what_is_ready_need_not_be_waited_for() -> None:
+    now = 0.0
+    lane = BatchLane(3, 1.0, clock=lambda: now)
+    assert lane.take_ready() is None
+    lane.add(queued(0, 1))
+    assert lane.take_ready() is None
+    lane.add(queued(2))
+    assert offsets(lane.take_ready()) == [0, 1, 2]
+    lane.add(queued(3))
+    assert lane.take_ready() is None
+    now = 1.0
+    assert offsets(lane.take_ready()) == [3]
+
+
 def test_without_a_wait_a_lone_message_goes_on_at_once() -> None:
     lane = BatchLane(10, 0)
     lane.add(queued(0))

@@ -20,8 +20,9 @@ class Mortal:
     def __init__(self) -> None:
         self.closed = False
 
-    def predict(self, pictures: Pictures) -> Predicted:
+    def predict(self, pictures: Pictures, meanwhile: Callable[[], None] = lambda: None) -> Predicted:
         assert not self.closed
+        meanwhile()
         killers = (DECODER_KILLER, MODEL_KILLER)
         if any(isinstance(each, Picture) and each.content in killers for each in pictures):
             raise ModelDied("dead of a batch")

@@ -200,6 +200,21 @@ def test_a_small_picture_does_not_wait_for_a_larger_one(tmp_path: Path, held_up:
     assert running.model.starts == 1
 
 
+def test_what_the_model_has_said_is_sent_while_it_works_on_the_next(tmp_path: Path) -> None:
+    """If it was kept until then, the process would be killed for taking too long."""
+    until = tmp_path / "go on"
+
+    def two(running: Running) -> None:
+        running.send("first", SANDAL)
+        running.send("second", SANDAL + fragile_model.HOLD_UP + bytes(until))
+
+    with worker("tests.fragile_model", two, settings=replace(WORKER, max_batch_size=1)) as running:
+        assert label(running.replies(1)["first"]) == "Sandal"
+        until.touch()
+        assert label(running.replies(1)["second"]) == "Sandal"
+    assert running.model.starts == 1
+
+
 def test_nor_does_a_medium_one_wait_for_a_large_one(tmp_path: Path) -> None:
     until = tmp_path / "go on"
     with worker("tests.fragile_model") as running:
