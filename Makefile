@@ -4,8 +4,7 @@ PYTHON ?= python3
 PORT ?= 8000
 BIN := .venv/bin
 
-# uv, where it is installed, takes a third of the time.
-INSTALL := $(if $(shell command -v uv),uv pip install -q --compile-bytecode --python $(BIN)/python,$(BIN)/pip install -q --disable-pip-version-check)
+PIP_INSTALL ?= $(BIN)/pip install -q --disable-pip-version-check
 
 # Installs the packages of this checkout. Python asks what pip leaves for them only after its path, where a script
 # beside a clone named mlaas finds the clone's folder first; with a path file, it goes on to the package.
@@ -116,18 +115,18 @@ lock: ## write the pinned requirements anew; needs uv
 	$(PYTHON) -m venv .venv
 
 .venv/.pubsub: .venv/.serving requirements/pubsub.txt
-	$(INSTALL) --require-hashes -r requirements/pubsub.txt
+	$(PIP_INSTALL) --require-hashes -r requirements/pubsub.txt
 	@touch $@
 
 # What serving needs: no TensorFlow.
 .venv/.serving: .venv/bin/pip Makefile pyproject.toml requirements/gateway.txt requirements/worker.txt requirements/client.txt
 	@echo "Installing what serving needs into .venv: about 200 MB, once, which takes a minute"
-	$(INSTALL) --require-hashes -r requirements/gateway.txt -r requirements/worker.txt -r requirements/client.txt
+	$(PIP_INSTALL) --require-hashes -r requirements/gateway.txt -r requirements/worker.txt -r requirements/client.txt
 	$(CHECKOUT)
 	@touch $@
 
 .venv/.development: .venv/bin/pip Makefile pyproject.toml requirements.txt
 	@echo "Installing what training and tests need into .venv: about 2 GB, once, which takes minutes"
-	$(INSTALL) --require-hashes -r requirements.txt
+	$(PIP_INSTALL) --require-hashes -r requirements.txt
 	$(CHECKOUT)
 	@touch $@ .venv/.serving

@@ -129,6 +129,7 @@ class Sender:
     def close(self) -> None:
         """Send what is still waiting, for a few seconds."""
         self._poller.join()
+        self._stop_gathering()
         self._producer.flush(5)
         while self._unsent:
             self._unsent.popleft().published.set_exception(BrokerUnavailable("the broker is closed"))
