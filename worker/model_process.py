@@ -125,9 +125,9 @@ class IsolatedModel:
     ) -> Predicted:
         """For tensors and small pictures; outcome i is for input i. Raises ModelDied or ModelUnavailable.
 
-        meanwhile: called once the process has the pictures, unless it is dead.
+        meanwhile: called while the process is busy or starts, and once it has the pictures.
         """
-        return self._model.ask(lambda process: process.predict([*pictures], meanwhile))
+        return self._model.ask(lambda process: process.predict([*pictures], meanwhile), meanwhile)
 
     def prepare(self, picture: Picture | Tensor, size: Size) -> PreparedPicture | Tensor | Outcome:
         """In the decoder of this size; a tensor needs none. An outcome says what is wrong with the picture.
@@ -267,15 +267,23 @@ class _RestartingProcess:
     def restarts(self) -> int:
         return max(0, self.starts - 1)
 
-    def ask(self, question: Callable[["ModelProcess"], T]) -> T:
-        """Raises ModelDied; the next call starts another process."""
-        with self._lock:
-            process = self._running()
-            try:
-                return question(process)
-            except ModelDied:
-                self._close()
-                raise
+    def ask(self, question: Callable[["ModelProcess"], T], meanwhile: Callable[[], None] = _nothing) -> T:
+        """Raises ModelDied; the next call starts another process.
+
+        meanwhile: called before it waits for other callers or for a process to start.
+        """
+        if not self._lock.acquire(blocking=False):
+            meanwhile()
+            self._lock.acquire()
+        try:
+            if self._process is None:
+                meanwhile()
+            return question(self._running())
+        except ModelDied:
+            self._close()
+            raise
+        finally:
+            self._lock.release()
 
     def ask_twice(self, question: Callable[["ModelProcess"], T]) -> T:
         """As ask, but a process may die of other causes: only a second death counts, or a timeout."""

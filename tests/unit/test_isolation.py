@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
 import pytest
@@ -171,3 +172,27 @@ def test_each_gets_its_own_outcome_however_all_sizes_die_at_once(_time: int) -> 
         ]
     for each in working:
         each.result()
+
+
+def test_what_is_to_be_done_meanwhile_waits_neither_for_others_nor_for_a_process_to_start() -> None:
+    begun, go_on, done = Event(), Event(), Event()
+
+    class Busy(Mortal):
+        def predict(self, pictures: Pictures, meanwhile: Callable[[], None] = lambda: None) -> Predicted:
+            begun.set()
+            assert go_on.wait(60)
+            return super().predict(pictures)
+
+    def start() -> Any:
+        assert done.is_set()
+        return Busy()
+
+    model = IsolatedModel(start, Decoders(Mortal))
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(model.predict, [picture(b"sound")], done.set)
+        assert begun.wait(60)
+        done.clear()
+        second = threads.submit(model.predict, [picture(b"sound")], done.set)
+        assert done.wait(60)
+        go_on.set()
+        assert first.result(60) == second.result(60)
