@@ -17,6 +17,10 @@ SOAK_SHARE = 0.7
 FAULT_EVERY_S = 120.0
 WINDOW_S = 300.0
 AT_REST_AFTER_S = 2.0
+BATCH = 8
+HANDLED = "mlaas_worker_requests_total"
+ANSWERED = HANDLED + r"\{outcome=\"answered\"\}"
+CANCELLED = HANDLED + r"\{outcome=\"cancelled\"\}"
 
 
 def overload(stage: Stage) -> Outcome:
@@ -103,7 +107,7 @@ def _recovery_s(before: list[Entry], after: list[Entry], ended: float) -> float:
 def hang_up(stage: Stage) -> Outcome:
     """A thousand callers close their connections while their pictures wait for a slow model."""
     callers = stage.size(1_000, 300)
-    with stage.running(1, "slow-model") as (fleet, address):
+    with stage.running(1, "slow-model", MLAAS_WORKER__MAX_BATCH_SIZE=str(BATCH)) as (fleet, address):
 
         def in_flight() -> float:  # a ping may be among them
             return fleet.metric("gateway", "mlaas_in_flight_requests")
@@ -120,15 +124,15 @@ def hang_up(stage: Stage) -> Outcome:
         hung_up = asyncio.run(ask_and_hang_up())
         until(lambda: in_flight() <= 1, "the table of pending requests is empty")
         empty_s = time.monotonic() - hung_up
-        handled = "mlaas_worker_requests_total"
-        until(lambda: fleet.metric("worker-1", handled) >= callers, "the worker is through", 120)
-        skipped = fleet.metric("worker-1", handled + r"\{outcome=\"cancelled\"\}")
+        queued = callers - fleet.metric("worker-1", ANSWERED) - BATCH  # one is with the model
+        until(lambda: fleet.metric("worker-1", HANDLED) >= callers, "the worker is through", 120)
+        skipped = fleet.metric("worker-1", CANCELLED)
     return outcome(
         [
             within_s("pending table empty after", empty_s, 1.0),
-            least("queued work skipped, share", skipped / callers, 0.9),
+            least("queued work skipped, share", min(skipped / queued, 1), 0.9),
         ],
-        {"callers": callers, "skipped": skipped},
+        {"callers": callers, "queued": queued, "skipped": skipped},
     )
 
 
