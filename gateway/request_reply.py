@@ -218,23 +218,22 @@ class Requester:
             reads_frames=True,
             **fields,
         )
-        sha256 = ""  # set before the request is published, and so before there is a reply to decode
+        sha256 = ""
 
         def decode(message: Message) -> Reply:
             if request.is_ping:
                 return codec.decode_pong(message)
-            return codec.decode_prediction(message, sha256)
+            return codec.decode_prediction(message, sha256 or sha256_of(body))
 
         pending = channel.pending
         with pending.waiter(request.correlation_id, len(body), cost_ms, decode) as reply:
             slot = self._expect(reply, timeout_s)
             try:
-                is_large = len(body) > _LARGE_BYTES
-                sha256 = await asyncio.to_thread(sha256_of, body) if is_large else sha256_of(body)
-                if not reply.done():
-                    gather = pending.waiting(cost_ms) > _GATHERED_FROM
-                    gather = gather and channel.liveness.all_read_frames(time.monotonic())
-                    self._publish(channel, request, gather=gather)
+                gather = pending.waiting(cost_ms) > _GATHERED_FROM
+                gather = gather and channel.liveness.all_read_frames(time.monotonic())
+                self._publish(channel, request, gather=gather)
+                if len(body) > _LARGE_BYTES:  # which takes a millisecond or more
+                    sha256 = await asyncio.to_thread(sha256_of, body)
                 return await reply
             except asyncio.CancelledError:
                 self.metrics.cancelled.inc()

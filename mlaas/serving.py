@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 import tempfile
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,8 +39,8 @@ _MOST_ON_A_MACHINE = 1_000
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MALLOC_VARIABLES = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 _MIB = 1024 * 1024
-_KEPT_BYTES, _LARGE_BUFFER_BYTES = 8 * _MIB, _MIB
-_KEPT_BY_CHILDREN_BYTES, _LARGE_FOR_CHILDREN_BYTES = 32 * _MIB, 16 * _MIB
+_KEPT_BYTES, _LARGE_BUFFER_BYTES = 32 * _MIB, 16 * _MIB
+_TRIM_EVERY_S = 1.0
 
 
 def connect(settings: BrokerSettings) -> Broker:
@@ -78,7 +80,7 @@ def run_gateway(settings: Settings, fd: int | None, metrics_socket: Path | None 
     from gateway.api_keys import open_key_file
     from gateway.server import listen, serve
 
-    give_back_large_buffers()
+    reuse_buffers()
     open_key_file(settings.gateway.api_keys_file)
     listener = listen(settings.gateway) if fd is None else socket.socket(fileno=fd)
     connection, tracer = traced(connect(settings.broker), "mlaas-gateway", settings.broker.url)
@@ -126,7 +128,7 @@ def run_worker(settings: Settings, metrics_socket: Path | None = None) -> None:
             role=role,
         )
 
-    give_back_large_buffers()
+    reuse_buffers()
     ours = replace(settings.worker, instance_id=settings.worker.instance_id or own_instance_id())
     ((queue, names),) = shares(settings).items()
     served = replace(settings.model, names=tuple(names)) if names else settings.model
@@ -193,21 +195,40 @@ def _lock(file: Path) -> bool:
     return True
 
 
-def give_back_large_buffers() -> None:
-    """Makes this process return freed buffers of 1 MiB and more to the system, and keep 8 MiB of others.
+def reuse_buffers() -> None:
+    """Has this process and its children use the memory of one picture for the next.
 
-    By default, glibc raises the first threshold up to 32 MiB, and smaller buffers fragment the heap. Child
-    processes, which have one picture or batch at a time, keep 32 MiB, and return buffers from 16 MiB on:
-    memory that is asked for anew for each picture costs a page fault for every 4 KiB. This has no effect if
-    one of the environment variables of mallopt(3) is set, or with another C library.
+    Memory that is asked for anew costs a page fault for every 4 KiB: half a millisecond for a megabyte. So
+    glibc keeps up to 32 MiB, and returns only buffers from 16 MiB on at once. After a burst, freed memory
+    lies between what is still in use; this process looks once a second, and returns it. Child processes have
+    one picture or batch at a time. This has no effect if one of the environment variables of mallopt(3) is
+    set, or with another C library.
     """
-    if any(name in os.environ for name in _MALLOC_VARIABLES):
+    libc = ctypes.CDLL(None)
+    if any(name in os.environ for name in _MALLOC_VARIABLES) or not hasattr(libc, "mallinfo2"):
         return
-    for name, size_bytes in zip(
-        _MALLOC_VARIABLES, (_KEPT_BY_CHILDREN_BYTES, _LARGE_FOR_CHILDREN_BYTES), strict=True
-    ):
+    for name, size_bytes in zip(_MALLOC_VARIABLES, (_KEPT_BYTES, _LARGE_BUFFER_BYTES), strict=True):
         os.environ[name] = str(size_bytes)
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _LARGE_BUFFER_BYTES)
+    libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BUFFER_BYTES)
+    libc.mallinfo2.restype = _MallInfo2
+    threading.Thread(target=_trim, args=[libc], name="trimmer", daemon=True).start()
+
+
+def _trim(libc: ctypes.CDLL) -> None:
+    while True:
+        time.sleep(_TRIM_EVERY_S)
+        if libc.mallinfo2().fordblks > _KEPT_BYTES:
+            libc.malloc_trim(0)
+
+
+class _MallInfo2(ctypes.Structure):
+    """mallinfo(3). fordblks: bytes that are free, in all arenas."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd",
+            "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip

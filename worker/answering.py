@@ -13,13 +13,7 @@ from operator import itemgetter
 from msgspec.structs import replace
 
 from messaging.broker import Delivery
-from messaging.contract import (
-    ErrorCode,
-    Failure,
-    Reply,
-    Timings,
-    sha256_of,
-)
+from messaging.contract import ErrorCode, Failure, Reply, Timings
 from messaging.picture_header import Size, size_of
 from messaging.tracing import Worked
 from worker.batching import Queued
@@ -94,7 +88,7 @@ class Answerer:
         self._size = size
         self._trace = trace
         self._recent = RecentReplies()
-        self._unsettled: tuple[list[tuple[Task, str]], list[Outcome], Serving] | None = None
+        self._unsettled: tuple[list[Task], list[Outcome], Serving] | None = None
         self._clock = clock
         self._wall_clock = wall_clock
 
@@ -107,12 +101,11 @@ class Answerer:
         self._outbox.gather = len(batch) >= _GATHERED_FROM
         with self._models.serving() as serving:
             tasks = self._triage(batch, serving.roster)
-            digests = ((task, sha256_of(task.request.body)) for task in tasks)
-            new = [(task, sha256) for task, sha256 in digests if not self._answer_from_memory(task, sha256)]
+            new = [task for task in tasks if not self._answer_from_memory(task)]
             if new and self._size is Size.SMALL:
                 self._predict(new, serving)
             elif new:
-                self._answer_alone(*new[0], serving)
+                self._answer_alone(new[0], serving)
 
     def settle(self) -> None:
         """Reply to the batch that the model has predicted last, unless that has been done."""
@@ -151,54 +144,59 @@ class Answerer:
         self._metrics.ended(Ending.REFUSED, len(found.refused))
         return found.work
 
-    def _answer_from_memory(self, task: Task, sha256: str) -> bool:
+    def _answer_from_memory(self, task: Task) -> bool:
         """Answer a redelivered request, or a copy of a poison picture, without the model."""
-        reply = self._recent.get(task, sha256)
+        reply = self._recent.get(task)
         if reply is not None:
             self._metrics.ended(Ending.DUPLICATE)
-        elif self._poison.has(task, sha256):
+        elif self._poison.has(task):
             self._metrics.ended(Ending.POISON_AGAIN)
-            reply = Reply(sha256=sha256, model=task.model.name, version=task.model.version, error=_POISON)
+            model = task.model
+            reply = Reply(sha256=task.sha256, model=model.name, version=model.version, error=_POISON)
         else:
             return False
         self._reply(task, reply)
         return True
 
-    def _predict(self, work: list[tuple[Task, str]], serving: Serving) -> None:
-        inputs = [self._file(task, serving.roster) for task, _ in work]
+    def _predict(self, work: list[Task], serving: Serving) -> None:
+        inputs = [self._file(task, serving.roster) for task in work]
         try:
             predicted = serving.models.predict(inputs, self.settle)
         except ModelDied as error:
             _log.warning("%s while predicting %d pictures; retrying one by one", error, len(inputs))
-            self._isolate([task.queued for task, _ in work])
+            self._isolate([task.queued for task in work])
             return
         self._unsettled = work, predicted.outcomes, serving
 
-    def _answer_alone(self, task: Task, sha256: str, serving: Serving) -> None:
+    def _answer_alone(self, task: Task, serving: Serving) -> None:
         """Prepare the picture, and pass it on; or predict what has been prepared."""
+
+        def know_digest() -> None:
+            _ = task.sha256
+
         before = task.queued.prepared
         found: PreparedPicture | Tensor | Outcome | None = None if task.is_outdated else before
         if found is None:
             size = max(self._size, size_of(task.queued.cost_ms))
-            found = serving.models.prepare(self._file(task, serving.roster), size)
+            found = serving.models.prepare(self._file(task, serving.roster), size, know_digest)
             if (
                 isinstance(found, PreparedPicture)
                 and not before
-                and self._pass_on(task.queued.made_into(found))
+                and self._pass_on(task.queued.made_into(found, task.sha256))
             ):
                 return
         outcome = found if isinstance(found, Outcome) else serving.models.predict_alone(found)
-        self._finish([(task, sha256)], [outcome], serving)
+        self._finish([task], [outcome], serving)
 
-    def _finish(self, work: list[tuple[Task, str]], found: list[Outcome], serving: Serving) -> None:
-        done = [(task, sha256, checked(its)) for (task, sha256), its in zip(work, found, strict=True)]
-        if self._trace is not None and any(task.request.traceparent for task, _, _ in done):
-            self._trace([worked(task, outcome) for task, _, outcome in done])
+    def _finish(self, work: list[Task], found: list[Outcome], serving: Serving) -> None:
+        done = [(task, checked(outcome)) for task, outcome in zip(work, found, strict=True)]
+        if self._trace is not None and any(task.request.traceparent for task in work):
+            self._trace([worked(task, outcome) for task, outcome in done])
         now, now_ms = self._clock(), self._wall_clock() * 1000
-        self._metrics.predicted([(task.model, outcome) for task, _, outcome in done])
-        for task, sha256, outcome in done:
+        self._metrics.predicted([(task.model, outcome) for task, outcome in done])
+        for task, outcome in done:
             at_worker_ms = (now - task.queued.received_at) * 1000
-            reply = reply_to(task, sha256, outcome, len(done), now_ms - at_worker_ms, at_worker_ms)
+            reply = reply_to(task, outcome, len(done), now_ms - at_worker_ms, at_worker_ms)
             self._settle(task, outcome, reply)
             self._compare(task, outcome, serving)
 
@@ -231,7 +229,7 @@ class Answerer:
         self._recent.keep(task, reply)
         self._metrics.ended(_ENDINGS.get(outcome.error, Ending.UNREADABLE))
         if outcome.error is ErrorCode.INTERNAL:
-            self._poison.add(task, reply.sha256)
+            self._poison.add(task)
             self._outbox.reply_and_dead_letter(task.delivery, task.address, reply, outcome.detail)
         else:
             self._reply(task, reply)
@@ -252,17 +250,17 @@ def reply_to_ping(roster: Roster, metrics: WorkerMetrics) -> Reply:
 
 
 def reply_to(
-    task: Task, sha256: str, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float
+    task: Task, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float
 ) -> Reply:
     """received_ms: when it was received, epoch. at_worker_ms: from then until the model was done."""
     model = task.model
     if outcome.error is not None:
         detail = "" if outcome.error is ErrorCode.INTERNAL else outcome.detail
         failure = Failure(outcome.error, detail)
-        return Reply(sha256=sha256, model=model.name, version=model.version, error=failure)
+        return Reply(sha256=task.sha256, model=model.name, version=model.version, error=failure)
     sent_ms = task.delivery.timestamp_ms
     return Reply(
-        sha256=sha256,
+        sha256=task.sha256,
         model=model.name,
         version=model.version,
         probabilities=most_probable(model.labels, outcome.probabilities, task.request.top_k),
@@ -312,7 +310,7 @@ def checked(outcome: Outcome) -> Outcome:
 class RecentReplies:
     """Replies by request, so that a redelivered request is not predicted again. For one thread.
 
-    The same id with another picture is another request.
+    The same id with another picture is another request, and takes its place.
     """
 
     def __init__(self, max_bytes: int = _MAX_REPLY_BYTES) -> None:
@@ -320,13 +318,13 @@ class RecentReplies:
         self._replies: OrderedDict[Key, tuple[Reply, int]] = OrderedDict()
         self._bytes = 0
 
-    def get(self, task: Task, sha256: str) -> Reply | None:
+    def get(self, task: Task) -> Reply | None:
         """The reply to the same request; None if there was none or it has been forgotten."""
-        kept = self._replies.get(_request_key(task, sha256))
-        return None if kept is None else kept[0]
+        reply, _ = self._replies.get(_request_key(task), (None, 0))
+        return reply if reply is not None and reply.sha256 == task.sha256 else None
 
     def keep(self, task: Task, reply: Reply) -> None:
-        key = _request_key(task, reply.sha256)
+        key = _request_key(task)
         _, before = self._replies.pop(key, (None, 0))
         size = _size(key, reply)
         self._replies[key] = reply, size
@@ -348,29 +346,29 @@ class PoisonPictures:
         self._lock = threading.Lock()
         self._until: OrderedDict[Key, float] = OrderedDict()
 
-    def add(self, task: Task, sha256: str) -> None:
+    def add(self, task: Task) -> None:
         with self._lock:
-            self._until[_picture_key(task, sha256)] = self._clock() + _POISON_KEPT_S
+            self._until[_picture_key(task)] = self._clock() + _POISON_KEPT_S
             if len(self._until) > self._max_kept:
                 self._until.popitem(last=False)
 
-    def has(self, task: Task, sha256: str) -> bool:
+    def has(self, task: Task) -> bool:
         """Whether the same picture, with the same model and mode, recently ended a process."""
-        until = self._until.get(_picture_key(task, sha256))
+        until = self._until.get(_picture_key(task)) if self._until else None
         return until is not None and self._clock() < until
 
 
-def _request_key(task: Task, sha256: str) -> Key:
-    return task.address.reply_to, task.request.correlation_id, sha256
+def _request_key(task: Task) -> Key:
+    return task.address.reply_to, task.request.correlation_id
 
 
-def _picture_key(task: Task, sha256: str) -> Key:
+def _picture_key(task: Task) -> Key:
     request, model = task.request, task.model
-    return model.name, model.version, request.content_type if request.is_tensor else request.mode, sha256
+    return model.name, model.version, request.content_type if request.is_tensor else request.mode, task.sha256
 
 
 def _size(key: Key, reply: Reply) -> int:
     """Approximate memory in bytes. Labels and model names are shared with the model."""
-    texts = (*key, *reply.warnings, reply.error.detail if reply.error else "")
+    texts = (*key, reply.sha256, *reply.warnings, reply.error.detail if reply.error else "")
     inputs, answers = len(reply.input or b""), len(reply.probabilities) + len(reply.outputs)
     return _ENTRY_BYTES + sum(map(sys.getsizeof, texts)) + inputs + _LABEL_BYTES * answers

@@ -32,6 +32,7 @@ class Queued:
     """A message with the estimated cost of its picture. received_at: seconds on the lanes' clock.
 
     refusal: why the picture must not be decoded; empty if it may be. prepared: what a decoder made of it.
+    sha256: of the body; empty until it is prepared.
     """
 
     delivery: Delivery
@@ -39,9 +40,10 @@ class Queued:
     received_at: float
     refusal: str = ""
     prepared: PreparedPicture | None = None
+    sha256: str = ""
 
-    def made_into(self, prepared: PreparedPicture) -> "Queued":
-        return replace(self, prepared=prepared)
+    def made_into(self, prepared: PreparedPicture, sha256: str) -> "Queued":
+        return replace(self, prepared=prepared, sha256=sha256)
 
     @property
     def size_bytes(self) -> int:

@@ -93,9 +93,12 @@ class Decoders:
         """How often one has been started in place of one that had died."""
         return sum(decoder.restarts for decoder in self._of_size.values())
 
-    def decode(self, picture: Picture, size: Size) -> Decoded:
-        """Raises ModelDied if the picture ends two processes, or one by taking too long."""
-        return self._of_size[size].ask_twice(lambda process: process.decode(picture))
+    def decode(self, picture: Picture, size: Size, meanwhile: Callable[[], None]) -> Decoded:
+        """Raises ModelDied if the picture ends two processes, or one by taking too long.
+
+        meanwhile: called once the process has the picture.
+        """
+        return self._of_size[size].ask_twice(lambda process: process.decode(picture, meanwhile))
 
     def close(self) -> None:
         for decoder in self._of_size.values():
@@ -129,15 +132,18 @@ class IsolatedModel:
         """
         return self._model.ask(lambda process: process.predict([*pictures], meanwhile), meanwhile)
 
-    def prepare(self, picture: Picture | Tensor, size: Size) -> PreparedPicture | Tensor | Outcome:
+    def prepare(
+        self, picture: Picture | Tensor, size: Size, meanwhile: Callable[[], None] = _nothing
+    ) -> PreparedPicture | Tensor | Outcome:
         """In the decoder of this size; a tensor needs none. An outcome says what is wrong with the picture.
 
+        meanwhile: called once the decoder has the picture.
         If the picture ends the decoder, that is the error `internal`, with what happened as its detail.
         """
         if isinstance(picture, Tensor):
             return picture
         try:
-            decoded = self._decoders.decode(picture, size)
+            decoded = self._decoders.decode(picture, size, meanwhile)
         except ModelDied as error:
             _log.error("%s over one picture of %d bytes", error, len(picture.content))
             return Outcome(error=ErrorCode.INTERNAL, detail=str(error))
@@ -360,9 +366,9 @@ class ModelProcess:
             raise ModelDied(self._unexpected)
         return predicted
 
-    def decode(self, picture: Picture) -> Decoded:
-        """For a decoder. Raises ModelDied."""
-        decoded = self._ask([picture], picture.limit_s / _PROCESSOR_SHARE or self._timeout_s)
+    def decode(self, picture: Picture, meanwhile: Callable[[], None] = _nothing) -> Decoded:
+        """For a decoder. Raises ModelDied. meanwhile: called once it has the picture."""
+        decoded = self._ask([picture], picture.limit_s / _PROCESSOR_SHARE or self._timeout_s, meanwhile)
         if not isinstance(decoded, Decoded):
             raise ModelDied(self._unexpected)
         return decoded

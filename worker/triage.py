@@ -5,12 +5,20 @@ from dataclasses import dataclass, field
 
 from messaging import codec
 from messaging.broker import Delivery
-from messaging.contract import ContractError, ErrorCode, Failure, Request, ReturnAddress, ServedModel
+from messaging.contract import (
+    ContractError,
+    ErrorCode,
+    Failure,
+    Request,
+    ReturnAddress,
+    ServedModel,
+    sha256_of,
+)
 from worker.batching import Queued
 from worker.roster import Roster
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Task:
     """A message to reply to, and the model it is for."""
 
@@ -18,6 +26,14 @@ class Task:
     address: ReturnAddress
     request: Request
     model: ServedModel
+    _sha256: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """Of the request's body: half a millisecond for a megabyte, once."""
+        if not self._sha256:
+            self._sha256 = self.queued.sha256 or sha256_of(self.request.body)
+        return self._sha256
 
     @property
     def delivery(self) -> Delivery:

@@ -35,7 +35,7 @@ def offsets(batch: Sequence[Queued] | None) -> list[int]:
 
 def prepared(*offsets: int, topic: str = REQUESTS) -> list[Queued]:
     pixels = PreparedPicture(b"", "image", (), 1.0, ("m", "1"), False)
-    return [each.made_into(pixels) for each in queued(*offsets, cost_ms=50.0, topic=topic)]
+    return [each.made_into(pixels, "") for each in queued(*offsets, cost_ms=50.0, topic=topic)]
 
 
 def all_of(lane: PriorityLane) -> list[int]:

@@ -31,7 +31,7 @@ class Mortal:
             raise ModelDied("dead of its pixels")
         return Predicted([Outcome(mode=each.model[0]) for each in pictures])
 
-    def decode(self, picture: Picture) -> Decoded:
+    def decode(self, picture: Picture, meanwhile: Callable[[], None]) -> Decoded:
         assert not self.closed
         if picture.content == DECODER_KILLER:
             raise ModelDied("dead of its bytes")
@@ -50,11 +50,11 @@ class Once(Mortal):
 
     killed = False
 
-    def decode(self, picture: Picture) -> Decoded:
+    def decode(self, picture: Picture, meanwhile: Callable[[], None]) -> Decoded:
         if not Once.killed:
             Once.killed = True
             raise ModelDied("killed")
-        return super().decode(picture)
+        return super().decode(picture, meanwhile)
 
 
 class Started:

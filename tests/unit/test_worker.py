@@ -383,7 +383,7 @@ def test_what_was_prepared_for_a_version_that_is_gone_is_prepared_again(tmp_path
         (waiting,) = lane._queued
         assert waiting.prepared is not None
         of_another = replace(waiting.prepared, model=("fashion-mnist", "0.9"))
-        lane._queued = [waiting.made_into(of_another)]
+        lane._queued = [waiting.made_into(of_another, "")]
         until.touch()
         reply = running.replies(3)["1"]
     assert label(reply) == "Sandal"
