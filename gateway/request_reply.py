@@ -259,7 +259,7 @@ class Requester:
         self._timer, self._timer_at = None, math.inf
         for reply, timeout_s in self._deadlines.due(time.monotonic()):
             if not reply.done():
-                reply.set_exception(ReplyTimeout(f"no answer within {timeout_s:.2g} s"))
+                reply.set_exception(ReplyTimeout(f"no answer within {max(timeout_s, 0.001):.2g} s"))
         self._set_timer()
 
     def _publish(self, channel: Channel, request: Request, *, gather: bool) -> None:

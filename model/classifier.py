@@ -393,7 +393,7 @@ def cost(folder: Path) -> str:
     what = "row" if manifests.read(folder).kind == "tensor" else "picture"
     memory = "" if memory_mib is None else f"; {memory_mib:.0f} MiB of memory"
     return (
-        f"cost on one thread: {one_ms:.2f} ms for one {what}, {batch_ms / BATCH:.2f} ms each in a batch of "
+        f"cost on one thread: {one_ms:.3g} ms for one {what}, {batch_ms / BATCH:.3g} ms each in a batch of "
         f"{BATCH}{memory}"
     )
 

@@ -249,9 +249,7 @@ def reply_to_ping(roster: Roster, metrics: WorkerMetrics) -> Reply:
     )
 
 
-def reply_to(
-    task: Task, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float
-) -> Reply:
+def reply_to(task: Task, outcome: Outcome, batch_size: int, received_ms: float, at_worker_ms: float) -> Reply:
     """received_ms: when it was received, epoch. at_worker_ms: from then until the model was done."""
     model = task.model
     if outcome.error is not None:

@@ -144,16 +144,20 @@ def _at_models(settings: "ModelSettings") -> dict[str, Any]:
     import model.serving as serving
     from model.manifest import ModelError
 
-    folder, found = Path(settings.weights_dir), []
+    folder, sound, broken = Path(settings.weights_dir), [], []
     try:
-        for name in serving.names(settings):
+        names = serving.names(settings)
+    except ModelError as error:
+        return {"model_error": str(error)}
+    for name in names:
+        try:
             its_folder = manifest.folder(folder, name, serving.current(folder, name).version)
             for file in (its := manifest.read(its_folder)).files():
                 manifest.verify(its_folder / file.file, file.sha256)
-            found.append(f"{its.name} {its.version}")
-    except ModelError as error:
-        return {"model_error": str(error)}
-    return {"models": found}
+            sound.append(f"{its.name} {its.version}")
+        except ModelError as error:
+            broken.append(str(error))
+    return {"models": sound, "model_error": "; ".join(broken) or None}
 
 
 def _at_broker(settings: "Settings") -> dict[str, Any]:

@@ -61,11 +61,17 @@ def test_doctor_names_what_is_not_mlaas() -> None:
 
 def test_doctor_names_weights_that_are_damaged_and_settings_that_cannot_be(url: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "weights", tmp_path, dirs_exist_ok=True)
-    with (second_model.in_weights(tmp_path) / "model.onnx").open("ab") as file:
-        file.write(b"!")
+    damaged = [
+        second_model.in_weights(tmp_path) / "model.onnx",
+        next(tmp_path.glob("fashion-mnist/*/model*.onnx")),
+    ]
+    for path in damaged:
+        with path.open("ab") as file:
+            file.write(b"!")
     said = mlaas("--set", f"model.weights_dir={tmp_path}", "doctor", "--url", url, "--json", **NO_BROKER)
     assert said.returncode == 1
     assert [check for check, status in checks(said).items() if status == "failed"] == ["model"]
+    assert all(str(path) in said.stdout for path in damaged)
     said = mlaas("--set", "gateway.prot=1", "doctor")
     assert said.returncode == 1
     assert said.stdout.startswith("FAILED  settings")
