@@ -170,15 +170,11 @@ class Answerer:
 
     def _answer_alone(self, task: Task, serving: Serving) -> None:
         """Prepare the picture, and pass it on; or predict what has been prepared."""
-
-        def know_digest() -> None:
-            _ = task.sha256
-
         before = task.queued.prepared
         found: PreparedPicture | Tensor | Outcome | None = None if task.is_outdated else before
         if found is None:
             size = max(self._size, size_of(task.queued.cost_ms))
-            found = serving.models.prepare(self._file(task, serving.roster), size, know_digest)
+            found = serving.models.prepare(self._file(task, serving.roster), size, lambda: task.sha256)
             if (
                 isinstance(found, PreparedPicture)
                 and not before

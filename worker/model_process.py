@@ -93,7 +93,7 @@ class Decoders:
         """How often one has been started in place of one that had died."""
         return sum(decoder.restarts for decoder in self._of_size.values())
 
-    def decode(self, picture: Picture, size: Size, meanwhile: Callable[[], None]) -> Decoded:
+    def decode(self, picture: Picture, size: Size, meanwhile: Callable[[], object]) -> Decoded:
         """Raises ModelDied if the picture ends two processes, or one by taking too long.
 
         meanwhile: called once the process has the picture.
@@ -124,7 +124,7 @@ class IsolatedModel:
         self._decoders = decoders
 
     def predict(
-        self, pictures: Sequence[Picture | Tensor], meanwhile: Callable[[], None] = _nothing
+        self, pictures: Sequence[Picture | Tensor], meanwhile: Callable[[], object] = _nothing
     ) -> Predicted:
         """For tensors and small pictures; outcome i is for input i. Raises ModelDied or ModelUnavailable.
 
@@ -133,7 +133,7 @@ class IsolatedModel:
         return self._model.ask(lambda process: process.predict([*pictures], meanwhile), meanwhile)
 
     def prepare(
-        self, picture: Picture | Tensor, size: Size, meanwhile: Callable[[], None] = _nothing
+        self, picture: Picture | Tensor, size: Size, meanwhile: Callable[[], object] = _nothing
     ) -> PreparedPicture | Tensor | Outcome:
         """In the decoder of this size; a tensor needs none. An outcome says what is wrong with the picture.
 
@@ -273,7 +273,7 @@ class _RestartingProcess:
     def restarts(self) -> int:
         return max(0, self.starts - 1)
 
-    def ask(self, question: Callable[["ModelProcess"], T], meanwhile: Callable[[], None] = _nothing) -> T:
+    def ask(self, question: Callable[["ModelProcess"], T], meanwhile: Callable[[], object] = _nothing) -> T:
         """Raises ModelDied; the next call starts another process.
 
         meanwhile: called before it waits for other callers or for a process to start.
@@ -359,14 +359,14 @@ class ModelProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def predict(self, pictures: Pictures, meanwhile: Callable[[], None] = _nothing) -> Predicted:
+    def predict(self, pictures: Pictures, meanwhile: Callable[[], object] = _nothing) -> Predicted:
         """For a model process. Raises ModelDied. meanwhile: called once it has the pictures."""
         predicted = self._ask(pictures, self._timeout_s, meanwhile)
         if not isinstance(predicted, Predicted) or len(predicted.outcomes) != len(pictures):
             raise ModelDied(self._unexpected)
         return predicted
 
-    def decode(self, picture: Picture, meanwhile: Callable[[], None] = _nothing) -> Decoded:
+    def decode(self, picture: Picture, meanwhile: Callable[[], object] = _nothing) -> Decoded:
         """For a decoder. Raises ModelDied. meanwhile: called once it has the picture."""
         decoded = self._ask([picture], picture.limit_s / _PROCESSOR_SHARE or self._timeout_s, meanwhile)
         if not isinstance(decoded, Decoded):
@@ -394,7 +394,9 @@ class ModelProcess:
         self.close()
         raise ModelUnavailable(self._unexpected)
 
-    def _ask(self, pictures: Pictures, timeout_s: float, meanwhile: Callable[[], None] = _nothing) -> Answer:
+    def _ask(
+        self, pictures: Pictures, timeout_s: float, meanwhile: Callable[[], object] = _nothing
+    ) -> Answer:
         try:
             send_pictures(self._connection, pictures)
         except OSError as error:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from messaging import codec
 from messaging.broker import Message, feed
-from messaging.contract import MAX_CORRELATION_ID, MAX_HEADERS, ErrorCode, Failure, Request
+from messaging.contract import MAX_CORRELATION_ID, MAX_HEADERS, ErrorCode, Failure, Request, sha256_of
 from messaging.memory import MemoryBroker
 from messaging.picture_header import Size
 from model import ModelSettings
@@ -35,6 +35,7 @@ from tests.unit.workers import (
     label,
     worker,
 )
+from worker import triage
 from worker.batching import PreparedLane
 from worker.consumer import Cancelled, Consumer
 from worker.model_process import ModelProcess, ModelUnavailable
@@ -223,6 +224,28 @@ def test_nor_does_a_medium_one_wait_for_a_large_one(tmp_path: Path) -> None:
         assert label(running.replies(1)["medium"]) == "Sandal"
         until.touch()
         assert label(running.replies(1)["large"]) == "Sandal"
+
+
+def test_the_digest_of_a_large_picture_is_made_once_and_while_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    until, is_made = tmp_path / "go on", threading.Event()
+    of: list[bytes] = []
+
+    def make(body: bytes) -> str:
+        of.append(body)
+        is_made.set()
+        return sha256_of(body)
+
+    monkeypatch.setattr(triage, "sha256_of", make)
+    body = LARGE_SANDAL + fragile_model.HOLD_UP + bytes(until)
+    with worker("tests.fragile_model") as running:
+        running.send("large", body)
+        assert is_made.wait(60)
+        assert running.ended() == {}
+        until.touch()
+        assert running.replies(1)["large"].sha256 == sha256_of(body)
+    assert of == [body]
 
 
 @pytest.mark.parametrize("topic", [SETTINGS.topics.requests, SETTINGS.topics.jobs])
