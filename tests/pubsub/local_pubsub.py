@@ -18,8 +18,8 @@ from deploy.kafka.local_kafka import CACHE, HOST, free_port
 
 SOURCE = Path(__file__).parent
 
-# Optimizing would take a third longer, for a program that is only for tests.
-QUICKLY_COMPILED = "-gcflags=all=-N -l"
+# Optimizing, and what debuggers want, would take half as long again, for a program that is only for tests.
+BUILD = ("go", "build", "-buildvcs=false", "-gcflags=all=-N -l -dwarf=false", "-ldflags=-s -w")
 
 NEXT = """Ready. In another terminal, start gateway and worker on it, with the topics that they need:
 
@@ -45,8 +45,8 @@ def build(cache: Path = CACHE) -> Path:
         program.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=program.parent) as folder:
             built = Path(folder, "pubsub")
-            command = ["go", "build", "-buildvcs=false", QUICKLY_COMPILED, "-o", str(built), "."]
-            done = subprocess.run(command, cwd=SOURCE, capture_output=True, text=True)
+            command, without_c = [*BUILD, "-o", str(built), "."], os.environ | {"CGO_ENABLED": "0"}
+            done = subprocess.run(command, cwd=SOURCE, env=without_c, capture_output=True, text=True)
             if done.returncode:
                 raise RuntimeError(f"Go could not build the fake of Pub/Sub:\n{done.stderr[-2000:]}")
             built.replace(program)  # the last of concurrent ones wins: they are the same
