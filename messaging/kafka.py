@@ -5,11 +5,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from zlib import crc32
 
 from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Message as Record
 
 from messaging import frames, kafka_config
 from messaging.broker import (
@@ -23,16 +24,18 @@ from messaging.broker import (
 )
 from messaging.frames import Gathered, Gathering, being_published
 from messaging.kafka_admin import KafkaRecords
-from messaging.kafka_config import BELL, SHARE, ClientLog, Properties, is_fatal, translate, translated
+from messaging.kafka_config import BELL, SHARE, SPACED, ClientLog, Properties, is_fatal, translate, translated
 from messaging.kafka_places import KafkaInbox, KafkaSubscription
-from messaging.kafka_reader import Bell, Reader, encode_headers
+from messaging.kafka_reader import SPACE, Bell, Reader, encode_headers
 from messaging.kafka_topics import ANY, TopicAdmin, Topics
 
 _LARGE_BYTES = 1_000_000
 
 # The embedded broker never wakes a waiting fetch, so fetch.wait.max.ms is the latency. It frees a group
 # member's place only after session.timeout.ms, and needs at least 3000 to finish a first join.
-_EMBEDDED_PROPERTIES = "fetch.wait.max.ms=2&session.timeout.ms=6000&allow.auto.create.topics=true"
+_EMBEDDED_PROPERTIES = (
+    "fetch.wait.max.ms=2&session.timeout.ms=6000&allow.auto.create.topics=true&" + SPACED + "=true"
+)
 
 _ANSWER_TIMEOUT_S = 2.0
 _POLL_S = 0.25
@@ -77,8 +80,11 @@ class Sender:
         max_message_bytes: int,
         counts: FrameCounts,
         log: ClientLog,
+        with_space: bool = False,
     ) -> None:
         """choose: returns the partition for the next record of a topic; it may be ANY. counts: to increase.
+
+        with_space: whether kafka_reader.SPACE is to follow each message.
 
         Connects in the background. Raises BrokerError if the properties are invalid.
         """
@@ -88,6 +94,7 @@ class Sender:
         self._gathering: Gathering[Place] = Gathering(max_message_bytes)
         self._gathered = threading.Lock()
         self._log = log
+        self._with_space = with_space
         self._stale = threading.Event()
         self._changing = threading.Lock()
         self._producer = self._new_producer()
@@ -160,7 +167,9 @@ class Sender:
             with self._changing:
                 producer = self._producer
 
-                def report(error: KafkaError | None, _: object) -> None:
+                def report(error: KafkaError | None, record: Record) -> None:
+                    if self._with_space and error is None and sending.message != SPACE:
+                        self._send_space(sending.topic, record.partition())
                     self._report(producer, sending, error)
 
                 producer.produce(
@@ -175,6 +184,10 @@ class Sender:
         except KafkaException as error:
             if not self._queue_again(sending, error.args[0]):
                 raise translate(error.args[0], what) from error
+
+    def _send_space(self, topic: str, partition: int | None) -> None:
+        with suppress(BrokerError):
+            self.send(topic, ANY if partition is None else partition, SPACE)
 
     def _report(self, producer: Producer, sending: _Sending, error: KafkaError | None) -> None:
         if error is None:
@@ -305,8 +318,10 @@ class KafkaBroker:
         self.frame_counts = FrameCounts()
         of_senders = kafka_config.producer(self._servers, sending)
         log = self._log = ClientLog()  # one for all clients, which say the same of the same broker
+        with_space = self._given.get(SPACED) == "true"
         self._senders = self._sender, self._sender_of_large = [
-            Sender(of_senders, self._next, max_message_bytes, self.frame_counts, log) for _ in range(2)
+            Sender(of_senders, self._next, max_message_bytes, self.frame_counts, log, its_space)
+            for its_space in (False, with_space)
         ]
         admin = TopicAdmin(kafka_config.producer(self._servers, self._given), log)
         self._topics = Topics(self._led_partitions, admin.ids, admin.offsets, self._renew_producers)

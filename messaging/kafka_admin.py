@@ -20,7 +20,7 @@ from confluent_kafka.cimpl import NewTopic
 from messaging import BrokerSettings, TopicSettings, kafka_config
 from messaging.broker import BrokerUnavailable, Delivery, LogRecords, NotSupported, Planned, Right, Topic
 from messaging.kafka_config import ClientLog, Properties, Refusal, translate, translated
-from messaging.kafka_reader import Reader, delivery_of
+from messaging.kafka_reader import SPACE, Reader, delivery_of
 
 _COPIES = 3
 _SILENCE_S = 30.0
@@ -179,8 +179,9 @@ class KafkaRecords(LogRecords):
             records = self._reader.read(100, 0.2)
             for record in records:
                 offset = record.offset() or 0
-                if offset in offsets:
-                    yield delivery_of(record)
+                delivery = delivery_of(record)
+                if offset in offsets and delivery.message != SPACE:
+                    yield delivery
                 if offset >= offsets[-1]:
                     return
             if records:

@@ -36,6 +36,9 @@ third partition, the second one first, without joining its group."""
 BELL = "mlaas.bell"
 """Another one: the port of a bell, see kafka_reader.Bell."""
 
+SPACED = "mlaas.spaced"
+"""Another one, true for the embedded broker: a space follows each large message, see kafka_reader.SPACE."""
+
 CLIENT: Properties = {
     "client.id": "mlaas",
     "socket.keepalive.enable": True,
@@ -196,7 +199,7 @@ def consumer(servers: str, given: Properties, role: Properties) -> Properties:
 
 
 def _without_ours(properties: Properties) -> Properties:
-    return {name: value for name, value in properties.items() if name not in (SHARE, BELL)}
+    return {name: value for name, value in properties.items() if name not in (SHARE, BELL, SPACED)}
 
 
 class Refusal:

@@ -16,8 +16,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka import Message as Record
 
 from messaging.broker import ALONE, BrokerError, ClientBroken, Delivery, LogPosition, Message
-from messaging.frames import messages_of
-from messaging.kafka_reader import OffsetTracker, Reader, decode, timestamp_ms_of
+from messaging.kafka_reader import OffsetTracker, Reader, decode, messages_in, timestamp_ms_of
 from messaging.kafka_topics import AskedOffsets, Topics
 
 _log = logging.getLogger("mlaas.kafka")
@@ -138,7 +137,8 @@ class KafkaInbox(_RecoveringReader):
         if room := max_messages - len(self._kept):
             for record in self._read(room, 0 if self._kept else timeout):
                 message = decode(record)
-                self._kept.extend(messages_of(message) or [message])
+                messages = messages_in(message)
+                self._kept.extend([message] if messages is None else messages)
         return [self._kept.popleft() for _ in range(min(max_messages, len(self._kept)))]
 
     def renew(self) -> None:
@@ -298,11 +298,13 @@ class _Member:
         partition, offset = record.partition() or 0, record.offset() or 0
         assignment = self._assignments.setdefault(partition, _Assignment())
         message = decode(record)
-        messages = messages_of(message)
+        messages = messages_in(message)
         assignment.tracker.received(offset, 1 if messages is None else len(messages))
         topic, sent_ms = record.topic() or "", timestamp_ms_of(record)
         if messages is None:
             return [Delivery(message, topic, LogPosition(partition, offset, ALONE), sent_ms, assignment)]
+        if not messages:
+            assignment.finished(offset, 0)
         return [
             Delivery(each, topic, LogPosition(partition, offset, place), sent_ms, assignment)
             for place, each in enumerate(messages)
