@@ -1,7 +1,7 @@
 # make run, make test; the rest is listed by make help.
 
 PYTHON ?= python3
-PORT ?= 8000
+PORT ?=
 BIN := .venv/bin
 
 PIP_INSTALL ?= $(BIN)/pip install -q --disable-pip-version-check
@@ -22,7 +22,7 @@ help: ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 run: .venv/.serving ## broker, worker and gateway in one go; PORT=8123 takes another port
-	@exec $(BIN)/mlaas up --port $(PORT)
+	@exec $(BIN)/mlaas up $(PORT:%=--port %)
 
 install: .venv/.development ## what training, tests and benches need, too; make run and make test install by themselves
 
@@ -46,10 +46,10 @@ docs: .venv/.development ## the documentation as a site in build/site; a dead li
 	@echo "build/site/index.html is the documentation; for its search: python3 -m http.server --directory build/site"
 
 kafka: .venv/.serving ## a real Apache Kafka on port 9092, or PORT, with its data in .cache; needs Java and Maven
-	@exec $(BIN)/python -m deploy.kafka.local_kafka --port $(if $(filter file,$(origin PORT)),9092,$(PORT)) --data-dir .cache/kafka-data
+	@exec $(BIN)/python -m deploy.kafka.local_kafka --port $(or $(PORT),9092) --data-dir .cache/kafka-data
 
 pubsub: .venv/.pubsub ## Google's fake of Pub/Sub on port 8085, or PORT; needs Go
-	@exec $(BIN)/python -m tests.pubsub.local_pubsub --port $(if $(filter file,$(origin PORT)),8085,$(PORT))
+	@exec $(BIN)/python -m tests.pubsub.local_pubsub --port $(or $(PORT),8085)
 
 train: .venv/.development ## train both models, their teacher first, and write weights/
 	$(BIN)/mlaas train --config configs/fashion-mnist-large.yaml

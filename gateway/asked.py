@@ -103,7 +103,7 @@ def _top_k(given: str | None) -> int:
     if given is None:
         return 0
     if not (given.isascii() and given.isdigit() and len(given) <= 6 and int(given) > 0):
-        raise ValueError(f"top_k {given[:20]!r} is not a whole number above 0")
+        raise ValueError(f"top_k {given[:20]!r} is not a whole number from 1 to 999999")
     return int(given)
 
 

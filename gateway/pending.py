@@ -51,9 +51,9 @@ class Pending:
 
     def __init__(self, capacity: Capacity, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._requests = _Bound(capacity.requests, "requests")
-        self._bytes = _Bound(capacity.bytes, "bytes")
-        self._cost_ms = _Bound(capacity.cost_ms, "ms of decoding")
+        self._requests = _Bound(capacity.requests, "requests", "gateway.max_in_flight")
+        self._bytes = _Bound(capacity.bytes, "bytes", "gateway.max_in_flight_bytes")
+        self._cost_ms = _Bound(capacity.cost_ms, "ms of decoding", "gateway.max_in_flight_cost_ms")
         self._waiters: dict[str, _Waiter] = {}
         self._published: dict[str, Future[None]] = {}
         self._waiting = [0 for _ in Size]
@@ -77,8 +77,11 @@ class Pending:
             return
         for bound, amount in ((self._requests, 1), (self._bytes, size_bytes), (self._cost_ms, cost_ms)):
             if not bound.has_room(size, amount):
-                detail = f"{bound.taken(size):.0f} {bound.unit} are in flight; {amount:.0f} more would exceed"
-                raise self._too_many(f"{detail} the limit for {size.name.lower()} pictures", size, timeout_s)
+                detail = (
+                    f"{bound.taken(size):.0f} {bound.unit} are in flight; {amount:.0f} more would exceed the "
+                    f"limit of {bound.most(size):.0f} for {size.name.lower()} pictures ({bound.setting})"
+                )
+                raise self._too_many(detail, size, timeout_s)
         if estimate.is_too_long(waiting + 1, timeout_s):
             wait_s = estimate.wait_s(waiting + 1)
             detail = f"the estimated wait of {wait_s:.1f} s is too close to the deadline of {timeout_s:g} s"
@@ -221,8 +224,9 @@ class _Limit:
 class _Bound:
     """A bound on what a queue's requests take. Larger pictures leave the smaller ones a share of it."""
 
-    def __init__(self, limit: _Limit, unit: str) -> None:
+    def __init__(self, limit: _Limit, unit: str, setting: str) -> None:
         self.unit = unit
+        self.setting = setting
         self._limit = limit
         self._taken = [0.0 for _ in Size]
         limit.queues += 1
@@ -239,12 +243,15 @@ class _Bound:
             larger = min(larger + self._taken[each], _SHARES[each] * most)
         return larger + self._taken[size]
 
+    def most(self, size: Size) -> float:
+        """What pictures of this size and larger ones may take."""
+        return _SHARES[size] * self._limit.of_one(sum(self._taken))
+
     def has_room(self, size: Size, amount: float) -> bool:
         limit = self._limit
         if limit.queues == 1 and limit.taken + amount <= _SHARES[size] * limit.most:
             return True  # even if all counted
-        most = limit.of_one(sum(self._taken))
-        return self.taken(size) + amount <= _SHARES[size] * most
+        return self.taken(size) + amount <= self.most(size)
 
 
 class WaitEstimate:

@@ -80,7 +80,7 @@ class Liveness:
     whom: str = "worker"
     heard_at: float | None = None
     framed_since: float | None = None
-    trouble: str = "the reply inbox is not open yet"
+    trouble: str = "this gateway has just started, and cannot receive replies yet"
 
     def opened(self) -> None:
         self.trouble = f"no {self.whom} has answered yet"

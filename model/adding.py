@@ -291,11 +291,6 @@ def answers(network: OnnxRuntime, into: Input) -> NDArray[np.float32]:
     return rows
 
 
-def outputs(classifier: Classifier) -> NDArray[np.float32]:
-    """What a loaded model gives for random pictures, before it is turned into probabilities: (n, numbers)."""
-    return classifier.outputs(probes(classifier.manifest.input))
-
-
 def kind_of(rows: NDArray[np.float32]) -> Output:
     """What the numbers are, judged by their range and sum."""
     if rows.min() < 0 or rows.max() > 1:

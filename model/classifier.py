@@ -178,6 +178,7 @@ def load(weights_dir: Path, name: str, runtime: str, threads: int, version: str 
     opened = _open(folder, manifest, choose(runtime, manifest, folder), threads)
     classifier = Classifier(manifest, opened, load_detector(folder, manifest), folder)
     warm_up(classifier)
+    check_logits(classifier)
     check_golden(classifier)
     return classifier
 
@@ -240,6 +241,20 @@ def check_answers(classifier: Classifier, count: int) -> None:
     sound = bool(((rows >= -1e-3) & (rows <= 1 + 1e-3)).all())  # False for what is not a number
     if not sound or (manifest.output != "sigmoids" and not np.allclose(rows.sum(axis=1), 1, atol=1e-3)):
         raise ModelError(f"{file} does not give {manifest.output}, or its weights are damaged")
+
+
+def check_logits(classifier: Classifier) -> None:
+    """Raises ModelError if the manifest says logits, and random inputs give probabilities."""
+    into = classifier.manifest.input
+    if classifier.manifest.output == "logits":
+        most = np.iinfo(into.dtype).max if into.dtype == "uint8" else 1
+        inputs = np.random.default_rng(1).random((4, *into.shape)) * most
+        rows = classifier.outputs(inputs.astype(into.dtype))
+        if rows.min() >= 0 and np.allclose(rows.sum(axis=1), 1, atol=1e-3):
+            raise ModelError(
+                f"{classifier.folder} gives probabilities, and its manifest says logits: "
+                "write output: probabilities"
+            )
 
 
 def blank(manifest: Manifest, count: int) -> NDArray[Any]:

@@ -41,7 +41,11 @@ _MAX_POISON = 4_096
 _POISON_KEPT_S = 600.0
 
 _ENDINGS = {None: Ending.ANSWERED, ErrorCode.INTERNAL: Ending.POISON}
-_OVERLOADED = Failure(ErrorCode.OVERLOADED, "too many pictures that take long to decode are waiting")
+_OVERLOADED = Failure(
+    ErrorCode.OVERLOADED,
+    "too many pictures that take long to decode are waiting for this worker (worker.max_waiting_cost_ms and "
+    "worker.max_waiting_bytes)",
+)
 _POISON = Failure(ErrorCode.INTERNAL, "")
 
 _log = logging.getLogger("mlaas.worker")

@@ -84,6 +84,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     topics: what the broker has of what the settings need; None if it did not answer. is_refused: whether it
     answered, but did not let this client in. queues: the models of each queue that workers should take.
     workers: by queue, whether one answered, over the broker or to the gateway; the others were not asked.
+    is_other: whether the gateway has workers, and none answered over this broker.
     not_ready: why the gateway is not.
     """
 
@@ -95,6 +96,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     topics: Sequence[Planned] | None = None
     queues: Mapping[str, Sequence[str]]
     workers: Mapping[str, bool] = {}
+    is_other: bool = False
     url: str
     gateway_error: str | None = None
     is_mlaas: bool = False
@@ -116,7 +118,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     def has_own_broker(self) -> bool:
         """Whether the gateway has reached a broker other than the one in these settings."""
         knows = self.is_ready or (self.is_mlaas and (self.not_ready or "").startswith(_BROKER_KNOWN))
-        return knows and self.broker_error is not None
+        return knows and (self.broker_error is not None or self.is_other)
 
 
 def look(settings: "Settings", url: str) -> Seen:
@@ -125,8 +127,10 @@ def look(settings: "Settings", url: str) -> Seen:
     looked = _at_models(settings.model) | _at_broker(settings) | _at_gateway(url)
     seen = Seen(url=url, queues={queue.name: queue.models for queue in queues}, **looked)
     if seen.is_ready:
+        is_here = seen.has_topics and any(_answering(settings, queues).values())
         default = settings.model.default_name
-        return replace(seen, **_at_round_trip(url, default if default in settings.topics.queues else None))
+        trip = _at_round_trip(url, default if default in settings.topics.queues else None)
+        return replace(seen, is_other=seen.topics is not None and not is_here, **trip)
     return replace(seen, workers=_answering(settings, queues)) if seen.has_topics else seen
 
 
@@ -286,10 +290,10 @@ def _of_model(seen: Seen) -> Finding:
 
 
 def _of_broker(seen: Seen) -> Finding:
-    if seen.broker_error is None:
-        return ok("broker", f"{seen.broker_url} answers")
     if seen.has_own_broker:
         return ok("broker", f"the gateway uses another ({_OWN_BROKER}), not {seen.broker_url}")
+    if seen.broker_error is None:
+        return ok("broker", f"{seen.broker_url} answers")
     if seen.is_refused:
         return failed(
             "broker", seen.broker_error, "correct the user, password or CA in broker.url, or the broker"
@@ -302,7 +306,7 @@ def _of_broker(seen: Seen) -> Finding:
 
 
 def _of_topics(seen: Seen) -> Finding:
-    if seen.topics is None:
+    if seen.topics is None or seen.is_other:
         where = f"on the gateway's own broker ({_OWN_BROKER})"
         return ok("topics", where) if seen.has_own_broker else _skipped("topics")
     by_state = defaultdict(list)

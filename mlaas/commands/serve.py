@@ -95,12 +95,15 @@ def _announce(settings: "Settings", url: str, models: Sequence[Mapping[str, Any]
     models: what the gateway lists; empty if it lists them only for who has an API key.
     """
     from messaging import lives_inside
+    from messaging.kafka import EmbeddedBroker
     from model import serving
 
     picture = Path(os.path.relpath(_SAMPLE)) if _SAMPLE.exists() else Path("PICTURE")
     key = ' -H "X-API-Key: $MLAAS_API_KEY"' if settings.gateway.api_keys_file else ""
     own = lives_inside(settings.broker.url)
-    broker = "a broker in this process, which forgets everything when it stops" if own else "your broker"
+    holds = f"holds {EmbeddedBroker.max_bytes_in_flight >> 20} MiB of pictures at a time"
+    broker = f"a broker in this process, which {holds} and forgets everything when it stops"
+    broker = broker if own else "your broker"
     gateways = _count(settings.gateway.processes, "gateway")
     workers = _count(settings.worker.processes, "worker")
     each = " for each queue" if settings.topics.queues else ""

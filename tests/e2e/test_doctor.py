@@ -7,12 +7,14 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from deploy.kafka.local_kafka import free_port
+from messaging.kafka import EmbeddedBroker
 from tests import second_model
 from tests.e2e.services import NO_BROKER, ROOT, Service, descendants, is_ready, mlaas, until, up
 
@@ -46,6 +48,13 @@ def test_doctor_asks_the_broker_itself_where_it_is_named(running: tuple[Service,
     assert said.returncode == 1
     assert (its["broker"], its["topics"], its["worker"]) == ("ok", "ok", "ok")
     assert (its["port"], its["round trip"]) == ("failed", "unknown")
+
+
+def test_doctor_tells_the_gateways_broker_from_another_that_answers(url: str) -> None:
+    with closing(EmbeddedBroker()) as other:
+        said = mlaas("doctor", "--url", url, "--broker", other.url)
+    assert said.returncode == 0, said.stdout
+    assert "the gateway uses another" in said.stdout
 
 
 def test_doctor_names_what_is_not_mlaas() -> None:

@@ -84,6 +84,12 @@ def test_a_broker_inside_mlaas_up_is_no_failure() -> None:
     assert "inside `mlaas up`" in found("broker", **AWAY).detail
 
 
+def test_a_broker_on_which_no_worker_of_the_gateway_answers_is_not_called_sound() -> None:
+    assert broken(is_other=True) == []
+    assert "another" in found("broker", is_other=True).detail
+    assert "gateway's own broker" in found("topics", is_other=True).detail
+
+
 def test_a_dead_worker_is_not_blamed_on_a_broker_that_is_inside_mlaas_up() -> None:
     assert broken(**AWAY, not_ready=NO_WORKER) == ["worker", "ready"]
 
