@@ -2,12 +2,13 @@
 
 import re
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from gateway.errors import BrokenForm, InvalidRequest, NotAPicture, ReplyTimeout, TooLarge, UnacceptedMedia
@@ -91,11 +92,13 @@ def read_query(request: Request) -> Query:
         raise InvalidRequest(str(error)) from error
 
 
-def check_names(given: Iterable[str], known: Sequence[str]) -> None:
-    """Raises InvalidRequest for an unknown parameter."""
+def check_names(given: QueryParams, known: Sequence[str]) -> None:
+    """Raises InvalidRequest for an unknown parameter, and for one that is given twice."""
     for name in given:
         if name not in known:
             raise InvalidRequest(f"unknown parameter {name[:50]!r}; known: {', '.join(known)}")
+        if len(given.getlist(name)) > 1:
+            raise InvalidRequest(f"{name} is given more than once")
 
 
 def _top_k(given: str | None) -> int:
@@ -118,10 +121,7 @@ PARAMETERS = [
         "Name of the model. By default, the default model answers: fashion-mnist as shipped, for small grey "
         "pictures. For photos, there is clothing-photo.",
     ),
-    parameter(
-        "version",
-        "Version of the model, one of those that answer. By default, the model's shares decide.",
-    ),
+    parameter("version", "Version of the model, of those that answer. By default, its shares decide."),
     parameter(
         "mode",
         "How the picture becomes the model's 28 x 28 grey pixels. raw28: it has that size already; product: "

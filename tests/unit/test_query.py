@@ -88,6 +88,12 @@ async def test_a_parameter_that_there_is_not_is_a_problem_that_names_it_and_thos
     assert problem(response, 422)["detail"] == wanted
 
 
+async def test_a_parameter_that_is_given_twice_is_a_problem() -> None:
+    async with gateway(sandal) as http:
+        response = await http.post("/predict?top_k=1&top_k=2", content=SANDAL, headers=PNG)
+    assert problem(response, 422)["detail"] == "top_k is given more than once"
+
+
 @pytest.mark.parametrize("path", ["/predict", "/predict/batch"])
 @pytest.mark.parametrize("name", ["model", "version", "mode", "explain", "top_k"])
 async def test_a_parameter_among_the_fields_of_the_form_is_told_where_it_belongs(
