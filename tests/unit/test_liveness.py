@@ -3,7 +3,7 @@ from gateway.presence import Liveness
 
 def test_it_is_not_ready_before_the_inbox_is_open_and_a_worker_was_heard() -> None:
     liveness = Liveness(worker_silence_s=5)
-    assert "inbox" in (liveness.why_not_ready(0) or "")
+    assert "just started" in (liveness.why_not_ready(0) or "")
     liveness.opened()
     assert "no worker" in (liveness.why_not_ready(0) or "")
     liveness.heard(1)
