@@ -388,7 +388,7 @@ class KafkaBroker:
 class EmbeddedBroker(KafkaBroker):
     """librdkafka's mock cluster in this process; other processes reach it by its url."""
 
-    # It drops the oldest messages of a partition beyond 5 MiB.
+    # It drops the oldest messages of a partition beyond 5 MiB, and any that is larger than that.
     max_bytes_in_flight = 4 * 1024 * 1024
     max_replies_in_flight = max_bytes_in_flight // 2048
 

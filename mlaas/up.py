@@ -227,7 +227,11 @@ def _within(settings: Settings, url: str, store: str, most_bytes: int, most_repl
     return replace(
         settings,
         broker=replace(settings.broker, url=url),
-        gateway=replace(gateway, max_in_flight_bytes=min(gateway.max_in_flight_bytes, most_bytes)),
+        gateway=replace(
+            gateway,
+            max_in_flight_bytes=min(gateway.max_in_flight_bytes, most_bytes),
+            max_upload_bytes=min(gateway.max_upload_bytes, most_bytes),
+        ),
         jobs=replace(
             jobs,
             store=store,

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from messaging.contract import MODES, Mode
+from messaging.kafka import EmbeddedBroker
 from model.preprocessing import prepare
 from tests import second_model
 from tests.e2e.services import (
@@ -75,6 +76,22 @@ def test_what_the_model_saw_is_what_preparing_the_picture_gives(
     with Image.open(io.BytesIO(data)) as picture:
         saw = np.asarray(picture)
     assert np.array_equal(saw, prepare(SANDAL, mode=mode, max_pixels=1000).pixels)
+
+
+def test_pictures_up_to_what_the_broker_holds_are_answered_one_after_another_and_larger_ones_refused(
+    running: tuple[Service, str],
+) -> None:
+    """They are padded behind the picture, where a JPEG file may have anything."""
+    _, url = running
+    into = io.BytesIO()
+    Image.open(ROOT / "samples" / "photo-dress.jpg").save(into, "JPEG")
+    largest = into.getvalue().ljust(EmbeddedBroker.max_bytes_in_flight, b"\0")
+    for _ in range(9):  # two for each of its four partitions, and one
+        assert predict(url, largest).status_code == 200
+    refused = predict(url, largest + b"\0")
+    assert refused.status_code == 413
+    assert f"{len(largest)}" in refused.json()["detail"]
+    assert predict(url, SANDAL).json()["label"] == "Sandal"
 
 
 def test_what_is_not_served_is_a_problem_that_says_what_is(running: tuple[Service, str]) -> None:
