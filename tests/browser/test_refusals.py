@@ -52,7 +52,7 @@ def test_a_picture_over_the_limit_is_not_sent_and_can_be_made_smaller(page: Page
     (tmp_path / "huge.png").write_bytes(large)
     page.get_by_label("Choose pictures").set_input_files(tmp_path / "huge.png")
     expect(title(page)).to_have_text("Picture too large")
-    expect(page.locator("#answer")).to_contain_text("It has 11.0 MB; at most 10.5 MB are accepted.")
+    expect(page.locator("#answer")).to_contain_text("It has 11.0 MB; at most 4.2 MB are accepted.")
     page.get_by_role("button", name="Shrink and send").click()
     expect_label(page, "Sandal")
     expect(page.locator("#answer")).to_contain_text("made smaller by this page")
