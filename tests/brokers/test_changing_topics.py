@@ -189,8 +189,14 @@ def comes_through(broker: Broker, address: str, heard: Heard, what: str) -> None
 
 
 def add_partitions(kafka: LocalKafka, topic: str, partitions: int) -> None:
+    """The broker says that it is done a moment before it tells clients of them."""
     admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
     admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(PATIENCE_S)
+
+    def told() -> int:
+        return len(admin.list_topics(topic, PATIENCE_S).topics[topic].partitions)
+
+    until(lambda: told() == partitions, f"the broker telling clients of {partitions} partitions")
 
 
 def create_again(kafka: LocalKafka, topic: str) -> None:
