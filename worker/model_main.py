@@ -51,6 +51,7 @@ from worker.pipe import (
     ModelVersion,
     Outcome,
     Picture,
+    PictureMemory,
     Pictures,
     Predicted,
     PreparedPicture,
@@ -78,8 +79,9 @@ def main(arguments: list[str]) -> None:
         os.nice(_NICENESS)
     if role == Role.DECODER:
         limit_memory(max_pixels)
+        memory = PictureMemory(assignment.memory)
         send_answer(connection, Loaded())
-        serve(connection, lambda pictures: decode(_only(pictures), max_pixels))
+        serve(connection, lambda pictures: decode(memory.take(_only(pictures)), max_pixels))
         return
     try:
         models, failures = load_all(assignment, lambda loading: send_answer(connection, loading))

@@ -29,6 +29,7 @@ from worker.pipe import (
     ModelVersion,
     Outcome,
     Picture,
+    PictureMemory,
     Pictures,
     Predicted,
     PreparedPicture,
@@ -336,17 +337,19 @@ class ModelProcess:
         self._role = role
         self._unexpected = f"the {role} process sent an unexpected answer"
         self._timeout_s = timeout_s
+        self._memory = PictureMemory() if role == Role.DECODER else None
+        shared = self._memory.descriptor if self._memory else None
         ours, theirs = socket.socketpair()
         with theirs:
             # Writing to a process that no longer reads must not block.
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(timeout_s) + 1, 0))
             self._connection = Connection(ours.detach())
-            assignment = msgspec.json.encode(Assignment(settings, versions)).decode()
+            assignment = msgspec.json.encode(Assignment(settings, versions, shared)).decode()
             arguments = [role.value, str(theirs.fileno()), assignment]
             # -P: modules in the working directory must not shadow ours.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", module, *arguments],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[each for each in (theirs.fileno(), shared) if each is not None],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 bufsize=0,
@@ -368,7 +371,12 @@ class ModelProcess:
 
     def decode(self, picture: Picture, meanwhile: Callable[[], object] = _nothing) -> Decoded:
         """For a decoder. Raises ModelDied. meanwhile: called once it has the picture."""
-        decoded = self._ask([picture], picture.limit_s / _PROCESSOR_SHARE or self._timeout_s, meanwhile)
+        assert self._memory
+        try:
+            handed = self._memory.put(picture)
+        except OSError as error:
+            raise ModelDied(f"there is no memory for a picture: {error}") from error
+        decoded = self._ask([handed], picture.limit_s / _PROCESSOR_SHARE or self._timeout_s, meanwhile)
         if not isinstance(decoded, Decoded):
             raise ModelDied(self._unexpected)
         return decoded
@@ -432,5 +440,7 @@ class ModelProcess:
         except subprocess.TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
+        if self._memory:
+            self._memory.close()
         self._stderr.wait(1.0)
         return code

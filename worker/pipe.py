@@ -7,16 +7,22 @@ consumer                     model process, shadow, decoder
          ◄──── Predicted ───               from a model process or shadow, for each batch, in order
          ◄──── Decoded ─────               from a decoder, for each picture, in order
 
-What a process writes to standard error comes over a pipe of its own.
+A picture for a decoder is in memory that both share. What a process writes to standard error comes over a
+pipe of its own.
 """
 
+import fcntl
 import logging
 import math
+import os
 import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from io import FileIO
+from mmap import mmap
 from multiprocessing.connection import Connection
 from typing import IO
 
@@ -49,10 +55,14 @@ class Role(StrEnum):
 
 
 class Assignment(msgspec.Struct, frozen=True):
-    """What a process is started with. versions: to load; a decoder has none."""
+    """What a process is started with.
+
+    versions: to load; a decoder has none. memory: a decoder's file descriptor of PictureMemory.
+    """
 
     settings: ModelSettings
     versions: Sequence[ModelVersion] = ()
+    memory: int | None = None
 
 
 class Loading(msgspec.Struct, frozen=True, tag=True):
@@ -80,7 +90,7 @@ class Picture(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
     preparation: for a decoder, which knows no models. limit_s: the process is killed if preparing the
     picture takes more processor time; 0 for no limit. with_input: whether the outcome carries the prepared
-    pixels.
+    pixels. shared_bytes: the length of the content if it is in PictureMemory.
     """
 
     content: bytes
@@ -89,6 +99,7 @@ class Picture(msgspec.Struct, frozen=True, array_like=True, tag=True):
     with_input: bool
     limit_s: float = 0.0
     preparation: Preparation | None = None
+    shared_bytes: int = 0
 
 
 class Tensor(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -176,6 +187,61 @@ def send_answer(connection: Connection, answer: Answer) -> None:
 def receive_answer(connection: Connection) -> Answer:
     """Raises EOFError when the process is gone."""
     return _decode_answer(connection.recv_bytes())
+
+
+class PictureMemory:
+    """Memory that the consumer shares with a decoder, for one picture. It is as large as the largest so far.
+
+    3 MB take 0.6 ms this way, and 1.7 ms over a socket pair. Raises OSError if there is no room.
+    """
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        """descriptor: the other process's; None for new memory."""
+        self._file = FileIO(_new_memory() if descriptor is None else descriptor, "r+b")
+        self._mapped: mmap | None = None
+
+    @property
+    def descriptor(self) -> int:
+        return self._file.fileno()
+
+    def put(self, picture: Picture) -> Picture:
+        """The picture without its content, which the other process takes."""
+        size = len(picture.content)
+        if self._mapped is None or size > len(self._mapped):
+            self._close_mapped()
+            os.pwrite(self.descriptor, picture.content or bytes(1), 0)
+            self._mapped = mmap(self.descriptor, 0)
+        else:
+            self._mapped[:size] = picture.content
+        return msgspec.structs.replace(picture, content=b"", shared_bytes=size)
+
+    def take(self, picture: Picture) -> Picture:
+        """The picture with its content, which the other process has put."""
+        size = picture.shared_bytes
+        if self._mapped is None or size > len(self._mapped):
+            self._close_mapped()
+            self._mapped = mmap(self.descriptor, 0)
+        return msgspec.structs.replace(picture, content=self._mapped[:size])
+
+    def close(self) -> None:
+        self._close_mapped()
+        self._file.close()
+
+    def _close_mapped(self) -> None:
+        if self._mapped is not None:
+            self._mapped.close()
+            self._mapped = None
+
+
+def _new_memory() -> int:
+    """Returns a file descriptor."""
+    if not hasattr(os, "memfd_create"):  # macOS
+        with tempfile.TemporaryFile(buffering=0) as file:
+            return os.dup(file.fileno())
+    descriptor = os.memfd_create("picture", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    # The kernel ends a process that writes to mapped memory which the file has lost.
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
+    return descriptor
 
 
 class StandardError:

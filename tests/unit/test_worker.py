@@ -39,7 +39,7 @@ from worker import triage
 from worker.batching import PreparedLane
 from worker.consumer import Cancelled, Consumer
 from worker.model_process import ModelProcess, ModelUnavailable
-from worker.pipe import ModelVersion, Picture, Role
+from worker.pipe import ModelVersion, Picture, PictureMemory, Role
 from worker.rollout import Rollout
 
 
@@ -333,6 +333,38 @@ def test_a_decoder_has_no_runtime_of_models() -> None:
     assert decoded.prepared is not None
     assert "numpy" in mapped
     assert "onnxruntime" not in mapped
+
+
+def test_a_decoder_gets_each_picture_as_it_is_whatever_came_before() -> None:
+    preparation = manifests.read(second_model.SHIPPED).preparation
+    bag = (Path(__file__).parents[2] / "samples" / "bag.png").read_bytes()
+    files = [SANDAL, bag + bytes(9_000_000), b"", MEDIUM_SANDAL, bag, LARGE_SANDAL]
+    before = len(os.listdir("/proc/self/fd"))
+    process = ModelProcess(SETTINGS.model, timeout_s=10, start_timeout_s=60, role=Role.DECODER)
+    try:
+        decoded = [process.decode(Picture(file, ("", ""), "auto", False, 5.0, preparation)) for file in files]
+    finally:
+        process.close()
+    made = [each.prepared and each.prepared.pixels for each in decoded]
+    of_sandal, of_bag = made[:2]
+    assert of_sandal != of_bag
+    assert made == [of_sandal, of_bag, None, of_sandal, of_bag, of_sandal]
+    assert "not a picture" in decoded[2].detail
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_decoder_cannot_take_the_memory_away() -> None:
+    memory = PictureMemory()
+    try:
+        handed = memory.put(Picture(LARGE_SANDAL, ("", ""), "auto", False))
+        assert handed.content == b""
+        with pytest.raises(PermissionError):
+            os.ftruncate(memory.descriptor, 0)
+        of_decoder = PictureMemory(os.dup(memory.descriptor))
+        assert of_decoder.take(handed).content == LARGE_SANDAL
+        of_decoder.close()
+    finally:
+        memory.close()
 
 
 def test_a_decoder_is_bounded_in_memory() -> None:
