@@ -312,7 +312,9 @@ def _file(index: int, text: str | memoryview, most_bytes: int) -> bytes:
 
 def _from_base64(text: str) -> bytes:
     """Accepts whitespace, because many encoders break lines, and data URIs. Raises ValueError."""
-    encoded = text.encode("ascii")
+    if not text.isascii():
+        raise ValueError("it has characters that base64 does not use")
+    encoded = text.encode()
     if encoded[:5].lower() == b"data:":
         encoded = encoded.partition(b";base64,")[2]
     return binascii.a2b_base64(encoded.translate(_FROM_URL_SAFE, _WHITESPACE), strict_mode=True)

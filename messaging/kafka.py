@@ -80,7 +80,7 @@ class Sender:
         max_message_bytes: int,
         counts: FrameCounts,
         log: ClientLog,
-        with_space: bool = False,
+        with_space: bool,
     ) -> None:
         """choose: returns the partition for the next record of a topic; it may be ANY. counts: to increase.
 

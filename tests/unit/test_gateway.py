@@ -65,6 +65,7 @@ async def test_a_picture_in_json_is_answered_and_one_elsewhere_is_not_fetched() 
         for its, says in (
             ("https://shop.example/a.png", "image is a URL, which is not fetched"),
             ("what?", "image must be a picture file in base64"),
+            ("größer", "image must be a picture file in base64: it has characters that base64 does not use"),
             (base64.b64encode(b"text").decode(), "the bytes are not a picture"),
         ):
             assert says in problem(await http.post("/predict", json={"image": its}), 422)["detail"]
