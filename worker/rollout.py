@@ -100,8 +100,8 @@ class Rollout:
         self._plan: Plan = {}
         self._problems: Problems = {}
         self._failed: dict[Snapshot, str] = {}
-        self._loaded: dict[Snapshot, LoadedVersion] = {}
-        self._shadowing: dict[Snapshot, LoadedVersion] = {}
+        self._loaded: Mapping[Snapshot, LoadedVersion] = {}
+        self._shadowing: Mapping[Snapshot, LoadedVersion] = {}
         self._serving: Serving | None = None
         self._uses: Counter[IsolatedModel] = Counter()
         self._replaced: list[IsolatedModel] = []
@@ -166,54 +166,60 @@ class Rollout:
         """Serve what is wanted, as far as it can be loaded. Raises ModelUnavailable at the start."""
         self._failed = still_failed(self._failed, wanted, self._wanted)
         self._wanted = wanted
-        before = self._serving
-        process, loaded = None, self._loaded
-        shadow_process, shadowing = None, self._shadowing
-        plan: Plan
+        ready = self._make_ready(wanted)
+        if self._stopping.is_set():
+            _close(ready.models.process, ready.shadow.process)
+        else:
+            self._report(ready.plan, ready.problems, ready.models.loaded)
+            self._take_over(ready)
+
+    def _make_ready(self, wanted: Sequence[Wanted]) -> "_Ready":
+        """Start processes until one has loaded all that is planned, without what has failed meanwhile."""
+        models = as_before = _Started(None, self._loaded)
+        shadow = shadow_as_before = _Started(None, self._shadowing)
         while True:
             plan, problems = decide(wanted, self._plan, self._failed)
-            if before is None and (lacking := self._lacking(plan, problems)):
-                _close(process, shadow_process)
+            if self._serving is None and (lacking := self._lacking(plan, problems)):
+                _close(models.process, shadow.process)
                 raise ModelUnavailable(lacking)
-            answering = [each for roles in plan.values() for each in roles.answering]
-            shadows = [roles.shadow for roles in plan.values() if roles.shadow]
+            answering, shadows = _answering(plan), _shadows(plan)
             if changed := self._failed.keys() & {*answering, *shadows}:
                 # Files of what is served have changed: only the processes that have it can go on with it.
-                _close(process, shadow_process)
+                _close(models.process, shadow.process)
                 problems |= held_back(plan, self._plan, changed)
-                plan, process, loaded = self._plan, None, self._loaded
-                shadow_process, shadowing = None, self._shadowing
-                break
-            if not loaded.keys() >= {*answering}:
-                _close(process)
-                process, loaded = self._try(Role.MODEL, answering)
-            elif not shadowing.keys() >= {*shadows}:
-                _close(shadow_process)
-                shadow_process, shadowing = self._try(Role.SHADOW, shadows)
+                return _Ready(self._plan, problems, as_before, shadow_as_before)
+            if not models.loaded.keys() >= {*answering}:
+                _close(models.process)
+                models = self._try(Role.MODEL, answering)
+            elif not shadow.loaded.keys() >= {*shadows}:
+                _close(shadow.process)
+                shadow = self._try(Role.SHADOW, shadows)
             else:
-                break
-        if self._stopping.is_set():
-            _close(process, shadow_process)
-            return
-        self._report(plan, problems, loaded)
-        shadow = before.shadow if before and any(roles.shadow for roles in plan.values()) else None
-        if shadow_process is not None:
-            shadow = Shadow(partial(self._again, Role.SHADOW, shadows), shadow_process, self.metrics.compared)
-        if process is not None:
+                return _Ready(plan, problems, models, shadow)
+
+    def _take_over(self, ready: "_Ready") -> None:
+        before = self._serving
+        answering, shadows = _answering(ready.plan), _shadows(ready.plan)
+        shadow = before.shadow if before and shadows else None
+        if (process := ready.shadow.process) is not None:
+            shadow = Shadow(partial(self._again, Role.SHADOW, shadows), process, self.metrics.compared)
+        if (process := ready.models.process) is not None:
             models = IsolatedModel(partial(self._again, Role.MODEL, answering), self._decoders, process)
         else:
             assert before is not None, "what is required is loaded"
             models = before.models
         folder = f"{self._settings.weights_dir}/"
-        shown = {of: why.replace(folder, "") for of, why in problems.items()}  # callers see no paths of ours
-        roster = Roster(plan, [*loaded.values(), *shadowing.values()], self._settings.default_name, shown)
+        problems = {of: why.replace(folder, "") for of, why in ready.problems.items()}  # callers see no paths
+        loaded = [*ready.models.loaded.values(), *ready.shadow.loaded.values()]
+        roster = Roster(ready.plan, loaded, self._settings.default_name, problems)
         with self._lock:
             self._serving = Serving(roster, models, shadow)
             if before is not None and before.models is not models:
                 self._replaced.append(before.models)
         if before is not None and before.shadow not in (None, shadow):
             before.shadow.close()
-        self._plan, self._problems, self._loaded, self._shadowing = plan, problems, loaded, shadowing
+        self._plan, self._problems = ready.plan, ready.problems
+        self._loaded, self._shadowing = ready.models.loaded, ready.shadow.loaded
 
     def _lacking(self, plan: Plan, problems: Problems) -> str:
         """Why a model that must be served, since it is named or the default, is not; empty if all are."""
@@ -223,9 +229,7 @@ class Rollout:
                 return why if self._settings.names else f"{why}; model.default names the default model"
         return ""
 
-    def _try(
-        self, role: Role, snapshots: Sequence[Snapshot]
-    ) -> tuple[ModelProcess | None, dict[Snapshot, LoadedVersion]]:
+    def _try(self, role: Role, snapshots: Sequence[Snapshot]) -> "_Started":
         """Start a process. Returns it with what it has loaded, and notes what has failed."""
         try:
             process = self._started(role, snapshots)
@@ -233,13 +237,13 @@ class Rollout:
             culprits = [each for each in snapshots if each.key == error.culprit]
             unproven = [each for each in snapshots if each not in self._loaded]
             self._failed |= dict.fromkeys(culprits or unproven or snapshots, str(error))
-            return None, {}
+            return _Started(None, {})
         loaded = {(each.model.name, each.model.version): each for each in process.loaded.versions}
         reasons = dict(process.loaded.failures)
         for each in snapshots:
             if each.key not in loaded:
                 self._failed[each] = reasons.get(each.key, f"the {role} process has not loaded it")
-        return process, {each: loaded[each.key] for each in snapshots if each.key in loaded}
+        return _Started(process, {each: loaded[each.key] for each in snapshots if each.key in loaded})
 
     def _again(self, role: Role, snapshots: Sequence[Snapshot]) -> ModelProcess:
         """Start a process in the place of one that has died. Raises ModelUnavailable."""
@@ -276,6 +280,30 @@ class Rollout:
                 self._replaced.remove(models)
                 del self._uses[models]
         _close(*unused)
+
+
+class _Started(NamedTuple):
+    """What is loaded, and the process that has it: None if that serves already, or nothing can be loaded."""
+
+    process: ModelProcess | None
+    loaded: Mapping[Snapshot, LoadedVersion]
+
+
+class _Ready(NamedTuple):
+    """A plan, and the processes that can serve it. problems: why it is not all that is wanted."""
+
+    plan: Plan
+    problems: Problems
+    models: _Started
+    shadow: _Started
+
+
+def _answering(plan: Plan) -> list[Snapshot]:
+    return [each for roles in plan.values() for each in roles.answering]
+
+
+def _shadows(plan: Plan) -> list[Snapshot]:
+    return [roles.shadow for roles in plan.values() if roles.shadow]
 
 
 def _close(*processes: ModelProcess | IsolatedModel | None) -> None:
