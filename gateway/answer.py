@@ -33,6 +33,7 @@ _ERRORS: dict[ErrorCode, type[GatewayError]] = {
     ErrorCode.UNKNOWN_MODEL: UnknownModel,
     ErrorCode.OVERLOADED: TooManyInFlight,
 }
+_ENDED = "a process of the worker ended over this picture, or a copy of it; `mlaas dlq ls` says how"
 
 _GREY_8_BIT = (8, 0, 0, 0, 0)
 _INPUT_WIDTH = 28
@@ -187,7 +188,8 @@ def server_timing(timings: Timings) -> str:
 
 def raise_failure(failure: Failure) -> NoReturn:
     """Raises the GatewayError that stands for a worker's failure."""
-    raise _ERRORS.get(failure.code, WorkerFailed)(failure.detail)
+    kind = _ERRORS.get(failure.code, WorkerFailed)
+    raise kind(failure.detail or (_ENDED if kind is WorkerFailed else ""))
 
 
 def check_version(reply: Reply, asked: str) -> None:

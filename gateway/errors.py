@@ -189,5 +189,7 @@ class ReplyTimeout(GatewayError):
 
 
 class WorkerFailed(GatewayError):
+    """The detail is only logged."""
+
     title = "The worker failed"
     kind = "worker-failed"

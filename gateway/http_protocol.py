@@ -328,7 +328,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _too_long(self) -> "_OutOfBoundsError":
         what = "head" if self._in_head else "trailer section, or a chunk's extension,"
-        return _OutOfBoundsError(431, f"the request's {what} is over {self._max_head_bytes} bytes")
+        most = f"{self._max_head_bytes} bytes (gateway.max_head_bytes)"
+        return _OutOfBoundsError(431, f"the request's {what} is over {most}")
 
     def _start_head_timer(self) -> None:
         self._head_timer = self.loop.call_later(self._head_timeout_s, self._head_timed_out)

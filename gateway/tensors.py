@@ -181,7 +181,7 @@ def from_body(content: bytes, model: ServedModel, most: int, most_bytes: int) ->
         try:
             msgspec.json.decode(content)
         except NOT_JSON as error:
-            said += f"; the body is no JSON: {error}"
+            said += f"; the body is no JSON: {error}" if content else "; the body is empty"
         raise InvalidRequest(said)
     size = math.prod(model.shape)
     if len(content) > MOST_NUMBERS * NUMBER_BYTES:
@@ -317,7 +317,10 @@ def _from_base64(text: str) -> bytes:
     encoded = text.encode()
     if encoded[:5].lower() == b"data:":
         encoded = encoded.partition(b";base64,")[2]
-    return binascii.a2b_base64(encoded.translate(_FROM_URL_SAFE, _WHITESPACE), strict_mode=True)
+    try:
+        return binascii.a2b_base64(encoded.translate(_FROM_URL_SAFE, _WHITESPACE), strict_mode=True)
+    except binascii.Error as error:
+        raise ValueError("it has other characters, or its end is missing") from error
 
 
 def _files(count: int, data: memoryview) -> list[bytes]:

@@ -293,9 +293,11 @@ class _RestartingProcess:
             self._lock.release()
 
     def ask_twice(self, question: Callable[["ModelProcess"], T]) -> T:
-        """As ask, but a process may die of other causes: only a second death counts, or a timeout."""
+        """As ask, but a process may die of other causes, even while it starts: the second time counts."""
         try:
             return self.ask(question)
+        except ModelUnavailable as error:
+            _log.warning("%s; starting another", error)
         except ModelDied as error:
             if error.out_of_time:
                 raise

@@ -64,7 +64,7 @@ async def test_a_picture_in_json_is_answered_and_one_elsewhere_is_not_fetched() 
             assert response.json()["sha256"] == hashlib.sha256(SANDAL).hexdigest()
         for its, says in (
             ("https://shop.example/a.png", "image is a URL, which is not fetched"),
-            ("what?", "image must be a picture file in base64"),
+            ("what?", "it has other characters, or its end is missing"),
             ("größer", "image must be a picture file in base64: it has characters that base64 does not use"),
             (base64.b64encode(b"text").decode(), "the bytes are not a picture"),
         ):

@@ -9,7 +9,7 @@ import pytest
 
 from messaging.contract import ErrorCode
 from messaging.picture_header import Size
-from worker.model_process import Decoders, IsolatedModel, ModelDied
+from worker.model_process import Decoders, IsolatedModel, ModelDied, ModelUnavailable
 from worker.pipe import Decoded, Outcome, Picture, Pictures, Predicted, PreparedPicture
 
 DECODER_KILLER, MODEL_KILLER, SLOW, UNREADABLE = b"decoder", b"model", b"slow", b"unreadable"
@@ -127,6 +127,22 @@ def test_a_batch_that_ends_the_process_is_not_tried_again() -> None:
         model.predict([picture(b"sound"), picture(MODEL_KILLER)])
     assert model.predict([picture(b"sound")]).outcomes == [Outcome(mode="a")]
     assert started.count == 2
+
+
+def test_a_decoder_that_is_killed_while_it_starts_is_started_again_once() -> None:
+    deaths = iter([True, False, False, True, True])
+
+    def start() -> Any:
+        if next(deaths):
+            raise ModelUnavailable("the decoder process did not start")
+        return Mortal()
+
+    model, _, _ = isolated(start)
+    for size in (Size.LARGE, Size.MEDIUM):
+        assert alone(model, picture(b"sound"), size).mode == "a"
+    model, _, _ = isolated(start)
+    with pytest.raises(ModelUnavailable):
+        alone(model, picture(b"sound"), Size.LARGE)
 
 
 def test_a_process_that_there_is_already_is_used_first() -> None:

@@ -162,6 +162,7 @@ async def test_pictures_and_numbers_are_not_taken_for_each_other() -> None:
     async with gateway(growing, served=SERVED) as http:
         numbers = problem(await ask(http, "fashion-mnist", {"inputs": [SETOSA]}), 422)
         cut = problem(await ask(http, "fashion-mnist", b'{"image": "iVBO'), 422)
+        empty = problem(await ask(http, "fashion-mnist", b""), 422)
         unknown = problem(await ask(http, "none", {"inputs": [SETOSA]}), 404)
         undeclared = problem(await http.post("/predict", data={}, content=b'{"inputs": []}',
             headers={"Content-Type": "application/x-www-form-urlencoded"}), 415)  # fmt: skip
@@ -171,6 +172,7 @@ async def test_pictures_and_numbers_are_not_taken_for_each_other() -> None:
         == 'fashion-mnist takes pictures: send a file, or JSON as {"image": "the file in base64"}'
     )
     assert str(cut["detail"]).endswith("the body is no JSON: Input data was truncated")
+    assert str(empty["detail"]).endswith("; the body is empty")
     assert "served: fashion-mnist 1, iris 3, level 3" in str(unknown["detail"])
     assert "Content-Type: application/json" in str(undeclared["detail"])
     assert picture.status_code == 200
