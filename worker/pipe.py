@@ -11,6 +11,7 @@ A picture for a decoder is in memory that both share. What a process writes to s
 pipe of its own.
 """
 
+import errno
 import fcntl
 import logging
 import math
@@ -209,7 +210,8 @@ class PictureMemory:
         size = len(picture.content)
         if self._mapped is None or size > len(self._mapped):
             self._close_mapped()
-            os.pwrite(self.descriptor, picture.content or bytes(1), 0)
+            if os.pwrite(self.descriptor, picture.content or bytes(1), 0) < size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._mapped = mmap(self.descriptor, 0)
         else:
             self._mapped[:size] = picture.content

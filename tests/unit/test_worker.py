@@ -367,6 +367,23 @@ def test_a_decoder_cannot_take_the_memory_away() -> None:
         memory.close()
 
 
+def test_a_picture_that_the_shared_memory_has_no_room_for_is_not_handed_over_in_part() -> None:
+    put = """
+import resource, signal
+from worker.pipe import Picture, PictureMemory
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+memory = PictureMemory()
+picture = Picture(bytes(2_000_000), ("", ""), "auto", False)
+try:
+    memory.put(picture)
+except OSError:
+    print("refused")
+"""
+    ended = subprocess.run([sys.executable, "-c", put], capture_output=True, text=True, check=True)
+    assert ended.stdout == "refused\n"
+
+
 def test_a_decoder_is_bounded_in_memory() -> None:
     allocate = """
 from worker.model_main import limit_memory
